@@ -1,0 +1,52 @@
+# make demo: from nothing to a served champion.  make test: the whole test suite.  make help: the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export MLFLOW_DISABLE_TELEMETRY = true
+
+TECHNIQUES := standard lora ia3 loha prefix prompt
+standard := bert_fine_tuning.py
+lora := bert_fine_tuning_LoRA.py
+ia3 := bert_fine_tuning_IA3.py
+loha := bert_fine_tuning_LoHA.py
+prefix := bert_fine_tuning_prefix-tuning.py
+prompt := bert_fine_tuning_prompt_encoder.py
+
+.PHONY: help demo test quality ui serve compare clean $(TECHNIQUES)
+
+help:  ## this list
+	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "$(TECHNIQUES): train one technique; flags through ARGS='--num_train_epochs 1'"
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep ^torch requirements.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-embedded.txt
+	touch $@
+
+demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, the best one registered and asked
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/demo_run.py
+
+test: $(VENV)/.installed  ## the whole test suite
+	$(BIN)/pytest -x -q
+
+quality: $(VENV)/.installed  ## ruff's checks and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(TECHNIQUES): $(VENV)/.installed
+	$(BIN)/python scripts/$($@) $(ARGS)
+
+compare: $(VENV)/.installed  ## the table and the figure of all finished runs
+	$(BIN)/python scripts/compare.py $(ARGS)
+
+ui: $(VENV)/.installed  ## MLflow's pages on http://127.0.0.1:5000, light enough for a laptop
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1
+
+serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001
+
+clean:  ## remove the environment (data and runs stay)
+	rm -rf $(VENV)

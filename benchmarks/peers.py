@@ -1,0 +1,109 @@
+"""What the suite is measured against: algorithms of other projects, rewritten from their published descriptions."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def postprocess_qa_predictions(
+    examples: Sequence[Mapping],
+    features: Sequence[Mapping],
+    logits: tuple[np.ndarray, np.ndarray],
+    version_2_with_negative: bool = False,
+    n_best_size: int = 20,
+    max_answer_length: int = 30,
+    null_score_diff_threshold: float = 0.0,
+) -> tuple[dict[str, str], dict[str, list[dict]], dict[str, float]]:
+    """Hugging Face's algorithm of the question-answering examples: answers, n-best lists and null differences by id.
+
+    examples: dicts of id and context. features: dicts of example_id and offset_mapping, a list with a pair of
+    character offsets for each context token and None for every other. logits: start and end, (features, length).
+    All pairs of the `n_best_size` highest start and end logits of a feature are looked at, one by one.
+    """
+    start_logits_of_all, end_logits_of_all = logits
+    features_of_example = defaultdict(list)
+    for index, feature in enumerate(features):
+        features_of_example[feature["example_id"]].append(index)
+
+    answers, n_best_lists, null_differences = {}, {}, {}
+    for example in examples:
+        minimal_null = None
+        candidates = []
+        for index in features_of_example[example["id"]]:
+            start_logits, end_logits = start_logits_of_all[index], end_logits_of_all[index]
+            offset_mapping = features[index]["offset_mapping"]
+            max_context = features[index].get("token_is_max_context", None)
+
+            feature_null_score = start_logits[0] + end_logits[0]
+            if minimal_null is None or minimal_null["score"] > feature_null_score:
+                minimal_null = {
+                    "offsets": (0, 0),
+                    "score": feature_null_score,
+                    "start_logit": start_logits[0],
+                    "end_logit": end_logits[0],
+                }
+
+            start_indexes = np.argsort(start_logits)[-1 : -n_best_size - 1 : -1].tolist()
+            end_indexes = np.argsort(end_logits)[-1 : -n_best_size - 1 : -1].tolist()
+            for start_index in start_indexes:
+                for end_index in end_indexes:
+                    if (
+                        start_index >= len(offset_mapping)
+                        or end_index >= len(offset_mapping)
+                        or offset_mapping[start_index] is None
+                        or len(offset_mapping[start_index]) < 2
+                        or offset_mapping[end_index] is None
+                        or len(offset_mapping[end_index]) < 2
+                    ):
+                        continue
+                    if end_index < start_index or end_index - start_index + 1 > max_answer_length:
+                        continue
+                    if max_context is not None and not max_context.get(str(start_index), False):
+                        continue
+                    candidates.append(
+                        {
+                            "offsets": (offset_mapping[start_index][0], offset_mapping[end_index][1]),
+                            "score": start_logits[start_index] + end_logits[end_index],
+                            "start_logit": start_logits[start_index],
+                            "end_logit": end_logits[end_index],
+                        }
+                    )
+        if version_2_with_negative and minimal_null is not None:
+            candidates.append(minimal_null)
+            null_score = minimal_null["score"]
+
+        n_best = sorted(candidates, key=lambda candidate: candidate["score"], reverse=True)[:n_best_size]
+        if (
+            version_2_with_negative
+            and minimal_null is not None
+            and not any(candidate["offsets"] == (0, 0) for candidate in n_best)
+        ):
+            n_best.append(minimal_null)
+        for candidate in n_best:
+            begin, end = candidate.pop("offsets")
+            candidate["text"] = example["context"][begin:end]
+        if not n_best or (len(n_best) == 1 and n_best[0]["text"] == ""):
+            n_best.insert(0, {"text": "empty", "start_logit": 0.0, "end_logit": 0.0, "score": 0.0})
+
+        scores = np.array([candidate.pop("score") for candidate in n_best])
+        weights = np.exp(scores - np.max(scores))
+        for probability, candidate in zip(weights / weights.sum(), n_best, strict=True):
+            candidate["probability"] = probability
+
+        if not version_2_with_negative:
+            answers[example["id"]] = n_best[0]["text"]
+        else:
+            best = next(candidate for candidate in n_best if candidate["text"] != "")
+            difference = null_score - best["start_logit"] - best["end_logit"]
+            null_differences[example["id"]] = float(difference)
+            answers[example["id"]] = "" if difference > null_score_diff_threshold else best["text"]
+
+        n_best_lists[example["id"]] = [
+            {
+                key: float(value) if isinstance(value, np.float16 | np.float32 | np.float64) else value
+                for key, value in candidate.items()
+            }
+            for candidate in n_best
+        ]
+    return answers, n_best_lists, null_differences

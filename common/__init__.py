@@ -1,0 +1,1 @@
+"""The library that the scripts share; docs/ARCHITECTURE.md says which module does what and who may import whom."""

@@ -1,0 +1,104 @@
+"""A technique script's command line: dataclasses → flags → `fit`."""
+
+import dataclasses
+import signal
+import sys
+from pathlib import Path
+
+from .config import RunArgs, Technique
+from .errors import UserError
+
+
+def main(technique: type[Technique], argv: list[str] | None = None) -> None:
+    """Parse the command line, train, and leave: 0 done, 2 the user's mistake (one line, no traceback), 130/143 interrupted."""
+    sys.exit(guarded(lambda: _fit(technique, sys.argv[1:] if argv is None else argv)))
+
+
+def guarded(command) -> int:
+    """Run a script's body; turn the errors that a user can mend into a message and an exit code."""
+    # A plain `kill` must unwind like Ctrl-C does, so that the run is marked and nothing half-written stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fit(technique: type[Technique], argv: list[str]) -> None:
+    chosen, args = parse(technique, argv)
+    from .training import fit
+
+    fit(chosen, args)
+
+
+def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunArgs]:
+    """(technique, run arguments) from flags and an optional `--config FILE.yaml` of the same names; flags win."""
+    from transformers import HfArgumentParser
+
+    import __main__
+
+    parser = HfArgumentParser(
+        (technique, RunArgs),
+        description=__main__.__doc__,
+        usage="%(prog)s [flags]",
+        formatter_class=_formatter(),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it")
+    parser.error = _refuse
+    values, rest = parser.parse_known_args(argv)
+    if rest:
+        raise UserError(f"unknown argument {rest[0]}; --help lists the flags.")
+    if values.config:
+        values = parser.parse_args(_read_config(Path(values.config), technique) + argv)
+    fields = vars(values)
+    take = lambda kind: kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind)})  # noqa: E731
+    return take(technique), take(RunArgs)
+
+
+def _refuse(message: str):
+    raise UserError(f"{message}; --help lists the flags.")
+
+
+def _formatter():
+    import argparse
+
+    class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+        def __init__(self, prog):
+            super().__init__(prog, max_help_position=34, width=110)
+
+        def _get_help_string(self, action):
+            # "(default: None)" tells nobody anything.
+            return action.help if action.default is None else super()._get_help_string(action)
+
+    return Formatter
+
+
+def _read_config(file: Path, technique: type[Technique]) -> list[str]:
+    """The file's fields as flags, so that they are checked and converted as flags are."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {file}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"--config {file} must hold 'name: value' lines.")
+    known = {f.name for kind in (technique, RunArgs) for f in dataclasses.fields(kind)}
+    argv = []
+    for name, value in content.items():
+        if name not in known:
+            raise UserError(f"--config {file}: {name!r} is no field of {technique.__name__}; --help lists them.")
+        if isinstance(value, dict):
+            raise UserError(f"--config {file}: {name} must be a single value.")
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            argv += [f"--{name}", *map(str, values)]
+    return argv

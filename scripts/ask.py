@@ -1,0 +1,50 @@
+"""Ask a registered model a question about a text."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from common.cli import guarded
+from common.errors import UserError
+
+HEART = (
+    "The human heart beats about 100,000 times a day. Its right side sends blood to the lungs, where it takes up "
+    "oxygen; its left side, whose wall is three times as thick, drives the blood through the rest of the body."
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("question", nargs="?", default="Where does blood take up oxygen?")
+    parser.add_argument("--context", metavar="TEXT|FILE", default=HEART, help="the text, or a file that holds it")
+    parser.add_argument("--model", default="models:/bert-squad-qa@champion", help="MLflow model URI (default: %(default)s)")
+    parser.add_argument("--top_k", type=int, default=3, help="answers to show (default: %(default)s)")
+    args = parser.parse_args()
+    context = args.context
+    if len(context) < 200 and Path(context).is_file():
+        context = Path(context).read_text(encoding="utf-8")
+
+    from common import tracking
+
+    tracking.configure()
+    import mlflow
+    import pandas as pd
+
+    try:
+        model = mlflow.pyfunc.load_model(args.model)
+    except mlflow.MlflowException as error:
+        raise UserError(f"{args.model} cannot be loaded: {error.message} Register one with scripts/register_best.py.") from None
+    asked = pd.DataFrame([{"question": args.question, "context": context}])
+    try:
+        answer = model.predict(asked, params={"top_k": args.top_k}).iloc[0]
+    except mlflow.MlflowException as error:
+        raise UserError(error.message) from None
+    print(f"{args.model}\n\n{context}\n\n{args.question}")
+    for row in [answer, *(answer.get("alternatives") or [])]:
+        print(f"  {row['score']:6.1%}  {row['answer'] or '(no answer)'}")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

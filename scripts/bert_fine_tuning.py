@@ -1,0 +1,21 @@
+"""Standard fine-tuning: every weight of the model is trained (Devlin et al., 2019)."""
+
+from dataclasses import dataclass
+
+import _path  # noqa: F401
+
+from common.cli import main
+from common.config import Technique, option
+
+
+@dataclass(frozen=True)
+class Standard(Technique):
+    name = "Standard"
+    key = "standard"
+
+    learning_rate: float = option(1e-4, "peak learning rate; 3e-5 is usual for a model of BERT-base's size")
+    weight_decay: float = option(0.01, "AdamW's decoupled weight decay; biases and layer norms are left out")
+
+
+if __name__ == "__main__":
+    main(Standard)

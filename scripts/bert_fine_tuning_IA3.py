@@ -1,0 +1,29 @@
+"""IA3: trained vectors that scale keys, values and the feed-forward layer's inner activations (Liu et al., 2022)."""
+
+from dataclasses import dataclass
+
+import _path  # noqa: F401
+
+from common.cli import main
+from common.config import Technique, option
+
+
+@dataclass(frozen=True)
+class IA3(Technique):
+    name = "IA3"
+    key = "ia3"
+
+    # Decay would pull the scales from 1, where they leave the model as it is, towards 0: none, therefore.
+    learning_rate: float = option(1e-2, "peak learning rate; 10 to 100 times full fine-tuning's")
+
+    def peft_config(self, family):
+        from peft import IA3Config
+
+        return IA3Config(
+            target_modules=family.matching(family.key, family.value, family.down),
+            feedforward_modules=family.matching(family.down),
+        )
+
+
+if __name__ == "__main__":
+    main(IA3)

@@ -1,0 +1,30 @@
+"""LoHa: updates that are the element-wise product of two low-rank matrices (Hyeon-Woo et al., 2021)."""
+
+from dataclasses import dataclass
+
+import _path  # noqa: F401
+
+from common.cli import main
+from common.config import Technique, option
+
+
+@dataclass(frozen=True)
+class LoHa(Technique):
+    name = "LoHa"
+    key = "loha"
+
+    r: int = option(8, "rank of each of the two factors; their product reaches rank r * r")
+    alpha: int = option(16, "scale of the update is alpha / r")
+    dropout: float = option(0.0, "rank dropout: share of the update's rows left out in training")
+    learning_rate: float = option(2e-3, "peak learning rate")
+
+    def peft_config(self, family):
+        from peft import LoHaConfig
+
+        return LoHaConfig(
+            r=self.r, alpha=self.alpha, rank_dropout=self.dropout, target_modules=family.linear_layers
+        )
+
+
+if __name__ == "__main__":
+    main(LoHa)

@@ -1,0 +1,32 @@
+"""Prefix tuning: trained keys and values that every layer's attention sees before the input's (Li & Liang, 2021)."""
+
+from dataclasses import dataclass
+
+import _path  # noqa: F401
+
+from common.cli import main
+from common.config import Technique, option
+
+
+@dataclass(frozen=True)
+class PrefixTuning(Technique):
+    name = "Prefix tuning"
+    key = "prefix-tuning"
+
+    num_virtual_tokens: int = option(20, "length of the prefix; it takes no room from the input")
+    projection: bool = option(False, "train the prefix through a two-layer network, as the paper does for stability")
+    projection_size: int | None = option(None, "width of that network; default: the model's")
+    learning_rate: float = option(1e-2, "peak learning rate")
+
+    def peft_config(self, family):
+        from peft import PrefixTuningConfig
+
+        return PrefixTuningConfig(
+            num_virtual_tokens=self.num_virtual_tokens,
+            prefix_projection=self.projection,
+            encoder_hidden_size=self.projection_size,
+        )
+
+
+if __name__ == "__main__":
+    main(PrefixTuning)

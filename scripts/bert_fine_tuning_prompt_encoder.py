@@ -1,0 +1,32 @@
+"""Prompt encoder (P-tuning): trained virtual tokens in front of the embedded input (Liu et al., 2021)."""
+
+from dataclasses import dataclass
+
+import _path  # noqa: F401
+
+from common.cli import main
+from common.config import Technique, option
+
+
+@dataclass(frozen=True)
+class PromptEncoder(Technique):
+    name = "Prompt encoder"
+    key = "prompt-encoder"
+
+    num_virtual_tokens: int = option(20, "virtual tokens in front of the input")
+    encoder: str = option("MLP", "network that the virtual tokens are trained through: MLP or LSTM")
+    encoder_size: int | None = option(None, "width of that network; default: the embedding's")
+    learning_rate: float = option(5e-3, "peak learning rate")
+
+    def peft_config(self, family):
+        from peft import PromptEncoderConfig
+
+        return PromptEncoderConfig(
+            num_virtual_tokens=self.num_virtual_tokens,
+            encoder_reparameterization_type=self.encoder,
+            encoder_hidden_size=self.encoder_size,
+        )
+
+
+if __name__ == "__main__":
+    main(PromptEncoder)

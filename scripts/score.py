@@ -1,0 +1,143 @@
+"""Score a predictions file against a SQuAD file, as the official evaluation scripts do; prints JSON.
+
+The rules of v2.0 apply if the file says so, by its version or by any `is_impossible`, else those of v1.1.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from common.errors import UserError
+from common.metrics import squad_scores
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", metavar="DATA.json", type=Path, help="SQuAD file, v1.1 or v2.0")
+    parser.add_argument(
+        "predictions", metavar="PREDICTIONS.json", type=Path, help='{"question id": "answer", ...}'
+    )
+    parser.add_argument(
+        "--na-prob-file",
+        metavar="FILE",
+        type=Path,
+        help='v2.0: {"question id": probability of no answer, ...}; adds the best thresholds to the scores',
+    )
+    parser.add_argument(
+        "--na-prob-thresh",
+        type=float,
+        default=1.0,
+        help='v2.0: a probability above it counts as the prediction "no answer" (default: %(default)s)',
+    )
+    args = parser.parse_args(arguments)
+    try:
+        references, version = read_references(args.data)
+        predictions = read_predictions(args.predictions)
+        odds = read_odds(args.na_prob_file) if args.na_prob_file else None
+        report_differences(references, predictions, version)
+        try:
+            scores = squad_scores(predictions, references, version, odds, args.na_prob_thresh)
+        except ValueError as error:
+            raise UserError(f"{args.data} with {args.predictions}: {error}") from error
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(scores, indent=2))
+    return 0
+
+
+def read_references(path: Path) -> tuple[list[dict], str]:
+    """Ids with answers, and "v1.1" or "v2.0", from an official SQuAD file; only what scoring needs is looked at."""
+    content = read_json(path)
+    references, impossible = [], False
+    try:
+        for article in content["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    texts = [answer["text"] for answer in question["answers"]]
+                    if not all(isinstance(text, str) for text in (question["id"], *texts)):
+                        raise TypeError(f"the id or an answer of question {question['id']!r} is not a string")
+                    references.append({"id": question["id"], "answers": {"text": texts}})
+                    impossible |= "is_impossible" in question
+    except (KeyError, TypeError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        after = f"after question {references[-1]['id']!r}" if references else "before the first question"
+        raise UserError(
+            f"{path} is not a SQuAD file (data > paragraphs > qas with id and answers): {after}, {reason}."
+        ) from error
+    if not references:
+        raise UserError(f"{path} holds no questions.")
+    version = "v2.0" if impossible or str(content.get("version", "")).lstrip("v").startswith("2") else "v1.1"
+    unanswered = next((reference["id"] for reference in references if not reference["answers"]["text"]), None)
+    if version == "v1.1" and unanswered is not None:
+        raise UserError(
+            f"{path}: question {unanswered!r} has no answers, which only SQuAD v2.0 allows. "
+            'If the file is of that version, let it say so: {"version": "v2.0", ...}.'
+        )
+    return references, version
+
+
+def read_predictions(path: Path) -> dict[str, str]:
+    """Question id → answer."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f'{path} must hold one JSON object, {{"question id": "answer", ...}}.')
+    for id_, text in content.items():
+        if not isinstance(text, str):
+            raise UserError(f'{path}: the prediction for {id_!r} is no string ("" means no answer).')
+    return content
+
+
+def read_odds(path: Path) -> dict[str, float]:
+    """Question id → probability of no answer."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f'{path} must hold one JSON object, {{"question id": number, ...}}.')
+    for id_, value in content.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            raise UserError(f"{path}: the value for {id_!r} is no number.")
+    return content
+
+
+def read_json(path: Path):
+    """The file's content; UserError where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not in UTF-8 (byte {error.start}); convert it.") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}.") from error
+
+
+def report_differences(references: list[dict], predictions: dict[str, str], version: str) -> None:
+    """Tell on stderr what is missing from the predictions and what does not belong there."""
+    known = {reference["id"] for reference in references}
+    missing = [reference["id"] for reference in references if reference["id"] not in predictions]
+    unknown = [id_ for id_ in predictions if id_ not in known]
+    effect = "score 0" if version == "v1.1" else "are left out"
+    if missing:
+        print(
+            f"{len(missing)} of {len(known)} questions have no prediction and {effect}: {some(missing)}",
+            file=sys.stderr,
+        )
+    if unknown:
+        print(
+            f"{len(unknown)} predictions are for other questions and are ignored: {some(unknown)}",
+            file=sys.stderr,
+        )
+
+
+def some(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
+from transformers import AutoModelForQuestionAnswering
+
+from common import models
+from common.config import RunArgs, check_model
+from common.errors import UserError
+from common.families import FAMILIES, family_of, uses_segment_ids
+from common.preprocessing import Collator, make_windows
+from common.prompts import PromptModel
+from tests.questions import EXAMPLES
+from tests.techniques import TECHNIQUES
+
+CELLS = [
+    (technique, family)
+    for technique in sorted(TECHNIQUES)
+    for family in sorted(FAMILIES)
+    if technique not in FAMILIES[family].refuses
+]
+EVERY_CELL = pytest.mark.parametrize(("technique", "family_name"), CELLS)
+
+
+def build(tiny, technique: str, family_name: str):
+    """(model with the technique on it, tokenizer, a batch of windows)."""
+    torch.manual_seed(0)
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)))
+    family = FAMILIES[family_name]
+    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family)
+    return model, tokenizer, batch_of(tokenizer, model.config)
+
+
+def batch_of(tokenizer, config):
+    windows = make_windows(
+        tokenizer, EXAMPLES, max_length=96, doc_stride=16, segment_ids=uses_segment_ids(config)
+    )
+    return Collator(tokenizer.pad_token_id)([windows[i] for i in range(len(windows))])
+
+
+def train(model, batch, steps, learning_rate):
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
+    model.train()
+    losses = []
+    for _ in range(steps):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    model.eval()
+    return losses
+
+
+@torch.no_grad()
+def logits(model, batch):
+    out = model(**{k: v for k, v in batch.items() if not k.endswith("_positions")})
+    return torch.stack([out.start_logits, out.end_logits])
+
+
+@EVERY_CELL
+def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_name, tiny, tmp_path):
+    model, tokenizer, batch = build(tiny, technique, family_name)
+    losses = train(model, batch, 12, 1e-2)
+    assert losses[-1] < 0.97 * losses[0]
+    still = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is not None and not p.grad.isfinite().all()]
+    assert not still
+
+    before = logits(model, batch)
+    assert before.shape[1:] == batch["input_ids"].shape
+    info = models.BundleInfo(technique, family_name, tiny(family_name), "", "v1.1", 96, 16, 30, 20, 0.0)
+    models.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    models.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base")
+    for merge in (False, True):
+        loaded, its_tokenizer, its_info = models.load_bundle(tmp_path / "bundle", tmp_path / "base", merge=merge)
+        after = logits(loaded, batch_of(its_tokenizer, loaded.config))
+        torch.testing.assert_close(after, before, atol=2e-5 if merge else 0, rtol=1e-4 if merge else 0)
+        assert its_info == info
+    if technique in ("lora", "loha", "ia3"):
+        assert not isinstance(loaded, PeftModel)
+
+
+def closed_form(technique: str, base, family) -> int:
+    """Trainable parameters by the technique's formula, from the shapes of the base's layers."""
+    t = TECHNIQUES[technique]()
+    head = sum(p.numel() for name in family.head for p in base.get_submodule(name).parameters())
+    shapes = {}
+    for name, module in base.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.startswith(family.head):
+            shapes[name] = (module.in_features, module.out_features)
+    layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
+
+    def role(suffix):
+        return [s for n, s in shapes.items() if n.endswith("." + suffix) and not (suffix == "output.dense" and "attention" in n)]
+
+    def roles(*names):
+        return [shape for name in dict.fromkeys(names) for shape in role(name)]
+
+    everywhere = roles(family.query, family.key, family.value, family.attention_output, family.up, family.down)
+    match technique:
+        case "standard":
+            return sum(p.numel() for p in base.parameters())
+        case "lora":
+            return head + sum(t.r * (i + o) for i, o in everywhere)
+        case "loha":
+            return head + sum(2 * t.r * (i + o) for i, o in everywhere)
+        case "ia3":
+            return head + sum(o for _, o in roles(family.key, family.value)) + sum(i for i, _ in role(family.down))
+        case "prefix-tuning":
+            return head + t.num_virtual_tokens * layers * 2 * hidden
+        case "prompt-encoder":
+            e = base.get_input_embeddings().embedding_dim
+            return head + t.num_virtual_tokens * e + 3 * (e * e + e)
+
+
+@EVERY_CELL
+def test_trainable_parameters_equal_the_closed_form(technique, family_name, tiny):
+    model, _, _ = build(tiny, technique, family_name)
+    base = AutoModelForQuestionAnswering.from_pretrained(tiny(family_name))
+    assert models.parameter_counts(model)["trainable_parameters"] == closed_form(technique, base, FAMILIES[family_name])
+
+
+@EVERY_CELL
+def test_segment_ids_change_the_output_where_the_family_has_them(technique, family_name, tiny):
+    model, _, batch = build(tiny, technique, family_name)
+    if not uses_segment_ids(model.config):
+        assert "token_type_ids" not in batch
+        return
+    model.eval()
+    with_ids = logits(model, batch)
+    without = logits(model, {**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])})
+    assert (with_ids - without).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("technique", ["lora", "prompt-encoder"])
+def test_peft_itself_drops_segment_ids(technique, tiny):
+    """Why PEFT's question-answering model is not used; when this fails, PEFT has been mended."""
+    model, _ = models.load_base(models.resolve_checkpoint(tiny("bert")))
+    config = TECHNIQUES[technique]().peft_config(FAMILIES["bert"])
+    config.task_type = "QUESTION_ANS"
+    plain = get_peft_model(model, config).eval()
+    assert type(plain) is PeftModelForQuestionAnswering
+    batch = batch_of(models.load_base(models.resolve_checkpoint(tiny("bert")))[1], model.config)
+    with torch.no_grad():
+        a = plain(**batch)
+        b = plain(**{**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])})
+    assert torch.equal(a.start_logits, b.start_logits)
+
+
+@EVERY_CELL
+def test_padding_does_not_change_the_logits(technique, family_name, tiny):
+    model, _, batch = build(tiny, technique, family_name)
+    model.eval()
+    whole = logits(model, batch)
+    for row in range(len(batch["input_ids"])):
+        n = int(batch["attention_mask"][row].sum())
+        alone = logits(model, {k: v[row : row + 1, :n] for k, v in batch.items() if not k.endswith("_positions")})
+        torch.testing.assert_close(whole[:, row : row + 1, :n], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
+@pytest.mark.parametrize("family_name", ["bert", "distilbert", "roberta"])
+def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(technique, family_name, tiny, monkeypatch):
+    """A prompt that no attention can see must leave the model as it was: same length, same positions, same loss."""
+    model, tokenizer, batch = build(tiny, technique, family_name)
+    model.eval()
+    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)))
+    for name in FAMILIES[family_name].head:
+        base.get_submodule(name).load_state_dict(model.base_model.get_submodule(name).state_dict())
+    base.eval()
+    pad = torch.nn.functional.pad
+
+    def pad_unseen(tensor, widths, value=None):
+        """The virtual tokens' part of every mask, turned from seen to unseen."""
+        unseen = {torch.bool: False, torch.float32: float("-inf")}.get(tensor.dtype, 0)
+        return pad(tensor, widths, value=unseen)
+
+    monkeypatch.setattr(torch.nn.functional, "pad", pad_unseen)
+    with torch.no_grad():
+        out = model(**batch)
+    monkeypatch.undo()
+    with torch.no_grad():
+        expected = base(**batch)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(out.start_logits[real], expected.start_logits[real], atol=1e-5, rtol=1e-4)
+    if family_name != "roberta":  # which gives padding a position of its own, and the loss sees padding
+        torch.testing.assert_close(out.loss, expected.loss)
+
+
+def test_peft_itself_leaves_labels_unshifted(tiny):
+    """PEFT's loss with a prompt in front points `n` tokens too early; when this fails, PEFT has been mended."""
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
+    plain = get_peft_model(model, PromptEncoderConfig(num_virtual_tokens=5, task_type="QUESTION_ANS")).eval()
+    batch = batch_of(tokenizer, model.config)
+    batch.pop("token_type_ids")
+    with torch.no_grad():
+        out = plain(**batch)
+    assert out.start_logits.shape[1] == batch["input_ids"].shape[1] + 5
+    shifted = torch.nn.functional.cross_entropy(out.start_logits, batch["start_positions"] + 5)
+    as_given = torch.nn.functional.cross_entropy(out.start_logits, batch["start_positions"])
+    ends = torch.nn.functional.cross_entropy(out.end_logits, batch["end_positions"])
+    assert torch.isclose(out.loss, (as_given + ends) / 2) and not torch.isclose(as_given, shifted)
+
+
+def test_a_prompt_checkpoint_holds_the_encoder_that_is_trained(tiny, tmp_path):
+    """PEFT saves what the encoder made of the tokens; going on from that would train something else."""
+    model, _, batch = build(tiny, "prompt-encoder", "bert")
+    train(model, batch, 3, 1e-2)
+    models.save_trainable(model, tmp_path / "w.safetensors")
+    fresh, _, _ = build(tiny, "prompt-encoder", "bert")
+    models.load_trainable(fresh, tmp_path / "w.safetensors")
+    assert train(fresh, batch, 2, 1e-2) == pytest.approx(train(model, batch, 2, 1e-2), abs=1e-6)
+    other, _, _ = build(tiny, "lora", "bert")
+    with pytest.raises(UserError, match="another technique"):
+        models.load_trainable(other, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("family_name", "technique"), [(f.model_type, t) for f in FAMILIES.values() for t in f.refuses]
+)
+def test_what_a_family_cannot_do_is_refused_from_its_config(family_name, technique, tiny):
+    config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+    with pytest.raises(UserError, match=family_name):
+        check_model(TECHNIQUES[technique](), RunArgs(max_length=64), FAMILIES[family_name], config)
+
+
+def test_a_second_technique_starts_from_a_fresh_base(tiny):
+    first, _, batch = build(tiny, "lora", "bert")
+    train(first, batch, 3, 1e-1)
+    second, _, _ = build(tiny, "ia3", "bert")
+    base = AutoModelForQuestionAnswering.from_pretrained(tiny("bert"))
+    assert not any("lora" in name for name, _ in second.named_parameters())
+    weight = "encoder.layer.0.attention.self.key"
+    key = next(m for n, m in second.named_modules() if n.endswith(weight))
+    assert torch.equal(key.base_layer.weight, base.get_submodule(f"bert.{weight}").weight)
+
+
+def test_ia3_is_not_pulled_from_its_scales_by_decay():
+    assert TECHNIQUES["ia3"]().weight_decay == 0
+
+
+def test_the_tokenizer_of_a_distilbert_emits_no_segment_ids(tiny):
+    """Some DistilBERT checkpoints ship BERT's tokenizer, whose segment ids their forward refuses."""
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("distilbert")))
+    model(**tokenizer("Who?", "Marie Curie", return_tensors="pt"))
+
+
+def test_the_saved_base_does_not_depend_on_the_seed(tiny, tmp_path):
+    prints = set()
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        prints.add(models.save_base(models.resolve_checkpoint(tiny("electra")), tmp_path / str(seed)))
+    assert len(prints) == 1
+
+
+def test_unknown_checkpoints_are_refused_with_a_remedy(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        models.resolve_checkpoint("./nowhere")
+    with pytest.raises(UserError, match="embedded"):
+        models.resolve_checkpoint("someone/some-model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="config.json"):
+        models.resolve_checkpoint(str(tmp_path / "empty"))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neo"}')
+    with pytest.raises(UserError, match="not supported"):
+        family_of(models.load_config(models.resolve_checkpoint(str(tmp_path))).model_type)
+
+
+def test_auto_says_loudly_what_it_became(capsys, monkeypatch):
+    monkeypatch.setattr(models, "hub_answers", lambda: False)
+    monkeypatch.setattr(models, "_in_cache", lambda name: False)
+    assert models.resolve_checkpoint("auto").name == "embedded"
+    assert "packaged MiniLM" in capsys.readouterr().err
+
+
+def test_the_packaged_model_as_distilbert_has_its_hidden_states():
+    tokenizer = models.load_base(models.resolve_checkpoint("embedded"))[1]
+    bert = models.load_base(models.resolve_checkpoint("embedded"))[0].bert.eval()
+    distil, its_tokenizer = models.load_base(models.resolve_checkpoint("embedded-distilbert"))
+    inputs = its_tokenizer(
+        [e["context"] for e in EXAMPLES], return_tensors="pt", padding=True
+    )
+    assert "token_type_ids" not in inputs and tokenizer.get_vocab() == its_tokenizer.get_vocab()
+    with torch.no_grad():
+        expected = bert(**inputs).last_hidden_state
+        got = distil.distilbert.eval()(**inputs).last_hidden_state
+    kept = inputs["attention_mask"].bool()
+    np.testing.assert_allclose(got[kept].numpy(), expected[kept].numpy(), atol=2e-5)
+
+
+def test_a_damaged_packaged_model_is_refused(monkeypatch):
+    monkeypatch.setattr(models, "PACKAGE_SHA256", "0" * 64)
+    with pytest.raises(UserError, match="force-reinstall"):
+        models.packaged_model()
+
+
+def test_position_table_limits_are_known(tiny):
+    for family_name, room in (("bert", 128), ("roberta", 128), ("deberta-v2", None)):
+        config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+        args = RunArgs(max_length=129)
+        if room is None:
+            check_model(TECHNIQUES["lora"](), args, FAMILIES[family_name], config)
+        else:
+            with pytest.raises(UserError, match=f"--max_length {room} or less"):
+                check_model(TECHNIQUES["lora"](), args, FAMILIES[family_name], config)
+
+
+def test_prompt_model_is_what_virtual_tokens_get(tiny):
+    assert isinstance(build(tiny, "prefix-tuning", "bert")[0], PromptModel)
