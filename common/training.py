@@ -391,7 +391,7 @@ def _zipped(predictions, examples, each):
 
 
 def _row(prediction, example, exact_match, f1) -> dict:
-    row = asdict(prediction)
+    row = asdict(prediction) | {"n_best": list(prediction.n_best)}
     return {
         "id": row.pop("id"),
         "question": example["question"],

@@ -1,0 +1,445 @@
+"""MLflow runs and their provenance: where the store lies, what a run holds, which runs are finished."""
+
+import json
+import logging
+import math
+import os
+import platform
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+# MLflow reads these once, while it is imported.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# An unreachable server would otherwise hold a script for four minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+import mlflow
+import pandas as pd
+from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from .errors import UserError
+from .paths import ROOT
+
+TAGS = (
+    "technique",
+    "family",
+    "task",
+    "checkpoint",
+    "data_name",
+    "data_version",
+    "data_fingerprint",
+    "run_fingerprint",
+    "base_fingerprint",
+    "device",
+)
+"""Tags of a run that `runs` gives as columns."""
+
+PARAMETERS = ("learning_rate", "num_train_epochs", "batch_size", "max_train_samples", "seed")
+"""Parameters that `runs` gives as columns of numbers; a limit that was not set is NaN."""
+
+METRICS = (
+    "test_exact_match",
+    "test_exact_match_low",
+    "test_exact_match_high",
+    "test_f1",
+    "test_f1_low",
+    "test_f1_high",
+    "test_questions",
+    "best_validation_f1",
+    "trainable_parameters",
+    "total_parameters",
+    "training_seconds",
+    "train_samples_per_second",
+    "peak_memory_mib",
+    "adapter_mib",
+)
+"""Metrics that `runs` always gives as columns, NaN where a run has none."""
+
+PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "mlflow", "numpy")
+
+_BY_STEP = {"train_loss", "learning_rate", "grad_norm"}
+_CONTEXTS = {"training": "train", "validation": "validation", "testing": "test"}
+_LONGEST_PARAMETER = 6_000
+_LONGEST_TAG = 5_000
+
+
+def configure() -> None:
+    """Settle the store: MLFLOW_TRACKING_URI if it is set, else the project's own `mlflow.db`, from any directory.
+
+    A database that does not exist yet is made, by one process while others wait. UserError if it cannot be.
+    """
+    if not mlflow.is_tracking_uri_set():
+        mlflow.set_tracking_uri(_uri(ROOT / "mlflow.db"))
+    if database := _database():
+        _create(database)
+
+
+def experiment(name: str) -> str:
+    """The id of the experiment of this name, which is made if need be; its artifacts lie beside a local database."""
+    with _explained():
+        found = mlflow.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return mlflow.MlflowClient().create_experiment(name, _artifact_location(name))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                # Another process was quicker.
+                found = mlflow.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"The MLflow experiment {name!r} is deleted: restore it (mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}) or choose another --experiment_name."
+        )
+    _check_location(found.artifact_location)
+    return found.experiment_id
+
+
+@contextmanager
+def start(
+    experiment_name: str, run_name: str, tags: Mapping[str, str], run_id: str | None = None
+) -> Iterator["Run"]:
+    """A run that ends FINISHED; FAILED with the message as tag `failure`; KILLED when interrupted or told to exit.
+
+    run_id: go on with this run. Without it, the run that `mlflow run` made for this process is adopted, once, with
+    the experiment and the name that it has; else a new one is made.
+    """
+    adopted = os.environ.pop("MLFLOW_RUN_ID", None)
+    run_id = run_id or adopted
+    with _explained(f"run {run_id} cannot be continued" if run_id else ""):
+        if run_id:
+            active = mlflow.start_run(run_id=run_id)
+            for left in {"failure", "non_finite_metrics"} & set(active.data.tags):
+                mlflow.MlflowClient().delete_tag(run_id, left)
+        else:
+            active = mlflow.start_run(experiment_id=experiment(experiment_name), run_name=run_name)
+    try:
+        run = Run(active.info.run_id)
+        if run_id and run_id == adopted:
+            _tell_where(active.info.experiment_id, experiment_name)
+        run.set_tags({**_provenance(), **tags})
+        run.log_text(_environment(), "environment.txt")
+        yield run
+    except BaseException as error:
+        _end(active.info.run_id, error)
+        raise
+    mlflow.end_run("FINISHED")
+
+
+class Run:
+    """A run in progress. What is logged is written at once, so that an interrupted run keeps it."""
+
+    def __init__(self, run_id: str):
+        self.id = run_id
+        self.uri = f"runs:/{run_id}"
+        self._client = mlflow.MlflowClient()
+        self._parameters = set(self._client.get_run(run_id).data.params)
+        self._test_data: dict[str, str] = {}
+        self._non_finite: dict[str, str] = {}
+
+    def log_params(self, values: Mapping[str, object]) -> None:
+        """Log parameters that the run does not have yet: `mlflow run` logs its own beforehand, as they were typed."""
+        new = [name for name in values if name not in self._parameters]
+        params = [Param(name, str(values[name])[:_LONGEST_PARAMETER]) for name in new]
+        self._client.log_batch(self.id, params=params)
+        self._parameters |= set(new)
+
+    def log_metrics(
+        self, values: Mapping[str, float], step: int | None = None, model_id: str | None = None
+    ) -> None:
+        """Log finite numbers; the first other value of each name goes into the tag `non_finite_metrics`.
+
+        model_id: the logged model that the numbers are about; those named `test_...` also point at the test data.
+        """
+        now, step, metrics = int(time.time() * 1000), step or 0, []
+        for name, value in values.items():
+            if math.isfinite(value):
+                about = self._test_data if model_id and name.startswith("test_") else {}
+                metrics.append(Metric(name, float(value), now, step, model_id=model_id, **about))
+            elif name not in self._non_finite:
+                self._non_finite[name] = f"{name}={value} at step {step}"
+                self.set_tags({"non_finite_metrics": "; ".join(self._non_finite.values())})
+        self._client.log_batch(self.id, metrics=metrics)
+
+    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
+        """Store a file, or a folder with all that is in it."""
+        self._client.log_artifact(self.id, str(path), folder)
+
+    def log_dict(self, content: dict | list, file: str) -> None:
+        """Store content as JSON or YAML, as the file's suffix says."""
+        self._client.log_dict(self.id, content, file)
+
+    def log_text(self, text: str, file: str) -> None:
+        """Store a text."""
+        self._client.log_text(self.id, text, file)
+
+    def log_figure(self, figure, file: str) -> None:
+        """Store a matplotlib figure; the suffix of the file is its format."""
+        self._client.log_figure(self.id, figure, file)
+
+    def log_data(self, record: Mapping, context: str = "training") -> None:
+        """Log the part of the data that the context names: training, validation or testing.
+
+        The digest is the fingerprint of all parts, cut to MLflow's 36 characters: MLflow's own overlooks edits.
+        """
+        split = _CONTEXTS[context]
+        if record["source"] == "hub":
+            kind, source = "hf", {"path": record["name"]}
+        else:
+            kind, source = "local", {"uri": record["name"], "files": record.get("files", [])}
+        # One input per name and digest is kept, with the tags it came with first: each part needs its own name.
+        name, digest = f"{record['name']}/{split}"[-500:], record["fingerprint"][:36]
+        profile = record["counts"].get(split, {}) | {key: record[key] for key in ("version", "fingerprint")}
+        dataset = Dataset(name, digest, kind, json.dumps(source), profile=json.dumps(profile))
+        self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        if context == "testing":
+            self._test_data = {"dataset_name": name, "dataset_digest": digest}
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags; the values are cut to 5,000 characters."""
+        cut = [RunTag(name, str(value)[:_LONGEST_TAG]) for name, value in tags.items()]
+        self._client.log_batch(self.id, tags=cut)
+
+
+def finished_run(experiment_name: str, run_fingerprint: str) -> str | None:
+    """The id of the latest finished run of this fingerprint that still has its predictions, if there is one."""
+    for run in _finished(experiment_name, f"and tags.run_fingerprint = '{run_fingerprint}'"):
+        if mlflow.MlflowClient().list_artifacts(run.info.run_id, "predictions"):
+            return run.info.run_id
+    return None
+
+
+def runs(experiment_name: str, data_fingerprint: str | None = None) -> pd.DataFrame:
+    """Finished, tested runs of an experiment, the latest to end first: `run_id`, `run_name`, `ended` (UTC), TAGS,
+    PARAMETERS, METRICS and what else was measured once for a run.
+
+    Empty if there are none or no such experiment. Scores in percent, times in seconds, sizes in MiB.
+    """
+    rows = []
+    for run in _finished(experiment_name):
+        tags, metrics = run.data.tags, run.data.metrics
+        if "technique" not in tags or "test_f1" not in metrics:
+            continue
+        if data_fingerprint not in (None, tags.get("data_fingerprint")):
+            continue
+        rows.append(
+            {
+                "run_id": run.info.run_id,
+                "run_name": run.info.run_name,
+                "ended": pd.Timestamp(run.info.end_time, unit="ms", tz="UTC"),
+                **{name: tags.get(name, "") for name in TAGS},
+                **{name: _number(run.data.params.get(name)) for name in PARAMETERS},
+                **{name: metrics.get(name, math.nan) for name in METRICS},
+                **{name: value for name, value in metrics.items() if name not in _BY_STEP},
+            }
+        )
+    columns = None if rows else ["run_id", "run_name", "ended", *TAGS, *PARAMETERS, *METRICS]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def predictions(run_id: str) -> list[dict]:
+    """What a run answered to each test question, with its scores from 0 to 1, in the order of the test data."""
+    try:
+        return mlflow.artifacts.load_dict(f"runs:/{run_id}/predictions/test.json")
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"Run {run_id} has no readable predictions/test.json among its artifacts ({_first_line(error)}): if the "
+            "project's folder was moved, move it back; else delete the run and train again."
+        ) from None
+
+
+def experiments() -> list[str]:
+    """Names of the experiments that hold finished, tested runs."""
+    with _explained():
+        return [e.name for e in mlflow.search_experiments() if len(runs(e.name))]
+
+
+def _finished(experiment_name: str, condition: str = "") -> list:
+    with _explained():
+        found = mlflow.get_experiment_by_name(experiment_name)
+        if found is None:
+            return []
+        return mlflow.search_runs(
+            [found.experiment_id],
+            f"attributes.status = 'FINISHED' {condition}",
+            order_by=["attributes.end_time DESC"],
+            output_format="list",
+        )
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _uri(database: Path) -> str:
+    # No more is quoted than must be: MLflow makes the folder of the database by the name as it is quoted.
+    return "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
+
+
+def _database() -> Path | None:
+    """The file of a local sqlite store, None for any other store."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith("sqlite:"):
+        return None
+    file = make_url(uri).database
+    return Path(file).absolute() if file and file != ":memory:" else None
+
+
+def _create(database: Path) -> None:
+    """Make a new store's database under another name and put it in place whole: two processes that migrate one
+    database crash, and one that is killed meanwhile would leave half of it."""
+    if database.is_file():
+        return
+    part = database.with_name(f"{database.name}.part")
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock"):
+            if database.is_file():
+                return
+            part.unlink(missing_ok=True)
+            print(f"Making the MLflow store {database}", file=sys.stderr)
+            _migrate(part, database.parent / "mlruns")
+            os.replace(part, database)
+    except OSError as error:
+        raise UserError(
+            f"The MLflow store {database} cannot be made: {error.strerror or error}. Set MLFLOW_TRACKING_URI to one "
+            "that can be written."
+        ) from None
+
+
+def _migrate(file: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    # Alembic tells of every migration.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    store = SqlAlchemyStore(_uri(file), artifacts.as_uri())
+    store.engine.dispose()
+    connection = sqlite3.connect(file)
+    # Several trainings at once write without waiting for each other's readers; the setting stays in the file.
+    connection.execute("PRAGMA journal_mode = wal")
+    connection.close()
+
+
+def _artifact_location(name: str) -> str | None:
+    """A folder beside the database of a local store, whatever the working directory; None: as the server likes."""
+    database = _database()
+    if database is None:
+        return None
+    folder = re.sub(r"[^\w.-]+", "_", name).strip(".") or "experiment"
+    return (database.parent / "mlruns" / folder).as_uri()
+
+
+def _check_location(location: str) -> None:
+    """MLflow stores absolute paths, and would make a folder that was moved away anew, in its old place."""
+    parsed, database = urlparse(location), _database()
+    if database is None or parsed.scheme not in ("", "file"):
+        return
+    folder = Path(unquote(parsed.path))
+    if not folder.is_relative_to(database.parent) and not folder.parent.exists():
+        raise UserError(
+            f"{database} keeps its artifacts in {folder}, which does not exist: was the project's folder moved? Move it "
+            f"back, link the old place to the new one, or remove {database.name} to start with an empty store."
+        )
+
+
+@contextmanager
+def _explained(doing: str = "") -> Iterator[None]:
+    """MLflow's errors as messages to the user."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        what = f"{doing}: " if doing else ""
+        uri = mlflow.get_tracking_uri()
+        advice = "" if uri == _uri(ROOT / "mlflow.db") else " Check MLFLOW_TRACKING_URI, or unset it."
+        raise UserError(f"MLflow store {uri}: {what}{_first_line(error)}{advice}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+
+
+def _tell_where(experiment_id: str, wanted: str) -> None:
+    name = mlflow.get_experiment(experiment_id).name
+    if name != wanted:
+        print(
+            f"mlflow run put this run into the experiment {name!r}; to have it in {wanted!r}: "
+            f"mlflow run --experiment-name {wanted} ...",
+            file=sys.stderr,
+        )
+
+
+def _end(run_id: str, error: BaseException) -> None:
+    """End the active run as the error has it; a store that fails too must not hide the error."""
+    killed = isinstance(error, (KeyboardInterrupt, SystemExit))
+    try:
+        mlflow.end_run("KILLED" if killed else "FAILED")
+        if not killed:
+            message = f"{type(error).__name__}: {error}"
+            mlflow.MlflowClient().set_tag(run_id, "failure", message[:_LONGEST_TAG])
+    except MlflowException as second:
+        print(f"MLflow could not record how run {run_id} ended: {_first_line(second)}", file=sys.stderr)
+
+
+def _provenance() -> dict[str, str]:
+    """What a result depends on beside its settings and data: code, libraries, machine."""
+    import torch
+
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "git_commit": commit or "unknown",
+        "git_dirty": str(bool(_git("status", "--porcelain"))).lower() if commit else "unknown",
+        **{f"version.{name}": found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpu": _processor(),
+        "cpu_count": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _git(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        names = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        names = None
+    return names[1] if names else platform.processor() or platform.machine()
+
+
+def _environment() -> str:
+    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))

@@ -1,0 +1,95 @@
+"""Compare the finished runs of an experiment: a table, and the figure F1 against trainable parameters.
+
+Only runs on the same data and the same test questions are compared. By default that is the data of the newest run, and
+the latest run of each technique and checkpoint. Writes comparison.csv, comparison.md and f1_against_parameters.png.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from common.cli import guarded
+from common.errors import UserError
+from common.paths import ROOT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--experiment_name", default="squad-qa", help="MLflow experiment (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=ROOT / "results" / "compare",
+        metavar="DIR",
+        help="where the files go (default: results/compare in the project)",
+    )
+    parser.add_argument(
+        "--data_fingerprint",
+        metavar="SHA256",
+        help="compare the runs on this data; its first characters suffice (default: the newest run's data)",
+    )
+    parser.add_argument(
+        "--all_runs",
+        action="store_true",
+        help="every run, not only the latest of each technique and checkpoint",
+    )
+    args = parser.parse_args()
+
+    from common import comparison, plots, tracking
+
+    tracking.configure()
+    runs = tracking.runs(args.experiment_name)
+    if runs.empty:
+        raise UserError(nothing_to_compare(args.experiment_name, tracking.experiments()))
+    runs, other_data = comparison.choose_data(runs, args.data_fingerprint)
+    chosen, scores, left_out = comparison.choose_runs(runs, tracking.predictions, args.all_runs)
+    table = comparison.compare(chosen, scores)
+    shown = comparison.display(table)
+
+    first = table.iloc[0]
+    title = f"{first['data_name']} ({first['data_version']}), {first['test_questions']:.0f} test questions"
+    print(f"{title}; data {first['data_fingerprint'][:12]}; experiment {args.experiment_name}\n")
+    costs = [name for name in shown if name not in comparison.SCORES]
+    print(comparison.to_text(shown[list(comparison.SCORES)]), end="\n\n")
+    print(comparison.to_text(shown[["technique", *costs]]), end="\n\n")
+    print(comparison.NOTE)
+    listed("Left out:", left_out)
+    listed("Other data in this experiment, to be compared with:", other_data)
+
+    figure = plots.f1_against_parameters(table)
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        table.to_csv(args.output_dir / "comparison.csv", index=False, float_format="%.10g")
+        figure.savefig(args.output_dir / "f1_against_parameters.png")
+        (args.output_dir / "comparison.md").write_text(
+            f"# {title}\n\n{comparison.to_markdown(shown)}\n{comparison.NOTE}\n\n"
+            f"Data fingerprint `{first['data_fingerprint']}`, MLflow experiment `{args.experiment_name}`.\n\n"
+            "![Test F1 against trainable parameters](f1_against_parameters.png)\n",
+            encoding="utf-8",
+        )
+    except OSError as error:
+        raise UserError(f"--output_dir {args.output_dir}: {error.strerror}: {error.filename}.") from None
+    print(f"\nWritten to {args.output_dir}: comparison.md, comparison.csv, f1_against_parameters.png")
+
+
+def nothing_to_compare(experiment_name: str, elsewhere: list[str]) -> str:
+    """What to do where an experiment holds no finished run."""
+    message = f"The experiment {experiment_name!r} holds no finished run."
+    if elsewhere:
+        return f"{message} There are some in: {', '.join(elsewhere)} (choose with --experiment_name)."
+    return f"{message} Train first, for example: python scripts/bert_fine_tuning_LoRA.py"
+
+
+def listed(heading: str, lines: list[str]) -> None:
+    if lines:
+        print("\n" + "\n  ".join([heading, *lines]))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,54 @@
+import pytest
+
+from common.cli import guarded, parse
+from common.errors import UserError
+from tests.techniques import TECHNIQUES
+
+LORA = TECHNIQUES["lora"]
+
+
+def test_flags_win_over_the_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("r: 4\nlearning_rate: 2e-3\nbatch_size: 8\nresume: true\nmax_train_samples:\n")
+    technique, args = parse(LORA, ["--config", str(file), "--r", "2"])
+    assert (technique.r, technique.learning_rate, args.batch_size, args.resume) == (2, 2e-3, 8, True)
+    assert args.max_train_samples is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("rank: 4", "'rank' is no field of LoRA"),
+        ("r: many", "invalid int value"),
+        ("- r", "name: value"),
+        ("r: [", "not YAML"),
+        ("r: {a: 1}", "single value"),
+    ],
+)
+def test_a_bad_file_is_named(content, message, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        parse(LORA, ["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["--rank", "4"], "unknown argument --rank"), (["--r", "x"], "invalid int"), (["--config", "nowhere.yaml"], "No such file")],
+)
+def test_a_bad_command_line_is_one_line(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse(LORA, argv)
+
+
+def test_exit_codes(capsys):
+    def mistake():
+        raise UserError("file f: do g")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert guarded(mistake) == 2
+    assert capsys.readouterr().err == "error: file f: do g\n"
+    assert guarded(interrupted) == 130
+    assert guarded(lambda: None) == 0

@@ -1,0 +1,379 @@
+"""What MLflow holds after a run that ends well, badly, twice or beside others."""
+
+import json
+import math
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from matplotlib.figure import Figure
+
+from common import tracking
+from common.errors import UserError
+from common.paths import ROOT
+from tests.runs import RECORD, tested_run
+
+CLIENT_OF = (
+    "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom common import tracking\n"
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The folder of a store, in force for this process."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        tracking.configure()
+        yield folder
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def elsewhere(store):
+    """Points this process at another store for the length of a test."""
+    yield mlflow.set_tracking_uri
+    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
+
+
+def get(run_id):
+    return mlflow.get_run(run_id)
+
+
+def process(body, cwd, *arguments, **environment):
+    """A Python process that has imported `tracking`, with no tracking URI set but what `environment` says."""
+    import os
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    program = CLIENT_OF.format(root=str(ROOT)) + body
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=cwd,
+        env=kept | {"MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_three_first_scripts_at_once_from_three_folders_share_the_projects_store(tmp_path):
+    root = tmp_path / "a project, 50% é?"
+    body = (
+        "tracking.ROOT = Path(sys.argv[1])\n"
+        "tracking.configure()\n"
+        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+        "    run.log_text('x', 'x.txt')\n"
+    )
+    started = []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        started.append(process(body, tmp_path / name, root))
+    for one in started:
+        _, errors = one.communicate(timeout=120)
+        assert one.returncode == 0, errors
+    database = sqlite3.connect(root / "mlflow.db")
+    assert database.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)] * 3
+    assert database.execute("SELECT count(*) FROM experiments WHERE name = 'squad-qa'").fetchone() == (1,)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert len(list((root / "mlruns" / "squad-qa").glob("*/artifacts/x.txt"))) == 3
+    assert not any(path for name in "abc" for path in (tmp_path / name).iterdir())
+
+
+def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
+    body = (
+        "tracking.ROOT = Path('/nowhere')\n"
+        "tracking.configure()\n"
+        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+        "    run.log_text('x', 'x.txt')\n"
+    )
+    (tmp_path / "here").mkdir()
+    one = process(body, tmp_path / "here", MLFLOW_TRACKING_URI="sqlite:///../there/my.db")
+    _, errors = one.communicate(timeout=120)
+    assert one.returncode == 0, errors
+    assert (tmp_path / "there" / "my.db").is_file()
+    assert len(list((tmp_path / "there" / "mlruns" / "squad-qa").glob("*/artifacts/x.txt"))) == 1
+
+
+def test_a_run_holds_what_it_was_given(store):
+    with tracking.start("all", "named", {"technique": "LoRA"}) as run:
+        assert get(run.id).info.status == "RUNNING"
+        run.log_params({"r": 16, "limit": None, "long": "x" * 7000})
+        run.log_metrics({"train_loss": 2.5}, step=1)
+        run.log_metrics({"train_loss": 1.5}, step=2)
+        run.log_dict({"é": [1]}, "config.yaml")
+        run.log_dict([{"id": "q"}], "predictions/test.json")
+        run.log_figure(Figure(), "curve.png")
+        run.log_artifact(Path(__file__), "code")
+    held = get(run.id)
+    assert (held.info.status, held.info.run_name, run.uri) == ("FINISHED", "named", f"runs:/{run.id}")
+    assert held.data.params["r"] == "16" and held.data.params["limit"] == "None"
+    assert len(held.data.params["long"]) == 6000
+    history = mlflow.MlflowClient().get_metric_history(run.id, "train_loss")
+    assert [(point.step, point.value) for point in history] == [(1, 2.5), (2, 1.5)]
+    folder = store / "mlruns" / "all" / run.id / "artifacts"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "config.yaml",
+        "predictions/test.json",
+        "curve.png",
+        "code/test_tracking.py",
+        "environment.txt",
+    }
+    assert (folder / "config.yaml").read_text(encoding="utf-8") == "é:\n- 1\n"
+    assert "mlflow==" in (folder / "environment.txt").read_text()
+
+
+def test_a_run_tells_where_it_comes_from(store):
+    with tracking.start("provenance", "x", {"technique": "LoRA", "device": "told"}) as run:
+        pass
+    tags = get(run.id).data.tags
+    assert {
+        "git_commit",
+        "git_dirty",
+        "version.torch",
+        "version.peft",
+        "python",
+        "cpu",
+        "threads",
+        "platform",
+    } <= set(tags)
+    assert tags["version.mlflow"] == mlflow.__version__
+    assert tags["device"] == "told"
+
+
+def test_data_is_an_input_with_our_fingerprint(store):
+    hub = RECORD | {"source": "hub", "name": "squad"}
+    with tracking.start("inputs", "x", {}) as run:
+        run.log_data(RECORD, "training")
+        run.log_data(RECORD, "testing")
+        run.log_data(hub)
+    inputs = get(run.id).inputs.dataset_inputs
+    contexts = {i.dataset.name: i.tags[0].value for i in inputs}
+    assert contexts == {
+        "packaged sample/train": "training",
+        "packaged sample/test": "testing",
+        "squad/train": "training",
+    }
+    assert {i.dataset.digest for i in inputs} == {RECORD["fingerprint"][:36]}
+    test = next(i.dataset for i in inputs if i.dataset.name == "packaged sample/test")
+    assert json.loads(test.profile) == {
+        "questions": 20,
+        "version": "v2.0",
+        "fingerprint": RECORD["fingerprint"],
+    }
+    kinds = {i.dataset.name: type(mlflow.data.get_source(i)).__name__ for i in inputs}
+    assert kinds["squad/train"] == "HuggingFaceDatasetSource"
+
+
+def test_metrics_can_be_about_a_logged_model_and_the_test_data(store):
+    with tracking.start("linked", "x", {}) as run:
+        run.log_data(RECORD, "testing")
+        model = mlflow.MlflowClient().create_logged_model(get(run.id).info.experiment_id, "model", run.id)
+        run.log_metrics({"test_f1": 61.0, "adapter_mib": 2.0}, model_id=model.model_id)
+    metrics = {m.key: m for m in mlflow.get_logged_model(model.model_id).metrics}
+    assert metrics["test_f1"].dataset_name == "packaged sample/test"
+    assert metrics["adapter_mib"].value == 2.0 and not metrics["adapter_mib"].dataset_name
+
+
+def test_numbers_that_are_not_finite_are_told_not_logged(store):
+    with tracking.start("finite", "x", {}) as run:
+        run.log_metrics({"train_loss": math.nan, "learning_rate": 0.1}, step=7)
+        run.log_metrics({"train_loss": math.inf}, step=8)
+        run.log_metrics({"grad_norm": -math.inf}, step=8)
+    data = get(run.id).data
+    assert data.metrics == {"learning_rate": 0.1}
+    assert data.tags["non_finite_metrics"] == "train_loss=nan at step 7; grad_norm=-inf at step 8"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("too\nbad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")],
+)
+def test_a_run_that_ends_badly_is_marked_and_keeps_what_it_had(store, error, status):
+    with pytest.raises(type(error)), tracking.start("bad", "x", {}) as run:
+        run.log_metrics({"train_loss": 1.0})
+        raise error
+    held = get(run.id)
+    assert (held.info.status, held.data.metrics) == (status, {"train_loss": 1.0})
+    assert held.data.tags.get("failure") == ("ValueError: too\nbad" if status == "FAILED" else None)
+    assert mlflow.active_run() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_mark_a_run_killed(store, tmp_path, sent, code):
+    body = (
+        "import time\n"
+        "from common.cli import guarded\n"
+        "def work():\n"
+        "    tracking.configure()\n"
+        "    with tracking.start('signals', 'x', {}) as run:\n"
+        "        print(run.id, flush=True)\n"
+        "        time.sleep(100)\n"
+        "sys.exit(guarded(work))\n"
+    )
+    one = process(body, tmp_path, MLFLOW_TRACKING_URI=mlflow.get_tracking_uri())
+    run_id = one.stdout.readline().strip()
+    one.send_signal(sent)
+    _, errors = one.communicate(timeout=60)
+    assert one.returncode == code and "Traceback" not in errors
+    assert get(run_id).info.status == "KILLED"
+
+
+def test_a_store_that_fails_too_does_not_hide_the_error(store, monkeypatch, capsys):
+    def fail(*_):
+        raise mlflow.MlflowException("the disk is full")
+
+    with pytest.raises(ValueError, match="bad"), tracking.start("hidden", "x", {}) as run:
+        monkeypatch.setattr(mlflow.MlflowClient, "set_terminated", fail)
+        raise ValueError("bad")
+    assert f"could not record how run {run.id} ended: the disk is full" in capsys.readouterr().err
+
+
+def test_a_run_is_continued_by_its_id(store):
+    with pytest.raises(ValueError), tracking.start("again", "first", {"technique": "LoRA"}) as run:
+        run.log_params({"r": 16})
+        run.log_metrics({"train_loss": 2.0, "grad_norm": math.nan}, step=1)
+        raise ValueError("bad")
+    with tracking.start("ignored", "ignored", {"technique": "LoRA"}, run.id) as again:
+        assert again.id == run.id and get(run.id).info.status == "RUNNING"
+        again.log_params({"r": 32, "alpha": 4})
+        again.log_metrics({"train_loss": 1.0}, step=2)
+    held = get(run.id)
+    assert (held.info.status, held.info.run_name) == ("FINISHED", "first")
+    assert held.data.params == {"r": "16", "alpha": "4"}
+    assert not {"failure", "non_finite_metrics"} & set(held.data.tags)
+    assert len(mlflow.MlflowClient().get_metric_history(run.id, "train_loss")) == 2
+    assert mlflow.get_experiment_by_name("ignored") is None
+
+
+def test_the_run_of_mlflow_run_is_adopted_once(store, monkeypatch, capsys):
+    client = mlflow.MlflowClient()
+    parent = client.create_run("0", run_name="parent's").info.run_id
+    client.log_param(parent, "learning_rate", "1e-1")
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    with tracking.start("adopting", "ours", {"technique": "LoRA"}) as run:
+        run.log_params({"learning_rate": 0.1, "r": 16})
+    assert run.id == parent
+    held = get(parent)
+    assert (held.info.status, held.info.run_name, held.info.experiment_id) == ("FINISHED", "parent's", "0")
+    assert held.data.params == {"learning_rate": "1e-1", "r": "16"}
+    assert "'Default'" in (told := capsys.readouterr().err) and "--experiment-name adopting" in told
+    with tracking.start("adopting", "ours", {}) as second:
+        pass
+    assert second.id != parent
+
+
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_an_unknown_run_is_refused(store, monkeypatch, way):
+    unknown = "0" * 32
+    if way == "environment":
+        monkeypatch.setenv("MLFLOW_RUN_ID", unknown)
+    with (
+        pytest.raises(UserError, match=f"run {unknown} cannot be continued"),
+        tracking.start("unknown", "x", {}, unknown if way == "argument" else None),
+    ):
+        pass
+
+
+def test_an_experiment_is_made_once(store, monkeypatch):
+    first = tracking.experiment("../odd name: é")
+    assert tracking.experiment("../odd name: é") == first
+    location = mlflow.get_experiment(first).artifact_location
+    assert location == (store / "mlruns" / "_odd_name_é").as_uri()
+
+    found, asked = mlflow.get_experiment_by_name, []
+
+    def slower_than_another_process(name):
+        asked.append(name)
+        return None if len(asked) == 1 else found(name)
+
+    monkeypatch.setattr(mlflow, "get_experiment_by_name", slower_than_another_process)
+    assert tracking.experiment("../odd name: é") == first
+
+
+def test_a_deleted_experiment_is_refused(store):
+    mlflow.delete_experiment(tracking.experiment("gone"))
+    with pytest.raises(UserError, match="'gone' is deleted: restore it"):
+        tracking.experiment("gone")
+
+
+def test_a_store_whose_folder_was_moved_is_refused(store):
+    mlflow.create_experiment("moved", "file:///nowhere/mlruns/moved")
+    with pytest.raises(UserError, match="keeps its artifacts in /nowhere/mlruns/moved"):
+        tracking.experiment("moved")
+
+
+def test_stores_that_cannot_be_used_are_refused(elsewhere, tmp_path):
+    (tmp_path / "file").write_text("no database, only text")
+    elsewhere(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
+    with pytest.raises(UserError, match="cannot be made: .*Set MLFLOW_TRACKING_URI"):
+        tracking.configure()
+    for uri, reason in (
+        (f"sqlite:///{tmp_path / 'file'}", "not a database"),
+        (str(tmp_path / "old"), "maintenance mode"),
+    ):
+        elsewhere(uri)
+        tracking.configure()
+        with pytest.raises(UserError, match=f"{reason}.*Check MLFLOW_TRACKING_URI"):
+            tracking.experiment("x")
+
+
+def test_a_finished_run_is_found_by_its_fingerprint(store):
+    tags = {"run_fingerprint": "f1"}
+    assert tracking.finished_run("no such experiment", "f1") is None
+    with pytest.raises(ValueError), tracking.start("finished", "x", {"technique": "LoRA", **tags}):
+        raise ValueError
+    assert tracking.finished_run("finished", "f1") is None
+    done = tested_run(experiment="finished", tags=tags)
+    assert tracking.finished_run("finished", "f1") == done
+    assert tracking.finished_run("finished", "f2") is None
+    newer = tested_run(experiment="finished", tags=tags)
+    assert tracking.finished_run("finished", "f1") == newer
+    # Without its artifacts a run is of no use to anyone.
+    (store / "mlruns" / "finished" / newer / "artifacts" / "predictions" / "test.json").unlink()
+    assert tracking.finished_run("finished", "f1") == done
+
+
+def test_runs_gives_finished_tested_runs_newest_first(store):
+    other = RECORD | {"fingerprint": "cd" * 32}
+    first = tested_run("LoRA", (1.0, 0.5), experiment="table", learning_rate="1e-1")
+    second = tested_run("IA3", (0.0, 0.5), experiment="table", record=other)
+    with tracking.start("table", "untested", {"technique": "LoRA"}) as run:
+        run.log_metrics({"train_loss": 1.0, "learning_rate": 1.0})
+    with pytest.raises(ValueError), tracking.start("table", "failed", {"technique": "LoRA"}) as run:
+        run.log_metrics({"test_f1": 1.0})
+        raise ValueError
+    table = tracking.runs("table")
+    assert list(table["run_id"]) == [second, first]
+    assert list(table["technique"]) == ["IA3", "LoRA"]
+    assert list(table["learning_rate"]) == [0.001, 0.1]
+    assert list(table["test_f1"]) == [25.0, 75.0]
+    assert table["max_train_samples"].isna().all() and table["peak_memory_mib"].isna().all()
+    assert {*tracking.TAGS, *tracking.PARAMETERS, *tracking.METRICS} <= set(table)
+    assert "train_loss" not in table
+    assert list(tracking.runs("table", other["fingerprint"])["run_id"]) == [second]
+    assert "table" in tracking.experiments() and "untested" not in tracking.experiments()
+
+
+def test_no_runs_are_an_empty_table_with_all_columns(store):
+    for table in (tracking.runs("no such experiment"), tracking.runs("Default", "00")):
+        assert table.empty and {*tracking.TAGS, *tracking.PARAMETERS, *tracking.METRICS} <= set(table)
+
+
+def test_predictions_come_back_or_are_missed_by_name(store):
+    done = tested_run(experiment="predictions", f1=(1.0, 0.5))
+    assert [(row["id"], row["f1"]) for row in tracking.predictions(done)] == [("q0", 1.0), ("q1", 0.5)]
+    file = store / "mlruns" / "predictions" / done / "artifacts" / "predictions" / "test.json"
+    file.write_text("[{")
+    with pytest.raises(UserError, match=f"Run {done} has no readable predictions/test.json"):
+        tracking.predictions(done)
+    file.unlink()
+    with pytest.raises(UserError, match=f"Run {done} has no readable predictions/test.json"):
+        tracking.predictions(done)

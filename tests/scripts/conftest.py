@@ -1,0 +1,76 @@
+"""Prepared data, a store of its own and the real scripts, for tests that go through the command line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from common.paths import ROOT
+from tests.questions import EXAMPLES
+
+
+def run_script(name, *args, env=None, check=True, **kwargs):
+    """Run `python scripts/NAME ARGS` as a user does, from a directory that is not the project's."""
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, args)]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, capture_output=True, text=True, timeout=300, **kwargs
+    )
+    if check:
+        assert done.returncode == 0, f"{name} left with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    assert "Traceback" not in done.stderr or done.returncode not in (0, 2), done.stderr[-6000:]
+    return done
+
+
+def squad_json(examples, version="v2.0"):
+    """Examples as an official SQuAD file."""
+    articles = {}
+    for e in examples:
+        answers = [dict(text=t, answer_start=s) for t, s in zip(e["answers"]["text"], e["answers"]["answer_start"], strict=True)]
+        qa = {"id": e["id"], "question": e["question"], "answers": answers, "is_impossible": not answers}
+        articles.setdefault(e["title"], {}).setdefault(e["context"], []).append(qa)
+    data = [
+        {"title": title, "paragraphs": [{"context": c, "qas": qas} for c, qas in paragraphs.items()]}
+        for title, paragraphs in articles.items()
+    ]
+    return json.dumps({"version": version, "data": data})
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """(v2.0 data folder, v1.1 data folder): six train articles on two contexts each, four test articles."""
+    folder = tmp_path_factory.mktemp("data")
+    made = []
+    for version in ("v2.0", "v1.1"):
+        parts = {}
+        for part, articles in (("train", 6), ("test", 4)):
+            examples = []
+            for a in range(articles):
+                for e in EXAMPLES:
+                    if version == "v2.0" or e["answers"]["text"]:
+                        place = f"{part} {a}. "
+                        moved = [s + len(place) for s in e["answers"]["answer_start"]]
+                        answers = {"text": e["answers"]["text"], "answer_start": moved}
+                        examples.append(
+                            e | dict(id=f"{part}{a}{e['id']}", title=f"{part} {a}", context=place + e["context"], answers=answers)
+                        )
+            parts[part] = folder / f"{part}-{version}.json"
+            parts[part].write_text(squad_json(examples, version))
+        output = folder / version
+        files = ("--train_file", parts["train"], "--test_file", parts["test"], "--validation_share", 0.2)
+        run_script("prepare_data.py", "--source", "files", *files, "--output_dir", output)
+        made.append(output)
+    return tuple(made)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """The URI of a fresh MLflow store, in force for this process and the scripts it starts."""
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    yield uri
+    mlflow.set_tracking_uri(None)
