@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,14 +127,21 @@ def load_base(checkpoint: Checkpoint):
     return model, tokenizer
 
 
-def quietly(load, *args, **kwargs):
-    """Call `load` without transformers' report that the new head's weights are new."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+def quietly(call, *args, **kwargs):
+    """Load or save without progress bars, the report that the new head's weights are new, and peft's use of names that
+    transformers will drop."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
     try:
-        return load(*args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return call(*args, **kwargs)
     finally:
-        transformers.logging.set_verbosity(level)
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:
@@ -162,7 +170,9 @@ def _distil(checkpoint: Checkpoint):
     The layers are the same under other names; the embedding of segment 0 is a constant, so it moves into the position
     embeddings.
     """
-    bert = transformers.BertModel.from_pretrained(checkpoint.source, dtype=torch.float32, add_pooling_layer=False)
+    bert = quietly(
+        transformers.BertModel.from_pretrained, checkpoint.source, dtype=torch.float32, add_pooling_layer=False
+    )
     renamed = {
         "encoder.layer": "transformer.layer",
         "attention.self.query": "attention.q_lin",
@@ -195,7 +205,7 @@ def apply(peft_config: PeftConfig | None, model, family: Family):
     if isinstance(peft_config, PromptLearningConfig):
         return PromptModel(model, peft_config, family)
     peft_config.modules_to_save = list(family.head)
-    return get_peft_model(model, peft_config)
+    return quietly(get_peft_model, model, peft_config)
 
 
 def trainable_state(model) -> dict[str, torch.Tensor]:
@@ -263,7 +273,7 @@ def save_base(checkpoint: Checkpoint, folder: Path) -> str:
         for name in family_of(model.config.model_type).head:
             for parameter in model.get_submodule(name).parameters():
                 parameter.zero_()
-    model.save_pretrained(folder)
+    quietly(model.save_pretrained, folder)
     tokenizer.save_pretrained(folder)
     return fingerprint(folder)
 
@@ -276,7 +286,7 @@ def save_bundle(folder: Path, info: BundleInfo, model, tokenizer) -> None:
         # PEFT writes a model card with nothing in it.
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
     else:
-        model.save_pretrained(folder / "base")
+        quietly(model.save_pretrained, folder / "base")
         tokenizer.save_pretrained(folder / "base")
     (folder / BUNDLE).write_text(json.dumps(asdict(info), indent=1) + "\n")
 
@@ -305,6 +315,6 @@ def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
         if isinstance(PeftConfig.from_pretrained(str(adapter)), PromptLearningConfig):
             model = PromptModel.from_pretrained(model, adapter, family)
         else:
-            model = PeftModel.from_pretrained(model, str(adapter))
+            model = quietly(PeftModel.from_pretrained, model, str(adapter))
             model = model.merge_and_unload() if merge else model
     return model.requires_grad_(False).eval(), tokenizer, info

@@ -27,8 +27,8 @@ def loss_curve(log_history: Sequence[Mapping[str, float]]) -> Figure:
     else:
         axes.plot(steps, losses, ".-", color=BLUE, linewidth=1, label="training loss")
     axes.set_xlabel("optimizer step")
+    axes.set_xlim(0, 1.03 * max((entry["step"] for entry in log_history if "step" in entry), default=1))
     axes.set_ylabel("training loss", color=BLUE)
-    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", alpha=0.25)

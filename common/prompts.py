@@ -24,16 +24,15 @@ from .families import Family
 
 ATTENTION = "sdpa_with_prefix"
 WEIGHTS = "adapter_model.safetensors"
+PREFIX_STD = 0.1
+"""Of the untrained prefix. PEFT draws with a deviation of 1, from which F1 stays near an untrained model's (docs/RESULTS.md)."""
 
 
-def attention_with_prefix(module, query, key, value, attention_mask, prefix=None, record=None, **kwargs):
+def attention_with_prefix(module, query, key, value, attention_mask, prefix=None, **kwargs):
     """Scaled dot-product attention in which every query also sees this layer's trained keys and values.
 
-    query, key, value: (batch, heads, length, head_dim); prefix: (layers, 2, heads, virtual tokens, head_dim);
-    record: a list that each layer's own keys and values are appended to.
+    query, key, value: (batch, heads, length, head_dim); prefix: (layers, 2, heads, virtual tokens, head_dim).
     """
-    if record is not None:
-        record.append(torch.stack([key, value], dim=1))
     if prefix is not None:
         keys, values = prefix[module.prefix_layer].expand(len(key), -1, -1, -1, -1).unbind(1)
         key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
@@ -66,6 +65,8 @@ class PromptModel(nn.Module):
         self.prompt_encoder = (PrefixEncoder if self.is_prefix else PromptEncoder)(peft_config)
         self.register_buffer("virtual_tokens", torch.arange(peft_config.num_virtual_tokens), persistent=False)
         if self.is_prefix:
+            if not peft_config.prefix_projection:
+                nn.init.normal_(self.prompt_encoder.embedding.weight, std=PREFIX_STD)
             model.config._attn_implementation = ATTENTION
             layers = [m for m in model.modules() if type(m).__name__.endswith(family.self_attention)]
             for i, layer in enumerate(layers):
@@ -97,19 +98,6 @@ class PromptModel(nn.Module):
         if start_positions is not None:
             loss = ForQuestionAnsweringLoss(start_logits, end_logits, start_positions, end_positions)
         return QuestionAnsweringModelOutput(loss=loss, start_logits=start_logits, end_logits=end_logits)
-
-    @torch.no_grad()
-    def start_from_words(self, input_ids: torch.Tensor) -> None:
-        """Give the prefix the keys and values that the model itself makes of a text: (virtual tokens,) ids.
-
-        From random numbers a prefix hardly learns (Li & Liang 2021, section 7.4).
-        """
-        record, was_training = [], self.base_model.training
-        self.base_model.eval()
-        self.base_model(input_ids=input_ids[None], attention_mask=torch.ones_like(input_ids[None]), record=record)
-        self.base_model.train(was_training)
-        # (layers, 2, heads, virtual tokens, head_dim) → (virtual tokens, 2 * layers * hidden)
-        self.prompt_encoder.embedding.weight.copy_(torch.cat(record).permute(3, 0, 1, 2, 4).flatten(1))
 
     def prefix(self) -> torch.Tensor:
         """Keys and values: (layers, 2, heads, virtual tokens, head_dim)."""

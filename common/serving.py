@@ -4,11 +4,16 @@ What MLflow stores is code, never a pickle: a copy of this package under a name 
 one process must each answer with their own code), a two-line file that loads it, and the saved model as an artifact.
 """
 
+import getpass
 import hashlib
 import json
+import math
+import re
 import shutil
 import sys
 import tempfile
+import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +22,10 @@ import mlflow
 import pandas as pd
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, Object, Property
 
 from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
@@ -34,19 +40,31 @@ REFERENCE = "base.json"
 MAX_QUESTION = 2_000
 MAX_CONTEXT = 200_000
 MAX_ROWS = 256
-"""Characters of a question and of a context, and rows of a request: more could run into the server's time-out."""
+MAX_ANSWERS = 100
+MAX_ANSWER_LENGTH = 500
+"""Characters of a question and of a context, rows of a request, answers to a question, tokens of an answer: more could
+run into the server's time-out."""
 
-PARAMETERS = {"top_k": 1, "max_answer_length": 0, "null_threshold": float("nan")}
-"""Defaults that a request may leave out; 0 and NaN stand for the model's own."""
+PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
+"""What a request may leave out, or give as null; None stands for the model's own."""
+
+ANSWER = {
+    "answer": DataType.string,
+    "score": DataType.double,
+    "start": DataType.long,
+    "end": DataType.long,
+}
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string, "question"), ColSpec(DataType.string, "context")]),
     outputs=Schema(
         [
-            ColSpec(DataType.string, "answer"),
-            ColSpec(DataType.double, "score"),
-            ColSpec(DataType.long, "start"),
-            ColSpec(DataType.long, "end"),
+            *(ColSpec(kind, name) for name, kind in ANSWER.items()),
+            ColSpec(
+                Array(Object([Property(name, kind) for name, kind in ANSWER.items()])),
+                "alternatives",
+                required=False,
+            ),
         ]
     ),
     params=ParamSchema(
@@ -58,7 +76,7 @@ SIGNATURE = ModelSignature(
     ),
 )
 
-REQUIREMENTS = ("mlflow", "torch", "transformers", "peft", "safetensors", "numpy", "pandas", "tqdm")
+REQUIREMENTS = ("mlflow", "torch", "transformers", "peft", "safetensors", "numpy", "pandas", "tqdm", "filelock")
 
 
 class Answerer:
@@ -67,6 +85,8 @@ class Answerer:
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
         self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
         self.collator = Collator(self.tokenizer.pad_token_id)
+        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        self.tokenizing = threading.Lock()
 
     def answer(
         self,
@@ -82,13 +102,14 @@ class Answerer:
         """
         info = self.info
         examples = [{**record, "id": str(i)} for i, record in enumerate(records)]
-        windows = make_windows(
-            self.tokenizer,
-            examples,
-            max_length=info.max_length,
-            doc_stride=info.doc_stride,
-            segment_ids=uses_segment_ids(self.model.config),
-        )
+        with self.tokenizing:
+            windows = make_windows(
+                self.tokenizer,
+                examples,
+                max_length=info.max_length,
+                doc_stride=info.doc_stride,
+                segment_ids=uses_segment_ids(self.model.config),
+            )
         n_best = max(info.n_best, top_k)
         spans = predict_spans(
             self.model,
@@ -106,10 +127,19 @@ class Answerer:
 def _ranked(prediction) -> list[dict]:
     """The given answer, then the other candidates by score."""
     given = {name: getattr(prediction, name) for name in ("text", "start", "end", "probability")}
-    others = [entry for entry in prediction.n_best if (entry["start"], entry["end"]) != (given["start"], given["end"])]
-    return [
-        {"answer": e["text"], "score": e["probability"], "start": e["start"], "end": e["end"]} for e in (given, *others)
+    others = [
+        entry
+        for entry in prediction.n_best
+        if (entry["start"], entry["end"]) != (given["start"], given["end"])
     ]
+    return [
+        {"answer": e["text"], "score": e["probability"], "start": e["start"], "end": e["end"]}
+        for e in (given, *others)
+    ]
+
+
+# Hints on `predict` would shut out the request formats that are data frames; MLflow asks for them at each import.
+warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method", UserWarning)
 
 
 class QuestionAnswering(PythonModel):
@@ -118,10 +148,8 @@ class QuestionAnswering(PythonModel):
     def load_context(self, context):
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
         bundle = Path(context.artifacts["bundle"])
-        reference, base = bundle / REFERENCE, None
-        if reference.is_file():
-            base = mlflow.artifacts.download_artifacts(json.loads(reference.read_text())["uri"])
-        self.answerer = Answerer(bundle, base)
+        reference = read_reference(bundle)
+        self.answerer = Answerer(bundle, reference and mlflow.artifacts.download_artifacts(reference["uri"]))
 
     def predict(self, context, model_input, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
@@ -131,7 +159,7 @@ class QuestionAnswering(PythonModel):
         rows = [ranked[0] for ranked in answers]
         if params["top_k"] > 1:
             rows = [{**row, "alternatives": ranked[1:]} for row, ranked in zip(rows, answers, strict=True)]
-        return pd.DataFrame(rows, columns=None if rows else ["answer", "score", "start", "end"])
+        return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
 
 
 def _checked_rows(model_input) -> list[dict]:
@@ -142,7 +170,9 @@ def _checked_rows(model_input) -> list[dict]:
         for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT)):
             text = record[name]
             if not isinstance(text, str):
-                _refuse(f"row {i}: {name} must be a string, not {'null' if text is None else type(text).__name__}.")
+                _refuse(
+                    f"row {i}: {name} must be a string, not {'null' if text is None else type(text).__name__}."
+                )
             if not text.strip():
                 _refuse(f"row {i}: {name} is empty.")
             if len(text) > limit:
@@ -155,24 +185,26 @@ def _checked_rows(model_input) -> list[dict]:
 
 
 def _checked_parameters(params: Mapping) -> dict:
-    given = {name: params.get(name, default) for name, default in PARAMETERS.items()}
-    if not 1 <= given["top_k"] <= 100:
-        _refuse(f"top_k is {given['top_k']}; choose 1 to 100.")
-    if not 0 <= given["max_answer_length"] <= 500:
-        _refuse(f"max_answer_length is {given['max_answer_length']}; choose 1 to 500 tokens, or 0 for the model's own.")
-    threshold = float(given["null_threshold"])
-    return {
-        "top_k": int(given["top_k"]),
-        "max_answer_length": int(given["max_answer_length"]) or None,
-        "null_threshold": None if threshold != threshold else threshold,
+    given = {
+        name: default if params.get(name) is None else params[name] for name, default in PARAMETERS.items()
     }
+    if not 1 <= given["top_k"] <= MAX_ANSWERS:
+        _refuse(f"top_k is {given['top_k']}; choose 1 to {MAX_ANSWERS}.")
+    length = given["max_answer_length"]
+    if length is not None and not 1 <= length <= MAX_ANSWER_LENGTH:
+        _refuse(f"max_answer_length is {length}; choose 1 to {MAX_ANSWER_LENGTH} tokens.")
+    if given["null_threshold"] is not None and math.isnan(given["null_threshold"]):
+        _refuse("null_threshold must be a number.")
+    return given
 
 
 def _refuse(reason: str):
     raise MlflowException.invalid_parameter_value(reason)
 
 
-def log_model(run, bundle: Path, base: Path | None, example: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+def log_model(
+    run, bundle: Path, base: Path | None, example: Mapping[str, str], metrics: Mapping[str, float]
+) -> str:
     """Log a saved model into a run; returns "models:/<id>".
 
     base: the folder of an adapter's base. It is kept once in the store, by fingerprint, and the model refers to it.
@@ -181,9 +213,15 @@ def log_model(run, bundle: Path, base: Path | None, example: Mapping[str, str], 
         fingerprint = read_bundle(bundle).base_fingerprint
         reference = {"uri": shared_base(base, fingerprint), "fingerprint": fingerprint}
         (bundle / REFERENCE).write_text(json.dumps(reference) + "\n")
-    info = log_bundle(bundle, example)
+    info = log_bundle(bundle, example, run_id=run.id, name="model")
     run.log_metrics(metrics, model_id=info.model_id)
     return info.model_uri
+
+
+def read_reference(bundle: Path) -> dict | None:
+    """`uri` and `fingerprint` of the base that a saved model refers to, None where it holds its own."""
+    file = Path(bundle) / REFERENCE
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def shared_base(base: Path, fingerprint: str) -> str:
@@ -192,9 +230,11 @@ def shared_base(base: Path, fingerprint: str) -> str:
 
     experiment = tracking.experiment(SHARED_BASES)
     client = mlflow.MlflowClient()
-    with FileLock(Path(tempfile.gettempdir()) / f"base-{fingerprint[:16]}.lock"):
+    with lock(f"base-{fingerprint[:16]}"):
         found = client.search_runs(
-            [experiment], f"tags.base_fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'", max_results=1
+            [experiment],
+            f"tags.base_fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'",
+            max_results=1,
         )
         if found:
             return f"runs:/{found[0].info.run_id}/base"
@@ -206,8 +246,22 @@ def shared_base(base: Path, fingerprint: str) -> str:
         return f"runs:/{run.info.run_id}/base"
 
 
-def log_bundle(bundle: Path, example: Mapping[str, str], **kwargs):
-    """Log a saved model with its code, signature, example and pinned requirements; returns MLflow's ModelInfo."""
+def lock(name: str) -> FileLock:
+    """Held by one process of this user at a time, whatever store it writes to."""
+    return FileLock(Path(tempfile.gettempdir()) / f"bert-squad-qa-{getpass.getuser()}-{name}.lock")
+
+
+def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: str):
+    """Log a saved model into a run, finished or not, with its code, signature, example and pinned requirements.
+
+    Returns MLflow's ModelInfo. The run's status and times stay as they are.
+    """
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    # Made here, as MLflow would put the model of a run that is not active into the default experiment.
+    logged = client.create_logged_model(
+        run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
+    )
     with tempfile.TemporaryDirectory() as scratch:
         package = copy_of_package(Path(scratch))
         loader = Path(scratch) / "model.py"
@@ -218,23 +272,27 @@ def log_bundle(bundle: Path, example: Mapping[str, str], **kwargs):
         # MLflow runs the loader once to check it, before the code is where the logged model will have it.
         sys.path.insert(0, scratch)
         try:
-            return mlflow.pyfunc.log_model(
-                name="model",
+            # `mlflow.pyfunc.log_model` is this call without `run_id`.
+            return Model.log(
+                artifact_path=None,
+                name=name,
+                flavor=mlflow.pyfunc,
+                run_id=run_id,
+                model_id=logged.model_id,
                 python_model=str(loader),
                 code_paths=[str(package)],
                 artifacts={"bundle": str(bundle)},
                 signature=SIGNATURE,
                 input_example=(pd.DataFrame([example]), {"top_k": 1}),
-                pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
-                **kwargs,
+                pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in REQUIREMENTS],
             )
         finally:
             sys.path.remove(scratch)
 
 
 def copy_of_package(folder: Path) -> Path:
-    """This package's modules under a name made of their content: `suite_<sha256, 12 digits>`."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """The modules that serving needs, as a package named by their content: `suite_<sha256, 12 digits>`."""
+    files = sorted(_needed_modules())
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -243,3 +301,16 @@ def copy_of_package(folder: Path) -> Path:
     for file in files:
         shutil.copy(file, package / file.name)
     return package
+
+
+def _needed_modules() -> set[Path]:
+    """This file and what it imports from the package, directly or not; imports within functions serve logging only."""
+    here = Path(__file__)
+    found, left = {here.with_name("__init__.py")}, [here]
+    while left:
+        file = left.pop()
+        if file not in found:
+            found.add(file)
+            names = re.findall(r"^from \.(\w+) import", file.read_text(encoding="utf-8"), re.MULTILINE)
+            left += [here.with_name(f"{name}.py") for name in names]
+    return found

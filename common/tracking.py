@@ -198,7 +198,7 @@ class Run:
         """
         split = _CONTEXTS[context]
         if record["source"] == "hub":
-            kind, source = "hf", {"path": record["name"]}
+            kind, source = "hugging_face", {"path": record["name"]}
         else:
             kind, source = "local", {"uri": record["name"], "files": record.get("files", [])}
         # One input per name and digest is kept, with the tags it came with first: each part needs its own name.

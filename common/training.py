@@ -187,8 +187,9 @@ class Job:
         self.checkpoint, self.record, self.settings = checkpoint, record, settings
         self.run_key, self.output_dir, self.scratch = run_key, output_dir, scratch
         self.version = record["version"]
-        # Sets up the process group under a launcher, and the random state that the new head is drawn from.
         self.arguments = self._arguments()
+        # Asking for the device is what joins the launcher's processes; until then each believes that it is alone.
+        self.device = self.arguments.device
         self.is_main = self.arguments.process_index == 0
 
     def _arguments(self) -> TrainingArguments:
@@ -204,6 +205,7 @@ class Job:
             lr_scheduler_type="linear",
             max_grad_norm=args.max_grad_norm,
             seed=args.seed,
+            use_cpu=not torch.cuda.is_available(),
             bf16=self.precision == "bf16",
             fp16=self.precision == "fp16",
             eval_strategy="epoch",
@@ -256,6 +258,7 @@ class Job:
         seconds = time.perf_counter() - started - trainer.evaluation_seconds
         trained = trainer.state.global_step - trainer.first_step
         model = trainer.accelerator.unwrap_model(trainer.model)
+        trainer.accelerator.wait_for_everyone()
         models.load_trainable(model, self.output_dir / "best" / WEIGHTS)
 
         windows_trained = trained * args.batch_size * args.gradient_accumulation_steps * self.arguments.world_size
@@ -290,7 +293,7 @@ class Job:
     def predict(self, model, split: Split, collator, null_threshold: float | None, progress: str | None = None):
         """Predictions for a split; under a launcher each process does its share, and all get the whole."""
         arguments = self.arguments
-        with torch.autocast(arguments.device.type, self._autocast_type(), enabled=self.precision != "fp32"):
+        with torch.autocast(self.device.type, self._autocast_type(), enabled=self.precision != "fp32"):
             spans = predict_spans(
                 model,
                 split.windows,

@@ -12,7 +12,7 @@ RECORD = {
 }
 
 
-def tested_run(
+def log_finished(
     technique="LoRA",
     f1=(1.0, 0.0),
     *,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import sqlite3
 import subprocess
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from matplotlib.figure import Figure
 
 from common import tracking
 from common.errors import UserError
 from common.paths import ROOT
-from tests.runs import RECORD, tested_run
+from tests.runs import RECORD, log_finished
 
 CLIENT_OF = (
     "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom common import tracking\n"
@@ -48,8 +50,6 @@ def get(run_id):
 
 def process(body, cwd, *arguments, **environment):
     """A Python process that has imported `tracking`, with no tracking URI set but what `environment` says."""
-    import os
-
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     program = CLIENT_OF.format(root=str(ROOT)) + body
     return subprocess.Popen(
@@ -125,7 +125,7 @@ def test_a_run_holds_what_it_was_given(store):
         "code/test_tracking.py",
         "environment.txt",
     }
-    assert (folder / "config.yaml").read_text(encoding="utf-8") == "é:\n- 1\n"
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) == {"é": [1]}
     assert "mlflow==" in (folder / "environment.txt").read_text()
 
 
@@ -331,20 +331,20 @@ def test_a_finished_run_is_found_by_its_fingerprint(store):
     with pytest.raises(ValueError), tracking.start("finished", "x", {"technique": "LoRA", **tags}):
         raise ValueError
     assert tracking.finished_run("finished", "f1") is None
-    done = tested_run(experiment="finished", tags=tags)
+    done = log_finished(experiment="finished", tags=tags)
     assert tracking.finished_run("finished", "f1") == done
     assert tracking.finished_run("finished", "f2") is None
-    newer = tested_run(experiment="finished", tags=tags)
+    newer = log_finished(experiment="finished", tags=tags)
     assert tracking.finished_run("finished", "f1") == newer
     # Without its artifacts a run is of no use to anyone.
     (store / "mlruns" / "finished" / newer / "artifacts" / "predictions" / "test.json").unlink()
     assert tracking.finished_run("finished", "f1") == done
 
 
-def test_runs_gives_finished_tested_runs_newest_first(store):
+def test_runs_gives_finished_log_finisheds_newest_first(store):
     other = RECORD | {"fingerprint": "cd" * 32}
-    first = tested_run("LoRA", (1.0, 0.5), experiment="table", learning_rate="1e-1")
-    second = tested_run("IA3", (0.0, 0.5), experiment="table", record=other)
+    first = log_finished("LoRA", (1.0, 0.5), experiment="table", learning_rate="1e-1")
+    second = log_finished("IA3", (0.0, 0.5), experiment="table", record=other)
     with tracking.start("table", "untested", {"technique": "LoRA"}) as run:
         run.log_metrics({"train_loss": 1.0, "learning_rate": 1.0})
     with pytest.raises(ValueError), tracking.start("table", "failed", {"technique": "LoRA"}) as run:
@@ -368,7 +368,7 @@ def test_no_runs_are_an_empty_table_with_all_columns(store):
 
 
 def test_predictions_come_back_or_are_missed_by_name(store):
-    done = tested_run(experiment="predictions", f1=(1.0, 0.5))
+    done = log_finished(experiment="predictions", f1=(1.0, 0.5))
     assert [(row["id"], row["f1"]) for row in tracking.predictions(done)] == [("q0", 1.0), ("q1", 0.5)]
     file = store / "mlruns" / "predictions" / done / "artifacts" / "predictions" / "test.json"
     file.write_text("[{")

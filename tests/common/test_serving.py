@@ -1,0 +1,225 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.types import Schema
+
+from common import serving, tracking
+from tests import trained
+from tests.questions import EXAMPLES
+
+ASKED = [{name: e[name] for name in ("question", "context")} for e in EXAMPLES]
+LONG = {"question": "Who shared the prize?", "context": " ".join(e["context"] for e in EXAMPLES) * 30}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serving")
+    with trained.store(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny):
+    """(bundle, base, model, tokenizer, info) of a LoRA model."""
+    return trained.save(tmp_path_factory.mktemp("saved"), tiny)
+
+
+@pytest.fixture(scope="module")
+def answerer(saved):
+    return serving.Answerer(saved[0], saved[1])
+
+
+@pytest.fixture(scope="module")
+def served(store, saved):
+    """(the model as it is loaded from the store, its URI, its run's id)."""
+    with tracking.start("serving", "run", {}) as run:
+        uri = serving.log_model(run, saved[0], saved[1], ASKED[0], {"test_f1": 50.0})
+    return mlflow.pyfunc.load_model(uri), uri, run.id
+
+
+def frame(rows):
+    return pd.DataFrame(rows)
+
+
+def test_answers_are_those_of_evaluation(saved, answerer):
+    _, _, model, tokenizer, info = saved
+    examples = [*EXAMPLES, LONG | {"id": "long", "answers": {"text": [], "answer_start": []}}]
+    answers = answerer.answer([*ASKED, LONG], top_k=3)
+    for p, ranked in zip(trained.predict(model, tokenizer, info, examples), answers, strict=True):
+        assert (ranked[0]["answer"], ranked[0]["start"], ranked[0]["end"]) == (p.text, p.start, p.end)
+        assert ranked[0]["score"] == pytest.approx(p.probability, abs=1e-4)
+        assert len(ranked) == 3 and len({(a["start"], a["end"]) for a in ranked}) == 3
+
+
+def test_start_and_end_cut_the_answer_out(answerer):
+    for record, ranked in zip([*ASKED, LONG], answerer.answer([*ASKED, LONG], top_k=100), strict=True):
+        for answer in ranked:
+            there = answer["start"] >= 0
+            assert answer["answer"] == (record["context"][answer["start"] : answer["end"]] if there else "")
+            assert 0 <= answer["score"] <= 1
+
+
+def test_parameters(answerer):
+    always = answerer.answer(ASKED, null_threshold=1e9)
+    assert all(ranked[0]["answer"] for ranked in always)
+    assert not any(ranked[0]["answer"] for ranked in answerer.answer(ASKED, null_threshold=-1e9))
+    for ranked in answerer.answer(ASKED, top_k=50, max_answer_length=1):
+        assert all(len(answer["answer"].split()) <= 1 for answer in ranked)
+
+
+def test_a_model_without_threshold_always_answers(tmp_path, tiny):
+    bundle, base, *_ = trained.save(tmp_path, tiny, version="v1.1")
+    assert all(a["start"] >= 0 for ranked in serving.Answerer(bundle, base).answer(ASKED, top_k=20) for a in ranked)
+
+
+def test_many_at_once_get_each_their_own_answer(answerer):
+    requests = [[record] for record in [*ASKED, LONG]] * 6
+    expected = [answerer.answer(request) for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        for got, want in zip(pool.map(answerer.answer, requests), expected, strict=True):
+            assert [a[0]["answer"] for a in got] == [a[0]["answer"] for a in want]
+
+
+def test_the_logged_model_answers_as_the_answerer(served, answerer):
+    rows = served[0].predict(frame([*ASKED, LONG]))
+    assert list(rows) == ["answer", "score", "start", "end"]
+    assert rows.to_dict("records") == [ranked[0] for ranked in answerer.answer([*ASKED, LONG])]
+    rows = served[0].predict(frame(ASKED), params={"top_k": 3}).to_dict("records")
+    assert [[{k: row[k] for k in serving.ANSWER}, *row["alternatives"]] for row in rows] == answerer.answer(ASKED, top_k=3)
+    given = {"max_answer_length": None, "null_threshold": None, "top_k": None}
+    assert served[0].predict(frame(ASKED), params=given).equals(served[0].predict(frame(ASKED)))
+    assert list(served[0].predict(frame(ASKED)[:0])) == ["answer", "score", "start", "end"]
+
+
+def test_what_is_logged(served, store):
+    model, uri, run_id = served
+    logged = mlflow.get_logged_model(uri.removeprefix("models:/"))
+    run = mlflow.get_run(run_id)
+    assert (logged.source_run_id, logged.experiment_id, logged.status) == (run_id, run.info.experiment_id, "READY")
+    assert [(m.key, m.value) for m in logged.metrics] == [("test_f1", 50.0)]
+    folder = Path(urlparse(logged.artifact_location).path)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {"", ".py", ".txt", ".json", ".yaml", ".safetensors"}
+    assert sum(file.stat().st_size for file in files) < 150_000 and not list(folder.rglob("base"))
+    names = {file.stem for file in folder.glob("code/suite_*/*.py")}
+    assert {"serving", "postprocessing", "models"} <= names and not names & {"training", "registry", "cli"}
+    assert all("==" in line for line in (folder / "requirements.txt").read_text().split())
+    assert model.metadata.signature.outputs.to_dict()[-1]["required"] is False
+    assert Schema.from_json(model.metadata.signature.outputs.to_json()) == serving.SIGNATURE.outputs
+
+
+def test_six_adapters_share_one_base(served, saved, store, tmp_path, tiny):
+    other, base, *_ = trained.save(tmp_path, tiny, "ia3", seed=3)
+    with tracking.start("serving", "another", {}) as run:
+        serving.log_model(run, other, base, ASKED[0], {})
+    assert serving.read_reference(other) == serving.read_reference(saved[0])
+    assert len(list((store / "mlruns" / "shared-bases").rglob("model.safetensors"))) == 1
+
+
+def test_two_versions_answer_each_with_their_own_code(served, saved, store, monkeypatch):
+    original = serving.copy_of_package
+
+    def altered(folder):
+        package = original(folder)
+        file = package / "serving.py"
+        text = file.read_text()
+        assert text.count("MAX_ROWS = 256") == 1
+        file.write_text(text.replace("MAX_ROWS = 256", "MAX_ROWS = 3"))
+        return package.rename(folder / "suite_another")
+
+    monkeypatch.setattr(serving, "copy_of_package", altered)
+    with tracking.start("serving", "altered", {}) as run:
+        uri = serving.log_model(run, saved[0], saved[1], ASKED[0], {})
+    new, old = mlflow.pyfunc.load_model(uri), mlflow.pyfunc.load_model(served[1])
+    with pytest.raises(MlflowException, match="at most 3"):
+        new.predict(frame(ASKED))
+    for first in (old, served[0]):
+        assert len(first.predict(frame(ASKED))) == len(ASKED)
+
+
+def test_the_name_of_the_code_follows_its_content(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    package = serving.copy_of_package(tmp_path / "a")
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(serving, "__file__", str(package / "serving.py"))
+    assert serving.copy_of_package(tmp_path / "b").name == package.name
+    (package / "metrics.py").write_text("# another\n" + (package / "metrics.py").read_text())
+    assert serving.copy_of_package(tmp_path / "c").name != package.name
+
+
+GOOD = {"question": "Who?", "context": "Marie Curie."}
+BAD_ROWS = {
+    "row 0: question must be a string, not null": GOOD | {"question": None},
+    "row 0: question must be a string, not float": GOOD | {"question": float("nan")},
+    "row 0: context must be a string, not int": GOOD | {"context": 5},
+    "row 0: question must be a string, not list": GOOD | {"question": ["Who?"]},
+    "row 0: question is empty": GOOD | {"question": " \n"},
+    "row 0: context is empty": GOOD | {"context": ""},
+    "row 0: context holds a lone surrogate": GOOD | {"context": "Marie \ud800 Curie"},
+    "row 0: question has 2001 characters; at most 2000": GOOD | {"question": "w" * 2001},
+    "row 0: context has 200001 characters; at most 200000": GOOD | {"context": "w" * 200_001},
+}
+
+
+@pytest.mark.parametrize("reason", BAD_ROWS)
+def test_bad_rows_are_refused_in_plain_words(reason, served):
+    model = served[0].unwrap_python_model()
+    with pytest.raises(MlflowException) as caught:
+        model.predict(None, pd.DataFrame({name: [value] for name, value in BAD_ROWS[reason].items()}))
+    assert reason in str(caught.value) and caught.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"top_k": 0}, "top_k is 0; choose 1 to 100"),
+        ({"top_k": 101}, "top_k is 101"),
+        ({"max_answer_length": 0}, "max_answer_length is 0; choose 1 to 500"),
+        ({"max_answer_length": -1}, "max_answer_length is -1"),
+        ({"null_threshold": float("nan")}, "null_threshold must be a number"),
+        ({"top_k": "three"}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"top_k": [1]}, "top_k"),
+    ],
+)
+def test_bad_parameters_are_refused_in_plain_words(params, reason, served):
+    with pytest.raises(MlflowException) as caught:
+        served[0].predict(frame([GOOD]), params=params)
+    assert reason in str(caught.value) and caught.value.get_http_status_code() == 400
+
+
+def test_odd_but_good_texts_are_answered(answerer):
+    odd = ["Zoë ate 🍎🍏 in 東京.", "a\u0301" * 300, "x" * 5000, "line\r\nline\ttab\x00nul", "\u202eright to left", "."]
+    records = [{"question": question, "context": text} for text in odd for question in ("What?", "🍎", "w " * 999)]
+    for record, ranked in zip(records, answerer.answer(records), strict=True):
+        answer = ranked[0]
+        assert record["context"][answer["start"] : answer["end"]] == answer["answer"] or answer["start"] == -1
+        assert np.isfinite(answer["score"])
+
+
+def test_the_longest_texts_are_answered_within_the_servers_patience(answerer):
+    context = ("The heart pumps blood. " * 10_000)[: serving.MAX_CONTEXT]
+    (ranked,) = answerer.answer([{"question": "What?" * 400, "context": context}])
+    assert ranked[0]["score"] > 0
+
+
+def test_loading_and_saving_print_nothing(tmp_path, saved, tiny):
+    code = (
+        "import sys; from pathlib import Path; from common import models, serving\n"
+        "serving.Answerer(sys.argv[1], sys.argv[2])\n"
+        "models.save_base(models.resolve_checkpoint(sys.argv[2]), Path(sys.argv[3]))\n"
+    )
+    command = [sys.executable, "-c", code, str(saved[0]), str(saved[1]), str(tmp_path / "base")]
+    env = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout and not done.stderr

@@ -1,0 +1,121 @@
+"""`scripts/compare.py` as its users call it."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import mlflow
+import numpy as np
+import pytest
+
+from common import tracking
+from common.paths import ROOT
+from tests.runs import RECORD, log_finished
+
+OTHER = RECORD | {"name": "squad", "version": "v1.1", "fingerprint": "cd" * 32}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Names → ids of the runs in a store of their own, which the scripts started here see too."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        mlflow.set_tracking_uri(uri)
+        tracking.configure()
+        rng = np.random.default_rng(0)
+        questions = rng.random(40)
+        yield {
+            "other": log_finished("LoRA", rng.random(40), record=OTHER),
+            "older": log_finished("LoRA", questions * 0.5),
+            "IA3": log_finished("IA3", questions * 0.8, trainable=3e4),
+            "LoRA": log_finished("LoRA", questions, trainable=1e6),
+            "smoke": log_finished("Standard", [1.0, 1.0]),
+        }
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def compare(runs, tmp_path):
+    """Runs the script from another directory."""
+
+    def run(*arguments, **environment):
+        command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "--output_dir", "out", *arguments]
+        env = os.environ | environment
+        options = {"capture_output": True, "text": True, "timeout": 120}
+        return subprocess.run(command, cwd=tmp_path, env=env, check=False, **options)
+
+    return run
+
+
+def test_the_latest_runs_on_the_newest_data_are_compared(compare, runs, tmp_path):
+    done = compare()
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "packaged sample (v2.0), 40 test questions; data abababababab; experiment squad-qa"
+    assert lines[3].startswith("LoRA ") and lines[3].endswith("best")
+    assert lines[4].startswith("IA3 ")
+    assert max(map(len, lines[:9])) <= 100
+    assert f"Left out:\n  Standard, run {runs['smoke'][:8]}: tested on 2 other questions" in done.stdout
+    assert "squad (v1.1, 1 run): --data_fingerprint cdcdcdcdcdcd" in done.stdout
+
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
+    assert [row["run_id"] for row in rows] == [runs["LoRA"], runs["IA3"]]
+    assert (rows[1]["trainable_parameters"], rows[1]["trainable_percent"]) == ("30000", "0.15")
+    assert float(rows[1]["f1_difference_low"]) < float(rows[1]["f1_difference"]) < 0
+    markdown = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert markdown.startswith("# packaged sample (v2.0), 40 test questions\n\n| technique | EM [95%] |")
+    assert RECORD["fingerprint"] in markdown
+    assert (tmp_path / "out" / "f1_against_parameters.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_all_runs(compare, runs, tmp_path):
+    assert compare("--all_runs").returncode == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
+    assert {row["run_id"] for row in rows} == {runs["LoRA"], runs["IA3"], runs["older"]}
+    assert {row["label"] for row in rows} == {
+        "IA3",
+        *(f"LoRA, {runs[name][:6]}" for name in ("LoRA", "older")),
+    }
+
+
+def test_other_data_is_compared_when_asked_for(compare, runs, tmp_path):
+    done = compare("--data_fingerprint", "cdcd")
+    assert done.stdout.startswith("squad (v1.1), 40 test questions; data cdcdcdcdcdcd")
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
+    assert [row["run_id"] for row in rows] == [runs["other"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data_fingerprint", "77"], "--data_fingerprint 77 fits 0 of the data sets"),
+        (["--experiment_name", "empty"], "'empty' holds no finished run. There are some in: squad-qa"),
+        (["--output_dir", "/proc/nothing"], "--output_dir /proc/nothing: "),
+    ],
+)
+def test_mistakes_are_explained(compare, arguments, message):
+    done = compare(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_fresh_store_names_what_to_run(compare, tmp_path):
+    done = compare(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/fresh.db")
+    assert done.returncode == 2
+    assert "Train first, for example: python scripts/bert_fine_tuning_LoRA.py" in done.stderr
+
+
+def test_starts_without_the_heavy_libraries():
+    program = (
+        "import runpy, sys; sys.argv = ['compare.py', '--help']\n"
+        "try: runpy.run_path(sys.orig_argv[-1], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(ROOT / "scripts" / "compare.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "scripts")
+    assert done.stdout.endswith("[]\n")

@@ -1,0 +1,122 @@
+"""Finished runs with their logged models, made without training: a tiny BERT with a random but decided head."""
+
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import mlflow
+import pytest
+import torch
+
+from common import data, models, serving, tracking
+from common.families import FAMILIES, uses_segment_ids
+from common.inference import decode_spans, predict_spans
+from common.preprocessing import Collator, make_windows
+from tests.questions import EXAMPLES
+from tests.scripts.conftest import squad_json
+from tests.techniques import TECHNIQUES
+
+LENGTHS = {"max_length": 96, "doc_stride": 16}
+
+
+@contextmanager
+def store(folder):
+    """A fresh MLflow store in force for this process and those it starts; gives its URI."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        tracking.configure()
+        yield uri
+        mlflow.set_tracking_uri(None)
+
+
+def prepare_data(folder, version="v2.0"):
+    """A prepared data folder whose test questions are EXAMPLES; returns its record."""
+    chosen = [e for e in EXAMPLES if version == "v2.0" or e["answers"]["text"]]
+    for part in ("train", "test"):
+        examples = [e | {"id": f"{part}-{e['id']}", "title": f"{part} {e['title']}"} for e in chosen]
+        (folder / f"{part}.json").write_text(squad_json(examples, version))
+    return data.prepare_files(
+        folder / "train.json", folder / "test.json", folder / "data", validation_share=0.3
+    )
+
+
+def make_model(tiny, technique: str = "lora", seed: int = 0):
+    """(model, tokenizer, checkpoint): nothing is left at zero, and candidates do not lie close to each other."""
+    checkpoint = models.resolve_checkpoint(tiny("bert"))
+    torch.manual_seed(seed)
+    model, tokenizer = models.load_base(checkpoint)
+    model = models.apply(TECHNIQUES[technique]().peft_config(FAMILIES["bert"]), model, FAMILIES["bert"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                scale = 1.0 if "qa_outputs" in name else 0.05
+                parameter.add_(scale * torch.randn(parameter.shape))
+    return model.eval(), tokenizer, checkpoint
+
+
+def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int = 0):
+    """(bundle, base or None, model, tokenizer, info) of `make_model`, saved as training saves."""
+    model, tokenizer, checkpoint = make_model(tiny, technique, seed)
+    base, print_ = None, ""
+    if technique != "standard":
+        base = folder / "base"
+        print_ = models.save_base(checkpoint, base)
+    info = models.BundleInfo(
+        technique, "bert", tiny("bert"), print_, version, **LENGTHS, max_answer_length=30, n_best=20,
+        null_threshold=1.5 if version == "v2.0" else 0.0,
+    )  # fmt: skip
+    models.save_bundle(folder / "bundle", info, model, tokenizer)
+    return folder / "bundle", base, model, tokenizer, info
+
+
+def predict(model, tokenizer, info, examples):
+    """What evaluation answers, before anything is merged, saved or served."""
+    windows = make_windows(tokenizer, examples, **LENGTHS, segment_ids=uses_segment_ids(model.config))
+    spans = predict_spans(
+        model,
+        windows,
+        Collator(tokenizer.pad_token_id),
+        n_best=info.n_best,
+        max_answer_length=info.max_answer_length,
+    )
+    threshold = info.null_threshold if info.version == "v2.0" else None
+    return decode_spans(spans, windows, examples, n_best=info.n_best, null_threshold=threshold)
+
+
+def log_run(
+    folder, tiny, record, examples, *, experiment, technique="lora", validation_f1=50.0, seed=0, **params
+):
+    """A FINISHED run as training leaves it; returns its id. record: of the data that lies in folder / "data"."""
+    scratch = folder / f"{technique}-{seed}"
+    scratch.mkdir(exist_ok=True)
+    bundle, base, model, tokenizer, info = save(scratch, tiny, technique, record["version"], seed)
+    tags = {
+        "technique": TECHNIQUES[technique].name,
+        "family": "bert",
+        "task": "extractive-qa",
+        "checkpoint": "tiny",
+        "data_name": record["name"],
+        "data_version": record["version"],
+        "data_fingerprint": record["fingerprint"],
+        "run_fingerprint": f"{experiment}-{technique}-{seed}-{validation_f1}",
+        "base_fingerprint": info.base_fingerprint,
+    }
+    with tracking.start(experiment, technique, tags) as run:
+        run.log_params(
+            {"data_dir": folder / "data", "precision": "fp32", "max_validation_samples": None} | params
+        )
+        run.log_metrics(models.parameter_counts(model))
+        run.log_data(record, "testing")
+        report = {
+            "test_f1": 40.0, "test_f1_low": 35.0, "test_f1_high": 45.0, "test_exact_match": 30.0, "test_questions": 8.0,
+            "best_validation_f1": validation_f1, "best_validation_exact_match": 30.0,
+        }  # fmt: skip
+        example = {name: examples[0][name] for name in ("question", "context")}
+        serving.log_model(run, bundle, base, example, report)
+        rows = []
+        for p, e in zip(predict(model, tokenizer, info, examples), examples, strict=True):
+            row = asdict(p) | {"question": e["question"], "prediction": p.text, "f1": 0.0, "exact_match": 0.0}
+            rows.append(row | {"n_best": list(p.n_best)})
+        run.log_dict(rows, "predictions/test.json")
+    return run.id
