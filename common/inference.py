@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .postprocessing import Prediction, Spans, best_spans, concatenate, decode
+from .postprocessing import Prediction, Spans, best_spans, concatenate, decode, no_spans
 from .preprocessing import NO_CONTEXT, Collator, Windows, length_sorted_batches
 
 TOKENS_PER_BATCH = 4096
@@ -25,14 +25,15 @@ def predict_spans(
 ) -> Spans:
     """The candidates of every window, reduced batch by batch: no logits are kept.
 
-    Windows are batched by length, longest first. part: (i, n) takes every n-th batch from the i-th on, one share of
-    the work. progress: label of a progress bar. The model is left in the mode that it came in.
+    Windows are batched by length, longest first. part: (i, n) takes the i-th of n shares of them. progress: label of a
+    progress bar. The model is left in the mode that it came in.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    batches = length_sorted_batches(windows.lengths, TOKENS_PER_BATCH)[part[0] :: part[1]]
-    spans = []
+    batches = length_sorted_batches(windows.lengths, TOKENS_PER_BATCH, part)
+    # So that a share without a window is a share still.
+    spans = [no_spans(n_best)]
     for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
         batch = collator([windows[i] for i in indices])
         inputs = {name: t.to(device) for name, t in batch.items() if not name.endswith("_positions")}

@@ -160,6 +160,13 @@ def best_spans(
     return spans
 
 
+def no_spans(n_best: int) -> Spans:
+    """The spans of no window."""
+    tokens = np.empty((0, n_best), dtype=np.int32)
+    scores = np.empty((0, n_best), dtype=np.float32)
+    return Spans(scores, tokens, tokens, np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64))
+
+
 def concatenate(spans: Sequence[Spans]) -> Spans:
     """The rows of several batches (all of one n_best) as one."""
     return Spans(

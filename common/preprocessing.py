@@ -154,9 +154,12 @@ def answer_tokens(offsets: np.ndarray, answers: Mapping | None) -> tuple[int, in
     return (int(context[first]), int(context[last])) if first <= last else (0, 0)
 
 
-def length_sorted_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Window indices, longest first, in batches of at most `tokens` padded tokens (but at least one window)."""
-    order = np.argsort(-lengths, kind="stable")
+def length_sorted_batches(lengths: np.ndarray, tokens: int, part: tuple[int, int] = (0, 1)) -> list[np.ndarray]:
+    """Window indices, longest first, in batches of at most `tokens` padded tokens (but at least one window).
+
+    part: (i, n) gives the share of the i-th of n processes, every n-th window by length.
+    """
+    order = np.argsort(-lengths, kind="stable")[part[0] :: part[1]]
     batches, begin = [], 0
     while begin < len(order):
         size = max(1, tokens // int(lengths[order[begin]]))

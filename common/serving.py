@@ -13,7 +13,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +22,10 @@ import pandas as pd
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array, Object, Property
+from mlflow.types.schema import AnyType, Array, Object, Property
 
 from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
@@ -48,6 +48,8 @@ run into the server's time-out."""
 PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
 """What a request may leave out, or give as null; None stands for the model's own."""
 
+ASKED = ("question", "context")
+
 ANSWER = {
     "answer": DataType.string,
     "score": DataType.double,
@@ -56,7 +58,8 @@ ANSWER = {
 }
 
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.string, "question"), ColSpec(DataType.string, "context")]),
+    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema(
         [
             *(ColSpec(kind, name) for name, kind in ANSWER.items()),
@@ -76,7 +79,17 @@ SIGNATURE = ModelSignature(
     ),
 )
 
-REQUIREMENTS = ("mlflow", "torch", "transformers", "peft", "safetensors", "numpy", "pandas", "tqdm", "filelock")
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "transformers",
+    "peft",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "tqdm",
+    "filelock",
+)
 
 
 class Answerer:
@@ -100,6 +113,8 @@ class Answerer:
         Each has `answer`, `score` (its probability among the candidates), `start` and `end` (characters of the
         context, end exclusive; -1 with an empty answer: there is none).
         """
+        if not records:
+            return []
         info = self.info
         examples = [{**record, "id": str(i)} for i, record in enumerate(records)]
         with self.tokenizing:
@@ -138,10 +153,6 @@ def _ranked(prediction) -> list[dict]:
     ]
 
 
-# Hints on `predict` would shut out the request formats that are data frames; MLflow asks for them at each import.
-warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method", UserWarning)
-
-
 class QuestionAnswering(PythonModel):
     """MLflow's face of `Answerer`: checks requests, answers in rows."""
 
@@ -151,7 +162,7 @@ class QuestionAnswering(PythonModel):
         reference = read_reference(bundle)
         self.answerer = Answerer(bundle, reference and mlflow.artifacts.download_artifacts(reference["uri"]))
 
-    def predict(self, context, model_input, params=None) -> pd.DataFrame:
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
         records = _checked_rows(model_input)
         params = _checked_parameters(params or {})
@@ -162,10 +173,18 @@ class QuestionAnswering(PythonModel):
         return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
 
 
-def _checked_rows(model_input) -> list[dict]:
-    if len(model_input) > MAX_ROWS:
-        _refuse(f"{len(model_input)} rows in one request; at most {MAX_ROWS} are answered.")
-    records = model_input[["question", "context"]].to_dict("records")
+def _checked_rows(model_input: pd.DataFrame) -> list[dict]:
+    records = model_input[list(ASKED)].to_dict("records")
+    if len(records) == 1 and all(isinstance(value, list) for value in records[0].values()):
+        # What MLflow makes of {"inputs": {"question": [...], "context": [...]}}.
+        columns = records[0].values()
+        if len(set(map(len, columns))) > 1:
+            _refuse(
+                f"{' and '.join(f'{len(values)} {name}s' for name, values in records[0].items())}: one of each, please."
+            )
+        records = [dict(zip(ASKED, values, strict=True)) for values in zip(*columns, strict=True)]
+    if len(records) > MAX_ROWS:
+        _refuse(f"{len(records)} rows in one request; at most {MAX_ROWS} are answered.")
     for i, record in enumerate(records):
         for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT)):
             text = record[name]
@@ -198,8 +217,24 @@ def _checked_parameters(params: Mapping) -> dict:
     return given
 
 
+class Refusal(MlflowException):
+    """A bad request and the reason, which stays as it is: MLflow's server would put the whole request before it."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+        super().__init__(reason, INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        return self.reason
+
+    @message.setter
+    def message(self, _):
+        pass
+
+
 def _refuse(reason: str):
-    raise MlflowException.invalid_parameter_value(reason)
+    raise Refusal(reason)
 
 
 def log_model(

@@ -115,10 +115,10 @@ def test_shorten_keeps_whole_tokens():
     assert len(tokenizer(short, add_special_tokens=False)["input_ids"]) == 10
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
-def test_length_sorted_batches_hold_every_window_once_within_the_budget(lengths):
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 3))
+def test_length_sorted_batches_hold_every_window_once_within_the_budget(lengths, parts):
     lengths = np.array(lengths)
-    batches = length_sorted_batches(lengths, 512)
+    batches = [batch for i in range(parts) for batch in length_sorted_batches(lengths, 512, (i, parts))]
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or lengths[batch].max() * len(batch) <= 512

@@ -55,7 +55,9 @@ def test_runs_on_other_data_or_fewer_validation_questions_are_left_out_and_named
     assert best["run_id"] == "r1"
     assert len(notes) == 2 and "cdcdcdcdcdcd" in notes[0] and "r0" in notes[1] and "20" in notes[1]
     assert registry.choose(runs, "cdcd")[0]["run_id"] == "r2"
-    with pytest.raises(UserError, match="fits 0 of the data sets with finished runs: abababababab, cdcdcdcdcdcd"):
+    with pytest.raises(
+        UserError, match="fits 0 of the data sets with finished runs: abababababab, cdcdcdcdcdcd"
+    ):
         registry.choose(runs, "ff")
     with pytest.raises(UserError, match="validation F1"):
         registry.choose(table((math.nan, {})))
@@ -96,7 +98,12 @@ def test_answers_must_be_those_of_training_but_for_ties(answer, threshold, agree
 
 
 def tags(f1, **other):
-    same = {"data_fingerprint": DATA, "data_name": "squad", "technique": "LoRA", "max_validation_samples": "None"}
+    same = {
+        "data_fingerprint": DATA,
+        "data_name": "squad",
+        "technique": "LoRA",
+        "max_validation_samples": "None",
+    }
     return {**same, "best_validation_f1": str(f1), **other}
 
 
@@ -154,7 +161,12 @@ def ask_elsewhere(uri, examples, cwd):
     """Answers of a new process that has neither the network nor the project on its path."""
     asked = json.dumps([{name: e[name] for name in ("question", "context")} for e in examples])
     done = subprocess.run(
-        [sys.executable, "-c", ASK, str(uri)], input=asked, cwd=cwd, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", ASK, str(uri)],
+        input=asked,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -172,7 +184,14 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
 
     (version,) = versions(name)
     assert version.tags["technique"] == "LoRA" and version.tags["run_id"] == best != worse
-    for tag in ("data_fingerprint", "run_fingerprint", "checkpoint", "test_f1", "test_f1_low", "best_validation_f1"):
+    for tag in (
+        "data_fingerprint",
+        "run_fingerprint",
+        "checkpoint",
+        "test_f1",
+        "test_f1_low",
+        "best_validation_f1",
+    ):
         assert version.tags[tag]
     page = mlflow.MlflowClient().get_model_version(name, "1").description
     assert "40.0 (35.0 to 45.0)" in page and best in page and version.tags["data_fingerprint"] in page
@@ -183,7 +202,9 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
 
     # Neither the shared base nor what training logged is needed: not here, and not where the folder is copied to.
     examples = data.load(folder / "data")[0]["test"].to_list()
-    moved = shutil.copytree(mlflow.artifacts.download_artifacts(f"models:/{name}@champion"), tmp_path / "copied")
+    moved = shutil.copytree(
+        mlflow.artifacts.download_artifacts(f"models:/{name}@champion"), tmp_path / "copied"
+    )
     shutil.move(folder / "mlruns" / "shared-bases", tmp_path / "gone")
     try:
         for uri in (f"models:/{name}@champion", moved):

@@ -77,7 +77,9 @@ def test_parameters(answerer):
 
 def test_a_model_without_threshold_always_answers(tmp_path, tiny):
     bundle, base, *_ = trained.save(tmp_path, tiny, version="v1.1")
-    assert all(a["start"] >= 0 for ranked in serving.Answerer(bundle, base).answer(ASKED, top_k=20) for a in ranked)
+    assert all(
+        a["start"] >= 0 for ranked in serving.Answerer(bundle, base).answer(ASKED, top_k=20) for a in ranked
+    )
 
 
 def test_many_at_once_get_each_their_own_answer(answerer):
@@ -93,7 +95,9 @@ def test_the_logged_model_answers_as_the_answerer(served, answerer):
     assert list(rows) == ["answer", "score", "start", "end"]
     assert rows.to_dict("records") == [ranked[0] for ranked in answerer.answer([*ASKED, LONG])]
     rows = served[0].predict(frame(ASKED), params={"top_k": 3}).to_dict("records")
-    assert [[{k: row[k] for k in serving.ANSWER}, *row["alternatives"]] for row in rows] == answerer.answer(ASKED, top_k=3)
+    assert [[{k: row[k] for k in serving.ANSWER}, *row["alternatives"]] for row in rows] == answerer.answer(
+        ASKED, top_k=3
+    )
     given = {"max_answer_length": None, "null_threshold": None, "top_k": None}
     assert served[0].predict(frame(ASKED), params=given).equals(served[0].predict(frame(ASKED)))
     assert list(served[0].predict(frame(ASKED)[:0])) == ["answer", "score", "start", "end"]
@@ -103,7 +107,11 @@ def test_what_is_logged(served, store):
     model, uri, run_id = served
     logged = mlflow.get_logged_model(uri.removeprefix("models:/"))
     run = mlflow.get_run(run_id)
-    assert (logged.source_run_id, logged.experiment_id, logged.status) == (run_id, run.info.experiment_id, "READY")
+    assert (logged.source_run_id, logged.experiment_id, logged.status) == (
+        run_id,
+        run.info.experiment_id,
+        "READY",
+    )
     assert [(m.key, m.value) for m in logged.metrics] == [("test_f1", 50.0)]
     folder = Path(urlparse(logged.artifact_location).path)
     files = [file for file in folder.rglob("*") if file.is_file()]
@@ -174,7 +182,7 @@ BAD_ROWS = {
 def test_bad_rows_are_refused_in_plain_words(reason, served):
     model = served[0].unwrap_python_model()
     with pytest.raises(MlflowException) as caught:
-        model.predict(None, pd.DataFrame({name: [value] for name, value in BAD_ROWS[reason].items()}))
+        model.predict(None, pd.DataFrame([BAD_ROWS[reason]], dtype=object))
     assert reason in str(caught.value) and caught.value.get_http_status_code() == 400
 
 
@@ -198,8 +206,17 @@ def test_bad_parameters_are_refused_in_plain_words(params, reason, served):
 
 
 def test_odd_but_good_texts_are_answered(answerer):
-    odd = ["Zoë ate 🍎🍏 in 東京.", "a\u0301" * 300, "x" * 5000, "line\r\nline\ttab\x00nul", "\u202eright to left", "."]
-    records = [{"question": question, "context": text} for text in odd for question in ("What?", "🍎", "w " * 999)]
+    odd = [
+        "Zoë ate 🍎🍏 in 東京.",
+        "a\u0301" * 300,
+        "x" * 5000,
+        "line\r\nline\ttab\x00nul",
+        "\u202eright to left",
+        ".",
+    ]
+    records = [
+        {"question": question, "context": text} for text in odd for question in ("What?", "🍎", "w " * 999)
+    ]
     for record, ranked in zip(records, answerer.answer(records), strict=True):
         answer = ranked[0]
         assert record["context"][answer["start"] : answer["end"]] == answer["answer"] or answer["start"] == -1
@@ -219,7 +236,11 @@ def test_loading_and_saving_print_nothing(tmp_path, saved, tiny):
         "models.save_base(models.resolve_checkpoint(sys.argv[2]), Path(sys.argv[3]))\n"
     )
     command = [sys.executable, "-c", code, str(saved[0]), str(saved[1]), str(tmp_path / "base")]
-    env = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+    }
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stdout and not done.stderr
