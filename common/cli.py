@@ -16,8 +16,9 @@ def main(technique: type[Technique], argv: list[str] | None = None) -> None:
 
 def guarded(command) -> int:
     """Run a script's body; turn the errors that a user can mend into a message and an exit code."""
-    # A plain `kill` must unwind like Ctrl-C does, so that the run is marked and nothing half-written stays.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A plain `kill` or a closed terminal must unwind like Ctrl-C does, so that the run is marked as what it is.
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, lambda number, _: sys.exit(128 + number))
     try:
         command()
     except UserError as error:
@@ -49,7 +50,9 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
         formatter_class=_formatter(),
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it")
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it"
+    )
     parser.error = _refuse
     values, rest = parser.parse_known_args(argv)
     if rest:
@@ -95,7 +98,9 @@ def _read_config(file: Path, technique: type[Technique]) -> list[str]:
     argv = []
     for name, value in content.items():
         if name not in known:
-            raise UserError(f"--config {file}: {name!r} is no field of {technique.__name__}; --help lists them.")
+            raise UserError(
+                f"--config {file}: {name!r} is no field of {technique.__name__}; --help lists them."
+            )
         if isinstance(value, dict):
             raise UserError(f"--config {file}: {name} must be a single value.")
         if value is not None:

@@ -43,7 +43,9 @@ class Technique:
 class RunArgs:
     """What every run has, whatever its technique."""
 
-    data_dir: str = option(str(ROOT / "squad_data"), "prepared data (see scripts/prepare_data.py); made if it is missing")
+    data_dir: str = option(
+        str(ROOT / "squad_data"), "prepared data (see scripts/prepare_data.py); made if it is missing"
+    )
     model_checkpoint: str = option(
         "auto",
         "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
@@ -52,7 +54,9 @@ class RunArgs:
     batch_size: int = option(16, "windows in a batch on each device")
     gradient_accumulation_steps: int = option(1, "batches that make one optimizer step")
     max_grad_norm: float = option(1.0, "gradients are scaled down to this norm")
-    warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises; it then falls linearly to 0")
+    warmup_ratio: float = option(
+        0.1, "share of the steps in which the learning rate rises; it then falls linearly to 0"
+    )
     max_length: int = option(384, "longest window in tokens; longer inputs are cut into several")
     doc_stride: int = option(128, "tokens that neighbouring windows share")
     max_answer_length: int = option(30, "longest answer in tokens")
@@ -60,16 +64,24 @@ class RunArgs:
     max_train_samples: int | None = option(None, "train on this many questions, drawn by the seed")
     max_test_samples: int | None = option(None, "test on this many questions, drawn by the seed")
     max_validation_samples: int | None = option(None, "validate on this many questions, drawn by the seed")
-    early_stopping_patience: int | None = option(None, "stop after this many epochs without a better validation F1")
+    early_stopping_patience: int | None = option(
+        None, "stop after this many epochs without a better validation F1"
+    )
     seed: int = option(42, "of the new head, the adapter, the order of the data and dropout")
     precision: str = option("auto", "fp32, fp16, bf16, or auto: what this device is fast at")
     experiment_name: str = option("squad-qa", "MLflow experiment")
     run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
-    output_dir: str | None = option(None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run")
-    save_steps: int = option(500, "steps between checkpoints within an epoch; the end of an epoch always makes one")
+    output_dir: str | None = option(
+        None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run"
+    )
+    save_steps: int = option(
+        500, "steps between checkpoints within an epoch; the end of an epoch always makes one"
+    )
     logging_steps: int = option(10, "steps between two points of the loss curve")
     resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
-    skip_finished: bool = option(False, "do nothing if MLflow already holds a finished run of the same content")
+    skip_finished: bool = option(
+        False, "do nothing if MLflow already holds a finished run of the same content"
+    )
 
 
 _ABOUT_THE_RUN_ONLY = {
@@ -88,14 +100,28 @@ _ABOUT_THE_RUN_ONLY = {
 
 def check(technique: Technique, args: RunArgs) -> None:
     """Refuse values that no model could train with; UserError names the flag and the remedy."""
-    positive = ("batch_size", "gradient_accumulation_steps", "max_length", "max_answer_length", "n_best", "save_steps")
+    positive = (
+        "batch_size",
+        "gradient_accumulation_steps",
+        "max_length",
+        "max_answer_length",
+        "n_best",
+        "save_steps",
+    )
     positive += ("logging_steps", "max_grad_norm")
     for name in positive:
         if not getattr(args, name) > 0:
             raise UserError(f"--{name} is {getattr(args, name)}: it must be greater than 0.")
-    for name in ("max_train_samples", "max_test_samples", "max_validation_samples", "early_stopping_patience"):
+    for name in (
+        "max_train_samples",
+        "max_test_samples",
+        "max_validation_samples",
+        "early_stopping_patience",
+    ):
         if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 1; leave it out for no limit.")
+            raise UserError(
+                f"--{name} is {getattr(args, name)}: it must be at least 1; leave it out for no limit."
+            )
     for name in ("learning_rate", "num_train_epochs"):
         value = getattr(technique, name)
         if not 0 < value < float("inf"):
@@ -147,4 +173,12 @@ def run_fingerprint(settings: dict, **content: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-_DECIDES_THE_RESULT = {"families", "preprocessing", "postprocessing", "metrics", "models", "prompts", "training"}
+_DECIDES_THE_RESULT = {
+    "families",
+    "preprocessing",
+    "postprocessing",
+    "metrics",
+    "models",
+    "prompts",
+    "training",
+}

@@ -26,7 +26,13 @@ HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 
 
 def prepare_files(
-    train: Path, test: Path, output_dir: Path, *, name: str | None = None, seed: int = 42, validation_share: float = 0.1
+    train: Path,
+    test: Path,
+    output_dir: Path,
+    *,
+    name: str | None = None,
+    seed: int = 42,
+    validation_share: float = 0.1,
 ) -> dict:
     """Prepare two official SQuAD JSON files; returns the record. UserError names the file and place of any fault."""
     read = [read_squad_json(train), read_squad_json(test)]
@@ -69,7 +75,10 @@ def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_sh
         # By repository, never by load_dataset("squad"), which would take a folder of that name in the working directory.
         folder = Path(
             snapshot_download(
-                HUB[dataset], repo_type="dataset", allow_patterns=["*.parquet"], local_files_only=not hub_answers()
+                HUB[dataset],
+                repo_type="dataset",
+                allow_patterns=["*.parquet"],
+                local_files_only=not hub_answers(),
             )
         )
     except Exception as error:
@@ -80,15 +89,22 @@ def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_sh
     for split in ("train", "validation"):
         files = sorted(folder.rglob(f"{split}-*.parquet"))
         if not files:
-            raise UserError(f"The hub's {HUB[dataset]} has no {split} file in {folder}; remove that folder and try again.")
-        parts[split] = (files, Dataset.from_parquet([str(f) for f in files], cache_dir=str(folder / ".cache")).to_list())
+            raise UserError(
+                f"The hub's {HUB[dataset]} has no {split} file in {folder}; remove that folder and try again."
+            )
+        parts[split] = (
+            files,
+            Dataset.from_parquet([str(f) for f in files], cache_dir=str(folder / ".cache")).to_list(),
+        )
     about = {
         "source": "hub",
         "name": dataset,
         "version": "v2.0" if dataset == "squad_v2" else "v1.1",
         "files": [_file_record(file) for files, _ in parts.values() for file in files],
     }
-    return _prepare(parts["train"][1], None, parts["validation"][1], output_dir, about, seed, validation_share)
+    return _prepare(
+        parts["train"][1], None, parts["validation"][1], output_dir, about, seed, validation_share
+    )
 
 
 def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
@@ -115,7 +131,9 @@ def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_sh
         example.setdefault("title", example["context"])
         for text, start in zip(example["answers"]["text"], example["answers"]["answer_start"], strict=True):
             if not example["context"].startswith(text, start):
-                raise UserError(f"--path {path}: id {example['id']!r}: {text!r} does not stand at {start} of its context.")
+                raise UserError(
+                    f"--path {path}: id {example['id']!r}: {text!r} does not stand at {start} of its context."
+                )
     about = {
         "source": "saved",
         "name": Path(path).name,
@@ -129,7 +147,9 @@ def load(data_dir: str | Path) -> tuple:
     """(DatasetDict, record) of a prepared folder; UserError if it is missing, incomplete or was changed since."""
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise UserError(f"--data_dir {folder}: no such folder; make it with scripts/prepare_data.py --output_dir {folder}.")
+        raise UserError(
+            f"--data_dir {folder}: no such folder; make it with scripts/prepare_data.py --output_dir {folder}."
+        )
     again = f"prepare it again with scripts/prepare_data.py --output_dir {folder}"
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -146,7 +166,9 @@ def load(data_dir: str | Path) -> tuple:
         if not file.is_file():
             raise UserError(f"{file} is missing; {again}.")
         if _sha256(file) != digest:
-            raise UserError(f"{file} was changed after it was prepared, so {RECORD} no longer describes it; {again}.")
+            raise UserError(
+                f"{file} was changed after it was prepared, so {RECORD} no longer describes it; {again}."
+            )
     from datasets import load_from_disk
 
     return load_from_disk(str(folder)), record
@@ -163,7 +185,9 @@ def ensure(data_dir: str | Path) -> tuple:
             if not folder.exists():
                 online = hub_answers()
                 chosen = "the hub's squad" if online else "the packaged sample (the hub cannot be reached)"
-                print(f"\n*** {folder} does not exist: preparing {chosen}. ***\n", file=sys.stderr, flush=True)
+                print(
+                    f"\n*** {folder} does not exist: preparing {chosen}. ***\n", file=sys.stderr, flush=True
+                )
                 if online:
                     prepare_hub("squad", folder)
                 else:
@@ -177,7 +201,14 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
     for split in SPLITS:
         digest.update(f"\n{split}\n".encode())
         for e in splits[split]:
-            row = [e["id"], e["title"], e["context"], e["question"], e["answers"]["text"], e["answers"]["answer_start"]]
+            row = [
+                e["id"],
+                e["title"],
+                e["context"],
+                e["question"],
+                e["answers"]["text"],
+                e["answers"]["answer_start"],
+            ]
             digest.update(json.dumps(row, ensure_ascii=True).encode())
     return digest.hexdigest()
 
@@ -194,7 +225,9 @@ def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], li
         groups = _groups(examples, "context")
     names = sorted(set(groups))
     if len(names) < 2:
-        raise UserError("The training data has a single paragraph; there is nothing to carve a validation part from.")
+        raise UserError(
+            "The training data has a single paragraph; there is nothing to carve a validation part from."
+        )
     random.Random(seed).shuffle(names)
     sizes = {name: 0 for name in names}
     for name in groups:
@@ -268,10 +301,14 @@ def _write(splits: dict[str, list[dict]], record: dict, output_dir: Path) -> Non
         old = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.old")
         try:
             rows = {name: [{c: e[c] for c in columns} for e in part_] for name, part_ in splits.items()}
-            DatasetDict({name: Dataset.from_list(r, features=features) for name, r in rows.items()}).save_to_disk(str(part))
+            DatasetDict(
+                {name: Dataset.from_list(r, features=features) for name, r in rows.items()}
+            ).save_to_disk(str(part))
             files = sorted(part.rglob("*.arrow"))
             record["stored"] = {str(file.relative_to(part)): _sha256(file) for file in files}
-            (part / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (part / RECORD).write_text(
+                json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
             if output_dir.exists():
                 output_dir.rename(old)
             part.rename(output_dir)
@@ -303,7 +340,9 @@ def _refuse_strangers(output_dir: Path) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir {output_dir} is a file; choose another.")
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / RECORD).is_file():
-        raise UserError(f"--output_dir {output_dir} holds files that this script did not write; choose another or empty it.")
+        raise UserError(
+            f"--output_dir {output_dir} holds files that this script did not write; choose another or empty it."
+        )
 
 
 def _counts(examples: list[dict]) -> dict[str, int]:

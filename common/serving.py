@@ -40,10 +40,11 @@ REFERENCE = "base.json"
 MAX_QUESTION = 2_000
 MAX_CONTEXT = 200_000
 MAX_ROWS = 256
+MAX_CHARACTERS = 400_000
 MAX_ANSWERS = 100
 MAX_ANSWER_LENGTH = 500
-"""Characters of a question and of a context, rows of a request, answers to a question, tokens of an answer: more could
-run into the server's time-out."""
+"""Characters of a question and of a context, rows and characters of a request, answers to a question, tokens of an
+answer: more could run into the server's time-out."""
 
 PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
 """What a request may leave out, or give as null; None stands for the model's own."""
@@ -200,7 +201,18 @@ def _checked_rows(model_input: pd.DataFrame) -> list[dict]:
                 text.encode()
             except UnicodeEncodeError:
                 _refuse(f"row {i}: {name} holds a lone surrogate, which is no character.")
+    characters = sum(len(record["context"]) for record in records)
+    if characters > MAX_CHARACTERS:
+        _refuse(
+            f"the contexts of the request have {characters} characters together; at most {MAX_CHARACTERS} are answered."
+        )
     return records
+
+
+def is_answered(question: str, context: str) -> bool:
+    """Whether a served model takes this question, which evaluation may have answered all the same."""
+    within = len(question) <= MAX_QUESTION and len(context) <= MAX_CONTEXT
+    return within and bool(question.strip() and context.strip())
 
 
 def _checked_parameters(params: Mapping) -> dict:

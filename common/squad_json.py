@@ -41,15 +41,21 @@ def read_squad_json(path: str | Path) -> SquadFile:
             here = f"{place}, paragraph {p}"
             context = _field(path, paragraph, "context", str, here)
             if not context.strip():
-                raise UserError(f"{path}: {here}: the context is empty; remove the paragraph or give its text.")
+                raise UserError(
+                    f"{path}: {here}: the context is empty; remove the paragraph or give its text."
+                )
             for q, qa in enumerate(_field(path, paragraph, "qas", list, here)):
                 example = _question(found, qa, f"{here}, question {q}", context)
                 where = f"{here}, id {example['id']!r}"
                 if example["id"] in ids:
-                    raise UserError(f"{path}: {where}: this id stands at {ids[example['id']]} already; ids must be unique.")
+                    raise UserError(
+                        f"{path}: {where}: this id stands at {ids[example['id']]} already; ids must be unique."
+                    )
                 ids[example["id"]] = here
                 if example.pop("kept"):
-                    found.examples.append({"id": example.pop("id"), "title": title, "context": context, **example})
+                    found.examples.append(
+                        {"id": example.pop("id"), "title": title, "context": context, **example}
+                    )
     if not found.examples:
         raise UserError(f"{path}: there is no usable question in it.")
     return found
@@ -57,7 +63,9 @@ def read_squad_json(path: str | Path) -> SquadFile:
 
 def _text(path: Path) -> str:
     if path.is_dir():
-        raise UserError(f"{path} is a folder; name the JSON file in it (or use --source saved for a saved dataset).")
+        raise UserError(
+            f"{path} is a folder; name the JSON file in it (or use --source saved for a saved dataset)."
+        )
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -75,11 +83,15 @@ def _text(path: Path) -> str:
 
 def _parse(path: Path, text: str):
     if text.lstrip().startswith("<"):
-        raise UserError(f"{path} is a web page, not JSON: the download saved a page about the file; download the file itself.")
+        raise UserError(
+            f"{path} is a web page, not JSON: the download saved a page about the file; download the file itself."
+        )
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+        raise UserError(
+            f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}."
+        ) from None
     except RecursionError:
         raise UserError(f"{path} is not SQuAD: it is nested too deeply.") from None
     if not isinstance(content, dict):
@@ -110,7 +122,9 @@ def _field(path: Path, record, name: str, kind: type, place: str):
     if name not in record:
         raise UserError(f"{path}: {place} has no {name!r}.")
     if not isinstance(record[name], kind) or isinstance(record[name], bool):
-        raise UserError(f"{path}: {place}: {name!r} must be {names[kind]}, not {type(record[name]).__name__}.")
+        raise UserError(
+            f"{path}: {place}: {name!r} must be {names[kind]}, not {type(record[name]).__name__}."
+        )
     return record[name]
 
 
@@ -128,7 +142,9 @@ def _question(found: SquadFile, qa, place: str, context: str) -> dict:
     if impossible and listed:
         raise UserError(f"{path}: {place} is marked is_impossible and has answers; remove one or the other.")
     if not listed and not impossible and found.version == "v1.1":
-        raise UserError(f"{path}: {place} has no answers, which v1.1 does not allow; mark it is_impossible (v2.0) or remove it.")
+        raise UserError(
+            f"{path}: {place} has no answers, which v1.1 does not allow; mark it is_impossible (v2.0) or remove it."
+        )
     answers = {"text": [], "answer_start": []}
     for n, answer in enumerate(listed):
         text = _field(path, answer, "text", str, f"{place}, answer {n}")

@@ -61,7 +61,9 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
         return done
     output_dir = Path(args.output_dir or ROOT / "mlruns" / "checkpoints" / f"{technique.key}-{run_key[:12]}")
     with tempfile.TemporaryDirectory() as scratch, own(output_dir, run_key, args.resume) as state:
-        job = Job(technique, args, precision, checkpoint, record, settings, run_key, output_dir, Path(scratch))
+        job = Job(
+            technique, args, precision, checkpoint, record, settings, run_key, output_dir, Path(scratch)
+        )
         if not job.is_main:
             job.train_and_test(splits, _Unlogged())
             return None
@@ -76,7 +78,9 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
             "data_fingerprint": record["fingerprint"],
             "run_fingerprint": run_key,
         }
-        with tracking.start(args.experiment_name, args.run_name or technique.name, tags, state.get("run_id")) as run:
+        with tracking.start(
+            args.experiment_name, args.run_name or technique.name, tags, state.get("run_id")
+        ) as run:
             write_json(output_dir / STATE, {"run_fingerprint": run_key, "run_id": run.id})
             try:
                 job.train_and_test(splits, run)
@@ -108,7 +112,9 @@ class own:
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{self.folder} is in use by another training; wait, or choose another --output_dir.") from None
+            raise UserError(
+                f"{self.folder} is in use by another training; wait, or choose another --output_dir."
+            ) from None
         try:
             return self._state()
         except BaseException:
@@ -125,7 +131,9 @@ class own:
                     "repeat its command line, or start anew without --resume."
                 )
         elif self.folder.exists() and any(self.folder.iterdir()):
-            raise UserError(f"--output_dir {self.folder} holds files that no training wrote; choose an empty folder.")
+            raise UserError(
+                f"--output_dir {self.folder} holds files that no training wrote; choose an empty folder."
+            )
         if self.resume and not state:
             print(f"--resume: {self.folder} holds nothing to go on from; starting at the beginning.")
         if not self.resume and state:
@@ -182,7 +190,9 @@ def write_json(file: Path, content) -> None:
 class Job:
     """One training, with everything it needs settled."""
 
-    def __init__(self, technique, args, precision, checkpoint, record, settings, run_key, output_dir, scratch):
+    def __init__(
+        self, technique, args, precision, checkpoint, record, settings, run_key, output_dir, scratch
+    ):
         self.technique, self.args, self.precision = technique, args, precision
         self.checkpoint, self.record, self.settings = checkpoint, record, settings
         self.run_key, self.output_dir, self.scratch = run_key, output_dir, scratch
@@ -223,7 +233,12 @@ class Job:
     def train_and_test(self, splits, run) -> None:
         args, technique = self.args, self.technique
         run.log_params(
-            self.settings | {"model_checkpoint": self.checkpoint.name, "data": self.record["name"], "data_dir": args.data_dir}
+            self.settings
+            | {
+                "model_checkpoint": self.checkpoint.name,
+                "data": self.record["name"],
+                "data_dir": args.data_dir,
+            }
         )
         run.log_dict(asdict(technique) | asdict(replace(args, resume=False)), "config.yaml")
         run.log_dict(self.record, "data_record.json")
@@ -249,7 +264,13 @@ class Job:
 
         collator = Collator(tokenizer.pad_token_id)
         trainer = QATrainer(
-            job=self, run=run, model=model, args=self.arguments, data_collator=collator, train=train, validation=validation
+            job=self,
+            run=run,
+            model=model,
+            args=self.arguments,
+            data_collator=collator,
+            train=train,
+            validation=validation,
         )
         last = get_last_checkpoint(str(self.output_dir)) if args.resume else None
         self._note_memory(reset=True)
@@ -261,7 +282,9 @@ class Job:
         trainer.accelerator.wait_for_everyone()
         models.load_trainable(model, self.output_dir / "best" / WEIGHTS)
 
-        windows_trained = trained * args.batch_size * args.gradient_accumulation_steps * self.arguments.world_size
+        windows_trained = (
+            trained * args.batch_size * args.gradient_accumulation_steps * self.arguments.world_size
+        )
         run.log_metrics(
             {
                 "training_seconds": seconds,
@@ -290,7 +313,9 @@ class Job:
             return torch.cuda.max_memory_allocated() / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
-    def predict(self, model, split: Split, collator, null_threshold: float | None, progress: str | None = None):
+    def predict(
+        self, model, split: Split, collator, null_threshold: float | None, progress: str | None = None
+    ):
         """Predictions for a split; under a launcher each process does its share, and all get the whole."""
         arguments = self.arguments
         with torch.autocast(self.device.type, self._autocast_type(), enabled=self.precision != "fp32"):
@@ -338,7 +363,9 @@ class Job:
         final_validation, _ = self.scores(chosen, validation.examples)
         report = {f"test_{name}": value for name, value in summary.items() if name not in ("exact", "total")}
         for name in ("exact_match", "f1"):
-            report[f"test_{name}_low"], report[f"test_{name}_high"] = metrics.bootstrap_interval(100 * each[name])
+            report[f"test_{name}_low"], report[f"test_{name}_high"] = metrics.bootstrap_interval(
+                100 * each[name]
+            )
         report |= {
             "best_validation_f1": final_validation["f1"],
             "best_validation_exact_match": final_validation["exact_match"],
@@ -349,7 +376,9 @@ class Job:
         if threshold is not None:
             report["null_threshold"] = threshold
         model_uri = self._log_model(model, tokenizer, test, threshold, report, run)
-        write_json(self.scratch / "test.json", [_row(*row) for row in _zipped(predictions, test.examples, each)])
+        write_json(
+            self.scratch / "test.json", [_row(*row) for row in _zipped(predictions, test.examples, each)]
+        )
         write_json(self.scratch / "validation.json", {p.id: p.text for p in chosen})
         run.log_artifact(self.scratch / "test.json", "predictions")
         run.log_artifact(self.scratch / "validation.json", "predictions")
@@ -459,7 +488,9 @@ class QATrainer(Trainer):
         models.save_trainable(self.accelerator.unwrap_model(self.model), Path(output_dir) / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        models.load_trainable(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS)
+        models.load_trainable(
+            self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
+        )
 
 
 class Reporter(TrainerCallback):

@@ -18,8 +18,12 @@ HEART = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("question", nargs="?", default="Where does blood take up oxygen?")
-    parser.add_argument("--context", metavar="TEXT|FILE", default=HEART, help="the text, or a file that holds it")
-    parser.add_argument("--model", default="models:/bert-squad-qa@champion", help="MLflow model URI (default: %(default)s)")
+    parser.add_argument(
+        "--context", metavar="TEXT|FILE", default=HEART, help="the text, or a file that holds it"
+    )
+    parser.add_argument(
+        "--model", default="models:/bert-squad-qa@champion", help="MLflow model URI (default: %(default)s)"
+    )
     parser.add_argument("--top_k", type=int, default=3, help="answers to show (default: %(default)s)")
     args = parser.parse_args()
     context = args.context
@@ -35,7 +39,9 @@ def main() -> None:
     try:
         model = mlflow.pyfunc.load_model(args.model)
     except mlflow.MlflowException as error:
-        raise UserError(f"{args.model} cannot be loaded: {error.message} Register one with scripts/register_best.py.") from None
+        raise UserError(
+            f"{args.model} cannot be loaded: {error.message} Register one with scripts/register_best.py."
+        ) from None
     asked = pd.DataFrame([{"question": args.question, "context": context}])
     try:
         answer = model.predict(asked, params={"top_k": args.top_k}).iloc[0]

@@ -14,7 +14,9 @@ class PrefixTuning(Technique):
     key = "prefix-tuning"
 
     num_virtual_tokens: int = option(20, "length of the prefix; it takes no room from the input")
-    projection: bool = option(False, "train the prefix through a two-layer network, as the paper does for stability")
+    projection: bool = option(
+        False, "train the prefix through a two-layer network, as the paper does for stability"
+    )
     projection_size: int | None = option(None, "width of that network; default: the model's")
     learning_rate: float = option(5e-2, "peak learning rate")
 

@@ -27,33 +27,52 @@ def make_tokenizer(model_type: str):
     from transformers import PreTrainedTokenizerFast
 
     if model_type in ("roberta", "modernbert", "deberta-v2"):
-        cls, sep, pad, unk = ("<s>", "</s>", "<pad>", "<unk>") if model_type == "roberta" else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+        cls, sep, pad, unk = (
+            ("<s>", "</s>", "<pad>", "<unk>")
+            if model_type == "roberta"
+            else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+        )
         special = [cls, pad, sep, unk] if model_type == "roberta" else [pad, cls, sep, unk]
         if model_type == "deberta-v2":
             tokenizer = Tokenizer(models.Unigram())
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-            trainer = trainers.UnigramTrainer(vocab_size=250, special_tokens=special, unk_token=unk, show_progress=False)
+            trainer = trainers.UnigramTrainer(
+                vocab_size=250, special_tokens=special, unk_token=unk, show_progress=False
+            )
         else:
             tokenizer = Tokenizer(models.BPE())
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             tokenizer.decoder = decoders.ByteLevel()
             trainer = trainers.BpeTrainer(
-                vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+                vocab_size=400,
+                special_tokens=special,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
             )
     else:
         cls, sep, pad, unk = "[CLS]", "[SEP]", "[PAD]", "[UNK]"
         tokenizer = Tokenizer(models.WordPiece(unk_token=unk))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=[pad, cls, sep, unk], show_progress=False)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=300, special_tokens=[pad, cls, sep, unk], show_progress=False
+        )
     tokenizer.train_from_iterator(TEXT, trainer)
     pair = f"{cls}:0 $A:0 {sep}:0 {sep + ':0 ' if model_type == 'roberta' else ''}$B:1 {sep}:1"
     if model_type == "roberta":
         pair = pair.replace(":1", ":0")
     ids = [(token, tokenizer.token_to_id(token)) for token in (cls, sep)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{cls} $A {sep}", pair=pair, special_tokens=ids)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=pair, special_tokens=ids
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, cls_token=cls, sep_token=sep, pad_token=pad, unk_token=unk, bos_token=cls, eos_token=sep
+        tokenizer_object=tokenizer,
+        cls_token=cls,
+        sep_token=sep,
+        pad_token=pad,
+        unk_token=unk,
+        bos_token=cls,
+        eos_token=sep,
     )
 
 
@@ -68,7 +87,14 @@ def make_config(model_type: str, tokenizer):
         "roberta": SIZE | quiet | dict(max_position_embeddings=130, type_vocab_size=1),
         "electra": SIZE | quiet | dict(max_position_embeddings=128, embedding_size=16),
         "distilbert": dict(
-            dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=128, dropout=0.0, attention_dropout=0.0, qa_dropout=0.0
+            dim=32,
+            n_layers=2,
+            n_heads=4,
+            hidden_dim=64,
+            max_position_embeddings=128,
+            dropout=0.0,
+            attention_dropout=0.0,
+            qa_dropout=0.0,
         ),
         "deberta-v2": SIZE
         | quiet

@@ -2,8 +2,18 @@
 
 
 def _example(number: int, question: str, context: str, answer: str) -> dict:
-    answers = {"text": [answer], "answer_start": [context.index(answer)]} if answer else {"text": [], "answer_start": []}
-    return {"id": f"q{number}", "title": f"t{number}", "question": question, "context": context, "answers": answers}
+    answers = (
+        {"text": [answer], "answer_start": [context.index(answer)]}
+        if answer
+        else {"text": [], "answer_start": []}
+    )
+    return {
+        "id": f"q{number}",
+        "title": f"t{number}",
+        "question": question,
+        "context": context,
+        "answers": answers,
+    }
 
 
 _HEART = "The heart pumps blood through the body about seventy times a minute."

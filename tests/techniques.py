@@ -19,7 +19,11 @@ def _load(path):
         spec.loader.exec_module(module)
     finally:
         sys.path.pop(0)
-    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Technique) and v is not Technique]
+    found = [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, Technique) and v is not Technique
+    ]
     assert len(found) == 1 and dataclasses.is_dataclass(found[0]), path
     return found[0]
 

@@ -9,7 +9,9 @@ from common.paths import ROOT
 
 TABLE = {
     match[1]: set(re.findall(r"[a-z_]+", match[2]))
-    for match in re.finditer(r"^\| `(\w+)\.py` \|[^|]*\|([^|]*)\|$", (ROOT / "docs/ARCHITECTURE.md").read_text(), re.M)
+    for match in re.finditer(
+        r"^\| `(\w+)\.py` \|[^|]*\|([^|]*)\|$", (ROOT / "docs/ARCHITECTURE.md").read_text(), re.M
+    )
 }
 MODULES = sorted(f for f in (ROOT / "common").glob("*.py") if f.stem != "__init__")
 
@@ -52,4 +54,6 @@ def test_committed_files_are_small():
     import subprocess
 
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
-    assert not [name for name in listed if name and (ROOT / name).is_file() and (ROOT / name).stat().st_size > 10**6]
+    assert not [
+        name for name in listed if name and (ROOT / name).is_file() and (ROOT / name).stat().st_size > 10**6
+    ]

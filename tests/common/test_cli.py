@@ -34,7 +34,11 @@ def test_a_bad_file_is_named(content, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("argv", "message"),
-    [(["--rank", "4"], "unknown argument --rank"), (["--r", "x"], "invalid int"), (["--config", "nowhere.yaml"], "No such file")],
+    [
+        (["--rank", "4"], "unknown argument --rank"),
+        (["--r", "x"], "invalid int"),
+        (["--config", "nowhere.yaml"], "No such file"),
+    ],
 )
 def test_a_bad_command_line_is_one_line(argv, message):
     with pytest.raises(UserError, match=message):

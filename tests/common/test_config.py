@@ -26,7 +26,9 @@ def test_values_that_cannot_train_are_refused_by_name(field, value):
         check(LORA(), RunArgs(**{field: value}))
 
 
-@pytest.mark.parametrize(("field", "value"), [("learning_rate", 0.0), ("num_train_epochs", float("inf")), ("weight_decay", -1.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("learning_rate", 0.0), ("num_train_epochs", float("inf")), ("weight_decay", -1.0)]
+)
 def test_techniques_own_values_are_checked_too(field, value):
     with pytest.raises(UserError, match=f"--{field}"):
         check(LORA(**{field: value}), RunArgs())
@@ -39,12 +41,22 @@ def test_the_defaults_of_every_technique_pass():
 
 def test_fingerprint_changes_with_what_decides_the_result_and_with_nothing_else():
     def key(technique=None, data="d", checkpoint="c", **args):
-        return run_fingerprint(resolved(technique or LORA(), RunArgs(**args)), data=data, checkpoint=checkpoint)
+        return run_fingerprint(
+            resolved(technique or LORA(), RunArgs(**args)), data=data, checkpoint=checkpoint
+        )
 
     same = key()
-    assert key(run_name="x", output_dir="y", resume=True, save_steps=7, experiment_name="z", data_dir="elsewhere") == same
+    assert (
+        key(
+            run_name="x", output_dir="y", resume=True, save_steps=7, experiment_name="z", data_dir="elsewhere"
+        )
+        == same
+    )
     changed = [key(LORA(r=4)), key(LORA(learning_rate=1.0)), key(data="e"), key(checkpoint="k")]
-    changed += [key(**{name: value}) for name, value in dict(seed=1, batch_size=3, max_length=99, max_train_samples=5).items()]
+    changed += [
+        key(**{name: value})
+        for name, value in dict(seed=1, batch_size=3, max_length=99, max_train_samples=5).items()
+    ]
     assert len({same, *changed}) == 1 + len(changed)
 
 

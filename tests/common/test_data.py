@@ -22,7 +22,15 @@ def files(tmp_path_factory):
         for i in range(questions):
             context = f"{name} has part {i // 2}, which is blue."
             answers = {"text": ["blue"], "answer_start": [context.index("blue")]}
-            rows.append({"id": f"{name}-{i}", "title": name, "context": context, "question": "Which colour?", "answers": answers})
+            rows.append(
+                {
+                    "id": f"{name}-{i}",
+                    "title": name,
+                    "context": context,
+                    "question": "Which colour?",
+                    "answers": answers,
+                }
+            )
         return rows
 
     train = [e for n in range(20) for e in article(f"train{n}", 5 + n % 3)]
@@ -103,7 +111,12 @@ def test_fingerprint_notices_any_edit(files):
     examples = read_squad_json(files[0]).examples
     splits = {"train": examples, "validation": [], "test": []}
     known = {data.fingerprint(splits)}
-    for column, value in (("question", "Which?"), ("context", "x"), ("id", "x"), ("answers", {"text": [], "answer_start": []})):
+    for column, value in (
+        ("question", "Which?"),
+        ("context", "x"),
+        ("id", "x"),
+        ("answers", {"text": [], "answer_start": []}),
+    ):
         edited = [*examples[:50], {**examples[50], column: value}, *examples[51:]]
         known.add(data.fingerprint({**splits, "train": edited}))
     known.add(data.fingerprint({"train": [], "validation": examples, "test": []}))

@@ -63,7 +63,11 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
     model, tokenizer, batch = build(tiny, technique, family_name)
     losses = train(model, batch, 12, 1e-2)
     assert losses[-1] < 0.97 * losses[0]
-    still = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is not None and not p.grad.isfinite().all()]
+    still = [
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and p.grad is not None and not p.grad.isfinite().all()
+    ]
     assert not still
 
     before = logits(model, batch)
@@ -72,7 +76,9 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
     models.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     models.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base")
     for merge in (False, True):
-        loaded, its_tokenizer, its_info = models.load_bundle(tmp_path / "bundle", tmp_path / "base", merge=merge)
+        loaded, its_tokenizer, its_info = models.load_bundle(
+            tmp_path / "bundle", tmp_path / "base", merge=merge
+        )
         after = logits(loaded, batch_of(its_tokenizer, loaded.config))
         torch.testing.assert_close(after, before, atol=2e-5 if merge else 0, rtol=1e-4 if merge else 0)
         assert its_info == info
@@ -91,12 +97,18 @@ def closed_form(technique: str, base, family) -> int:
     layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
 
     def role(suffix):
-        return [s for n, s in shapes.items() if n.endswith("." + suffix) and not (suffix == "output.dense" and "attention" in n)]
+        return [
+            s
+            for n, s in shapes.items()
+            if n.endswith("." + suffix) and not (suffix == "output.dense" and "attention" in n)
+        ]
 
     def roles(*names):
         return [shape for name in dict.fromkeys(names) for shape in role(name)]
 
-    everywhere = roles(family.query, family.key, family.value, family.attention_output, family.up, family.down)
+    everywhere = roles(
+        family.query, family.key, family.value, family.attention_output, family.up, family.down
+    )
     match technique:
         case "standard":
             return sum(p.numel() for p in base.parameters())
@@ -105,7 +117,11 @@ def closed_form(technique: str, base, family) -> int:
         case "loha":
             return head + sum(2 * t.r * (i + o) for i, o in everywhere)
         case "ia3":
-            return head + sum(o for _, o in roles(family.key, family.value)) + sum(i for i, _ in role(family.down))
+            return (
+                head
+                + sum(o for _, o in roles(family.key, family.value))
+                + sum(i for i, _ in role(family.down))
+            )
         case "prefix-tuning":
             return head + t.num_virtual_tokens * layers * 2 * hidden
         case "prompt-encoder":
@@ -117,7 +133,9 @@ def closed_form(technique: str, base, family) -> int:
 def test_trainable_parameters_equal_the_closed_form(technique, family_name, tiny):
     model, _, _ = build(tiny, technique, family_name)
     base = AutoModelForQuestionAnswering.from_pretrained(tiny(family_name))
-    assert models.parameter_counts(model)["trainable_parameters"] == closed_form(technique, base, FAMILIES[family_name])
+    assert models.parameter_counts(model)["trainable_parameters"] == closed_form(
+        technique, base, FAMILIES[family_name]
+    )
 
 
 @EVERY_CELL
@@ -154,7 +172,9 @@ def test_padding_does_not_change_the_logits(technique, family_name, tiny):
     whole = logits(model, batch)
     for row in range(len(batch["input_ids"])):
         n = int(batch["attention_mask"][row].sum())
-        alone = logits(model, {k: v[row : row + 1, :n] for k, v in batch.items() if not k.endswith("_positions")})
+        alone = logits(
+            model, {k: v[row : row + 1, :n] for k, v in batch.items() if not k.endswith("_positions")}
+        )
         torch.testing.assert_close(whole[:, row : row + 1, :n], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -277,9 +297,7 @@ def test_the_packaged_model_as_distilbert_has_its_hidden_states():
     tokenizer = models.load_base(models.resolve_checkpoint("embedded"))[1]
     bert = models.load_base(models.resolve_checkpoint("embedded"))[0].bert.eval()
     distil, its_tokenizer = models.load_base(models.resolve_checkpoint("embedded-distilbert"))
-    inputs = its_tokenizer(
-        [e["context"] for e in EXAMPLES], return_tensors="pt", padding=True
-    )
+    inputs = its_tokenizer([e["context"] for e in EXAMPLES], return_tensors="pt", padding=True)
     assert "token_type_ids" not in inputs and tokenizer.get_vocab() == its_tokenizer.get_vocab()
     with torch.no_grad():
         expected = bert(**inputs).last_hidden_state

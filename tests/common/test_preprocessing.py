@@ -14,7 +14,9 @@ def tokenizer(request):
 
 
 def windows_of(tokenizer, examples, max_length=48, doc_stride=8, segment_ids=True):
-    return make_windows(tokenizer, examples, max_length=max_length, doc_stride=doc_stride, segment_ids=segment_ids)
+    return make_windows(
+        tokenizer, examples, max_length=max_length, doc_stride=doc_stride, segment_ids=segment_ids
+    )
 
 
 def test_every_label_cuts_out_its_answer(tokenizer, examples):
@@ -73,7 +75,11 @@ def test_labels_hold_the_answer_for_any_text(context, data):
     start = data.draw(st.integers(0, len(context) - 1))
     end = data.draw(st.integers(start + 1, len(context)))
     answer = context[start:end]
-    example = {"question": "What?", "context": context, "answers": {"text": [answer], "answer_start": [start]}}
+    example = {
+        "question": "What?",
+        "context": context,
+        "answers": {"text": [answer], "answer_start": [start]},
+    }
     windows = windows_of(tokenizer, [example], max_length=40)
     for i in range(len(windows)):
         first, last = windows.start_positions[i], windows.end_positions[i]

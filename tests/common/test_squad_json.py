@@ -16,7 +16,10 @@ def qa(id_="q1", text="flowers", start=None, **more):
 
 
 def squad(*qas, version="1.1", context=CONTEXT, title="Bees"):
-    return {"version": version, "data": [{"title": title, "paragraphs": [{"context": context, "qas": list(qas)}]}]}
+    return {
+        "version": version,
+        "data": [{"title": title, "paragraphs": [{"context": context, "qas": list(qas)}]}],
+    }
 
 
 @pytest.fixture
@@ -90,7 +93,9 @@ def test_folders_and_missing_files_are_told_apart(tmp_path):
 
 
 def test_a_wrong_start_is_repaired_only_where_the_text_stands_once(write):
-    found = read_squad_json(write(squad(qa("once", "flowers", 3), qa("twice", "angle", 0), qa("never", "honey", 0))))
+    found = read_squad_json(
+        write(squad(qa("once", "flowers", 3), qa("twice", "angle", 0), qa("never", "honey", 0)))
+    )
     assert [e["id"] for e in found.examples] == ["once"]
     assert found.examples[0]["answers"]["answer_start"] == [CONTEXT.index("flowers")]
     assert (found.repaired, found.dropped) == (1, 2)
@@ -109,13 +114,19 @@ def test_a_byte_order_mark_is_no_fault(write):
     assert read_squad_json(write(b"\xef\xbb\xbf" + json.dumps(squad(qa())).encode())).examples
 
 
-@given(before=st.text(st.characters(codec="utf-8"), max_size=30), answer=st.text(st.characters(codec="utf-8"), min_size=1, max_size=10))
+@given(
+    before=st.text(st.characters(codec="utf-8"), max_size=30),
+    answer=st.text(st.characters(codec="utf-8"), min_size=1, max_size=10),
+)
 def test_offsets_are_in_characters_whatever_the_text(before, answer, tmp_path_factory):
     if not answer.strip():
         return
     context = before + answer + "\r\n tail"
     file = tmp_path_factory.mktemp("squad") / "data.json"
-    content = squad({"id": "q", "question": "What?", "answers": [{"text": answer, "answer_start": len(before)}]}, context=context)
+    content = squad(
+        {"id": "q", "question": "What?", "answers": [{"text": answer, "answer_start": len(before)}]},
+        context=context,
+    )
     file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8", newline="")
     (example,) = read_squad_json(file).examples
     assert example["context"] == context and example["answers"]["answer_start"] == [len(before)]

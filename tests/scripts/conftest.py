@@ -15,10 +15,17 @@ def run_script(name, *args, env=None, check=True, **kwargs):
     """Run `python scripts/NAME ARGS` as a user does, from a directory that is not the project's."""
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, args)]
     done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, capture_output=True, text=True, timeout=300, **kwargs
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **kwargs,
     )
     if check:
-        assert done.returncode == 0, f"{name} left with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        assert done.returncode == 0, (
+            f"{name} left with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        )
     assert "Traceback" not in done.stderr or done.returncode not in (0, 2), done.stderr[-6000:]
     return done
 
@@ -27,7 +34,10 @@ def squad_json(examples, version="v2.0"):
     """Examples as an official SQuAD file."""
     articles = {}
     for e in examples:
-        answers = [dict(text=t, answer_start=s) for t, s in zip(e["answers"]["text"], e["answers"]["answer_start"], strict=True)]
+        answers = [
+            dict(text=t, answer_start=s)
+            for t, s in zip(e["answers"]["text"], e["answers"]["answer_start"], strict=True)
+        ]
         qa = {"id": e["id"], "question": e["question"], "answers": answers, "is_impossible": not answers}
         articles.setdefault(e["title"], {}).setdefault(e["context"], []).append(qa)
     data = [
@@ -53,7 +63,13 @@ def prepared(tmp_path_factory):
                         moved = [s + len(place) for s in e["answers"]["answer_start"]]
                         answers = {"text": e["answers"]["text"], "answer_start": moved}
                         examples.append(
-                            e | dict(id=f"{part}{a}{e['id']}", title=f"{part} {a}", context=place + e["context"], answers=answers)
+                            e
+                            | dict(
+                                id=f"{part}{a}{e['id']}",
+                                title=f"{part} {a}",
+                                context=place + e["context"],
+                                answers=answers,
+                            )
                         )
             parts[part] = folder / f"{part}-{version}.json"
             parts[part].write_text(squad_json(examples, version))

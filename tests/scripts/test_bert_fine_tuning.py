@@ -14,7 +14,18 @@ from common.paths import ROOT
 from tests.scripts.conftest import run_script
 from tests.techniques import SCRIPTS
 
-SMALL = ("--max_length", 96, "--doc_stride", 16, "--batch_size", 4, "--num_train_epochs", 2, "--logging_steps", 1)
+SMALL = (
+    "--max_length",
+    96,
+    "--doc_stride",
+    16,
+    "--batch_size",
+    4,
+    "--num_train_epochs",
+    2,
+    "--logging_steps",
+    1,
+)
 
 
 def train(script, tiny, data, *flags, **kwargs):
@@ -23,7 +34,9 @@ def train(script, tiny, data, *flags, **kwargs):
 
 
 def runs():
-    return mlflow.search_runs(search_all_experiments=True, filter_string="tags.technique != ''", output_format="list")
+    return mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.technique != ''", output_format="list"
+    )
 
 
 def curve(run_id):
@@ -33,10 +46,17 @@ def curve(run_id):
 def weights(run):
     """The trained tensors that a run's logged model holds."""
     model = mlflow.search_logged_models(
-        experiment_ids=[run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'", output_format="list"
+        experiment_ids=[run.info.experiment_id],
+        filter_string=f"source_run_id = '{run.info.run_id}'",
+        output_format="list",
     )[0]
     folder = mlflow.artifacts.download_artifacts(model.artifact_location)
-    files = [f"{top}/{name}" for top, _, names in os.walk(folder) for name in names if name.endswith(".safetensors")]
+    files = [
+        f"{top}/{name}"
+        for top, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".safetensors")
+    ]
     return {k: v for file in files for k, v in load_file(file).items()}
 
 
@@ -59,7 +79,11 @@ def test_help_is_quick_and_names_every_door(script):
 def test_a_run_holds_what_the_readme_promises(script, tiny, prepared, store, tmp_path):
     train(script, tiny, prepared[0], "--output_dir", tmp_path / "out", cwd=tmp_path)
     (run,) = runs()
-    assert run.info.status == "FINISHED" and run.data.tags["family"] == "bert" and run.data.tags["data_fingerprint"]
+    assert (
+        run.info.status == "FINISHED"
+        and run.data.tags["family"] == "bert"
+        and run.data.tags["data_fingerprint"]
+    )
     expected = "test_f1 test_f1_low test_f1_high test_exact_match test_HasAns_f1 test_NoAns_f1 null_threshold training_seconds "
     expected += "train_samples_per_second peak_memory_mib adapter_mib trainable_parameters total_parameters validation_f1 "
     expected += "best_validation_f1 train_loss learning_rate"
@@ -97,15 +121,26 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tiny, prepared, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["bert_fine_tuning.py", "bert_fine_tuning_LoRA.py", "bert_fine_tuning_prompt_encoder.py"])
+@pytest.mark.parametrize(
+    "script", ["bert_fine_tuning.py", "bert_fine_tuning_LoRA.py", "bert_fine_tuning_prompt_encoder.py"]
+)
 def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, store, tmp_path):
     flags = ("--save_steps", 4, "--num_train_epochs", 4)
     train(script, tiny, prepared[1], *flags)
     (whole,) = runs()
     output = tmp_path / "out"
-    command = [sys.executable, str(ROOT / "scripts" / script), "--model_checkpoint", tiny("bert"), "--data_dir", str(prepared[1])]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / script),
+        "--model_checkpoint",
+        tiny("bert"),
+        "--data_dir",
+        str(prepared[1]),
+    ]
     command += [*map(str, SMALL), *map(str, flags), "--output_dir", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 120
     while not list(output.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -141,7 +176,9 @@ def test_two_processes_share_the_work_and_one_run(tiny, prepared, store, tmp_pat
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if "[rank" in line) or done.stderr
+    assert done.returncode == 0, (
+        "\n".join(line for line in done.stderr.splitlines() if "[rank" in line) or done.stderr
+    )
     (run,) = runs()
     assert run.info.status == "FINISHED" and run.data.metrics["test_questions"] == 28
     answers = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/predictions/test.json")

@@ -211,6 +211,11 @@ def test_bad_parameters_get_a_plain_reason(params, world):
     refused(*post(world[0], {"inputs": [GOOD], "params": params}))
 
 
+def test_an_unknown_parameter_is_dropped_by_mlflow_before_the_model_sees_it(world):
+    """When this fails, MLflow refuses them, as we would."""
+    assert len(answers(world[0], {"inputs": [GOOD], "params": {"topk": 3}})) == 1
+
+
 BODIES = {
     "not JSON": b'{"inputs": [',
     "no UTF-8": b'{"inputs": [{"question": "\xff"}]}',
@@ -232,6 +237,7 @@ BODIES = {
     "split ragged": b'{"dataframe_split": {"columns": ["question", "context"], "data": [["a"]]}}',
     "columns of unlike length": b'{"inputs": {"question": ["a", "b"], "context": ["c"]}}',
     "too many rows": json.dumps({"inputs": [GOOD] * 300}).encode(),
+    "too many characters": json.dumps({"inputs": [GOOD | {"context": "w " * 90_000}] * 3}).encode(),
 }
 
 
