@@ -174,11 +174,14 @@ def run_fingerprint(settings: dict, **content: str) -> str:
 
 
 _DECIDES_THE_RESULT = {
+    "batches",
     "families",
-    "preprocessing",
-    "postprocessing",
+    "inference",
     "metrics",
     "models",
+    "postprocessing",
+    "preprocessing",
     "prompts",
+    "trainer",
     "training",
 }

@@ -1,0 +1,102 @@
+"""The Hugging Face Trainer, fitted to this suite: our batches, our evaluation, checkpoints of just what is trained."""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+from transformers import Trainer, TrainerCallback
+
+from . import models
+from .batches import GroupedBatches, Loader
+from .errors import UserError
+
+WEIGHTS = "trainable.safetensors"
+
+
+class QATrainer(Trainer):
+    """Trains for a `Job` (training.py), which predicts and scores for it; `run` is told what happens."""
+
+    def __init__(self, job, run, train, validation, **kwargs):
+        super().__init__(train_dataset=train.windows, eval_dataset=validation.windows, **kwargs)
+        self.job, self.run, self.validation = job, run, validation
+        self.evaluation_seconds, self.first_step = 0.0, 0
+        self.add_callback(Reporter(self))
+
+    def get_train_dataloader(self):
+        return Loader(
+            self.train_dataset,
+            batch_sampler=GroupedBatches(
+                self.train_dataset.lengths,
+                self.args.per_device_train_batch_size,
+                seed=self.args.seed,
+                part=(self.args.process_index, self.args.world_size),
+            ),
+            collate_fn=self.data_collator,
+        )
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Validation EM and F1; the best weights so far are kept beside the checkpoints."""
+        started = time.perf_counter()
+        # An untuned threshold of 0 ranks the epochs; the final one is tuned on the epoch that is kept.
+        threshold = 0.0 if self.job.version == "v2.0" else None
+        model = self.accelerator.unwrap_model(self.model)
+        predictions = self.job.predict(model, self.validation, self.data_collator, threshold)
+        scores, _ = self.job.scores(predictions, self.validation.examples)
+        found = {"eval_f1": scores["f1"], "eval_exact_match": scores["exact_match"]}
+        earlier = [entry["eval_f1"] for entry in self.state.log_history if "eval_f1" in entry]
+        if self.args.should_save and found["eval_f1"] > max(earlier, default=-1.0):
+            best = self.job.output_dir / "best"
+            best.mkdir(exist_ok=True)
+            models.save_trainable(model, best / (WEIGHTS + ".part"))
+            (best / (WEIGHTS + ".part")).replace(best / WEIGHTS)
+        self.evaluation_seconds += time.perf_counter() - started
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def _save(self, output_dir=None, state_dict=None):
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        models.save_trainable(self.accelerator.unwrap_model(self.model), Path(output_dir) / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        models.load_trainable(
+            self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
+        )
+
+
+class Reporter(TrainerCallback):
+    """Sends the loss curve to MLflow, saves within long epochs, and stops early when asked to."""
+
+    def __init__(self, trainer: QATrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.first_step = state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.trainer.job.args.save_steps == 0:
+            control.should_save = True
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        names = {
+            "loss": "train_loss",
+            "learning_rate": "learning_rate",
+            "grad_norm": "grad_norm",
+            "eval_f1": "validation_f1",
+            "eval_exact_match": "validation_exact_match",
+        }
+        values = {names[name]: value for name, value in (logs or {}).items() if name in names}
+        if values:
+            self.trainer.run.log_metrics(values, step=state.global_step)
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise UserError(
+                f"The loss is {logs['loss']} at step {state.global_step} (learning rate {logs.get('learning_rate')}): "
+                "training has diverged. Use a lower --learning_rate."
+            )
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        patience = self.trainer.job.args.early_stopping_patience
+        scores = [entry["eval_f1"] for entry in state.log_history if "eval_f1" in entry]
+        if patience and len(scores) - 1 - int(np.argmax(scores)) >= patience:
+            control.should_training_stop = True
