@@ -226,3 +226,23 @@ def test_a_strangers_folder_is_not_touched(tiny, prepared, store, tmp_path):
     done = train("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--output_dir", tmp_path, check=False)
     assert done.returncode == 2 and "empty folder" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.slow
+def test_mlflow_run_passes_parameters_and_its_run_is_the_one_that_is_filled(tiny, prepared, store):
+    """MLflow logs parameters as typed beforehand; the script must neither clash with them nor make a second run."""
+    parameters = {"data_dir": prepared[1], "model_checkpoint": tiny("bert"), "learning_rate": "1e-3"}
+    parameters |= {flag.removeprefix("--"): value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)}
+    command = ["mlflow", "run", str(ROOT), "-e", "lora", "--env-manager", "local", "--experiment-name", "by-mlflow"]
+    command += [part for name, value in parameters.items() for part in ("-P", f"{name}={value}")]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and "test_f1" in run.data.metrics
+    assert run.data.params["learning_rate"] == "1e-3" and run.data.params["r"] == "16"
