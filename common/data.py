@@ -6,10 +6,10 @@ The splits have the columns of the hub's `squad`: id, title, context, question, 
 import contextlib
 import hashlib
 import json
-import os
 import random
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -68,48 +68,54 @@ def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_sh
     """Prepare `squad` or `squad_v2` from the hub; its validation split is the official development set, our test."""
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
-    from datasets import Dataset
-    from huggingface_hub import snapshot_download
+    import pyarrow.parquet
 
-    try:
-        # By repository, never by load_dataset("squad"), which would take a folder of that name in the working directory.
-        folder = Path(
-            snapshot_download(
-                HUB[dataset],
-                repo_type="dataset",
-                allow_patterns=["*.parquet"],
-                local_files_only=not hub_answers(),
-            )
-        )
-    except Exception as error:
-        raise UserError(
-            f"The hub's {HUB[dataset]} cannot be had ({type(error).__name__}). Go online, or use --source files or sample."
-        ) from None
-    parts = {}
-    for split in ("train", "validation"):
-        files = sorted(folder.rglob(f"{split}-*.parquet"))
-        if not files:
-            raise UserError(
-                f"The hub's {HUB[dataset]} has no {split} file in {folder}; remove that folder and try again."
-            )
-        parts[split] = (
-            files,
-            Dataset.from_parquet([str(f) for f in files], cache_dir=str(folder / ".cache")).to_list(),
-        )
+    files = _download(dataset)
+    parts = {split: pyarrow.parquet.read_table(names).to_pylist() for split, names in files.items()}
+    for split, part in parts.items():
+        _check(part, f"The hub's {HUB[dataset]}, split {split!r}")
     about = {
         "source": "hub",
         "name": dataset,
         "version": "v2.0" if dataset == "squad_v2" else "v1.1",
-        "files": [_file_record(file) for files, _ in parts.values() for file in files],
+        "files": [_file_record(file) for names in files.values() for file in names],
     }
-    return _prepare(
-        parts["train"][1], None, parts["validation"][1], output_dir, about, seed, validation_share
-    )
+    return _prepare(parts["train"], None, parts["validation"], output_dir, about, seed, validation_share)
+
+
+def _download(dataset: str) -> dict[str, list[Path]]:
+    """The parquet files of train and validation, from the cache or the hub; UserError if they cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    online = hub_answers()
+    try:
+        # By repository, never by load_dataset("squad"), which would take a folder of that name in the working directory.
+        folder = snapshot_download(
+            HUB[dataset],
+            repo_type="dataset",
+            allow_patterns=["*.parquet"],
+            etag_timeout=5,
+            local_files_only=not online,
+        )
+    except Exception as error:
+        reason = (
+            type(error).__name__ if online else "the hub cannot be reached and the cache does not hold it"
+        )
+        raise UserError(
+            f"The hub's {HUB[dataset]} cannot be had: {reason}. Go online, or use --source files or sample."
+        ) from None
+    files = {split: sorted(Path(folder).rglob(f"{split}-*.parquet")) for split in ("train", "validation")}
+    for split, names in files.items():
+        if not names:
+            raise UserError(
+                f"The hub's {HUB[dataset]} has no {split} file in {folder}; remove that folder and try again."
+            )
+    return files
 
 
 def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
     """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other as test."""
-    from datasets import DatasetDict, load_from_disk
+    from datasets import load_from_disk
 
     if not (Path(path) / "dataset_dict.json").is_file():
         raise UserError(f"--path {path}: no folder written by DatasetDict.save_to_disk.")
@@ -117,23 +123,19 @@ def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_sh
         saved = load_from_disk(str(path))
     except Exception as error:
         raise UserError(f"--path {path} cannot be read: {str(error).splitlines()[0]}") from None
-    assert isinstance(saved, DatasetDict)
     if "train" not in saved or not {"validation", "test"} & set(saved):
         raise UserError(f"--path {path} holds {sorted(saved)}: it must hold train, and test or validation.")
-    for split, part in saved.items():
-        missing = {"id", "context", "question", "answers"} - set(part.column_names)
+    parts = {split: saved[split].to_list() for split in SPLITS if split in saved}
+    for split, part in parts.items():
+        missing = {"id", "context", "question", "answers"} - set(saved[split].column_names)
         if missing:
             raise UserError(f"--path {path}: split {split!r} has no column {sorted(missing)[0]!r}.")
-    train, test = saved["train"].to_list(), saved["test" if "test" in saved else "validation"].to_list()
-    validation = saved["validation"].to_list() if {"validation", "test"} <= set(saved) else None
-    everything = [*train, *test, *(validation or [])]
-    for example in everything:
-        example.setdefault("title", example["context"])
-        for text, start in zip(example["answers"]["text"], example["answers"]["answer_start"], strict=True):
-            if not example["context"].startswith(text, start):
-                raise UserError(
-                    f"--path {path}: id {example['id']!r}: {text!r} does not stand at {start} of its context."
-                )
+        for example in part:
+            example.setdefault("title", example["context"])
+        _check(part, f"--path {path}, split {split!r}")
+    train, test = parts["train"], parts["test" if "test" in parts else "validation"]
+    validation = parts["validation"] if len(parts) == 3 else None
+    everything = [e for part in parts.values() for e in part]
     about = {
         "source": "saved",
         "name": Path(path).name,
@@ -153,13 +155,13 @@ def load(data_dir: str | Path) -> tuple:
     again = f"prepare it again with scripts/prepare_data.py --output_dir {folder}"
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        stored = record["stored"]
+        stored = dict(record["stored"])
     except FileNotFoundError:
         raise UserError(
             f"{folder} has no {RECORD}, so it is not prepared data: for a dataset of your own, "
             f"scripts/prepare_data.py --source saved --path {folder} --output_dir ANOTHER_FOLDER."
         ) from None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{folder / RECORD} is damaged; {again}.") from None
     for name, digest in stored.items():
         file = folder / name
@@ -171,28 +173,39 @@ def load(data_dir: str | Path) -> tuple:
             )
     from datasets import load_from_disk
 
-    return load_from_disk(str(folder)), record
+    try:
+        return load_from_disk(str(folder)), record
+    except Exception as error:
+        raise UserError(
+            f"{folder} cannot be read: {str(error).splitlines()[0]} To mend it, {again}."
+        ) from None
 
 
 def ensure(data_dir: str | Path) -> tuple:
-    """`load`, after making the folder if there is none: the hub's `squad` if it answers in seconds, else the sample.
+    """`load`, after making the folder if there is none: `squad` from the cache or a hub that answers in seconds, else the sample.
 
     Which one it became is printed, because it decides what the figures mean. Two processes may call it at once.
     """
     folder = Path(data_dir)
-    if not folder.exists():
+    if not _has_content(folder):
         with _held(folder):
-            if not folder.exists():
-                online = hub_answers()
-                chosen = "the hub's squad" if online else "the packaged sample (the hub cannot be reached)"
-                print(
-                    f"\n*** {folder} does not exist: preparing {chosen}. ***\n", file=sys.stderr, flush=True
-                )
-                if online:
+            if not _has_content(folder):
+                try:
+                    _download("squad")
+                    hub = True
+                except UserError:
+                    hub = False
+                chosen = "the hub's squad" if hub else "the packaged sample (the hub's squad cannot be had)"
+                print(f"\n*** {folder} holds no data: preparing {chosen}. ***\n", file=sys.stderr, flush=True)
+                if hub:
                     prepare_hub("squad", folder)
                 else:
                     prepare_sample(folder)
     return load(folder)
+
+
+def _has_content(folder: Path) -> bool:
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
@@ -213,37 +226,37 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
     return digest.hexdigest()
 
 
-def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
-    """(train, validation): whole articles drawn by the seed until validation has its share of the questions.
+def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict], str]:
+    """(train, validation, "article" or "paragraph"): whole articles drawn by the seed until validation has its share.
 
-    Articles that have a paragraph in common stay together. A single article is carved by paragraph.
+    Articles that have a paragraph in common stay together. Where that leaves a single group, paragraphs are drawn.
     """
     if not 0 < share < 1:
         raise UserError(f"--validation_share is {share}: it must lie between 0 and 1.")
-    groups = _groups(examples, "title")
+    unit, groups = "article", _groups(examples, "title")
     if len(set(groups)) == 1:
-        groups = _groups(examples, "context")
-    names = sorted(set(groups))
-    if len(names) < 2:
+        unit, groups = "paragraph", _groups(examples, "context")
+    sizes = Counter(groups)
+    if len(sizes) < 2:
         raise UserError(
             "The training data has a single paragraph; there is nothing to carve a validation part from."
         )
+    names = sorted(sizes)
     random.Random(seed).shuffle(names)
-    sizes = {name: 0 for name in names}
-    for name in groups:
-        sizes[name] += 1
     chosen, size = set(), 0
-    for name in names[:-1]:
+    for name in names:
         if size >= share * len(examples):
             break
         # An article that would overshoot by more than it fills is left to train.
-        if not chosen or size + sizes[name] <= 1.5 * share * len(examples):
+        if size + sizes[name] <= 1.5 * share * len(examples) and len(chosen) < len(names) - 1:
             chosen.add(name)
             size += sizes[name]
+    if not chosen:
+        chosen = {min(names, key=sizes.__getitem__)}
     sides = ([], [])
     for example, name in zip(examples, groups, strict=True):
         sides[name in chosen].append(example)
-    return sides
+    return *sides, unit
 
 
 def _groups(examples: list[dict], by: str) -> list[str]:
@@ -262,15 +275,45 @@ def _groups(examples: list[dict], by: str) -> list[str]:
     return [find(e[by]) for e in examples]
 
 
+def _check(examples: list[dict], where: str) -> None:
+    """UserError, with the question's id, where rows of a dataset are not what `read_squad_json` would have let through."""
+    if not examples:
+        raise UserError(f"{where} has no questions.")
+    for row, e in enumerate(examples):
+        place = f"{where}, row {row} (id {e['id']!r})"
+        for name in ("id", "title", "context", "question"):
+            if not isinstance(e[name], str) or not e[name].strip() and name != "title":
+                raise UserError(f"{place}: {name} is {e[name]!r}; it must be text.")
+        try:
+            answers = list(zip(e["answers"]["text"], e["answers"]["answer_start"], strict=True))
+            placed = [
+                bool(text.strip()) and start >= 0 and e["context"].startswith(text, start)
+                for text, start in answers
+            ]
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise UserError(
+                f"{place}: answers must be two lists of one length, text and answer_start, not {e['answers']!r}."
+            ) from None
+        if not all(placed):
+            text, start = answers[placed.index(False)]
+            raise UserError(f"{place}: {text!r} does not stand at {start} of its context.")
+
+
 def _prepare(train, validation, test, output_dir, about, seed, share) -> dict:
+    unit = "given"
     if validation is None:
-        train, validation = carve(train, share, seed)
+        train, validation, unit = carve(train, share, seed)
     splits = dict(zip(SPLITS, (train, validation, test), strict=True))
-    ids = [e["id"] for part in splits.values() for e in part]
-    if len(set(ids)) < len(ids):
-        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise UserError(f"id {twice!r} stands twice among train, validation and test; ids must be unique.")
-    seen = {e["context"] for part in (train, validation) for e in part}
+    home: dict[str, str] = {}
+    for split, part in splits.items():
+        for e in part:
+            if e["id"] in home:
+                raise UserError(
+                    f"id {e['id']!r} stands twice, in {home[e['id']]} and {split}; ids must be unique."
+                )
+            home[e["id"]] = split
+            _check_encodable(e)
+    contexts = {split: {e["context"] for e in part} for split, part in splits.items()}
     about = {
         "repaired": 0,
         "dropped": 0,
@@ -278,12 +321,24 @@ def _prepare(train, validation, test, output_dir, about, seed, share) -> dict:
         **about,
         "seed": seed,
         "validation_share": share,
+        "validation_by": unit,
         "counts": {name: _counts(part) for name, part in splits.items()},
-        "test_paragraphs_also_in_train": len(seen & {e["context"] for e in test}),
+        "validation_paragraphs_also_in_train": len(contexts["train"] & contexts["validation"]),
+        "test_paragraphs_also_in_train": len((contexts["train"] | contexts["validation"]) & contexts["test"]),
         "fingerprint": fingerprint(splits),
     }
-    _write(splits, about, Path(output_dir))
+    _write(splits, about, Path(output_dir).resolve())
     return about
+
+
+def _check_encodable(example: dict) -> None:
+    r"""JSON can spell half of a surrogate pair ("\ud83d"), which is no character and cannot be stored."""
+    try:
+        "".join([example["title"], example["context"], example["question"], example["id"]]).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"id {example['id']!r}: its title, context, question or id has half of a surrogate pair; mend the text."
+        ) from None
 
 
 def _write(splits: dict[str, list[dict]], record: dict, output_dir: Path) -> None:
@@ -297,15 +352,14 @@ def _write(splits: dict[str, list[dict]], record: dict, output_dir: Path) -> Non
     columns = list(features)
     with _held(output_dir):
         _refuse_strangers(output_dir)
-        part = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.part")
-        old = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.old")
+        part, old = _siblings(output_dir)
         try:
             rows = {name: [{c: e[c] for c in columns} for e in part_] for name, part_ in splits.items()}
             DatasetDict(
                 {name: Dataset.from_list(r, features=features) for name, r in rows.items()}
             ).save_to_disk(str(part))
-            files = sorted(part.rglob("*.arrow"))
-            record["stored"] = {str(file.relative_to(part)): _sha256(file) for file in files}
+            files = sorted(file for file in part.rglob("*") if file.is_file())
+            record["stored"] = {file.relative_to(part).as_posix(): _sha256(file) for file in files}
             (part / RECORD).write_text(
                 json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
@@ -315,22 +369,37 @@ def _write(splits: dict[str, list[dict]], record: dict, output_dir: Path) -> Non
         except OSError as error:
             raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from None
         finally:
-            if old.exists() and not output_dir.exists():
-                old.rename(output_dir)
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            _tidy(output_dir)
+
+
+def _siblings(output_dir: Path) -> tuple[Path, Path]:
+    """What is being written, and what it is about to replace."""
+    return tuple(
+        output_dir.with_name(f".{output_dir.name}.{state}") for state in ("being-written", "being-replaced")
+    )
+
+
+def _tidy(output_dir: Path) -> None:
+    """Put back, or clear away, what this process or one that was killed has left; only while the folder is held."""
+    part, old = _siblings(output_dir)
+    if old.exists() and not output_dir.exists():
+        old.rename(output_dir)
+    for folder in (part, old):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _held(output_dir: Path) -> Iterator[None]:
     """One process at a time makes this folder; a process that holds it already may take it again."""
+    output_dir = output_dir.resolve()
     try:
-        output_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output_dir.absolute().with_name(f".{output_dir.name}.lock"), is_singleton=True)
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), is_singleton=True)
         lock.acquire()
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from None
     try:
+        _tidy(output_dir)
         yield
     finally:
         lock.release()
@@ -339,10 +408,34 @@ def _held(output_dir: Path) -> Iterator[None]:
 def _refuse_strangers(output_dir: Path) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir {output_dir} is a file; choose another.")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / RECORD).is_file():
-        raise UserError(
-            f"--output_dir {output_dir} holds files that this script did not write; choose another or empty it."
+    if _has_content(output_dir):
+        strange = _strange(output_dir)
+        if strange:
+            raise UserError(
+                f"--output_dir {output_dir}: this script did not write {strange}; choose another folder or empty it."
+            )
+
+
+def _strange(folder: Path) -> str | None:
+    """The first thing in a folder that no preparation writes, or would have written and is not there."""
+    if not (folder / RECORD).is_file():
+        return "what is in it"
+    # A record that was damaged is still ours to replace; one of another kind is not.
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or "fingerprint" not in record:
+            return RECORD
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder)
+        inside = len(name.parts) == 2 and name.parts[0] in SPLITS
+        known = (
+            file.suffix == ".arrow" or file.name in {"state.json", "dataset_info.json"}
+            if inside
+            else name.as_posix() in {*SPLITS, RECORD, "dataset_dict.json"}
         )
+        if not known:
+            return name.as_posix()
+    return None
 
 
 def _counts(examples: list[dict]) -> dict[str, int]:

@@ -1,0 +1,147 @@
+import json
+import re
+
+import pytest
+
+from common import data
+from common.squad_json import read_squad_json
+from tests.scripts.conftest import run_script, squad_json
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """(train, test) of ten and two articles, with one answer whose start is wrong and one that cannot be placed."""
+    folder = tmp_path_factory.mktemp("files")
+    made = []
+    for part, articles in (("train", 10), ("test", 2)):
+        rows = []
+        for n in range(articles * 4):
+            context = f"{part} {n} is green or red, or red."
+            word, start = ("green", context.index("green")) if n > 1 else ("green", 0) if n else ("red", 0)
+            answers = {"text": [word], "answer_start": [start]}
+            rows.append(
+                {
+                    "id": f"{part}{n}",
+                    "title": f"{part} {n // 4}",
+                    "context": context,
+                    "question": "Which colour?",
+                    "answers": answers,
+                }
+            )
+        made.append(folder / f"{part}.json")
+        made[-1].write_text(squad_json(rows, "1.1"))
+    return tuple(made)
+
+
+def prepare(*args, **kwargs):
+    return run_script("prepare_data.py", *args, **kwargs)
+
+
+def test_files_are_prepared_and_told_of(files, tmp_path):
+    done = prepare(
+        "--source", "files", "--train_file", files[0], "--test_file", files[1], "--output_dir", tmp_path / "o"
+    )
+    splits, record = data.load(tmp_path / "o")
+    assert {n: len(s) for n, s in splits.items()} == {"train": 35, "validation": 4, "test": 7}
+    assert (record["repaired"], record["dropped"]) == (2, 2)
+    assert record["fingerprint"][:12] in done.stdout
+    for split, size in (("train", 35), ("validation", 4), ("test", 7)):
+        assert re.search(rf"{split} +{size} questions \({size} answerable\)", done.stdout)
+    assert "2 answers had a wrong answer_start" in done.stdout
+    for file, id_ in zip(files, ("train0", "test0"), strict=True):
+        assert re.search(
+            rf"left out: {re.escape(str(file))}: article 0 .*{id_!r}.*more than once", done.stderr
+        )
+
+
+def test_relative_paths_start_at_the_working_directory(files, tmp_path):
+    (tmp_path / "in").mkdir()
+    for file in files:
+        (tmp_path / "in" / file.name).write_bytes(file.read_bytes())
+    paths = ("--train_file", "in/train.json", "--test_file", "in/test.json", "--output_dir", "out/data")
+    prepare("--source", "files", *paths, cwd=tmp_path)
+    assert data.load(tmp_path / "out" / "data")[1]["source"] == "files"
+
+
+def test_the_sample_and_seed_and_share(tmp_path):
+    for name, flags in {"a": (), "b": ("--seed", 7), "c": ("--validation_share", 0.3)}.items():
+        prepare("--source", "sample", "--output_dir", tmp_path / name, *flags)
+    a, b, c = (data.load(tmp_path / name)[1] for name in "abc")
+    assert a["source"] == "sample" and a["version"] == "v2.0" and a["seed"] == 42 and b["seed"] == 7
+    assert a["fingerprint"] != b["fingerprint"] and a["counts"]["test"] == b["counts"]["test"]
+    total = a["counts"]["train"]["questions"] + a["counts"]["validation"]["questions"]
+    assert 0.07 < a["counts"]["validation"]["questions"] / total < 0.13
+    assert 0.25 < c["counts"]["validation"]["questions"] / total < 0.35
+
+
+def test_a_saved_folder_is_prepared(files, tmp_path):
+    data.prepare_files(*files, tmp_path / "first")
+    done = prepare("--source", "saved", "--path", tmp_path / "first", "--output_dir", tmp_path / "second")
+    assert data.load(tmp_path / "first")[1]["fingerprint"] == data.load(tmp_path / "second")[1]["fingerprint"]
+    assert "warning" not in done.stderr
+
+
+def test_one_article_is_carved_by_paragraph_and_it_says_so(files, tmp_path):
+    examples = [e | {"title": "only"} for e in read_squad_json(files[0]).examples]
+    (tmp_path / "one.json").write_text(squad_json(examples, "1.1"))
+    paths = ("--train_file", tmp_path / "one.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
+    assert "carved by paragraph" in prepare("--source", "files", *paths).stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html>\n<html></html>", "is a web page, not JSON"),
+        (b'{"version": "1.1",\r\n "data": [}', "line 2, column 11"),
+        (b'{"data": "Z\xfcrich"}', "byte 11 is 0xfc"),
+        (b"", "is empty"),
+        (None, "is a folder"),
+    ],
+    ids=["html", "malformed", "latin-1", "empty", "folder"],
+)
+def test_a_bad_file_is_a_line_without_traceback_and_nothing_is_written(content, message, files, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.mkdir() if content is None else bad.write_bytes(content)
+    paths = ("--train_file", bad, "--test_file", files[1], "--output_dir", tmp_path / "o")
+    done = prepare("--source", "files", *paths, check=False)
+    assert done.returncode == 2 and message in done.stderr and str(bad) in done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
+    assert {p.name for p in tmp_path.iterdir()} == {"bad.json"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--source"),
+        (("--source", "disk"), "invalid choice"),
+        (("--source", "files"), "--source files needs --train_file"),
+        (("--source", "files", "--train_file", "x"), "--source files needs --test_file"),
+        (("--source", "saved"), "--source saved needs --path"),
+        (("--source", "sample", "--path", "x"), "--path belongs to --source saved"),
+        (("--source", "sample", "--dataset", "squad"), "--dataset belongs to --source hub"),
+        (("--source", "hub", "--dataset", "imdb"), "invalid choice"),
+        (("--source", "sample", "--validation_share", "2"), "--validation_share is 2.0"),
+        (("--source", "saved", "--path", "nowhere"), "no folder written by DatasetDict.save_to_disk"),
+        (("--source", "hub"), "Go online, or use --source files or sample"),
+    ],
+)
+def test_a_mistake_leaves_with_2_and_a_reason(flags, message, tmp_path):
+    alone = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")}
+    done = prepare(*flags, "--output_dir", tmp_path / "o", check=False, cwd=tmp_path, env=alone)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_strangers_folder_is_refused(files, tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps({"mine": 1}))
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = prepare("--source", "sample", "--output_dir", tmp_path, check=False)
+    assert done.returncode == 2 and "did not write" in done.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_help_tells_the_sources_and_where_it_ends():
+    shown = " ".join(prepare("--help").stdout.split())
+    for word in ("sample", "files", "hub", "saved", "record.json", "squad_data)", "(default: 0.1)"):
+        assert word in shown
+    assert "None" not in shown and "==SUPPRESS==" not in shown
