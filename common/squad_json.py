@@ -100,19 +100,21 @@ def _parse(path: Path, text: str):
 
 
 def _version(content: dict, articles: list) -> str:
-    said = str(content.get("version", "")).lower()
-    if "2" in said:
+    if str(content.get("version", "")).lower().lstrip("v").startswith("2"):
         return "v2.0"
     marked = any(
-        qa.get("is_impossible")
+        isinstance(qa, dict) and qa.get("is_impossible")
         for article in articles
-        if isinstance(article, dict)
-        for paragraph in article.get("paragraphs") or []
-        if isinstance(paragraph, dict)
-        for qa in paragraph.get("qas") or []
-        if isinstance(qa, dict)
+        for paragraph in _listed(article, "paragraphs")
+        for qa in _listed(paragraph, "qas")
     )
     return "v2.0" if marked else "v1.1"
+
+
+def _listed(record, name: str) -> list:
+    """The list of that name; empty where there is none, which is told of, with its place, once the file is read."""
+    value = record.get(name) if isinstance(record, dict) else None
+    return value if isinstance(value, list) else []
 
 
 def _field(path: Path, record, name: str, kind: type, place: str):

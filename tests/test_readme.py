@@ -30,7 +30,9 @@ def test_every_technique_has_a_row_a_target_and_an_entry_point():
         assert f"scripts/{script.name}" in README
         assert any(f"scripts/{script.name} " in command for command in commands)
     for name in project["entry_points"]:
-        planned = subprocess.run(["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        planned = subprocess.run(
+            ["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         assert any(f"scripts/{script.name}" in planned for script in SCRIPTS)
 
 

@@ -62,6 +62,8 @@ def test_a_good_file_is_read_as_it_is(write):
         ({"data": []}, "'data' is empty"),
         ({"data": {}}, "'data' must be a list"),
         ({"data": [{"paragraphs": []}]}, "article 0 has no 'title'"),
+        ({"data": [{"title": "T", "paragraphs": 3}]}, "'paragraphs' must be a list"),
+        ({"data": [{"title": "T", "paragraphs": [{"context": "C", "qas": 3}]}]}, "'qas' must be a list"),
         ({"data": [{"title": "T"}]}, "article 0 \\('T'\\) has no 'paragraphs'"),
         ({"data": [{"title": "T", "paragraphs": [{"qas": []}]}]}, "paragraph 0 has no 'context'"),
         (squad(context=" \n"), "paragraph 0: the context is empty"),
@@ -108,6 +110,10 @@ def test_unanswerable_questions_make_it_v2(write):
     for version in ("v2.0", "anything"):
         found = read_squad_json(write(squad(qa(), impossible, version=version)))
         assert found.version == "v2.0" and found.examples[1]["answers"] == {"text": [], "answer_start": []}
+
+
+def test_version_1_2_is_not_version_2(write):
+    assert read_squad_json(write(squad(qa(), version="1.2"))).version == "v1.1"
 
 
 def test_a_byte_order_mark_is_no_fault(write):

@@ -232,12 +232,28 @@ def test_a_strangers_folder_is_not_touched(tiny, prepared, store, tmp_path):
 def test_mlflow_run_passes_parameters_and_its_run_is_the_one_that_is_filled(tiny, prepared, store):
     """MLflow logs parameters as typed beforehand; the script must neither clash with them nor make a second run."""
     parameters = {"data_dir": prepared[1], "model_checkpoint": tiny("bert"), "learning_rate": "1e-3"}
-    parameters |= {flag.removeprefix("--"): value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)}
-    command = ["mlflow", "run", str(ROOT), "-e", "lora", "--env-manager", "local", "--experiment-name", "by-mlflow"]
+    parameters |= {
+        flag.removeprefix("--"): value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
+    }
+    command = [
+        "mlflow",
+        "run",
+        str(ROOT),
+        "-e",
+        "lora",
+        "--env-manager",
+        "local",
+        "--experiment-name",
+        "by-mlflow",
+    ]
     command += [part for name, value in parameters.items() for part in ("-P", f"{name}={value}")]
     done = subprocess.run(
         [sys.executable, "-m", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         timeout=240,
