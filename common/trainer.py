@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ProgressCallback
 
 from . import models
 from .batches import GroupedBatches, Loader
@@ -22,6 +23,9 @@ class QATrainer(Trainer):
         self.job, self.run, self.validation = job, run, validation
         self.evaluation_seconds, self.first_step = 0.0, 0
         self.add_callback(Reporter(self))
+        self.remove_callback(ProgressCallback)
+        if self.args.should_log:
+            self.add_callback(Progress)
 
     def get_train_dataloader(self):
         return Loader(
@@ -63,6 +67,19 @@ class QATrainer(Trainer):
         models.load_trainable(
             self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
         )
+
+
+class Progress(ProgressCallback):
+    """A progress bar with the loss on it and a line for each evaluation, instead of a line for every logged step."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.training_bar is None or not logs:
+            return
+        if "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.2f}", refresh=False)
+        if "eval_f1" in logs:
+            scores = f"F1 {logs['eval_f1']:.1f}, EM {logs['eval_exact_match']:.1f}"
+            self.training_bar.write(f"epoch {state.epoch:.3g}: validation {scores}")
 
 
 class Reporter(TrainerCallback):
