@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
@@ -38,6 +39,16 @@ class QATrainer(Trainer):
             ),
             collate_fn=self.data_collator,
         )
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        loss, out = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self.args.world_size > 1:
+            # The processes' gradients are averaged, and their shares of a batch may differ by one window.
+            mine = torch.tensor(float(len(inputs["input_ids"])), device=loss.device)
+            whole = mine.clone()
+            torch.distributed.all_reduce(whole)
+            loss = loss * self.args.world_size * mine / whole
+        return (loss, out) if return_outputs else loss
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Validation EM and F1; the best weights so far are kept beside the checkpoints."""
