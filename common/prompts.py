@@ -25,7 +25,7 @@ from .families import Family
 ATTENTION = "sdpa_with_prefix"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX_STD = 0.1
-"""Of the untrained prefix. PEFT draws with a deviation of 1, from which F1 stays near an untrained model's (docs/RESULTS.md)."""
+"""Of the untrained prefix; PEFT draws with a deviation of 1. What was tried stands in docs/RESULTS.md."""
 
 
 def attention_with_prefix(module, query, key, value, attention_mask, prefix=None, **kwargs):
