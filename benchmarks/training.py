@@ -20,6 +20,7 @@ from common import data, models
 from common.batches import GroupedBatches
 from common.families import family_of, uses_segment_ids
 from common.preprocessing import Collator, make_windows
+from common.trainer import span_loss
 
 
 def batches_of(way: str, lengths: np.ndarray, size: int, count: int) -> list[np.ndarray]:
@@ -39,7 +40,7 @@ def padded(batch: dict, length: int, pad: int) -> dict:
     wide = {}
     for name, tensor in batch.items():
         value = pad if name == "input_ids" else 0
-        more = (0, length - tensor.shape[1]) if tensor.ndim == 2 else (0, 0)
+        more = (0, 0) if name == "labels" else (0, length - tensor.shape[1])
         wide[name] = torch.nn.functional.pad(tensor, more, value=value)
     return wide
 
@@ -80,7 +81,10 @@ def run(args) -> dict:
             model.train()
             started = time.perf_counter()
             for batch in ready:
-                model(**batch).loss.backward()
+                labels = batch["labels"]
+                inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+                loss = span_loss(model(**inputs), labels, batch["attention_mask"]) / labels.numel()
+                loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()

@@ -36,7 +36,7 @@ def predict_spans(
     spans = [no_spans(n_best)]
     for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
         batch = collator([windows[i] for i in indices])
-        inputs = {name: t.to(device) for name, t in batch.items() if not name.endswith("_positions")}
+        inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
         out = model(**inputs)
         in_context = np.zeros(batch["input_ids"].shape, dtype=bool)
         for row, i in enumerate(indices):

@@ -34,11 +34,8 @@ class Windows(torch.utils.data.Dataset):
         return len(self.input_ids)
 
     def __getitem__(self, i: int) -> dict:
-        item = {
-            "input_ids": self.input_ids[i],
-            "start_positions": self.start_positions[i],
-            "end_positions": self.end_positions[i],
-        }
+        labels = np.array([self.start_positions[i], self.end_positions[i]])
+        item = {"input_ids": self.input_ids[i], "labels": labels}
         if self.token_type_ids is not None:
             item["token_type_ids"] = self.token_type_ids[i]
         return item
@@ -51,7 +48,10 @@ class Windows(torch.utils.data.Dataset):
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads a batch of windows to its longest one: no token is computed that no window of the batch needs."""
+    """Pads a batch of windows to its longest one: no token is computed that no window of the batch needs.
+
+    `labels` are (batch, 2), the first and the last token of each answer.
+    """
 
     pad_token_id: int
 
@@ -69,8 +69,7 @@ class Collator:
             batch["attention_mask"][row, :n] = 1
             if "token_type_ids" in item:
                 batch["token_type_ids"][row, :n] = torch.from_numpy(item["token_type_ids"])
-        for label in ("start_positions", "end_positions"):
-            batch[label] = torch.tensor([int(item[label]) for item in items])
+        batch["labels"] = torch.from_numpy(np.stack([item["labels"] for item in items]))
         return batch
 
 

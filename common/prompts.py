@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.loss.loss_utils import ForQuestionAnsweringLoss
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
@@ -82,10 +81,8 @@ class PromptModel(nn.Module):
             return self.prompt_encoder.embedding.weight
         return self.prompt_encoder(self.virtual_tokens.unsqueeze(0))[0]
 
-    def forward(
-        self, input_ids, attention_mask, token_type_ids=None, start_positions=None, end_positions=None
-    ) -> QuestionAnsweringModelOutput:
-        """input_ids, attention_mask, token_type_ids: (batch, length); start_positions, end_positions: (batch,)."""
+    def forward(self, input_ids, attention_mask, token_type_ids=None) -> QuestionAnsweringModelOutput:
+        """input_ids, attention_mask, token_type_ids: (batch, length)."""
         segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         if self.is_prefix:
             out = self.base_model(
@@ -94,10 +91,7 @@ class PromptModel(nn.Module):
             start_logits, end_logits = out.start_logits, out.end_logits
         else:
             start_logits, end_logits = self._prompted_logits(input_ids, attention_mask, segments)
-        loss = None
-        if start_positions is not None:
-            loss = ForQuestionAnsweringLoss(start_logits, end_logits, start_positions, end_positions)
-        return QuestionAnsweringModelOutput(loss=loss, start_logits=start_logits, end_logits=end_logits)
+        return QuestionAnsweringModelOutput(start_logits=start_logits, end_logits=end_logits)
 
     def prefix(self) -> torch.Tensor:
         """Keys and values: (layers, 2, heads, virtual tokens, head_dim)."""

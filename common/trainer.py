@@ -16,12 +16,26 @@ from .errors import UserError
 WEIGHTS = "trainable.safetensors"
 
 
+def span_loss(out, labels: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of first and last answer token, summed over a batch: (batch, length) logits, (batch, 2) labels.
+
+    The softmax leaves padding out; transformers' own loss does not, so that there a window's loss depends on the
+    windows that it happens to share a batch with.
+    """
+    padding = attention_mask == 0
+    logits = torch.stack([out.start_logits, out.end_logits], dim=1).float()
+    logits = logits.masked_fill(padding[:, None], torch.finfo(logits.dtype).min)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+
+
 class QATrainer(Trainer):
     """Trains for a `Job` (training.py), which predicts and scores for it; `run` is told what happens."""
 
     def __init__(self, job, run, train, validation, **kwargs):
         super().__init__(train_dataset=train.windows, eval_dataset=validation.windows, **kwargs)
         self.job, self.run, self.validation = job, run, validation
+        # That it counts the labels of a step and leaves the division to compute_loss.
+        self.model_accepts_loss_kwargs = True
         self.evaluation_seconds, self.first_step = 0.0, 0
         self.add_callback(Reporter(self))
         self.remove_callback(ProgressCallback)
@@ -40,14 +54,13 @@ class QATrainer(Trainer):
             collate_fn=self.data_collator,
         )
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        loss, out = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if self.args.world_size > 1:
-            # The processes' gradients are averaged, and their shares of a batch may differ by one window.
-            mine = torch.tensor(float(len(inputs["input_ids"])), device=loss.device)
-            whole = mine.clone()
-            torch.distributed.all_reduce(whole)
-            loss = loss * self.args.world_size * mine / whole
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The mean over every label of the optimizer step, whatever batches and processes it is shared among."""
+        labels = inputs.pop("labels")
+        out = model(**inputs)
+        loss = span_loss(out, labels, inputs["attention_mask"])
+        # The processes' gradients are averaged.
+        loss = loss * self.args.world_size / num_items_in_batch
         return (loss, out) if return_outputs else loss
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:

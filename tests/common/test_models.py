@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.families import FAMILIES, family_of, uses_segment_ids
 from common.preprocessing import Collator, make_windows
 from common.prompts import PromptModel
+from common.trainer import span_loss
 from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 
@@ -43,7 +44,7 @@ def train(model, batch, steps, learning_rate):
     model.train()
     losses = []
     for _ in range(steps):
-        loss = model(**batch).loss
+        loss = loss_of(model, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -52,9 +53,14 @@ def train(model, batch, steps, learning_rate):
     return losses
 
 
+def loss_of(model, batch):
+    out = model(**{k: v for k, v in batch.items() if k != "labels"})
+    return span_loss(out, batch["labels"], batch["attention_mask"]) / batch["labels"].numel()
+
+
 @torch.no_grad()
 def logits(model, batch):
-    out = model(**{k: v for k, v in batch.items() if not k.endswith("_positions")})
+    out = model(**{k: v for k, v in batch.items() if k != "labels"})
     return torch.stack([out.start_logits, out.end_logits])
 
 
@@ -172,10 +178,33 @@ def test_padding_does_not_change_the_logits(technique, family_name, tiny):
     whole = logits(model, batch)
     for row in range(len(batch["input_ids"])):
         n = int(batch["attention_mask"][row].sum())
-        alone = logits(
-            model, {k: v[row : row + 1, :n] for k, v in batch.items() if not k.endswith("_positions")}
-        )
+        alone = logits(model, {k: v[row : row + 1, :n] for k, v in batch.items() if k != "labels"})
         torch.testing.assert_close(whole[:, row : row + 1, :n], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+def test_a_window_has_the_loss_that_it_has_alone(family_name, tiny):
+    model, _, batch = build(tiny, "standard", family_name)
+    model.eval()
+    row = int(batch["attention_mask"].sum(1).argmin())
+    n = int(batch["attention_mask"][row].sum())
+    alone = {k: v[row : row + 1, :n] for k, v in batch.items()}
+    among = {k: v[row : row + 1] for k, v in batch.items()}
+    assert n < among["input_ids"].shape[1]
+    with torch.no_grad():
+        torch.testing.assert_close(loss_of(model, among), loss_of(model, alone))
+
+
+def test_transformers_itself_lets_padding_into_the_loss(tiny):
+    """When this fails, transformers has been mended."""
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
+    model.eval()
+    batch = batch_of(tokenizer, model.config)
+    start, end = batch.pop("labels").unbind(1)
+    with torch.no_grad():
+        whole = model(**batch, start_positions=start, end_positions=end).loss
+    batch["labels"] = torch.stack([start, end], dim=1)
+    assert not torch.isclose(whole, loss_of(model, batch), rtol=1e-3)
 
 
 @pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
@@ -196,15 +225,11 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(technique, fa
         return pad(tensor, widths, value=unseen)
 
     monkeypatch.setattr(torch.nn.functional, "pad", pad_unseen)
-    with torch.no_grad():
-        out = model(**batch)
+    found, loss = logits(model, batch), loss_of(model, batch)
     monkeypatch.undo()
-    with torch.no_grad():
-        expected = base(**batch)
     real = batch["attention_mask"].bool()
-    torch.testing.assert_close(out.start_logits[real], expected.start_logits[real], atol=1e-5, rtol=1e-4)
-    if family_name != "roberta":  # which gives padding a position of its own, and the loss sees padding
-        torch.testing.assert_close(out.loss, expected.loss)
+    torch.testing.assert_close(found[:, real], logits(base, batch)[:, real], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(loss, loss_of(base, batch))
 
 
 def test_peft_itself_leaves_labels_unshifted(tiny):
@@ -212,13 +237,14 @@ def test_peft_itself_leaves_labels_unshifted(tiny):
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
     plain = get_peft_model(model, PromptEncoderConfig(num_virtual_tokens=5, task_type="QUESTION_ANS")).eval()
     batch = batch_of(tokenizer, model.config)
+    start, end = batch.pop("labels").unbind(1)
     batch.pop("token_type_ids")
     with torch.no_grad():
-        out = plain(**batch)
+        out = plain(**batch, start_positions=start, end_positions=end)
     assert out.start_logits.shape[1] == batch["input_ids"].shape[1] + 5
-    shifted = torch.nn.functional.cross_entropy(out.start_logits, batch["start_positions"] + 5)
-    as_given = torch.nn.functional.cross_entropy(out.start_logits, batch["start_positions"])
-    ends = torch.nn.functional.cross_entropy(out.end_logits, batch["end_positions"])
+    shifted = torch.nn.functional.cross_entropy(out.start_logits, start + 5)
+    as_given = torch.nn.functional.cross_entropy(out.start_logits, start)
+    ends = torch.nn.functional.cross_entropy(out.end_logits, end)
     assert torch.isclose(out.loss, (as_given + ends) / 2) and not torch.isclose(as_given, shifted)
 
 
