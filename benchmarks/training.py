@@ -18,9 +18,9 @@ from decoding import provenance
 
 from common import data, models
 from common.batches import GroupedBatches
+from common.extractive_qa import span_loss
 from common.families import family_of, uses_segment_ids
 from common.preprocessing import Collator, make_windows
-from common.trainer import span_loss
 
 
 def batches_of(way: str, lengths: np.ndarray, size: int, count: int) -> list[np.ndarray]:
@@ -83,7 +83,7 @@ def run(args) -> dict:
             for batch in ready:
                 labels = batch["labels"]
                 inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-                loss = span_loss(model(**inputs), labels, batch["attention_mask"]) / labels.numel()
+                loss = span_loss(model, inputs, labels) / labels.numel()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()

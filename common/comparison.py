@@ -38,7 +38,7 @@ COLUMNS = (
     "max_train_samples",
     "seed",
     "device",
-    "test_questions",
+    "test_examples",
     "data_name",
     "data_version",
     "data_fingerprint",
@@ -84,7 +84,7 @@ def choose_runs(
     runs: newest first, on the same data. read: run id → rows of `id` and `f1`. Runs with the most questions set the
     questions, the newest of them where they differ.
     """
-    asked = runs["test_questions"].fillna(0)
+    asked = runs["test_examples"].fillna(0)
     left_out = [_other_questions(run) for _, run in runs[asked < asked.max()].iterrows()]
     chosen, scores, questions, seen = [], {}, None, set()
     for _, run in runs[asked == asked.max()].iterrows():
@@ -187,7 +187,7 @@ def _data_line(runs: pd.DataFrame) -> str:
 
 def _other_questions(run: pd.Series) -> str:
     return (
-        f"{run['technique']}, run {run['run_id'][:8]}: tested on {run['test_questions']:.0f} other questions"
+        f"{run['technique']}, run {run['run_id'][:8]}: tested on {run['test_examples']:.0f} other questions"
     )
 
 

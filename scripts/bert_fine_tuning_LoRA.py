@@ -16,7 +16,7 @@ class LoRA(Technique):
     r: int = option(16, "rank of each update")
     alpha: int = option(32, "scale of the update is alpha / r")
     dropout: float = option(0.0, "dropout before the update")
-    learning_rate: float = option(2e-3, "peak learning rate; about ten times full fine-tuning's")
+    learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
 
     def peft_config(self, family):
         from peft import LoraConfig

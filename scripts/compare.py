@@ -53,7 +53,7 @@ def main() -> None:
     shown = comparison.display(table)
 
     first = table.iloc[0]
-    title = f"{first['data_name']} ({first['data_version']}), {first['test_questions']:.0f} test questions"
+    title = f"{first['data_name']} ({first['data_version']}), {first['test_examples']:.0f} test questions"
     print(f"{title}; data {first['data_fingerprint'][:12]}; experiment {args.experiment_name}\n")
     costs = [name for name in shown if name not in comparison.SCORES]
     print(comparison.to_text(shown[list(comparison.SCORES)]), end="\n\n")

@@ -44,7 +44,7 @@ def log_finished(
         scores = {"test_f1": 100 * f1.mean(), "test_exact_match": 100 * (f1 == 1).mean()}
         ends = {f"{name}_{end}": value for name, value in scores.items() for end in ("low", "high")}
         costs = {"trainable_parameters": trainable, "total_parameters": 2e7, "training_seconds": 3725.0}
-        run.log_metrics(scores | ends | costs | {"test_questions": len(f1)})
+        run.log_metrics(scores | ends | costs | {"test_examples": len(f1)})
         rows = [
             {"id": id_, "f1": value, "exact_match": float(value == 1)}
             for id_, value in zip(ids, f1.tolist(), strict=True)

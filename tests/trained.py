@@ -109,7 +109,7 @@ def log_run(
         run.log_metrics(models.parameter_counts(model))
         run.log_data(record, "testing")
         report = {
-            "test_f1": 40.0, "test_f1_low": 35.0, "test_f1_high": 45.0, "test_exact_match": 30.0, "test_questions": 8.0,
+            "test_f1": 40.0, "test_f1_low": 35.0, "test_f1_high": 45.0, "test_exact_match": 30.0, "test_examples": 8.0,
             "best_validation_f1": validation_f1, "best_validation_exact_match": 30.0,
         }  # fmt: skip
         example = {name: examples[0][name] for name in ("question", "context")}

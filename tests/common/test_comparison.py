@@ -23,7 +23,7 @@ def run(run_id, technique="LoRA", **values):
         "data_version": "v2.0",
         "data_fingerprint": A,
         "device": "cpu",
-        "test_questions": 4.0,
+        "test_examples": 4.0,
         "test_exact_match": 50.0,
         "test_exact_match_low": 40.0,
         "test_exact_match_high": 60.0,
@@ -88,7 +88,7 @@ def test_the_latest_run_of_each_technique_and_checkpoint_is_chosen():
 
 def test_runs_on_other_questions_are_left_out_and_named():
     runs = table(
-        run("smoke", test_questions=1.0),
+        run("smoke", test_examples=1.0),
         run("new"),
         run("subset", "IA3"),
         run("IA3 before", "IA3"),

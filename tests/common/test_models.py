@@ -7,10 +7,10 @@ from transformers import AutoModelForQuestionAnswering
 from common import models
 from common.config import RunArgs, check_model
 from common.errors import UserError
+from common.extractive_qa import span_loss
 from common.families import FAMILIES, family_of, uses_segment_ids
 from common.preprocessing import Collator, make_windows
 from common.prompts import PromptModel
-from common.trainer import span_loss
 from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 
@@ -54,8 +54,8 @@ def train(model, batch, steps, learning_rate):
 
 
 def loss_of(model, batch):
-    out = model(**{k: v for k, v in batch.items() if k != "labels"})
-    return span_loss(out, batch["labels"], batch["attention_mask"]) / batch["labels"].numel()
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    return span_loss(model, inputs, batch["labels"]) / batch["labels"].numel()
 
 
 @torch.no_grad()
@@ -95,10 +95,12 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
 def closed_form(technique: str, base, family) -> int:
     """Trainable parameters by the technique's formula, from the shapes of the base's layers."""
     t = TECHNIQUES[technique]()
-    head = sum(p.numel() for name in family.head for p in base.get_submodule(name).parameters())
+    head = sum(
+        p.numel() for name in family.heads["extractive-qa"] for p in base.get_submodule(name).parameters()
+    )
     shapes = {}
     for name, module in base.named_modules():
-        if isinstance(module, torch.nn.Linear) and not name.startswith(family.head):
+        if isinstance(module, torch.nn.Linear) and not name.startswith(family.heads["extractive-qa"]):
             shapes[name] = (module.in_features, module.out_features)
     layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
 
@@ -214,7 +216,7 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(technique, fa
     model, tokenizer, batch = build(tiny, technique, family_name)
     model.eval()
     base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)))
-    for name in FAMILIES[family_name].head:
+    for name in FAMILIES[family_name].heads["extractive-qa"]:
         base.get_submodule(name).load_state_dict(model.base_model.get_submodule(name).state_dict())
     base.eval()
     pad = torch.nn.functional.pad

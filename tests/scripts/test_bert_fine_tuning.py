@@ -95,7 +95,7 @@ def test_a_run_holds_what_the_readme_promises(script, tiny, prepared, store, tmp
     assert {"config.yaml", "data_record.json", "predictions", "loss_curve.png", "environment.txt"} <= files
     assert len(client.get_metric_history(run.info.run_id, "validation_f1")) == 2
     answers = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/predictions/test.json")
-    assert len(answers) == run.data.metrics["test_questions"] == 32
+    assert len(answers) == run.data.metrics["test_examples"] == 32
     assert abs(sum(a["f1"] for a in answers) / 32 * 100 - run.data.metrics["test_f1"]) < 1e-6
     assert not (tmp_path / "out").exists()
 
@@ -180,7 +180,7 @@ def test_two_processes_share_the_work_and_one_run(tiny, prepared, store, tmp_pat
         "\n".join(line for line in done.stderr.splitlines() if "[rank" in line) or done.stderr
     )
     (run,) = runs()
-    assert run.info.status == "FINISHED" and run.data.metrics["test_questions"] == 28
+    assert run.info.status == "FINISHED" and run.data.metrics["test_examples"] == 28
     answers = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/predictions/test.json")
     assert len({a["id"] for a in answers}) == 28
     train("bert_fine_tuning_LoRA.py", tiny, prepared[1])
