@@ -74,6 +74,8 @@ PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "mlflow",
 _BY_STEP = {"train_loss", "learning_rate", "grad_norm"}
 _CONTEXTS = {"training": "train", "validation": "validation", "testing": "test"}
 _LONGEST_PARAMETER = 6_000
+# Else the user interface takes the experiment for one of generative AI and hides its charts.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _LONGEST_TAG = 5_000
 
 
@@ -94,7 +96,7 @@ def experiment(name: str) -> str:
         found = mlflow.get_experiment_by_name(name)
         if found is None:
             try:
-                return mlflow.MlflowClient().create_experiment(name, _artifact_location(name))
+                return mlflow.MlflowClient().create_experiment(name, _artifact_location(name), _KIND)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

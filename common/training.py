@@ -350,10 +350,14 @@ class Job:
             f"{LABELS[name]} {summary[name]:.1f} [{report[f'test_{name}_low']:.1f}, {report[f'test_{name}_high']:.1f}]"
             for name in metrics_
         )
-        print(
-            f"\n{self.technique.name} on {self.record['name']} ({len(test.examples)} test examples): {figures}; "
-            f"model {model_uri}"
+        result = (
+            f"{self.technique.name} on {self.record['name']} ({len(test.examples)} test examples): {figures}"
         )
+        # The description on the run's page.
+        run.set_tags(
+            {"mlflow.note.content": f"{result}. Brackets: 95% bootstrap intervals over the test examples."}
+        )
+        print(f"\n{result}; model {model_uri}")
 
     def _log_model(self, model, tokenizer, test: Split, threshold, report, run) -> str:
         from . import serving

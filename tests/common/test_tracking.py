@@ -285,6 +285,7 @@ def test_an_unknown_run_is_refused(store, monkeypatch, way):
 def test_an_experiment_is_made_once(store, monkeypatch):
     first = tracking.experiment("../odd name: é")
     assert tracking.experiment("../odd name: é") == first
+    assert mlflow.get_experiment(first).tags["mlflow.experimentKind"] == "custom_model_development"
     location = mlflow.get_experiment(first).artifact_location
     assert location == (store / "mlruns" / "_odd_name_é").as_uri()
 

@@ -90,6 +90,7 @@ def test_a_run_holds_what_the_readme_promises(script, tiny, prepared, store, tmp
     assert not set(expected.split()) - set(run.data.metrics)
     assert run.data.metrics["test_f1_low"] <= run.data.metrics["test_f1"] <= run.data.metrics["test_f1_high"]
     assert 0 < len(run.data.params) < 60 and run.data.params["batch_size"] == "4"
+    assert f"F1 {run.data.metrics['test_f1']:.1f} [" in run.data.tags["mlflow.note.content"]
     client = mlflow.MlflowClient()
     files = {f.path for f in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "data_record.json", "predictions", "loss_curve.png", "environment.txt"} <= files
