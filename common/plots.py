@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from matplotlib.transforms import Bbox
 
 from .tasks import LABELS
@@ -103,6 +103,32 @@ def f1_against_parameters(table: pd.DataFrame) -> Figure:
         room = max(1.0, 0.12 * (high.max() - low.min()))
         axes.set_ylim(max(0.0, low.min() - room), min(100.0, high.max() + room))
         _place_labels(figure, axes, list(table["label"]), x, y, low, high)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Counts and shares of each label's row, labels downwards, predictions across; darker is the higher share.
+
+    counts: (classes, classes), rows are the labels.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = max(3.2, 1.1 * len(names))
+    figure = _figure(size + 1.8, size + 0.6)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    axes.spines[:].set_visible(False)
+    for (i, j), share in np.ndenumerate(shares):
+        # Half way the map is as far from black as from white.
+        colour = "white" if share > 0.5 else "black"
+        text = f"{counts[i, j]:,}\n{share:.1%}"
+        axes.text(j, i, text, ha="center", va="center", color=colour)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("share of the label")
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 

@@ -22,7 +22,12 @@ class Task:
     registered: str
     """Name of the registered model."""
     served: str
-    """Module of this package that serves it; defines MODEL, SIGNATURE and REQUEST."""
+    """Module of this package that serves it; defines MODEL, SIGNATURE and EXAMPLE_PARAMETERS, and for the registry
+    ASKED, `is_taken` and `disagreements`."""
+    description: str = ""
+    """What the registered model takes and gives."""
+    unit: str = "questions"
+    """What its examples are called."""
 
     @property
     def metric(self) -> str:
@@ -41,6 +46,18 @@ TASKS = {
             experiment="squad-qa",
             registered="bert-squad-qa",
             served="answering",
+            description="Extractive question answering: question and context in, answer out.",
+        ),
+        Task(
+            name="classification",
+            data="text",
+            data_dir="imdb_data",
+            metrics=("accuracy",),
+            experiment="imdb-sentiment",
+            registered="imdb-sentiment",
+            served="classifying",
+            description="Classification of texts: text in, label and its probability out.",
+            unit="texts",
         ),
     )
 }
