@@ -68,16 +68,18 @@ def smoothed(values: np.ndarray) -> np.ndarray:
     return pd.Series(values).rolling(len(values) // 10 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
-def f1_against_parameters(table: pd.DataFrame) -> Figure:
-    """Test F1 in percent with its interval against trainable parameters, on a logarithmic axis; the best stands out.
+def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
+    """Test F1 (or another metric) in percent with its interval against trainable parameters, on a logarithmic axis; the
+    best stands out.
 
     table: columns `label`, `trainable_parameters`, `test_f1`, `test_f1_low`, `test_f1_high`.
     """
+    column = f"test_{metric}"
     figure = _figure(7.5, 4.8)
     axes = figure.add_subplot()
-    table = table.dropna(subset=["trainable_parameters", "test_f1"])
-    x, y = table["trainable_parameters"].to_numpy(float), table["test_f1"].to_numpy(float)
-    low, high = (table[f"test_f1_{end}"].fillna(table["test_f1"]).to_numpy(float) for end in ("low", "high"))
+    table = table.dropna(subset=["trainable_parameters", column])
+    x, y = table["trainable_parameters"].to_numpy(float), table[column].to_numpy(float)
+    low, high = (table[f"{column}_{end}"].fillna(table[column]).to_numpy(float) for end in ("low", "high"))
     for i in range(len(table)):
         best = y[i] == y.max()
         axes.errorbar(
@@ -93,7 +95,7 @@ def f1_against_parameters(table: pd.DataFrame) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_xlabel("trainable parameters (logarithmic)")
-    axes.set_ylabel("test F1, % (bars: 95% interval)")
+    axes.set_ylabel(f"test {LABELS[metric]}, % (bars: 95% interval)")
     axes.grid(alpha=0.25)
     if len(table):
         # Whole decades: a narrow range would have no labelled tick.

@@ -62,6 +62,8 @@ TASKS = {
     )
 }
 
+DEFAULT_TASK = "extractive-qa"
+
 LABELS = {"f1": "F1", "exact_match": "EM", "accuracy": "accuracy"}
 """Scores as tables and plots name them."""
 
