@@ -22,8 +22,8 @@ class Task:
     registered: str
     """Name of the registered model."""
     served: str
-    """Module of this package that serves it; defines MODEL, SIGNATURE and EXAMPLE_PARAMETERS, and for the registry
-    ASKED, `is_taken` and `disagreements`."""
+    """Module of this package that serves it; defines MODEL, SIGNATURE, EXAMPLE_PARAMETERS, ASKED (the columns of a
+    request) and `is_taken`."""
     description: str = ""
     """What the registered model takes and gives."""
     unit: str = "questions"
