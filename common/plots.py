@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from matplotlib.transforms import Bbox
 
 from .tasks import LABELS
@@ -68,16 +68,18 @@ def smoothed(values: np.ndarray) -> np.ndarray:
     return pd.Series(values).rolling(len(values) // 10 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
-def f1_against_parameters(table: pd.DataFrame) -> Figure:
-    """Test F1 in percent with its interval against trainable parameters, on a logarithmic axis; the best stands out.
+def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
+    """Test F1 (or another metric) in percent with its interval against trainable parameters, on a logarithmic axis; the
+    best stands out.
 
     table: columns `label`, `trainable_parameters`, `test_f1`, `test_f1_low`, `test_f1_high`.
     """
+    column = f"test_{metric}"
     figure = _figure(7.5, 4.8)
     axes = figure.add_subplot()
-    table = table.dropna(subset=["trainable_parameters", "test_f1"])
-    x, y = table["trainable_parameters"].to_numpy(float), table["test_f1"].to_numpy(float)
-    low, high = (table[f"test_f1_{end}"].fillna(table["test_f1"]).to_numpy(float) for end in ("low", "high"))
+    table = table.dropna(subset=["trainable_parameters", column])
+    x, y = table["trainable_parameters"].to_numpy(float), table[column].to_numpy(float)
+    low, high = (table[f"{column}_{end}"].fillna(table[column]).to_numpy(float) for end in ("low", "high"))
     for i in range(len(table)):
         best = y[i] == y.max()
         axes.errorbar(
@@ -93,7 +95,7 @@ def f1_against_parameters(table: pd.DataFrame) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_xlabel("trainable parameters (logarithmic)")
-    axes.set_ylabel("test F1, % (bars: 95% interval)")
+    axes.set_ylabel(f"test {LABELS[metric]}, % (bars: 95% interval)")
     axes.grid(alpha=0.25)
     if len(table):
         # Whole decades: a narrow range would have no labelled tick.
@@ -103,6 +105,32 @@ def f1_against_parameters(table: pd.DataFrame) -> Figure:
         room = max(1.0, 0.12 * (high.max() - low.min()))
         axes.set_ylim(max(0.0, low.min() - room), min(100.0, high.max() + room))
         _place_labels(figure, axes, list(table["label"]), x, y, low, high)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Counts and shares of each label's row, labels downwards, predictions across; darker is the higher share.
+
+    counts: (classes, classes), rows are the labels.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = max(3.2, 1.1 * len(names))
+    figure = _figure(size + 1.8, size + 0.6)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    axes.spines[:].set_visible(False)
+    for (i, j), share in np.ndenumerate(shares):
+        # Half way the map is as far from black as from white.
+        colour = "white" if share > 0.5 else "black"
+        text = f"{counts[i, j]:,}\n{share:.1%}"
+        axes.text(j, i, text, ha="center", va="center", color=colour)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("share of the label")
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 

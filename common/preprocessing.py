@@ -50,7 +50,7 @@ class Windows(torch.utils.data.Dataset):
 class Collator:
     """Pads a batch of windows to its longest one: no token is computed that no window of the batch needs.
 
-    `labels` are (batch, 2), the first and the last token of each answer.
+    `labels` are stacked: (batch, 2), the first and the last token of each answer, or (batch,) where each is a class.
     """
 
     pad_token_id: int

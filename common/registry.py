@@ -9,7 +9,7 @@ import io
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,25 +19,24 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from . import answering, data, serving, tracking
+from . import data, serving, tracking
+from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled
 from .errors import UserError
 from .models import fingerprint, read_bundle
+from .tasks import DEFAULT_TASK, LABELS, TASKS, Task, task_of
 
-NAME = "bert-squad-qa"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 SAMPLE = 50
-"""Test questions that a model must answer as its run did before it is registered."""
-
-TOLERANCE = {"fp32": 0.01, "fp16": 0.5, "bf16": 0.5}
-"""Difference in score (a sum of two logits) between a run and its served model, which answers in float32 and with the
-adapter merged: within it two candidates count as equally good. By the run's precision."""
+"""Test questions (or texts) that a model must answer as its run did before it is registered."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What `register_best` did. `alias` is None for a version that is neither champion nor challenger."""
 
+    name: str
+    """Of the registered model."""
     version: str
     alias: str | None
     run_id: str
@@ -47,13 +46,17 @@ class Outcome:
 
 
 def register_best(
-    experiment_name: str, data_fingerprint: str | None = None, data_dir: str | Path | None = None
+    experiment_name: str,
+    data_fingerprint: str | None = None,
+    data_dir: str | Path | None = None,
+    task: str | None = None,
 ) -> Outcome:
-    """Register the finished run with the best validation F1 on one data set, and give it an alias.
+    """Register the finished run with the best validation score on one data set, and give it an alias.
 
+    The score is the task's deciding one: F1 of answers, accuracy of labels. task: its name; default: the newest run's.
     data_fingerprint: which data, its first characters suffice; default: the newest run's. data_dir: the prepared data,
-    for its contexts; default: the folder that the run was trained from. The version becomes champion, or challenger
-    where the champion on the same data is as good by validation F1. A run that is registered already is not
+    for its contexts or texts; default: the folder that the run was trained from. The version becomes champion, or
+    challenger where the champion on the same data is as good by validation. A run that is registered already is not
     registered again. UserError if there is no run, or if the model does not answer as its run did.
     """
     tracking.configure()
@@ -62,30 +65,35 @@ def register_best(
         raise UserError(
             f"The experiment {experiment_name!r} holds no finished run: train first, or name another."
         )
+    found, of, left_out = tracking.of_task(found, task)
     limits = {
         id_: mlflow.get_run(id_).data.params.get("max_validation_samples", "None") for id_ in found["run_id"]
     }
-    best, notes = choose(found.assign(max_validation_samples=found["run_id"].map(limits)), data_fingerprint)
+    limited = found.assign(max_validation_samples=found["run_id"].map(limits))
+    best, notes = choose(limited, data_fingerprint, of)
+    notes = [f"Left out: {line}." for line in left_out] + notes
     run = mlflow.get_run(best["run_id"])
     client = mlflow.MlflowClient()
     # Two at once would both find nothing registered and register the same run twice.
     with serving.lock("register"):
-        version = _registered(client, run)
+        version = _registered(client, run, of)
         is_new = version is None
         if is_new:
-            version, checked = _register(client, run, data_dir)
+            version, checked = _register(client, run, data_dir, of)
             notes.append(checked)
         else:
             notes.append(f"Run {run.info.run_id} is registered already, as version {version.version}.")
-        alias, note = _settle_alias(client, version, is_new)
-    return Outcome(str(version.version), alias, run.info.run_id, is_new, tuple(notes + note))
+        alias, note = _settle_alias(client, version, is_new, of)
+    return Outcome(of.registered, str(version.version), alias, run.info.run_id, is_new, tuple(notes + note))
 
 
-def choose(runs: pd.DataFrame, data_fingerprint: str | None = None) -> tuple[pd.Series, list[str]]:
-    """The run with the best validation F1 on one data set, and a line for everything that was left out.
+def choose(
+    runs: pd.DataFrame, data_fingerprint: str | None = None, task: Task = TASKS[DEFAULT_TASK]
+) -> tuple[pd.Series, list[str]]:
+    """The run with the best validation score on one data set, and a line for everything that was left out.
 
-    runs: newest first, as `tracking.runs` gives them, with the column `max_validation_samples` as logged. Runs
-    validated on fewer questions than others are left out, for small samples have the luckiest scores. Of equally good
+    runs: of the task, newest first, as `tracking.runs` gives them, with the column `max_validation_samples` as logged.
+    Runs validated on fewer questions than others are left out, for small samples have the luckiest scores. Of equally good
     runs the one with the fewest trainable parameters is taken, then the oldest.
     """
     prints = list(dict.fromkeys(runs["data_fingerprint"]))
@@ -103,90 +111,63 @@ def choose(runs: pd.DataFrame, data_fingerprint: str | None = None) -> tuple[pd.
             f"(--data_fingerprint {other[:12]})."
         )
     runs = runs[runs["data_fingerprint"] == wanted[0]]
-    runs = runs[runs["best_validation_f1"].notna()]
+    score = f"best_validation_{task.metric}"
+    runs = runs[runs[score].notna()]
     if runs.empty:
-        raise UserError("None of the finished runs on this data has a validation F1: train again.")
+        raise UserError(
+            f"None of the finished runs on this data has a validation {LABELS[task.metric]}: train again."
+        )
     limit = pd.to_numeric(runs["max_validation_samples"], errors="coerce").fillna(math.inf)
     for _, run in runs[limit < limit.max()].iterrows():
         notes.append(
             f"Left out: run {run['run_id']} ({run['technique']}), validated on {run['max_validation_samples']} "
-            "questions only."
+            f"{task.unit} only."
         )
     ranked = runs[limit == limit.max()].sort_values(
-        ["best_validation_f1", "trainable_parameters", "ended"], ascending=[False, True, True], kind="stable"
+        [score, "trainable_parameters", "ended"], ascending=[False, True, True], kind="stable"
     )
     return ranked.iloc[0], notes
 
 
-def disagreements(
-    recorded: Sequence[Mapping], answers: Sequence[Mapping], threshold: float | None, tolerance: float
-) -> list[str]:
-    """A line for each question that is not answered as recorded.
-
-    recorded: rows of a run's predictions/test.json; answers: `answer`, `score`, `start`, `end` for each. Another
-    answer agrees if the run scored it within `tolerance` of its own; threshold: what "no answer" needs to win by, None
-    where it cannot win.
-    """
-    wrong = []
-    for row, answer in zip(recorded, answers, strict=True):
-        worth = {
-            (entry["start"], entry["end"]): entry["score"]
-            - ((threshold or 0.0) if entry["start"] < 0 else 0.0)
-            for entry in row["n_best"]
-        }
-        own = worth.get((row["start"], row["end"]), math.nan)
-        place = (answer["start"], answer["end"])
-        if place == (row["start"], row["end"]):
-            agrees = (
-                answer["answer"] == row["prediction"]
-                and abs(answer["score"] - row["probability"]) <= tolerance
-            )
-        else:
-            agrees = abs(worth.get(place, math.inf) - own) <= tolerance
-        if not agrees:
-            wrong.append(
-                f"{row['id']}: {row['question']!r} was answered {row['prediction']!r} ({row['probability']:.3f}), "
-                f"now {answer['answer']!r} ({answer['score']:.3f})"
-            )
-    return wrong
-
-
-def _registered(client: mlflow.MlflowClient, run) -> ModelVersion | None:
+def _registered(client: mlflow.MlflowClient, run, task: Task) -> ModelVersion | None:
     """The version made from this run, or from one with the same settings, data and code."""
     same = {"run_id": run.info.run_id, "run_fingerprint": run.data.tags["run_fingerprint"]}
     for name, value in same.items():
-        versions = client.search_model_versions(f"name = '{NAME}' and tags.{name} = '{value}'")
+        versions = client.search_model_versions(f"name = '{task.registered}' and tags.{name} = '{value}'")
         if versions:
             return max(versions, key=lambda version: int(version.version))
     return None
 
 
-def _register(client, run, data_dir) -> tuple[ModelVersion, str]:
+def _register(client, run, data_dir, task: Task) -> tuple[ModelVersion, str]:
     trained = _logged_model(run)
     with tempfile.TemporaryDirectory() as scratch:
         bundle, example = _self_contained(trained, Path(scratch))
-        threshold = _threshold(bundle)
+        about = read_bundle(bundle)
         info = serving.log_bundle(bundle, example, run_id=run.info.run_id, name="self-contained")
     try:
-        rows, contexts, checked = _questions(run, example, data_dir)
+        rows, asked, checked = _questions(run, example, data_dir, task)
         # Loaded from the store, as a server does.
         model = mlflow.pyfunc.load_model(info.model_uri)
-        answers = [
-            model.predict(pd.DataFrame([{"question": row["question"], "context": context}])).iloc[0].to_dict()
-            for row, context in zip(rows, contexts, strict=True)
-        ]
-        tolerance = TOLERANCE.get(run.data.params.get("precision", "fp32"), TOLERANCE["fp32"])
-        wrong = disagreements(rows, answers, threshold, tolerance)
+        answers = [model.predict(pd.DataFrame([record])).iloc[0].to_dict() for record in asked]
+        precision = run.data.params.get("precision", "fp32")
+        if task.data == "text":
+            wrong = relabelled(
+                rows, answers, PROBABILITY_TOLERANCE.get(precision, PROBABILITY_TOLERANCE["fp32"])
+            )
+        else:
+            threshold = about.null_threshold if about.version == "v2.0" else None
+            wrong = disagreements(rows, answers, threshold, TOLERANCE.get(precision, TOLERANCE["fp32"]))
         if wrong:
             raise UserError(
                 f"The model of run {run.info.run_id} does not answer as it did when it was trained, so it is not "
-                f"registered ({len(wrong)} of {len(rows)} questions differ). First: {wrong[0]}. Was the code or were "
+                f"registered ({len(wrong)} of {len(rows)} {task.unit} differ). First: {wrong[0]}. Was the code or were "
                 "the libraries changed since? Train again."
             )
     except BaseException:
         client.delete_logged_model(info.model_id)
         raise
-    return _create_version(client, info.model_uri, run, checked), checked
+    return _create_version(client, info.model_uri, run, checked, task), checked
 
 
 def _logged_model(run):
@@ -229,16 +210,12 @@ def _self_contained(trained, folder: Path) -> tuple[Path, dict]:
         ) from None
 
 
-def _threshold(bundle: Path) -> float | None:
-    info = read_bundle(bundle)
-    return info.null_threshold if info.version == "v2.0" else None
-
-
-def _questions(run, example: Mapping, data_dir) -> tuple[list[dict], list[str], str]:
-    """(rows of the run's test predictions, their contexts, a line that says what is checked)."""
+def _questions(run, example: Mapping, data_dir, task: Task) -> tuple[list[dict], list[Mapping], str]:
+    """(rows of the run's test predictions, what is asked for each, a line that says what is checked)."""
+    served = serving.module_of(task)
     rows = tracking.predictions(run.info.run_id)
     wanted = run.data.tags["data_fingerprint"]
-    folder = data_dir or run.data.params.get("data_dir", "squad_data")
+    folder = data_dir or run.data.params.get("data_dir", task.data_dir)
     try:
         splits, record = data.load(folder)
         if record["fingerprint"] != wanted:
@@ -249,7 +226,8 @@ def _questions(run, example: Mapping, data_dir) -> tuple[list[dict], list[str], 
     except UserError:
         if data_dir is not None:
             raise
-        row = next((row for row in rows if row["question"] == example["question"]), None)
+        # A text is not among what is kept of it, but training logs the first one with the model.
+        row = next((row for row in rows if row.get("question") == example.get("question")), None)
         if row is None:
             raise UserError(
                 f"Nothing is at hand to check the model of run {run.info.run_id} with: name the data that it was "
@@ -257,37 +235,35 @@ def _questions(run, example: Mapping, data_dir) -> tuple[list[dict], list[str], 
             ) from None
         return (
             [row],
-            [example["context"]],
+            [example],
             (
-                f"Checked on one question only, for {folder} no longer holds the run's data (--data_dir names "
+                f"Checked on one {task.unit.removesuffix('s')} only, for {folder} no longer holds the run's data (--data_dir names "
                 "another folder): it is answered as in training."
             ),
         )
-    test = splits["test"]
-    contexts = dict(zip(test["id"], test["context"], strict=True))
-    rows = [row for row in rows if answering.is_taken(row | {"context": contexts[row["id"]]})]
+    asked = {e["id"]: {name: e[name] for name in served.ASKED} for e in splits["test"]}
+    rows = [row for row in rows if served.is_taken(asked[row["id"]])]
     rows = rows[:: max(1, math.ceil(len(rows) / SAMPLE))]
     return (
         rows,
-        [contexts[row["id"]] for row in rows],
-        f"{len(rows)} test questions are answered as in training.",
+        [asked[row["id"]] for row in rows],
+        f"{len(rows)} test {task.unit} are answered as in training.",
     )
 
 
-def _create_version(client, model_uri: str, run, checked: str) -> ModelVersion:
+def _create_version(client, model_uri: str, run, checked: str, task: Task) -> ModelVersion:
+    name = task.registered
     try:
-        client.create_registered_model(
-            NAME, description="Extractive question answering: question and context in, answer out."
-        )
+        client.create_registered_model(name, description=task.description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = _tags(run)
     # It prints what the caller says better.
     with contextlib.redirect_stderr(io.StringIO()):
-        version = mlflow.register_model(model_uri, NAME, tags=tags)
-    client.update_model_version(NAME, version.version, describe(tags, run.data.params, checked))
-    return client.get_model_version(NAME, version.version)
+        version = mlflow.register_model(model_uri, name, tags=tags)
+    client.update_model_version(name, version.version, describe(tags, run.data.params, checked))
+    return client.get_model_version(name, version.version)
 
 
 def _tags(run) -> dict[str, str]:
@@ -325,6 +301,12 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
             value += f" ({float(tags[f'{name}_low']):.1f} to {float(tags[f'{name}_high']):.1f})"
         return value
 
+    task = task_of(tags.get("task", DEFAULT_TASK))
+    metrics = list(reversed(task.metrics))
+
+    def cells(start: str) -> str:
+        return " | ".join(figure(f"{start}_{name}") for name in metrics)
+
     share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
     dirty = " with uncommitted changes" if tags.get("git_dirty") == "true" else ""
     settings = "\n".join(
@@ -334,12 +316,12 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
     )
     return f"""## {tags["technique"]} on {tags["checkpoint"]}
 
-| | EM | F1 |
-| --- | --- | --- |
-| validation (chosen by its F1) | {figure("best_validation_exact_match")} | {figure("best_validation_f1")} |
-| test (95% interval), {tags.get("test_examples", "?")} questions | {figure("test_exact_match")} | {figure("test_f1")} |
+| | {" | ".join(LABELS[name] for name in metrics)} |
+| --- |{" --- |" * len(metrics)}
+| validation (chosen by its {LABELS[task.metric]}) | {cells("best_validation")} |
+| test (95% interval), {tags.get("test_examples", "?")} {task.unit} | {cells("test")} |
 
-Data: {tags["data_name"]} (SQuAD {tags["data_version"]}), fingerprint `{tags["data_fingerprint"]}`.
+Data: {tags["data_name"]} ({"SQuAD " if task.data == "qa" else ""}{tags["data_version"]}), fingerprint `{tags["data_fingerprint"]}`.
 Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
 Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
 {checked}
@@ -350,52 +332,58 @@ Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{
 """
 
 
-def _settle_alias(client, version: ModelVersion, is_new: bool) -> tuple[str | None, list[str]]:
+def _settle_alias(client, version: ModelVersion, is_new: bool, task: Task) -> tuple[str | None, list[str]]:
     """Give a version its alias: (the alias that it has then, what is to be said about it).
 
     A version that was there before takes no champion's place on the same data: somebody may have put it back.
     """
-    held = [alias for alias in (CHAMPION, CHALLENGER) if _by_alias(client, alias) == str(version.version)]
+    name = task.registered
+    held = [a for a in (CHAMPION, CHALLENGER) if _by_alias(client, name, a) == str(version.version)]
     if held:
         return held[0], []
-    champion = _by_alias(client, CHAMPION)
+    champion = _by_alias(client, name, CHAMPION)
     if champion is None:
         alias, notes = CHAMPION, []
     else:
-        tags = client.get_model_version(NAME, champion).tags
-        if not is_new and _comparable(tags, version.tags):
+        tags = client.get_model_version(name, champion).tags
+        if not is_new and _comparable(tags, version.tags, task):
             return None, [f"Champion is version {champion}; the aliases stay as they are."]
-        alias, note = judge(tags, champion, version.tags, version.version)
+        alias, note = judge(tags, champion, version.tags, version.version, task)
         notes = [note]
-    client.set_registered_model_alias(NAME, alias, version.version)
+    client.set_registered_model_alias(name, alias, version.version)
     return alias, notes
 
 
 def judge(
-    old: Mapping[str, str], old_version: str, new: Mapping[str, str], new_version: str
+    old: Mapping[str, str],
+    old_version: str,
+    new: Mapping[str, str],
+    new_version: str,
+    task: Task = TASKS[DEFAULT_TASK],
 ) -> tuple[str, str]:
     """(alias of the new version, why). old, new: tags of the champion and of the version that challenges it."""
-    if not _comparable(old, new):
+    if not _comparable(old, new, task):
         return CHAMPION, (
             f"Version {old_version} was champion on other data, {_data(old)}: scores cannot be compared, so version "
             f"{new_version}, on {_data(new)}, takes its place."
         )
-    before, now = (float(tags["best_validation_f1"]) for tags in (old, new))
+    before, now = (float(tags[f"best_validation_{task.metric}"]) for tags in (old, new))
+    score = f"validation {LABELS[task.metric]}"
     if before >= now:
         return CHALLENGER, (
-            f"Version {old_version} ({old['technique']}) stays champion: validation F1 {before:.2f}; version "
+            f"Version {old_version} ({old['technique']}) stays champion: {score} {before:.2f}; version "
             f"{new_version} has {now:.2f}."
         )
     return CHAMPION, (
-        f"Version {old_version} ({old['technique']}, validation F1 {before:.2f}) gives way to version {new_version} "
+        f"Version {old_version} ({old['technique']}, {score} {before:.2f}) gives way to version {new_version} "
         f"({now:.2f})."
     )
 
 
-def _comparable(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+def _comparable(old: Mapping[str, str], new: Mapping[str, str], task: Task) -> bool:
     """Whether two versions were validated on the same questions; one that was registered by hand has no tags."""
     same = ("data_fingerprint", "max_validation_samples")
-    return "best_validation_f1" in old and all(old.get(name) == new.get(name) for name in same)
+    return f"best_validation_{task.metric}" in old and all(old.get(name) == new.get(name) for name in same)
 
 
 def _data(tags: Mapping[str, str]) -> str:
@@ -404,9 +392,9 @@ def _data(tags: Mapping[str, str]) -> str:
     return f"{tags.get('data_name', 'unknown')} ({tags.get('data_fingerprint', 'no fingerprint')[:12]}{part})"
 
 
-def _by_alias(client, alias: str) -> str | None:
+def _by_alias(client, name: str, alias: str) -> str | None:
     try:
-        return str(client.get_model_version_by_alias(NAME, alias).version)
+        return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

@@ -24,7 +24,7 @@ from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .models import read_bundle
-from .tasks import task_of
+from .tasks import Task, task_of
 
 SHARED_BASES = "shared-bases"
 """The experiment that holds the bases which adapters refer to."""
@@ -128,8 +128,8 @@ def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: s
     """
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    served = task_of(read_bundle(bundle).task).served
-    module = importlib.import_module(f".{served}", __package__)
+    task = task_of(read_bundle(bundle).task)
+    served, module = task.served, module_of(task)
     # Made here, as MLflow would put the model of a run that is not active into the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
@@ -160,6 +160,11 @@ def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: s
             )
         finally:
             sys.path.remove(scratch)
+
+
+def module_of(task: Task):
+    """The module that serves a task."""
+    return importlib.import_module(f".{task.served}", __package__)
 
 
 def copy_of_package(folder: Path, served: str) -> Path:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import UserError
+from .files import read_text
 
 
 @dataclass
@@ -26,7 +27,7 @@ def read_squad_json(path: str | Path) -> SquadFile:
     Raises UserError at the first fault of structure. Questions none of whose answers can be placed are left out.
     """
     path = Path(path)
-    content = _parse(path, _text(path))
+    content = _parse(path, read_text(path))
     found = SquadFile(path)
     articles = _field(path, content, "data", list, "at the top")
     if not articles:
@@ -59,26 +60,6 @@ def read_squad_json(path: str | Path) -> SquadFile:
     if not found.examples:
         raise UserError(f"{path}: there is no usable question in it.")
     return found
-
-
-def _text(path: Path) -> str:
-    if path.is_dir():
-        raise UserError(
-            f"{path} is a folder; name the JSON file in it (or use --source saved for a saved dataset)."
-        )
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}.") from None
-    if not raw.strip():
-        raise UserError(f"{path} is empty; download it again.")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}. Save it as UTF-8 "
-            f"(for example: iconv -f latin1 -t utf-8)."
-        ) from None
 
 
 def _parse(path: Path, text: str):

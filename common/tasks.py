@@ -22,7 +22,12 @@ class Task:
     registered: str
     """Name of the registered model."""
     served: str
-    """Module of this package that serves it; defines MODEL, SIGNATURE and REQUEST."""
+    """Module of this package that serves it; defines MODEL, SIGNATURE, EXAMPLE_PARAMETERS, ASKED (the columns of a
+    request) and `is_taken`."""
+    description: str = ""
+    """What the registered model takes and gives."""
+    unit: str = "questions"
+    """What its examples are called."""
 
     @property
     def metric(self) -> str:
@@ -41,9 +46,23 @@ TASKS = {
             experiment="squad-qa",
             registered="bert-squad-qa",
             served="answering",
+            description="Extractive question answering: question and context in, answer out.",
+        ),
+        Task(
+            name="classification",
+            data="text",
+            data_dir="imdb_data",
+            metrics=("accuracy",),
+            experiment="imdb-sentiment",
+            registered="imdb-sentiment",
+            served="classifying",
+            description="Classification of texts: text in, label and its probability out.",
+            unit="texts",
         ),
     )
 }
+
+DEFAULT_TASK = "extractive-qa"
 
 LABELS = {"f1": "F1", "exact_match": "EM", "accuracy": "accuracy"}
 """Scores as tables and plots name them."""

@@ -33,6 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .errors import UserError
 from .paths import ROOT
+from .tasks import DEFAULT_TASK, Task, task_of
 
 TAGS = (
     "technique",
@@ -52,6 +53,9 @@ PARAMETERS = ("learning_rate", "num_train_epochs", "batch_size", "max_train_samp
 """Parameters that `runs` gives as columns of numbers; a limit that was not set is NaN."""
 
 METRICS = (
+    "test_accuracy",
+    "test_accuracy_low",
+    "test_accuracy_high",
     "test_exact_match",
     "test_exact_match_low",
     "test_exact_match_high",
@@ -59,6 +63,7 @@ METRICS = (
     "test_f1_low",
     "test_f1_high",
     "test_examples",
+    "best_validation_accuracy",
     "best_validation_f1",
     "trainable_parameters",
     "total_parameters",
@@ -234,7 +239,7 @@ def runs(experiment_name: str, data_fingerprint: str | None = None) -> pd.DataFr
     rows = []
     for run in _finished(experiment_name):
         tags, metrics = run.data.tags, run.data.metrics
-        if "technique" not in tags or "test_f1" not in metrics:
+        if "technique" not in tags or "test_examples" not in metrics:
             continue
         if data_fingerprint not in (None, tags.get("data_fingerprint")):
             continue
@@ -251,6 +256,24 @@ def runs(experiment_name: str, data_fingerprint: str | None = None) -> pd.DataFr
         )
     columns = None if rows else ["run_id", "run_name", "ended", *TAGS, *PARAMETERS, *METRICS]
     return pd.DataFrame(rows, columns=columns)
+
+
+def of_task(runs: pd.DataFrame, name: str | None = None) -> tuple[pd.DataFrame, Task, list[str]]:
+    """The runs of one task, the task, and a line for the runs of each other one.
+
+    runs: newest first, as `runs` gives them, at least one. name: the task; default: the newest run's. UserError if
+    there is no such task or no run of it.
+    """
+    # Runs from before there were tasks have no tag.
+    tasks = runs["task"].replace("", DEFAULT_TASK) if "task" in runs else pd.Series(DEFAULT_TASK, runs.index)
+    task = task_of(name or tasks.iloc[0])
+    held = tasks.value_counts()
+    if task.name not in held:
+        raise UserError(f"--task {task.name}: the finished runs here are for {', '.join(held.index)}.")
+    others = [
+        f"{n} run(s) for another task (--task {other})" for other, n in held.items() if other != task.name
+    ]
+    return runs[tasks == task.name], task, others
 
 
 def predictions(run_id: str) -> list[dict]:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import data, extractive_qa, metrics, models, plots, tracking
+from . import classification, data, extractive_qa, metrics, models, plots, tracking
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 from .errors import UserError
 from .families import Family, family_of
@@ -23,7 +24,7 @@ from .tasks import LABELS, Task, Work, task_of
 from .trainer import WEIGHTS, TaskTrainer
 from .workspace import STATE, own, write_json
 
-WORKS: dict[str, Work] = {"extractive-qa": extractive_qa.WORK}
+WORKS: dict[str, Work] = {"extractive-qa": extractive_qa.WORK, "classification": classification.WORK}
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,22 @@ def choose_precision(precision: str) -> str:
     return precision
 
 
-def sample(examples: list[dict], n: int | None, seed: int) -> list[dict]:
-    """`n` examples drawn by the seed, in their order; all of them without a limit. A smaller n draws a subset."""
+def sample(examples: list[dict], n: int | None, seed: int, by: str | None = None) -> list[dict]:
+    """`n` examples drawn by the seed, in their order; all of them without a limit. A smaller n draws a subset.
+
+    by: a column of which each value is drawn as often as every other, as long as there are examples of it.
+    """
     if n is None or n >= len(examples):
         return examples
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
+    if by is not None:
+        drawn, turns = Counter(), {}
+        for i in order:
+            value = examples[i][by]
+            turns[i] = (drawn[value], value)
+            drawn[value] += 1
+        order.sort(key=turns.__getitem__)
     return [examples[i] for i in sorted(order[:n])]
 
 
@@ -266,7 +277,8 @@ class Job:
         self._test(trainer, model, tokenizer, validation, test, run)
 
     def _split(self, examples, tokenizer, config, limit) -> Split:
-        examples = sample(examples.to_list(), limit, self.args.seed)
+        by = "label" if self.task.data == "text" else None
+        examples = sample(examples.to_list(), limit, self.args.seed, by)
         return Split(examples, self.work.features(tokenizer, config, examples, self.args))
 
     def _note_memory(self, reset: bool = False) -> float:

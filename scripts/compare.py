@@ -1,7 +1,8 @@
-"""Compare the finished runs of an experiment: a table, and the figure F1 against trainable parameters.
+"""Compare the finished runs of an experiment: a table, and the figure F1 (or accuracy) against trainable parameters.
 
-Only runs on the same data and the same test questions are compared. By default that is the data of the newest run, and
-the latest run of each technique and checkpoint. Writes comparison.csv, comparison.md and f1_against_parameters.png.
+Only runs for the same task, on the same data and the same test questions (or texts) are compared. By default that is
+the task and the data of the newest run, and the latest run of each technique and checkpoint. Writes comparison.csv,
+comparison.md and f1_against_parameters.png (or accuracy_against_parameters.png).
 """
 
 import argparse
@@ -13,14 +14,16 @@ import _path  # noqa: F401
 from common.cli import guarded
 from common.errors import UserError
 from common.paths import ROOT
+from common.tasks import DEFAULT_TASK, LABELS, TASKS, task_of
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--experiment_name", help="MLflow experiment (default: squad-qa, or the task's)")
     parser.add_argument(
-        "--experiment_name", default="squad-qa", help="MLflow experiment (default: %(default)s)"
+        "--task", choices=tuple(TASKS), help="compare the runs for this task (default: the newest run's)"
     )
     parser.add_argument(
         "--output_dir",
@@ -44,38 +47,42 @@ def main() -> None:
     from common import comparison, plots, tracking
 
     tracking.configure()
-    runs = tracking.runs(args.experiment_name)
+    experiment = args.experiment_name or task_of(args.task or DEFAULT_TASK).experiment
+    runs = tracking.runs(experiment)
     if runs.empty:
-        raise UserError(nothing_to_compare(args.experiment_name, tracking.experiments()))
+        raise UserError(nothing_to_compare(experiment, tracking.experiments()))
+    runs, task, other_tasks = tracking.of_task(runs, args.task)
     runs, other_data = comparison.choose_data(runs, args.data_fingerprint)
-    chosen, scores, left_out = comparison.choose_runs(runs, tracking.predictions, args.all_runs)
-    table = comparison.compare(chosen, scores)
-    shown = comparison.display(table)
+    chosen, scores, left_out = comparison.choose_runs(runs, tracking.predictions, args.all_runs, task)
+    table = comparison.compare(chosen, scores, task)
+    shown = comparison.display(table, task)
 
     first = table.iloc[0]
-    title = f"{first['data_name']} ({first['data_version']}), {first['test_examples']:.0f} test questions"
-    print(f"{title}; data {first['data_fingerprint'][:12]}; experiment {args.experiment_name}\n")
-    costs = [name for name in shown if name not in comparison.SCORES]
-    print(comparison.to_text(shown[list(comparison.SCORES)]), end="\n\n")
+    title = f"{first['data_name']} ({first['data_version']}), {first['test_examples']:.0f} test {task.unit}"
+    print(f"{title}; data {first['data_fingerprint'][:12]}; experiment {experiment}\n")
+    quality, note = comparison.score_columns(task), comparison.note(task)
+    costs = [name for name in shown if name not in quality]
+    print(comparison.to_text(shown[list(quality)]), end="\n\n")
     print(comparison.to_text(shown[["technique", *costs]]), end="\n\n")
-    print(comparison.NOTE)
+    print(note)
+    listed("Other tasks in this experiment:", other_tasks)
     listed("Left out:", left_out)
     listed("Other data in this experiment, to be compared with:", other_data)
 
-    figure = plots.f1_against_parameters(table)
+    figure, picture = plots.f1_against_parameters(table, task.metric), f"{task.metric}_against_parameters.png"
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         table.to_csv(args.output_dir / "comparison.csv", index=False, float_format="%.10g")
-        figure.savefig(args.output_dir / "f1_against_parameters.png")
+        figure.savefig(args.output_dir / picture)
         (args.output_dir / "comparison.md").write_text(
-            f"# {title}\n\n{comparison.to_markdown(shown)}\n{comparison.NOTE}\n\n"
-            f"Data fingerprint `{first['data_fingerprint']}`, MLflow experiment `{args.experiment_name}`.\n\n"
-            "![Test F1 against trainable parameters](f1_against_parameters.png)\n",
+            f"# {title}\n\n{comparison.to_markdown(shown)}\n{note}\n\n"
+            f"Data fingerprint `{first['data_fingerprint']}`, MLflow experiment `{experiment}`.\n\n"
+            f"![Test {LABELS[task.metric]} against trainable parameters]({picture})\n",
             encoding="utf-8",
         )
     except OSError as error:
         raise UserError(f"--output_dir {args.output_dir}: {error.strerror}: {error.filename}.") from None
-    print(f"\nWritten to {args.output_dir}: comparison.md, comparison.csv, f1_against_parameters.png")
+    print(f"\nWritten to {args.output_dir}: comparison.md, comparison.csv, {picture}")
 
 
 def nothing_to_compare(experiment_name: str, elsewhere: list[str]) -> str:

@@ -1,4 +1,5 @@
-"""Prepare squad_data/: questions for train, validation (carved from train by article) and test (the official dev set).
+"""Prepare squad_data/: questions for train, validation (carved from train by article) and test (the official dev set);
+or imdb_data/: texts with a label for train, validation (carved from train by label) and test.
 
 Whatever the source, the result is a folder that datasets.load_from_disk reads, with a record.json of what was read.
 An older result is replaced when the new one is complete; a folder that this script did not write is left alone.
@@ -6,6 +7,9 @@ An older result is replaced when the new one is complete; a folder that this scr
   python scripts/prepare_data.py --source sample
   python scripts/prepare_data.py --source files --train_file train-v1.1.json --test_file dev-v1.1.json
   python scripts/prepare_data.py --source hub --dataset squad_v2
+  python scripts/prepare_data.py --source hub --dataset imdb
+  python scripts/prepare_data.py --source text --train_file train.parquet --test_file test.csv
+  python scripts/prepare_data.py --source aclimdb --path aclImdb
 """
 
 import argparse
@@ -18,7 +22,14 @@ from common.cli import guarded
 from common.errors import UserError
 from common.paths import ROOT
 
-BELONGS = {"files": ("train_file", "test_file"), "hub": ("dataset",), "saved": ("path",), "sample": ()}
+BELONGS = {
+    "files": ("train_file", "test_file"),
+    "text": ("train_file", "test_file"),
+    "hub": ("dataset",),
+    "saved": ("path",),
+    "aclimdb": ("path",),
+    "sample": (),
+}
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -29,58 +40,92 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter, allow_abbrev=False)
     p.add_argument(
         "--source",
-        choices=("sample", "files", "hub", "saved"),
+        choices=("sample", "files", "hub", "saved", "text", "aclimdb"),
         required=True,
         default=argparse.SUPPRESS,
         help="sample: written for this project, needs no network; files: official SQuAD JSON, v1.1 or v2.0; "
-        "hub: squad or squad_v2; saved: a folder written by save_to_disk",
+        "hub: squad, squad_v2 or imdb; saved: a folder written by save_to_disk; text: parquet or CSV with the columns "
+        "text and label (0 or 1, or neg or pos); aclimdb: the unpacked folder of the original reviews",
     )
     # Suppressed, so that a flag of another source can be told from a default.
     quiet = dict(default=argparse.SUPPRESS)
     p.add_argument(
-        "--train_file", type=Path, metavar="FILE", help="questions for train and validation (files)", **quiet
+        "--train_file", type=Path, metavar="FILE", help="for train and validation (files, text)", **quiet
     )
     p.add_argument(
-        "--test_file", type=Path, metavar="FILE", help="questions for test, the dev set (files)", **quiet
+        "--test_file", type=Path, metavar="FILE", help="for test, the dev set (files, text)", **quiet
     )
     p.add_argument(
-        "--dataset", choices=("squad", "squad_v2"), help="which one (hub; default: squad)", **quiet
+        "--dataset", choices=("squad", "squad_v2", "imdb"), help="which one (hub; default: squad)", **quiet
     )
-    p.add_argument("--path", type=Path, metavar="DIR", help="the saved DatasetDict (saved)", **quiet)
     p.add_argument(
-        "--output_dir", type=Path, metavar="DIR", default=ROOT / "squad_data", help="replaced when complete"
+        "--path",
+        type=Path,
+        metavar="DIR",
+        help="the saved DatasetDict (saved), or aclImdb (aclimdb)",
+        **quiet,
     )
-    p.add_argument("--seed", type=int, default=42, help="decides which articles become validation")
+    p.add_argument(
+        "--output_dir",
+        type=Path,
+        metavar="DIR",
+        help="replaced when complete (default: imdb_data for texts, else squad_data)",
+        **quiet,
+    )
+    p.add_argument("--seed", type=int, default=42, help="decides which articles or texts become validation")
     p.add_argument(
         "--validation_share",
         type=float,
         metavar="SHARE",
         default=0.1,
-        help="share of the training questions that become validation, between 0 and 1",
+        help="share of the training questions or texts that become validation, between 0 and 1",
     )
     return p
 
 
 def main() -> None:
     args = parser().parse_args()
-    for source, names in BELONGS.items():
-        for name in names:
-            if hasattr(args, name) and source != args.source:
-                raise UserError(f"--{name} belongs to --source {source}, not to --source {args.source}.")
-            if not hasattr(args, name) and source == args.source != "hub":
-                raise UserError(f"--source {source} needs --{name}.")
-    from common import data
+    for name in dict.fromkeys(name for names in BELONGS.values() for name in names):
+        sources = [source for source, names in BELONGS.items() if name in names]
+        if hasattr(args, name) and args.source not in sources:
+            raise UserError(
+                f"--{name} belongs to --source {' or '.join(sources)}, not to --source {args.source}."
+            )
+        if not hasattr(args, name) and args.source in sources and args.source != "hub":
+            raise UserError(f"--source {args.source} needs --{name}.")
+    from common import data, text_data
 
+    dataset = getattr(args, "dataset", "squad")
+    texts = args.source in ("text", "aclimdb") or args.source == "hub" and dataset in text_data.HUB
+    output_dir = getattr(args, "output_dir", ROOT / ("imdb_data" if texts else "squad_data"))
     common = dict(seed=args.seed, validation_share=args.validation_share)
     if args.source == "sample":
-        record = data.prepare_sample(args.output_dir, **common)
-    elif args.source == "files":
-        record = data.prepare_files(args.train_file, args.test_file, args.output_dir, **common)
+        record = data.prepare_sample(output_dir, **common)
+    elif args.source in ("files", "text"):
+        prepare = text_data.prepare_files if texts else data.prepare_files
+        record = prepare(args.train_file, args.test_file, output_dir, **common)
     elif args.source == "hub":
-        record = data.prepare_hub(getattr(args, "dataset", "squad"), args.output_dir, **common)
+        record = (text_data if texts else data).prepare_hub(dataset, output_dir, **common)
+    elif args.source == "saved":
+        record = data.prepare_saved(args.path, output_dir, **common)
     else:
-        record = data.prepare_saved(args.path, args.output_dir, **common)
-    _tell(record, args.output_dir)
+        record = text_data.prepare_aclimdb(args.path, output_dir, **common)
+    if texts:
+        _tell_texts(record, output_dir)
+    else:
+        _tell(record, output_dir)
+
+
+def _tell_texts(record: dict, output_dir: Path) -> None:
+    print(f"{output_dir}: {record['name']}, fingerprint {record['fingerprint'][:12]}")
+    for split, c in record["counts"].items():
+        labels = ", ".join(f"{c[name]} {name}" for name in record["labels"])
+        print(f"  {split:10} {c['texts']:6} texts ({labels}), {c['different']} of them different")
+    if record["test_texts_also_in_train"]:
+        print(
+            f"  warning: {record['test_texts_also_in_train']} test texts stand in train or validation too",
+            file=sys.stderr,
+        )
 
 
 def _tell(record: dict, output_dir: Path) -> None:

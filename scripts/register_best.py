@@ -1,6 +1,6 @@
-"""Register the best finished run as a version of the model bert-squad-qa, ready to be served.
+"""Register the best finished run as a version of its task's model (bert-squad-qa, imdb-sentiment), ready to be served.
 
-The best is the one with the highest validation F1 on one data set; test figures are carried along, never chosen by.
+The best is the one with the highest validation F1 (or accuracy) on one data set; test figures are carried along, never chosen by.
 Before it is registered, the model is loaded back and must answer a sample of the test questions as it did in training.
 The version becomes champion; where the champion on the same data is as good, it stays and the new one becomes
 challenger. Running this twice changes nothing.
@@ -13,6 +13,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.cli import guarded
+from common.tasks import DEFAULT_TASK, TASKS, task_of
 
 
 def main() -> None:
@@ -21,8 +22,10 @@ def main() -> None:
     )
     parser.add_argument(
         "--experiment_name",
-        default="squad-qa",
-        help="MLflow experiment to choose from (default: %(default)s)",
+        help="MLflow experiment to choose from (default: squad-qa, or the task's)",
+    )
+    parser.add_argument(
+        "--task", choices=tuple(TASKS), help="choose among the runs for this task (default: the newest run's)"
     )
     parser.add_argument(
         "--data_fingerprint",
@@ -39,14 +42,15 @@ def main() -> None:
 
     from common import registry
 
-    done = registry.register_best(args.experiment_name, args.data_fingerprint, args.data_dir)
+    experiment = args.experiment_name or task_of(args.task or DEFAULT_TASK).experiment
+    done = registry.register_best(experiment, args.data_fingerprint, args.data_dir, args.task)
     for note in done.notes:
         print(note)
     role = f", {done.alias}" if done.alias else ""
     print(
-        f"{registry.NAME} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (nothing to do)'}\n"
+        f"{done.name} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (nothing to do)'}\n"
     )
-    uri = f"models:/{registry.NAME}@{done.alias}" if done.alias else f"models:/{registry.NAME}/{done.version}"
+    uri = f"models:/{done.name}@{done.alias}" if done.alias else f"models:/{done.name}/{done.version}"
     print("Serve it, from the project's folder:")
     print(f"  OMP_NUM_THREADS=1 mlflow models serve -m {uri} --env-manager local -p 5001")
 

@@ -70,6 +70,29 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
     return folder / "bundle", base, model, tokenizer, info
 
 
+def save_classifier(folder, tiny, seed: int = 0):
+    """(bundle, base, model, tokenizer, info) of a LoRA BERT whose head tells texts apart, saved as training saves."""
+    checkpoint = models.resolve_checkpoint(tiny("bert"))
+    names = ("negative", "positive")
+    config = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    torch.manual_seed(seed)
+    model, tokenizer = models.load_base(checkpoint, "classification", **config)
+    family = FAMILIES["bert"]
+    model = models.apply(TECHNIQUES["lora"]().peft_config(family), model, family, "classification")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_((2.0 if "pooler" in name else 0.3) * torch.randn(parameter.shape))
+    model.eval()
+    print_ = models.save_base(checkpoint, folder / "base", "classification", **config)
+    info = models.BundleInfo(
+        "LoRA", "bert", tiny("bert"), print_, "binary", **LENGTHS, max_answer_length=30, n_best=20,
+        null_threshold=0.0, task="classification", labels=names,
+    )  # fmt: skip
+    models.save_bundle(folder / "bundle", info, model, tokenizer)
+    return folder / "bundle", folder / "base", model, tokenizer, info
+
+
 def predict(model, tokenizer, info, examples):
     """What evaluation answers, before anything is merged, saved or served."""
     windows = make_windows(tokenizer, examples, **LENGTHS, segment_ids=uses_segment_ids(model.config))

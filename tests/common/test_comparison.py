@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.comparison import COLUMNS, choose_data, choose_runs, compare, display, to_markdown, to_text
+from common.comparison import QA, choose_data, choose_runs, columns, compare, display, to_markdown, to_text
 from common.errors import UserError
 from common.metrics import paired_bootstrap
 
@@ -120,7 +120,7 @@ def test_each_run_is_tested_against_the_best():
     best, worse = sorted(means, key=means.get, reverse=True)
     runs = table(*(run(name, name, test_f1=means[name]) for name in "ab"))
     compared = compare(runs, scores)
-    assert tuple(compared) == COLUMNS
+    assert tuple(compared) == columns(QA)
     assert list(compared["run_id"]) == [best, worse]
     assert compared["f1_difference"][0] == 0 and math.isnan(compared["f1_p"][0])
     expected = paired_bootstrap(scores[worse], scores[best])

@@ -2,41 +2,60 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
-from transformers import AutoModelForQuestionAnswering
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
-from common import models
+from common import classification, models
 from common.config import RunArgs, check_model
 from common.errors import UserError
 from common.extractive_qa import span_loss
 from common.families import FAMILIES, family_of, uses_segment_ids
 from common.preprocessing import Collator, make_windows
 from common.prompts import PromptModel
+from common.texts import make_texts
+from tests import texts
 from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 
+QA, CLASSIFICATION = "extractive-qa", "classification"
+CONFIGS = {
+    QA: {},
+    CLASSIFICATION: {
+        "id2label": {0: "negative", 1: "positive"},
+        "label2id": {"negative": 0, "positive": 1},
+    },
+}
 CELLS = [
-    (technique, family)
+    (technique, family, task)
     for technique in sorted(TECHNIQUES)
     for family in sorted(FAMILIES)
-    if technique not in FAMILIES[family].refuses
+    for task in CONFIGS
+    if FAMILIES[family].refusal(technique, task) is None
 ]
-EVERY_CELL = pytest.mark.parametrize(("technique", "family_name"), CELLS)
+EVERY_CELL = pytest.mark.parametrize(("technique", "family_name", "task"), CELLS)
 
 
-def build(tiny, technique: str, family_name: str):
-    """(model with the technique on it, tokenizer, a batch of windows)."""
+def build(tiny, technique: str, family_name: str, task: str = QA):
+    """(model with the technique on it, tokenizer, a batch of windows or texts)."""
     torch.manual_seed(0)
-    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)))
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), task, **CONFIGS[task])
     family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family)
-    return model, tokenizer, batch_of(tokenizer, model.config)
+    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, task)
+    return model, tokenizer, batch_of(tokenizer, model.config, task)
 
 
-def batch_of(tokenizer, config):
-    windows = make_windows(
-        tokenizer, EXAMPLES, max_length=96, doc_stride=16, segment_ids=uses_segment_ids(config)
-    )
-    return Collator(tokenizer.pad_token_id)([windows[i] for i in range(len(windows))])
+def batch_of(tokenizer, config, task: str = QA):
+    segment_ids = uses_segment_ids(config)
+    if task == QA:
+        items = make_windows(tokenizer, EXAMPLES, max_length=96, doc_stride=16, segment_ids=segment_ids)
+    else:
+        items = make_texts(
+            tokenizer,
+            texts.make_texts(8)[3:],
+            max_length=64,
+            segment_ids=segment_ids,
+            names=("negative", "positive"),
+        )
+    return Collator(tokenizer.pad_token_id)([items[i] for i in range(len(items))])
 
 
 def train(model, batch, steps, learning_rate):
@@ -55,20 +74,26 @@ def train(model, batch, steps, learning_rate):
 
 def loss_of(model, batch):
     inputs = {k: v for k, v in batch.items() if k != "labels"}
-    return span_loss(model, inputs, batch["labels"]) / batch["labels"].numel()
+    loss = span_loss if batch["labels"].ndim == 2 else classification.label_loss
+    return loss(model, inputs, batch["labels"]) / batch["labels"].numel()
 
 
 @torch.no_grad()
 def logits(model, batch):
+    """(2, batch, length) for answers, (1, batch, classes) for texts."""
     out = model(**{k: v for k, v in batch.items() if k != "labels"})
-    return torch.stack([out.start_logits, out.end_logits])
+    return out.logits[None] if "logits" in out else torch.stack([out.start_logits, out.end_logits])
 
 
 @EVERY_CELL
-def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_name, tiny, tmp_path):
-    model, tokenizer, batch = build(tiny, technique, family_name)
-    losses = train(model, batch, 12, 1e-2)
+def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_name, task, tiny, tmp_path):
+    model, tokenizer, batch = build(tiny, technique, family_name, task)
+    start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
+    losses = train(model, batch, 12, 1e-2 if task == QA else 3e-3)
     assert losses[-1] < 0.97 * losses[0]
+    moved = {name for name, tensor in models.trainable_state(model).items() if not tensor.equal(start[name])}
+    of_head = {name for name in moved if any(part in name for part in FAMILIES[family_name].heads[task])}
+    assert of_head and moved - of_head
     still = [
         n
         for n, p in model.named_parameters()
@@ -77,30 +102,32 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
     assert not still
 
     before = logits(model, batch)
-    assert before.shape[1:] == batch["input_ids"].shape
-    info = models.BundleInfo(technique, family_name, tiny(family_name), "", "v1.1", 96, 16, 30, 20, 0.0)
+    assert before.shape[1:] == (batch["input_ids"].shape if task == QA else (5, 2))
+    labels = tuple(CONFIGS[task].get("id2label", {}).values())
+    info = models.BundleInfo(
+        technique, family_name, tiny(family_name), "", "v1.1", 96, 16, 30, 20, 0.0, task, labels
+    )
     models.save_bundle(tmp_path / "bundle", info, model, tokenizer)
-    models.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base")
+    models.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", task, **CONFIGS[task])
     for merge in (False, True):
         loaded, its_tokenizer, its_info = models.load_bundle(
             tmp_path / "bundle", tmp_path / "base", merge=merge
         )
-        after = logits(loaded, batch_of(its_tokenizer, loaded.config))
+        after = logits(loaded, batch_of(its_tokenizer, loaded.config, task))
         torch.testing.assert_close(after, before, atol=2e-5 if merge else 0, rtol=1e-4 if merge else 0)
         assert its_info == info
+        assert task == QA or loaded.config.id2label == CONFIGS[task]["id2label"]
     if technique in ("lora", "loha", "ia3"):
         assert not isinstance(loaded, PeftModel)
 
 
-def closed_form(technique: str, base, family) -> int:
+def closed_form(technique: str, base, family, task: str) -> int:
     """Trainable parameters by the technique's formula, from the shapes of the base's layers."""
     t = TECHNIQUES[technique]()
-    head = sum(
-        p.numel() for name in family.heads["extractive-qa"] for p in base.get_submodule(name).parameters()
-    )
+    head = sum(p.numel() for name in family.heads[task] for p in base.get_submodule(name).parameters())
     shapes = {}
     for name, module in base.named_modules():
-        if isinstance(module, torch.nn.Linear) and not name.startswith(family.heads["extractive-qa"]):
+        if isinstance(module, torch.nn.Linear) and not name.startswith(family.heads[task]):
             shapes[name] = (module.in_features, module.out_features)
     layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
 
@@ -138,17 +165,35 @@ def closed_form(technique: str, base, family) -> int:
 
 
 @EVERY_CELL
-def test_trainable_parameters_equal_the_closed_form(technique, family_name, tiny):
-    model, _, _ = build(tiny, technique, family_name)
-    base = AutoModelForQuestionAnswering.from_pretrained(tiny(family_name))
+def test_trainable_parameters_equal_the_closed_form(technique, family_name, task, tiny):
+    model, _, _ = build(tiny, technique, family_name, task)
+    kind = AutoModelForQuestionAnswering if task == QA else AutoModelForSequenceClassification
+    base = kind.from_pretrained(tiny(family_name))
     assert models.parameter_counts(model)["trainable_parameters"] == closed_form(
-        technique, base, FAMILIES[family_name]
+        technique, base, FAMILIES[family_name], task
     )
 
 
+@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+def test_what_no_encoder_is_pretrained_with_belongs_to_the_head(family_name, tiny):
+    """A layer that stayed at its random start, frozen, would pass unnoticed."""
+    encoder = {
+        n for n, _ in AutoModelForQuestionAnswering.from_pretrained(tiny(family_name)).named_parameters()
+    }
+    model = AutoModelForSequenceClassification.from_pretrained(tiny(family_name))
+    head = FAMILIES[family_name].heads[CLASSIFICATION]
+    new = {name for name, _ in model.named_parameters()} - encoder
+    assert all(name.startswith(head) for name in new)
+    assert {model.get_submodule(name) for name in head} <= set(model.modules())
+
+
 @EVERY_CELL
-def test_segment_ids_change_the_output_where_the_family_has_them(technique, family_name, tiny):
-    model, _, batch = build(tiny, technique, family_name)
+def test_segment_ids_change_the_output_where_the_family_has_them(technique, family_name, task, tiny):
+    model, _, batch = build(tiny, technique, family_name, task)
+    if task == CLASSIFICATION:
+        assert ("token_type_ids" in batch) == uses_segment_ids(model.config)
+        assert not batch.get("token_type_ids", torch.zeros(1)).any()
+        return
     if not uses_segment_ids(model.config):
         assert "token_type_ids" not in batch
         return
@@ -174,8 +219,8 @@ def test_peft_itself_drops_segment_ids(technique, tiny):
 
 
 @EVERY_CELL
-def test_padding_does_not_change_the_logits(technique, family_name, tiny):
-    model, _, batch = build(tiny, technique, family_name)
+def test_padding_does_not_change_the_logits(technique, family_name, task, tiny):
+    model, _, batch = build(tiny, technique, family_name, task)
     model.eval()
     whole = logits(model, batch)
     for row in range(len(batch["input_ids"])):
@@ -211,12 +256,15 @@ def test_transformers_itself_lets_padding_into_the_loss(tiny):
 
 @pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
 @pytest.mark.parametrize("family_name", ["bert", "distilbert", "roberta"])
-def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(technique, family_name, tiny, monkeypatch):
+@pytest.mark.parametrize("task", CONFIGS)
+def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
+    technique, family_name, task, tiny, monkeypatch
+):
     """A prompt that no attention can see must leave the model as it was: same length, same positions, same loss."""
-    model, tokenizer, batch = build(tiny, technique, family_name)
+    model, tokenizer, batch = build(tiny, technique, family_name, task)
     model.eval()
-    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)))
-    for name in FAMILIES[family_name].heads["extractive-qa"]:
+    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), task, **CONFIGS[task])
+    for name in FAMILIES[family_name].heads[task]:
         base.get_submodule(name).load_state_dict(model.base_model.get_submodule(name).state_dict())
     base.eval()
     pad = torch.nn.functional.pad
@@ -229,7 +277,7 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(technique, fa
     monkeypatch.setattr(torch.nn.functional, "pad", pad_unseen)
     found, loss = logits(model, batch), loss_of(model, batch)
     monkeypatch.undo()
-    real = batch["attention_mask"].bool()
+    real = batch["attention_mask"].bool() if task == QA else slice(None)
     torch.testing.assert_close(found[:, real], logits(base, batch)[:, real], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(loss, loss_of(base, batch))
 
@@ -283,6 +331,17 @@ def test_a_second_technique_starts_from_a_fresh_base(tiny):
     assert torch.equal(key.base_layer.weight, base.get_submodule(f"bert.{weight}").weight)
 
 
+def test_a_checkpoint_with_other_labels_gets_a_new_head(tiny, tmp_path):
+    other = AutoModelForSequenceClassification.from_pretrained(tiny("bert"), num_labels=5)
+    other.save_pretrained(tmp_path)
+    models.load_base(models.resolve_checkpoint(tiny("bert")))[1].save_pretrained(tmp_path)
+    model, _ = models.load_base(
+        models.resolve_checkpoint(str(tmp_path)), CLASSIFICATION, **CONFIGS[CLASSIFICATION]
+    )
+    assert model.classifier.out_features == model.config.num_labels == 2
+    assert torch.equal(model.bert.pooler.dense.weight, other.bert.pooler.dense.weight)
+
+
 def test_ia3_is_not_pulled_from_its_scales_by_decay():
     assert TECHNIQUES["ia3"]().weight_decay == 0
 
@@ -332,6 +391,15 @@ def test_the_packaged_model_as_distilbert_has_its_hidden_states():
         got = distil.distilbert.eval()(**inputs).last_hidden_state
     kept = inputs["attention_mask"].bool()
     np.testing.assert_allclose(got[kept].numpy(), expected[kept].numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("checkpoint", ["embedded", "embedded-distilbert"])
+def test_the_packaged_model_classifies(checkpoint):
+    model, tokenizer = models.load_base(
+        models.resolve_checkpoint(checkpoint), CLASSIFICATION, **CONFIGS[CLASSIFICATION]
+    )
+    out = model(**tokenizer(["Good.", "Not so good."], return_tensors="pt", padding=True))
+    assert out.logits.shape == (2, 2) and model.config.label2id == {"negative": 0, "positive": 1}
 
 
 def test_a_damaged_packaged_model_is_refused(monkeypatch):

@@ -3,6 +3,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -10,8 +11,9 @@ import mlflow
 import pandas as pd
 import pytest
 
-from common import data, registry
+from common import agreement, data, registry
 from common.errors import UserError
+from common.tasks import TASKS
 from tests import trained
 
 DATA = "ab" * 32
@@ -94,7 +96,43 @@ ROW = {
 )
 def test_answers_must_be_those_of_training_but_for_ties(answer, threshold, agrees):
     given = dict(zip(("answer", "score", "start", "end"), answer, strict=True))
-    assert (not registry.disagreements([ROW], [given], threshold, 0.01)) == agrees
+    assert (not agreement.disagreements([ROW], [given], threshold, 0.01)) == agrees
+
+
+LABELLED = {
+    "id": "t",
+    "prediction": "positive",
+    "probability": 0.501,
+    "probabilities": {"negative": 0.499, "positive": 0.501},
+}
+SURE = LABELLED | {"probability": 0.9, "probabilities": {"negative": 0.1, "positive": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("row", "label", "score", "agrees"),
+    [
+        (SURE, "positive", 0.902, True),
+        (SURE, "positive", 0.95, False),
+        (SURE, "negative", 0.1, False),
+        (SURE, "negative", 0.9, False),
+        (LABELLED, "negative", 0.5005, True),
+        (LABELLED, "neutral", 0.5, False),
+    ],
+)
+def test_labels_must_be_those_of_training_but_for_ties(row, label, score, agrees):
+    assert (not agreement.relabelled([row], [{"label": label, "score": score}], 0.005)) == agrees
+
+
+def test_labels_are_chosen_and_judged_by_accuracy():
+    task = TASKS["classification"]
+    runs = table((90.0, {"best_validation_accuracy": 50.0}), (10.0, {"best_validation_accuracy": 60.0}))
+    assert registry.choose(runs, None, task)[0]["run_id"] == "r1"
+    with pytest.raises(UserError, match="validation accuracy"):
+        registry.choose(runs.assign(best_validation_accuracy=math.nan), None, task)
+    old, new = (tags(50) | {"best_validation_accuracy": score} for score in ("70.0", "80.0"))
+    alias, note = registry.judge(old, "1", new, "2", task)
+    assert alias == "champion" and "validation accuracy 70.00" in note
+    assert registry.judge(new, "1", old, "2", task)[0] == "challenger"
 
 
 def tags(f1, **other):
@@ -132,7 +170,8 @@ def world(tmp_path_factory, tiny):
 @pytest.fixture
 def name(monkeypatch, request):
     """A registered model of this test's own."""
-    monkeypatch.setattr(registry, "NAME", request.node.name)
+    own = replace(TASKS["extractive-qa"], registered=request.node.name)
+    monkeypatch.setitem(TASKS, "extractive-qa", own)
     return request.node.name
 
 

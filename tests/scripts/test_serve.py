@@ -47,7 +47,7 @@ def world(tmp_path_factory, tiny):
             "models",
             "serve",
             "-m",
-            f"models:/{registry.NAME}@champion",
+            "models:/bert-squad-qa@champion",
         ]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         log = folder / "server.log"

@@ -1,0 +1,202 @@
+"""Labelled texts of any source → `imdb_data/`: a saved DatasetDict of the same three splits as questions have.
+
+The splits have the columns id, text and label (0 negative, 1 positive).
+"""
+
+import csv
+import hashlib
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .carving import carve_by_label
+from .errors import UserError
+from .files import file_record, read_text, sha256
+from .hub import download_parquet, hub_answers
+from .prepared import SPLITS, write
+
+LABELS = ("negative", "positive")
+HUB = {"imdb": "stanfordnlp/imdb"}
+
+_SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
+
+
+def prepare_files(
+    train: Path, test: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+) -> dict:
+    """Prepare two parquet or CSV files with the columns `text` and `label` (0 and 1, or neg and pos); returns the record.
+
+    UserError names the file and the row (from 0) or line of any fault.
+    """
+    parts = {split: _read([Path(file)], split) for split, file in (("train", train), ("test", test))}
+    about = {
+        "source": "text",
+        "name": Path(train).name,
+        "files": [file_record(file) for file in (train, test)],
+    }
+    return _prepare(parts, output_dir, about, seed, validation_share)
+
+
+def prepare_aclimdb(path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+    """Prepare the unpacked folder of the original reviews: train and test, in each neg/*.txt and pos/*.txt."""
+    parts, files = {}, []
+    for split in ("train", "test"):
+        parts[split] = []
+        for label, name in enumerate(("neg", "pos")):
+            folder = Path(path) / split / name
+            found = sorted(folder.glob("*.txt"))
+            if not found:
+                raise UserError(
+                    f"--path {path}: {folder} holds no .txt file; name the unpacked aclImdb folder itself."
+                )
+            digest, size = hashlib.sha256(), 0
+            for file in found:
+                text = read_text(file)
+                digest.update(f"{file.name}:{sha256(file)}\n".encode())
+                size += file.stat().st_size
+                parts[split].append({"id": f"{split}/{name}/{file.stem}", "text": text, "label": label})
+            # One checksum for a folder: 50,000 of them would be a record that nobody reads.
+            files.append({"name": f"{split}/{name}", "sha256": digest.hexdigest(), "bytes": size})
+    about = {"source": "aclimdb", "name": "imdb", "files": files}
+    return _prepare(parts, output_dir, about, seed, validation_share)
+
+
+def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+    """Prepare `imdb` from the hub."""
+    if dataset not in HUB:
+        raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
+    files = _download(dataset)
+    parts = {split: _read(names, split) for split, names in files.items()}
+    records = [file_record(file) for names in files.values() for file in names]
+    about = {"source": "hub", "name": dataset, "files": records}
+    return _prepare(parts, output_dir, about, seed, validation_share)
+
+
+def make(folder: Path) -> None:
+    """Prepare the hub's `imdb`, from the cache or a hub that answers in seconds; UserError that tells what else to do."""
+    _download("imdb", f" --output_dir {folder}")
+    print(f"\n*** {folder} holds no data: preparing the hub's imdb. ***\n", file=sys.stderr, flush=True)
+    prepare_hub("imdb", folder)
+
+
+def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
+    """sha256 over the content of every text of every split, in order."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        digest.update(f"\n{split}\n".encode())
+        for e in splits[split]:
+            digest.update(json.dumps([e["id"], e["text"], e["label"]], ensure_ascii=True).encode())
+    return digest.hexdigest()
+
+
+def _download(dataset: str, output: str = "") -> dict[str, list[Path]]:
+    prepare = "python scripts/prepare_data.py --source"
+    return download_parquet(
+        HUB[dataset],
+        ("train", "test"),
+        online=hub_answers(),
+        instead=f"prepare texts of your own: {prepare} text --train_file FILE --test_file FILE{output} (parquet or "
+        f"CSV with the columns text and label), or {prepare} aclimdb --path aclImdb{output}",
+    )
+
+
+def _read(files: Sequence[Path], split: str) -> list[dict]:
+    """Rows `id`, `text`, `label` of parquet or CSV files."""
+    records = (
+        (f"{path}: {place}", text, label)
+        for path in files
+        for place, text, label in (_parquet(path) if path.suffix == ".parquet" else _csv(path))
+    )
+    examples = []
+    for place, text, label in records:
+        if not isinstance(text, str) or not text.strip():
+            what = "is empty" if text is None or isinstance(text, str) else f"is {text!r}, not text"
+            raise UserError(f"{place}: the text {what}; remove the row or give its text.")
+        known = None if isinstance(label, bool) else _SPELLINGS.get(str(label).strip().lower())
+        if known is None:
+            raise UserError(f"{place}: the label is {label!r}; it must be 0 or 1, or neg or pos.")
+        examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": known})
+    if not examples:
+        raise UserError(f"{', '.join(map(str, files))}: there are no texts in it.")
+    return examples
+
+
+def _csv(path: Path) -> Iterator[tuple[str, str | None, str | None]]:
+    """(line at which it ends, text, label) of each record."""
+    # Reviews may be longer than the 131,072 characters that a field may have by default.
+    csv.field_size_limit(10**9)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        _check_columns(path, reader.fieldnames or ())
+        for record in reader:
+            if None in record:
+                raise UserError(
+                    f"{path}: line {reader.line_num} has more fields than the header; quote texts that hold commas."
+                )
+            yield f"line {reader.line_num}", record["text"], record["label"]
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.reader.line_num}: {error}.") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, object, object]]:
+    """(row, text, label) of each row."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with open(path, "rb") as file:
+            table = pyarrow.parquet.read_table(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as parquet: {reason}") from None
+    _check_columns(path, table.column_names)
+    for row, (text, label) in enumerate(zip(table["text"], table["label"], strict=True)):
+        try:
+            yield f"row {row}", text.as_py(), label.as_py()
+        except UnicodeDecodeError:
+            raise UserError(
+                f"{path}: row {row} is not UTF-8; write the file again from UTF-8 text."
+            ) from None
+
+
+def _check_columns(path: Path, columns: Iterable[str]) -> None:
+    missing = {"text", "label"} - set(columns)
+    if missing:
+        held = ", ".join(map(repr, columns)) or "none"
+        raise UserError(f"{path} has no column {sorted(missing)[0]!r}; its columns are {held}.")
+
+
+def _prepare(parts: dict[str, list[dict]], output_dir: Path, about: dict, seed: int, share: float) -> dict:
+    from datasets import Value
+
+    for label, name in enumerate(LABELS):
+        if len({e["text"] for e in parts["train"] if e["label"] == label}) < 2:
+            raise UserError(
+                f"The training data has fewer than two different texts that are {name}: nothing can be learnt from it."
+            )
+    train, validation = carve_by_label(parts["train"], share, seed)
+    splits = dict(zip(SPLITS, (train, validation, parts["test"]), strict=True))
+    trained = {e["text"] for e in parts["train"]}
+    record = {
+        "kind": "text",
+        "labels": list(LABELS),
+        "version": "binary",
+        **about,
+        "seed": seed,
+        "validation_share": share,
+        "counts": {name: _counts(part) for name, part in splits.items()},
+        "test_texts_also_in_train": len(trained & {e["text"] for e in parts["test"]}),
+        "fingerprint": fingerprint(splits),
+    }
+    columns = {"id": Value("string"), "text": Value("string"), "label": Value("int64")}
+    write(splits, record, output_dir, columns)
+    return record
+
+
+def _counts(examples: list[dict]) -> dict[str, int]:
+    labels = Counter(e["label"] for e in examples)
+    by_name = {name: labels[label] for label, name in enumerate(LABELS)}
+    return {"texts": len(examples), "different": len({e["text"] for e in examples}), **by_name}
