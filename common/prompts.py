@@ -26,7 +26,9 @@ PREFIX_STD = 0.1
 """Of the untrained prefix; PEFT draws with a deviation of 1. What was tried stands in docs/RESULTS.md."""
 
 
-def attention_with_prefix(module, query, key, value, attention_mask, prefix=None, position_bias=None, **kwargs):
+def attention_with_prefix(
+    module, query, key, value, attention_mask, prefix=None, position_bias=None, **kwargs
+):
     """Scaled dot-product attention in which every query also sees this layer's trained keys and values.
 
     query, key, value: (batch, heads, length, head_dim); prefix: (layers, 2, heads, virtual tokens, head_dim).
@@ -153,9 +155,7 @@ class PromptModel(nn.Module):
         real = torch.arange(length, device=input_ids.device)
 
         def widened(ids, value):
-            return torch.cat(
-                [ids[:, :first], nn.functional.pad(ids[:, first:], (n, 0), value=value)], dim=1
-            )
+            return torch.cat([ids[:, :first], nn.functional.pad(ids[:, first:], (n, 0), value=value)], dim=1)
 
         inputs = {
             "inputs_embeds": torch.cat([embedded[:, :first], prompt, embedded[:, first:]], dim=1),

@@ -23,6 +23,8 @@ class Task:
     """Name of the registered model."""
     served: str
     """Module of this package that serves it; defines MODEL, SIGNATURE and REQUEST."""
+    generates: bool = False
+    """Whether its models write behind their input, so that what they write takes room beside it."""
 
     @property
     def metric(self) -> str:
@@ -41,6 +43,16 @@ TASKS = {
             experiment="squad-qa",
             registered="bert-squad-qa",
             served="answering",
+        ),
+        Task(
+            name="generative-qa",
+            data="qa",
+            data_dir="squad_data",
+            metrics=("f1", "exact_match"),
+            experiment="generative-qa",
+            registered="generative-qa",
+            served="generating",
+            generates=True,
         ),
     )
 }
@@ -83,5 +95,7 @@ class Work:
     """(prediction, example) → what predictions/test.json keeps of it, beside `id` and the scores."""
     request: Callable
     """example → the fields of it that a served model is asked with."""
+    trained: Callable = lambda features, version: features
+    """(features, data version) → those of them that are trained on."""
     extras: Callable = lambda predictions, examples, folder: None
     """(predictions, examples, folder): write further artifacts of the test into the folder."""
