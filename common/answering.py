@@ -15,23 +15,16 @@ from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
 from .models import load_bundle
 from .preprocessing import Collator, make_windows
+from .requests import ASKED, check_length, checked_rows
 from .serving import fetch, refuse
 
-MAX_QUESTION = 2_000
-MAX_CONTEXT = 200_000
-MAX_ROWS = 256
-MAX_CHARACTERS = 400_000
 MAX_ANSWERS = 100
-MAX_ANSWER_LENGTH = 500
-"""Characters of a question and of a context, rows and characters of a request, answers to a question, tokens of an
-answer: more could run into the server's time-out."""
+"""Answers to a question: more could run into the server's time-out."""
 
 PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
 """What a request may leave out, or give as null; None stands for the model's own."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
-
-ASKED = ("question", "context")
 
 ANSWER = {
     "answer": DataType.string,
@@ -133,7 +126,7 @@ class QuestionAnswering(PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = _checked_rows(model_input)
+        records = checked_rows(model_input)
         params = _checked_parameters(params or {})
         answers = self.answerer.answer(records, **params)
         rows = [ranked[0] for ranked in answers]
@@ -142,57 +135,13 @@ class QuestionAnswering(PythonModel):
         return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
 
 
-def _checked_rows(model_input: pd.DataFrame) -> list[dict]:
-    records = model_input[list(ASKED)].to_dict("records")
-    if len(records) == 1 and all(isinstance(value, list) for value in records[0].values()):
-        # What MLflow makes of {"inputs": {"question": [...], "context": [...]}}.
-        columns = records[0].values()
-        if len(set(map(len, columns))) > 1:
-            refuse(
-                f"{' and '.join(f'{len(values)} {name}s' for name, values in records[0].items())}: one of each, please."
-            )
-        records = [dict(zip(ASKED, values, strict=True)) for values in zip(*columns, strict=True)]
-    if len(records) > MAX_ROWS:
-        refuse(f"{len(records)} rows in one request; at most {MAX_ROWS} are answered.")
-    for i, record in enumerate(records):
-        for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT)):
-            text = record[name]
-            if not isinstance(text, str):
-                refuse(
-                    f"row {i}: {name} must be a string, not {'null' if text is None else type(text).__name__}."
-                )
-            if not text.strip():
-                refuse(f"row {i}: {name} is empty.")
-            if len(text) > limit:
-                refuse(f"row {i}: {name} has {len(text)} characters; at most {limit} are answered.")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                refuse(f"row {i}: {name} holds a lone surrogate, which is no character.")
-    characters = sum(len(record["context"]) for record in records)
-    if characters > MAX_CHARACTERS:
-        refuse(
-            f"the contexts of the request have {characters} characters together; at most {MAX_CHARACTERS} are answered."
-        )
-    return records
-
-
-def is_taken(record: Mapping[str, str]) -> bool:
-    """Whether a served model takes this question, which evaluation may have answered all the same."""
-    question, context = record["question"], record["context"]
-    within = len(question) <= MAX_QUESTION and len(context) <= MAX_CONTEXT
-    return within and bool(question.strip() and context.strip())
-
-
 def _checked_parameters(params: Mapping) -> dict:
     given = {
         name: default if params.get(name) is None else params[name] for name, default in PARAMETERS.items()
     }
     if not 1 <= given["top_k"] <= MAX_ANSWERS:
         refuse(f"top_k is {given['top_k']}; choose 1 to {MAX_ANSWERS}.")
-    length = given["max_answer_length"]
-    if length is not None and not 1 <= length <= MAX_ANSWER_LENGTH:
-        refuse(f"max_answer_length is {length}; choose 1 to {MAX_ANSWER_LENGTH} tokens.")
+    check_length(given["max_answer_length"])
     if given["null_threshold"] is not None and math.isnan(given["null_threshold"]):
         refuse("null_threshold must be a number.")
     return given

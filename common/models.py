@@ -139,7 +139,7 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
     tokenizer.model_input_names = names
-    return model, _completed(tokenizer)
+    return model, completed(tokenizer)
 
 
 def _auto_class(task: str, kind: str):
@@ -147,7 +147,7 @@ def _auto_class(task: str, kind: str):
     return getattr(transformers, f"AutoModel{name if isinstance(name, str) else name[kind]}")
 
 
-def _completed(tokenizer):
+def completed(tokenizer):
     """The tokenizer with what GPT-2's lacks: a padding token, and special tokens around a question and its context.
 
     Padding is written as the end of text is. Masks and labels are made from lengths, so that they never take one for
@@ -355,7 +355,7 @@ def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
     if base is None:
         raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
     family = family_of(info.model_type)
-    tokenizer = _completed(AutoTokenizer.from_pretrained(base))
+    tokenizer = completed(AutoTokenizer.from_pretrained(base))
     model = quietly(_auto_class(info.task, family.kind).from_pretrained, base, dtype=torch.float32)
     adapter = folder / "adapter"
     if adapter.is_dir():

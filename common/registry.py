@@ -19,11 +19,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from . import answering, data, serving, tracking
+from . import data, generating, serving, tracking
 from .errors import UserError
 from .models import fingerprint, read_bundle
+from .requests import is_taken
+from .tasks import Task, task_of
 
-NAME = "bert-squad-qa"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 SAMPLE = 50
@@ -38,6 +39,8 @@ adapter merged: within it two candidates count as equally good. By the run's pre
 class Outcome:
     """What `register_best` did. `alias` is None for a version that is neither champion nor challenger."""
 
+    name: str
+    """Of the registered model: its task's."""
     version: str
     alias: str | None
     run_id: str
@@ -78,7 +81,7 @@ def register_best(
         else:
             notes.append(f"Run {run.info.run_id} is registered already, as version {version.version}.")
         alias, note = _settle_alias(client, version, is_new)
-    return Outcome(str(version.version), alias, run.info.run_id, is_new, tuple(notes + note))
+    return Outcome(version.name, str(version.version), alias, run.info.run_id, is_new, tuple(notes + note))
 
 
 def choose(runs: pd.DataFrame, data_fingerprint: str | None = None) -> tuple[pd.Series, list[str]]:
@@ -153,12 +156,17 @@ def disagreements(
 
 def _registered(client: mlflow.MlflowClient, run) -> ModelVersion | None:
     """The version made from this run, or from one with the same settings, data and code."""
+    name_ = _task(run).registered
     same = {"run_id": run.info.run_id, "run_fingerprint": run.data.tags["run_fingerprint"]}
     for name, value in same.items():
-        versions = client.search_model_versions(f"name = '{NAME}' and tags.{name} = '{value}'")
+        versions = client.search_model_versions(f"name = '{name_}' and tags.{name} = '{value}'")
         if versions:
             return max(versions, key=lambda version: int(version.version))
     return None
+
+
+def _task(run) -> Task:
+    return task_of(run.data.tags.get("task", "extractive-qa"))
 
 
 def _register(client, run, data_dir) -> tuple[ModelVersion, str]:
@@ -176,7 +184,8 @@ def _register(client, run, data_dir) -> tuple[ModelVersion, str]:
             for row, context in zip(rows, contexts, strict=True)
         ]
         tolerance = TOLERANCE.get(run.data.params.get("precision", "fp32"), TOLERANCE["fp32"])
-        wrong = disagreements(rows, answers, threshold, tolerance)
+        differing = generating.disagreements if _task(run).served == "generating" else disagreements
+        wrong = differing(rows, answers, threshold, tolerance)
         if wrong:
             raise UserError(
                 f"The model of run {run.info.run_id} does not answer as it did when it was trained, so it is not "
@@ -265,7 +274,7 @@ def _questions(run, example: Mapping, data_dir) -> tuple[list[dict], list[str], 
         )
     test = splits["test"]
     contexts = dict(zip(test["id"], test["context"], strict=True))
-    rows = [row for row in rows if answering.is_taken(row | {"context": contexts[row["id"]]})]
+    rows = [row for row in rows if is_taken(row | {"context": contexts[row["id"]]})]
     rows = rows[:: max(1, math.ceil(len(rows) / SAMPLE))]
     return (
         rows,
@@ -275,9 +284,10 @@ def _questions(run, example: Mapping, data_dir) -> tuple[list[dict], list[str], 
 
 
 def _create_version(client, model_uri: str, run, checked: str) -> ModelVersion:
+    name = _task(run).registered
     try:
         client.create_registered_model(
-            NAME, description="Extractive question answering: question and context in, answer out."
+            name, description=f"{_task(run).name}: question and context in, answer out."
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -285,9 +295,9 @@ def _create_version(client, model_uri: str, run, checked: str) -> ModelVersion:
     tags = _tags(run)
     # It prints what the caller says better.
     with contextlib.redirect_stderr(io.StringIO()):
-        version = mlflow.register_model(model_uri, NAME, tags=tags)
-    client.update_model_version(NAME, version.version, describe(tags, run.data.params, checked))
-    return client.get_model_version(NAME, version.version)
+        version = mlflow.register_model(model_uri, name, tags=tags)
+    client.update_model_version(name, version.version, describe(tags, run.data.params, checked))
+    return client.get_model_version(name, version.version)
 
 
 def _tags(run) -> dict[str, str]:
@@ -355,19 +365,23 @@ def _settle_alias(client, version: ModelVersion, is_new: bool) -> tuple[str | No
 
     A version that was there before takes no champion's place on the same data: somebody may have put it back.
     """
-    held = [alias for alias in (CHAMPION, CHALLENGER) if _by_alias(client, alias) == str(version.version)]
+    held = [
+        alias
+        for alias in (CHAMPION, CHALLENGER)
+        if _by_alias(client, version.name, alias) == str(version.version)
+    ]
     if held:
         return held[0], []
-    champion = _by_alias(client, CHAMPION)
+    champion = _by_alias(client, version.name, CHAMPION)
     if champion is None:
         alias, notes = CHAMPION, []
     else:
-        tags = client.get_model_version(NAME, champion).tags
+        tags = client.get_model_version(version.name, champion).tags
         if not is_new and _comparable(tags, version.tags):
             return None, [f"Champion is version {champion}; the aliases stay as they are."]
         alias, note = judge(tags, champion, version.tags, version.version)
         notes = [note]
-    client.set_registered_model_alias(NAME, alias, version.version)
+    client.set_registered_model_alias(version.name, alias, version.version)
     return alias, notes
 
 
@@ -404,9 +418,9 @@ def _data(tags: Mapping[str, str]) -> str:
     return f"{tags.get('data_name', 'unknown')} ({tags.get('data_fingerprint', 'no fingerprint')[:12]}{part})"
 
 
-def _by_alias(client, alias: str) -> str | None:
+def _by_alias(client, name: str, alias: str) -> str | None:
     try:
-        return str(client.get_model_version_by_alias(NAME, alias).version)
+        return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

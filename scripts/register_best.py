@@ -44,9 +44,9 @@ def main() -> None:
         print(note)
     role = f", {done.alias}" if done.alias else ""
     print(
-        f"{registry.NAME} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (nothing to do)'}\n"
+        f"{done.name} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (nothing to do)'}\n"
     )
-    uri = f"models:/{registry.NAME}@{done.alias}" if done.alias else f"models:/{registry.NAME}/{done.version}"
+    uri = f"models:/{done.name}@{done.alias}" if done.alias else f"models:/{done.name}/{done.version}"
     print("Serve it, from the project's folder:")
     print(f"  OMP_NUM_THREADS=1 mlflow models serve -m {uri} --env-manager local -p 5001")
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from peft import PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
 from transformers import AutoModelForQuestionAnswering
+from transformers.pytorch_utils import Conv1D
 
 from common import models
 from common.config import RunArgs, check_model
@@ -92,17 +93,21 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
         assert not isinstance(loaded, PeftModel)
 
 
-def closed_form(technique: str, base, family) -> int:
+def closed_form(technique: str, base, family, task: str = "extractive-qa") -> int:
     """Trainable parameters by the technique's formula, from the shapes of the base's layers."""
     t = TECHNIQUES[technique]()
-    head = sum(
-        p.numel() for name in family.heads["extractive-qa"] for p in base.get_submodule(name).parameters()
-    )
+    head = sum(p.numel() for name in family.heads[task] for p in base.get_submodule(name).parameters())
     shapes = {}
     for name, module in base.named_modules():
-        if isinstance(module, torch.nn.Linear) and not name.startswith(family.heads["extractive-qa"]):
+        if isinstance(module, torch.nn.Linear) and not name.startswith(family.heads[task]):
             shapes[name] = (module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            shapes[name] = tuple(module.weight.shape)
     layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
+    if family.kind == "encoder-decoder":
+        # A decoder's layer attends to itself and to the encoder; heads need not add up to the hidden size.
+        layers = base.config.num_layers + 2 * base.config.num_decoder_layers
+        hidden = base.config.num_heads * base.config.d_kv
 
     def role(suffix):
         return [
@@ -114,9 +119,7 @@ def closed_form(technique: str, base, family) -> int:
     def roles(*names):
         return [shape for name in dict.fromkeys(names) for shape in role(name)]
 
-    everywhere = roles(
-        family.query, family.key, family.value, family.attention_output, family.up, family.down
-    )
+    everywhere = roles(*family.linear_layers)
     match technique:
         case "standard":
             return sum(p.numel() for p in base.parameters())
@@ -210,7 +213,7 @@ def test_transformers_itself_lets_padding_into_the_loss(tiny):
 
 
 @pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
-@pytest.mark.parametrize("family_name", ["bert", "distilbert", "roberta"])
+@pytest.mark.parametrize("family_name", ["bert", "distilbert", "roberta", "gpt2", "t5"])
 def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(technique, family_name, tiny, monkeypatch):
     """A prompt that no attention can see must leave the model as it was: same length, same positions, same loss."""
     model, tokenizer, batch = build(tiny, technique, family_name)
@@ -270,6 +273,14 @@ def test_what_a_family_cannot_do_is_refused_from_its_config(family_name, techniq
     config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
     with pytest.raises(UserError, match=family_name):
         check_model(TECHNIQUES[technique](), RunArgs(max_length=64), FAMILIES[family_name], config)
+
+
+def test_encoders_do_not_write(tiny):
+    config = models.load_config(models.resolve_checkpoint(tiny("bert")))
+    with pytest.raises(UserError, match="bert for generative-qa: the family has no model for it"):
+        check_model(
+            TECHNIQUES["lora"](), RunArgs(task="generative-qa", max_length=64), FAMILIES["bert"], config
+        )
 
 
 def test_a_second_technique_starts_from_a_fresh_base(tiny):

@@ -3,6 +3,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -12,6 +13,7 @@ import pytest
 
 from common import data, registry
 from common.errors import UserError
+from common.tasks import TASKS
 from tests import trained
 
 DATA = "ab" * 32
@@ -132,7 +134,8 @@ def world(tmp_path_factory, tiny):
 @pytest.fixture
 def name(monkeypatch, request):
     """A registered model of this test's own."""
-    monkeypatch.setattr(registry, "NAME", request.node.name)
+    own = replace(TASKS["extractive-qa"], registered=request.node.name)
+    monkeypatch.setitem(TASKS, "extractive-qa", own)
     return request.node.name
 
 

@@ -16,6 +16,7 @@ import mlflow
 import pytest
 
 from common import data, registry
+from common.tasks import TASKS
 from tests import trained
 
 pytestmark = pytest.mark.slow
@@ -47,7 +48,7 @@ def world(tmp_path_factory, tiny):
             "models",
             "serve",
             "-m",
-            f"models:/{registry.NAME}@champion",
+            f"models:/{TASKS['extractive-qa'].registered}@champion",
         ]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         log = folder / "server.log"
