@@ -18,7 +18,7 @@ from .models import load_bundle
 from .requests import ASKED, check_length, checked_rows
 from .serving import fetch, refuse
 
-EXAMPLE_PARAMETERS = {}
+EXAMPLE_PARAMETERS = {"max_answer_length": 8}
 
 ANSWER = {
     "answer": DataType.string,

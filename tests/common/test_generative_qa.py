@@ -2,20 +2,26 @@
 
 import itertools
 
+import mlflow
 import numpy as np
 import pytest
 import torch
+import transformers
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel, PromptEncoderConfig, get_peft_model
+from transformers import AutoTokenizer
 
-from common import generating, generation, generative_qa, models
+from common import data, generating, generation, generative_qa, models, training
 from common.config import RunArgs, check_model
 from common.errors import UserError
 from common.families import FAMILIES
-from common.generation import Written, choose, make_prompts, trained, windows
+from common.generation import Written, choose, make_prompts, windows
+from common.squad_json import read_squad_json
+from tests import trained
 from tests.common.test_models import closed_form
-from tests.conftest import make_tokenizer
+from tests.conftest import make_config
 from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 
@@ -32,8 +38,8 @@ EVERY_FAMILY = pytest.mark.parametrize("family_name", sorted(KINDS))
 
 
 @pytest.fixture(scope="module")
-def tokenizers():
-    return {name: models.completed(make_tokenizer(name)) for name in KINDS}
+def tokenizers(tiny):
+    return {name: models.completed(AutoTokenizer.from_pretrained(tiny(name))) for name in KINDS}
 
 
 def build(tiny, technique, family_name):
@@ -267,11 +273,14 @@ def test_neither_question_nor_answer_is_ever_cut(family_name, tokenizers):
         written = tokenizer.decode(target[:-1]).strip()
         assert written == (answer if holds else "unanswerable") and target[-1] == tokenizer.eos_token_id
     # v1.1 has no unanswerable questions: a window without the answer teaches nothing.
-    assert len(trained(prompts, "v2.0")) == len(prompts)
-    assert trained(prompts, "v1.1").holds.all() and len(trained(prompts, "v1.1")) == prompts.holds.sum()
+    assert len(generation.trained(prompts, "v2.0")) == len(prompts)
+    assert (
+        generation.trained(prompts, "v1.1").holds.all()
+        and len(generation.trained(prompts, "v1.1")) == prompts.holds.sum()
+    )
     # An answer that is longer than what may be written is left out.
     short = prompts_of(tokenizer, [long], kind, max_length=72, max_answer_length=3)
-    assert not trained(short, "v1.1").holds.any() and len(short) == len(prompts)
+    assert not generation.trained(short, "v1.1").holds.any() and len(short) == len(prompts)
     with pytest.raises(UserError, match="question long has .* greater --max_length"):
         prompts_of(tokenizer, [long | {"question": "why " * 60}], kind)
 
@@ -286,10 +295,10 @@ def test_windows_cover_everything_and_share_what_was_asked(length, room, shared)
     assert found[-1][1] - found[-1][0] <= room
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(context=st.text(min_size=1, max_size=300).filter(str.strip))
-def test_windows_hold_every_token_of_any_text(context):
-    tokenizer = CACHE.setdefault("gpt2", models.completed(make_tokenizer("gpt2")))
+def test_windows_hold_every_token_of_any_text(tokenizers, context):
+    tokenizer = tokenizers["gpt2"]
     prompts = prompts_of(tokenizer, [{"id": "x", "question": "What?", "context": context}], "decoder")
     (head,), (tail,) = (
         tokenizer([text])["input_ids"] for text in (generation.HEAD, " question: What? answer:")
@@ -298,9 +307,6 @@ def test_windows_hold_every_token_of_any_text(context):
     inside = [prompt[len(head) : -len(tail)].tolist() for prompt in prompts.prompts]
     room = 64 - len(head) - len(tail)
     assert [whole[b:e] for b, e in windows(len(whole), room, 8)] == inside
-
-
-CACHE = {}
 
 
 def test_no_answer_wins_only_where_no_window_answers():
@@ -361,3 +367,49 @@ def test_the_place_of_an_answer_is_told_where_it_is_the_only_one():
     assert generating._place("two", "one two") == {"start": 4, "end": 7}
     for answer, context in (("two", "two two"), ("three", "one"), ("", "one")):
         assert generating._place(answer, context) == {"start": -1, "end": -1}
+
+
+def small_checkpoint(tiny, family_name, folder):
+    """A model that is large enough to learn a few questions by heart."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family_name))
+    config = make_config(family_name, tokenizer)
+    sizes = {
+        "gpt2": dict(n_embd=128, n_positions=288),
+        "t5": dict(d_model=64, d_kv=16, d_ff=128),
+    }
+    for name, size in sizes[family_name].items():
+        setattr(config, name, size)
+    torch.manual_seed(0)
+    names = {"gpt2": transformers.AutoModelForCausalLM, "t5": transformers.AutoModelForSeq2SeqLM}
+    names[family_name].from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family_name", "epochs"), [("gpt2", 5), ("t5", 2)])
+def test_thirty_two_questions_are_learned(family_name, epochs, tiny, tmp_path):
+    examples = read_squad_json(data.SAMPLE / "train-v2.0.json").examples[:32]
+    splits = {
+        # An epoch ends with an evaluation, which takes longer than four steps.
+        "train": [e | {"id": f"{i}-{e['id']}"} for i in range(10) for e in examples],
+        "validation": [e | {"id": f"v-{e['id']}"} for e in examples],
+        "test": examples,
+    }
+    DatasetDict({k: Dataset.from_list(v) for k, v in splits.items()}).save_to_disk(str(tmp_path / "saved"))
+    data.prepare_saved(tmp_path / "saved", tmp_path / "data")
+    with trained.store(tmp_path):
+        args = RunArgs(
+            task=TASK,
+            data_dir=str(tmp_path / "data"),
+            model_checkpoint=small_checkpoint(tiny, family_name, tmp_path / "model"),
+            batch_size=8,
+            max_length=256,
+            doc_stride=64,
+            max_answer_length=20,
+            output_dir=str(tmp_path / "out"),
+        )
+        technique = TECHNIQUES["standard"](learning_rate=3e-3, num_train_epochs=epochs)
+        run = mlflow.get_run(training.fit(technique, args))
+    assert run.data.metrics["test_exact_match"] >= 95
+    assert run.data.metrics["test_examples"] == 32 and run.data.tags["task"] == TASK
