@@ -59,3 +59,20 @@ def relabelled(recorded: Sequence[Mapping], answers: Sequence[Mapping], toleranc
                 f"{row['id']}: was {row['prediction']!r} ({row['probability']:.3f}), now {label!r} ({score:.3f})"
             )
     return wrong
+
+
+def rewritten(recorded: Sequence[Mapping], answers: Sequence[Mapping], tolerance: float) -> list[str]:
+    """A line for each question that is not answered as recorded.
+
+    recorded: rows of a run's predictions/test.json; answers: `answer` and `score` for each. Another answer agrees if its
+    probability is that of the run's, up to a factor of exp(tolerance): which of two such is written is rounding's choice.
+    """
+    wrong = []
+    for row, answer in zip(recorded, answers, strict=True):
+        worth, own = (math.log(max(score, 1e-300)) for score in (answer["score"], row["score"]))
+        if answer["answer"] != row["prediction"] and abs(worth - own) > tolerance:
+            wrong.append(
+                f"{row['id']}: {row['question']!r} was answered {row['prediction']!r} ({row['score']:.3f}), "
+                f"now {answer['answer']!r} ({answer['score']:.3f})"
+            )
+    return wrong

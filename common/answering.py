@@ -15,25 +15,16 @@ from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
 from .models import load_bundle
 from .preprocessing import Collator, make_windows
-from .request_checks import checked_rows, is_within
+from .question_requests import ASKED, check_length, checked_rows, is_taken  # noqa: F401
 from .serving import fetch, refuse
 
-MAX_QUESTION = 2_000
-MAX_CONTEXT = 200_000
-MAX_ROWS = 256
-MAX_CHARACTERS = 400_000
 MAX_ANSWERS = 100
-MAX_ANSWER_LENGTH = 500
-"""Characters of a question and of a context, rows and characters of a request, answers to a question, tokens of an
-answer: more could run into the server's time-out."""
+"""Answers to a question: more could run into the server's time-out."""
 
 PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
 """What a request may leave out, or give as null; None stands for the model's own."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
-
-ASKED = {"question": MAX_QUESTION, "context": MAX_CONTEXT}
-"""The columns of a request and the most characters in each."""
 
 ANSWER = {
     "answer": DataType.string,
@@ -135,7 +126,7 @@ class QuestionAnswering(PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = checked_rows(model_input, ASKED, rows=MAX_ROWS, characters=MAX_CHARACTERS)
+        records = checked_rows(model_input)
         params = _checked_parameters(params or {})
         answers = self.answerer.answer(records, **params)
         rows = [ranked[0] for ranked in answers]
@@ -144,20 +135,13 @@ class QuestionAnswering(PythonModel):
         return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
 
 
-def is_taken(record: Mapping[str, str]) -> bool:
-    """Whether a served model takes this question, which evaluation may have answered all the same."""
-    return is_within(record, ASKED)
-
-
 def _checked_parameters(params: Mapping) -> dict:
     given = {
         name: default if params.get(name) is None else params[name] for name, default in PARAMETERS.items()
     }
     if not 1 <= given["top_k"] <= MAX_ANSWERS:
         refuse(f"top_k is {given['top_k']}; choose 1 to {MAX_ANSWERS}.")
-    length = given["max_answer_length"]
-    if length is not None and not 1 <= length <= MAX_ANSWER_LENGTH:
-        refuse(f"max_answer_length is {length}; choose 1 to {MAX_ANSWER_LENGTH} tokens.")
+    check_length(given["max_answer_length"])
     if given["null_threshold"] is not None and math.isnan(given["null_threshold"]):
         refuse("null_threshold must be a number.")
     return given

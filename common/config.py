@@ -170,11 +170,16 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config) -> 
             "Choose another technique, --model_checkpoint or --task."
         )
     room = usable_positions(config)
-    if room is not None and args.max_length + technique.virtual_tokens > room:
-        virtual = f" with {technique.virtual_tokens} virtual tokens" if technique.virtual_tokens else ""
+    beside = {f"{technique.virtual_tokens} virtual tokens": technique.virtual_tokens}
+    if task_of(args.task).generates and family.kind == "decoder":
+        # Behind an answer of this length stands its end.
+        beside[f"an answer of {args.max_answer_length} tokens"] = args.max_answer_length + 1
+    taken = sum(beside.values())
+    if room is not None and args.max_length + taken > room:
+        parts = " and ".join(part for part, tokens in beside.items() if tokens)
         raise UserError(
-            f"--max_length {args.max_length}{virtual} is longer than the {room} positions of this model: "
-            f"use --max_length {room - technique.virtual_tokens} or less."
+            f"--max_length {args.max_length}{parts and f' with {parts}'} is longer than the {room} positions of this model: "
+            f"use --max_length {room - taken} or less."
         )
 
 
@@ -200,6 +205,8 @@ _DECIDES_THE_RESULT = {
     "confusion",
     "extractive_qa",
     "families",
+    "generation",
+    "generative_qa",
     "inference",
     "metrics",
     "models",

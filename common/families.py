@@ -25,6 +25,12 @@ class Family:
     """Class-name suffix of the module that calls the attention function (prefix tuning reaches keys and values there)."""
     heads: dict[str, tuple[str, ...]]
     """Task → modules of its head, trained in full by every technique. A task that is missing here is refused."""
+    kind: str = "encoder"
+    """"encoder", "decoder" (each token sees those before it) or "encoder-decoder"."""
+    gated: tuple[str, ...] = ()
+    """What `up` is called where the feed-forward layer has two of it, one to gate the other."""
+    conv1d: bool = False
+    """Whether its layers are transformers' Conv1D, whose weights are (in, out): those of nn.Linear are (out, in)."""
     segment_ids: bool = False
     """Whether the architecture can tell question from context by `token_type_ids`."""
     first_position: int | None = 0
@@ -35,13 +41,13 @@ class Family:
     def refusal(self, technique: str, task: str) -> str | None:
         """Why this family cannot do a task by a technique; None if it can."""
         if task not in self.heads:
-            return "the family has no model for it"
+            return f"the family is offered for {' and '.join(self.heads)} only"
         return self.refuses.get(f"{technique} {task}") or self.refuses.get(technique)
 
     @property
     def linear_layers(self) -> list[str]:
         """Every linear layer of an encoder block."""
-        roles = (self.query, self.key, self.value, self.attention_output, self.up, self.down)
+        roles = (self.query, self.key, self.value, self.attention_output, self.up, *self.gated, self.down)
         return list(dict.fromkeys(roles))
 
     def matching(self, *names: str) -> str:
@@ -129,6 +135,34 @@ FAMILIES: dict[str, Family] = {
             },
             first_position=None,
         ),
+        Family(
+            "gpt2",
+            kind="decoder",
+            query="attn.c_attn",
+            key="attn.c_attn",
+            value="attn.c_attn",
+            attention_output="attn.c_proj",
+            up="mlp.c_fc",
+            down="mlp.c_proj",
+            self_attention="GPT2Attention",
+            heads={"extractive-qa": ("qa_outputs",), "generative-qa": ()},
+            conv1d=True,
+            refuses={"loha": "PEFT's LoHa knows no Conv1D, which all its layers are"},
+        ),
+        Family(
+            "t5",
+            kind="encoder-decoder",
+            query="q",
+            key="k",
+            value="v",
+            attention_output="o",
+            up="wi",
+            gated=("wi_0", "wi_1"),
+            down="wo",
+            self_attention="T5Attention",
+            heads={"extractive-qa": ("qa_outputs",), "generative-qa": ()},
+            first_position=None,
+        ),
     )
 }
 
@@ -154,5 +188,5 @@ def usable_positions(config) -> int | None:
     """The longest input in tokens, or None where positions are relative and set no limit."""
     family = family_of(config.model_type)
     if family.first_position is None:
-        return None if config.model_type == "deberta-v2" else config.max_position_embeddings
+        return None if config.model_type == "deberta-v2" else getattr(config, "max_position_embeddings", None)
     return config.max_position_embeddings - family.first_position

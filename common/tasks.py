@@ -28,6 +28,8 @@ class Task:
     """What the registered model takes and gives."""
     unit: str = "questions"
     """What its examples are called."""
+    generates: bool = False
+    """Whether its models write behind their input, so that what they write takes room beside it."""
 
     @property
     def metric(self) -> str:
@@ -58,6 +60,17 @@ TASKS = {
             served="classifying",
             description="Classification of texts: text in, label and its probability out.",
             unit="texts",
+        ),
+        Task(
+            name="generative-qa",
+            data="qa",
+            data_dir="squad_data",
+            metrics=("f1", "exact_match"),
+            experiment="generative-qa",
+            registered="generative-qa",
+            served="generating",
+            description="Generative question answering: question and context in, written answer out.",
+            generates=True,
         ),
     )
 }

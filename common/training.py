@@ -15,7 +15,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import classification, data, extractive_qa, metrics, models, plots, tracking
+from . import classification, data, extractive_qa, generative_qa, metrics, models, plots, tracking
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 from .errors import UserError
 from .families import Family, family_of
@@ -24,7 +24,11 @@ from .tasks import LABELS, Task, Work, task_of
 from .trainer import WEIGHTS, TaskTrainer
 from .workspace import STATE, own, write_json
 
-WORKS: dict[str, Work] = {"extractive-qa": extractive_qa.WORK, "classification": classification.WORK}
+WORKS: dict[str, Work] = {
+    "extractive-qa": extractive_qa.WORK,
+    "classification": classification.WORK,
+    "generative-qa": generative_qa.WORK,
+}
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,7 @@ class Job:
                     ("test", args.max_test_samples),
                 )
             )
+        train = replace(train, features=self.work.trained(train.features, self.record["version"]))
         if not len(train.features):
             raise UserError(f"{args.data_dir} has nothing to train on; prepare it again.")
         run.log_data(self.record, "training")

@@ -26,6 +26,8 @@ def make_tokenizer(model_type: str):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    if model_type in ("gpt2", "t5"):
+        return make_generator_tokenizer(model_type)
     if model_type in ("roberta", "modernbert", "deberta-v2"):
         cls, sep, pad, unk = (
             ("<s>", "</s>", "<pad>", "<unk>")
@@ -76,6 +78,57 @@ def make_tokenizer(model_type: str):
     )
 
 
+def make_generator_tokenizer(model_type: str):
+    """Trained on the packaged sample. GPT-2's has no padding token and adds no special tokens; T5's ends with </s>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if model_type == "gpt2":
+        end = "<|endoftext|>"
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=1200,
+            special_tokens=[end],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(sample_texts(), trainer)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end
+        )
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=1200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(sample_texts(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B:1 </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def sample_texts() -> list[str]:
+    """The packaged sample's contexts, questions and answers, and the words that generation puts around them."""
+    import json
+
+    from common.data import SAMPLE
+
+    texts = [*TEXT, "context: question: answer: unanswerable"] * 20
+    for article in json.loads((SAMPLE / "train-v2.0.json").read_text())["data"]:
+        for paragraph in article["paragraphs"]:
+            texts.append(paragraph["context"])
+            for qa in paragraph["qas"]:
+                texts += [qa["question"], *(answer["text"] for answer in qa["answers"])]
+    return texts
+
+
 def make_config(model_type: str, tokenizer):
     """The family's config at toy size, without dropout."""
     from transformers import AutoConfig
@@ -118,6 +171,30 @@ def make_config(model_type: str, tokenizer):
             bos_token_id=tokenizer.cls_token_id,
             eos_token_id=tokenizer.sep_token_id,
         ),
+        "gpt2": dict(
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=128,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            resid_pdrop=0.0,
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        ),
+        # Heads that do not add up to the hidden size, and a gated feed-forward layer, as FLAN-T5 has them.
+        "t5": dict(
+            d_model=32,
+            d_kv=6,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=pad,
+        ),
     }
     return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), pad_token_id=pad, **kinds[model_type])
 
@@ -130,12 +207,14 @@ def tiny(tmp_path_factory):
     def build(model_type: str) -> str:
         if model_type not in made:
             import torch
-            from transformers import AutoModelForQuestionAnswering
+            import transformers
 
             folder = tmp_path_factory.mktemp(model_type)
             tokenizer = make_tokenizer(model_type)
             torch.manual_seed(0)
-            model = AutoModelForQuestionAnswering.from_config(make_config(model_type, tokenizer))
+            names = {"gpt2": "ForCausalLM", "t5": "ForSeq2SeqLM"}
+            model_class = getattr(transformers, f"AutoModel{names.get(model_type, 'ForQuestionAnswering')}")
+            model = model_class.from_config(make_config(model_type, tokenizer))
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             made[model_type] = str(folder)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from peft import PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 from common import classification, models
 from common.config import RunArgs, check_model
@@ -129,7 +130,13 @@ def closed_form(technique: str, base, family, task: str) -> int:
     for name, module in base.named_modules():
         if isinstance(module, torch.nn.Linear) and not name.startswith(family.heads[task]):
             shapes[name] = (module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            shapes[name] = tuple(module.weight.shape)
     layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
+    if family.kind == "encoder-decoder":
+        # A decoder's layer attends to itself and to the encoder; heads need not add up to the hidden size.
+        layers = base.config.num_layers + 2 * base.config.num_decoder_layers
+        hidden = base.config.num_heads * base.config.d_kv
 
     def role(suffix):
         return [
@@ -141,9 +148,7 @@ def closed_form(technique: str, base, family, task: str) -> int:
     def roles(*names):
         return [shape for name in dict.fromkeys(names) for shape in role(name)]
 
-    everywhere = roles(
-        family.query, family.key, family.value, family.attention_output, family.up, family.down
-    )
+    everywhere = roles(*family.linear_layers)
     match technique:
         case "standard":
             return sum(p.numel() for p in base.parameters())
@@ -174,7 +179,9 @@ def test_trainable_parameters_equal_the_closed_form(technique, family_name, task
     )
 
 
-@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+@pytest.mark.parametrize(
+    "family_name", [name for name, family in FAMILIES.items() if CLASSIFICATION in family.heads]
+)
 def test_what_no_encoder_is_pretrained_with_belongs_to_the_head(family_name, tiny):
     """A layer that stayed at its random start, frozen, would pass unnoticed."""
     encoder = {
@@ -255,8 +262,15 @@ def test_transformers_itself_lets_padding_into_the_loss(tiny):
 
 
 @pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
-@pytest.mark.parametrize("family_name", ["bert", "distilbert", "roberta"])
-@pytest.mark.parametrize("task", CONFIGS)
+@pytest.mark.parametrize(
+    ("family_name", "task"),
+    [
+        (family, task)
+        for family in ("bert", "distilbert", "roberta", "gpt2", "t5")
+        for task in CONFIGS
+        if task in FAMILIES[family].heads
+    ],
+)
 def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
     technique, family_name, task, tiny, monkeypatch
 ):
@@ -318,6 +332,17 @@ def test_what_a_family_cannot_do_is_refused_from_its_config(family_name, techniq
     config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
     with pytest.raises(UserError, match=family_name):
         check_model(TECHNIQUES[technique](), RunArgs(max_length=64), FAMILIES[family_name], config)
+
+
+def test_encoders_do_not_write(tiny):
+    config = models.load_config(models.resolve_checkpoint(tiny("bert")))
+    with pytest.raises(
+        UserError,
+        match="bert for generative-qa: the family is offered for extractive-qa and classification only",
+    ):
+        check_model(
+            TECHNIQUES["lora"](), RunArgs(task="generative-qa", max_length=64), FAMILIES["bert"], config
+        )
 
 
 def test_a_second_technique_starts_from_a_fresh_base(tiny):

@@ -4,13 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.families import FAMILIES
+from common.models import completed
 from common.preprocessing import NO_CONTEXT, Collator, length_sorted_batches, make_windows, shorten
 from tests.conftest import make_tokenizer
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def tokenizer(request):
-    return make_tokenizer(request.param)
+    return completed(make_tokenizer(request.param))
 
 
 def windows_of(tokenizer, examples, max_length=48, doc_stride=8, segment_ids=True):
@@ -38,7 +39,7 @@ def test_question_and_special_tokens_have_no_offsets(tokenizer, examples):
     windows = windows_of(tokenizer, examples)
     for ids, offsets in zip(windows.input_ids, windows.offsets, strict=True):
         context = np.flatnonzero(offsets[:, 1] != NO_CONTEXT)
-        separators = np.flatnonzero(ids == tokenizer.sep_token_id)
+        separators = np.flatnonzero(ids == (tokenizer.sep_token_id or tokenizer.eos_token_id))
         assert context[0] > separators[0]
         assert not np.isin(ids[context], tokenizer.all_special_ids).any()
         assert (np.diff(context) == 1).all()
