@@ -34,7 +34,7 @@ EXAMPLES = {
     "A name": "5063c5da50ac",
     "A reason": "6d13fd42bfbb",
     "No answer": "4202c6ec4c42",
-    "A long text": "c9227d176fec",
+    "A long text": "7180c42cac74",
 }
 """Questions of the packaged sample's test part by their ids; the long text is a whole article."""
 
@@ -275,15 +275,14 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
     @app.errorhandler(HTTPException)
     def explain(error):
         """Every error in words: as JSON for the script, else on the page."""
+        if isinstance(error, SecurityError):
+            text = "This page does not answer under this name. Open it under the address that was printed at its start.\n"
+            return Response(text, 400, mimetype="text/plain")
         if isinstance(error, HTTPException):
             reasons = {
                 413: f"That is more than the page takes: at most {MAX_BODY:,} bytes.",
                 500: "The page failed at this question; the terminal that it was started in tells why.",
             }
-            if request.routing_exception is error and error.code == 400:
-                reasons[400] = (
-                    "This page does not answer under this name: open it as it was printed at its start."
-                )
             error = Fault(reasons.get(error.code, error.description), status=error.code)
         elif isinstance(error, UserError):
             error = Fault(str(error), status=503)
