@@ -71,7 +71,7 @@ class Unanswered(Exception):
 def entries(uris: Sequence[str] = ()) -> list[Entry]:
     """The models of these URIs (models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID, runs:/ID/NAME), each once.
 
-    Without URIs: the versions of the registered model that have an alias, then the newest, LISTED in all. UserError
+    Without URIs: the registered model's champion, its other versions with an alias, then the newest, LISTED in all. UserError
     if there are none, if one does not exist, or if it is no question-answering model.
     """
     client = mlflow.MlflowClient()
@@ -94,7 +94,11 @@ def _newest(client) -> list[Entry]:
             "both), or name a run's model with --models runs:/RUN_ID/model."
         )
     aliases = _aliases(client, TASK.registered)
-    order = lambda version: (str(version.version) not in aliases, -int(version.version))  # noqa: E731
+
+    def order(version):
+        held = aliases.get(str(version.version), [])
+        return "champion" not in held, not held, -int(version.version)
+
     return [_version(version, aliases) for version in sorted(versions, key=order)[:LISTED]]
 
 

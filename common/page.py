@@ -34,7 +34,7 @@ EXAMPLES = {
     "A name": "5063c5da50ac",
     "A reason": "6d13fd42bfbb",
     "No answer": "4202c6ec4c42",
-    "A long text": "7180c42cac74",
+    "A long text": "b44d475f690e",
 }
 """Questions of the packaged sample's test part by their ids; the long text is a whole article."""
 
