@@ -87,6 +87,8 @@ def checked(fields: Mapping, entries: Sequence[Entry]) -> Asked:
             raise Fault(f"{label} holds a lone surrogate, which is no character.", name)
         if name != "truth" and not text.strip():
             raise Fault(f"{label} is empty.", name)
+    if fields.get("unanswerable", "") not in ("", "yes", True, False):
+        raise Fault("unanswerable must be true or false.", "truth")
     truths = tuple(line.strip() for line in fields.get("truth", "").splitlines() if line.strip())
     if truths and fields.get("unanswerable"):
         raise Fault("Either there is a true answer or there is none: clear one of the two.", "truth")

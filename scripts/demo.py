@@ -51,12 +51,13 @@ def main() -> None:
 
     from common import tracking
     from common.catalogue import Catalogue
-    from common.page import LOCAL, create_app
 
     tracking.configure()
     catalogue = Catalogue(args.models)
     for entry in catalogue.entries():
         print(f"  {entry.uri} {' '.join(entry.aliases)}")
+    from common.page import LOCAL, create_app
+
     name = f"[{args.host}]" if ":" in args.host else args.host
     app = create_app(catalogue, [*LOCAL, name, *args.host_names])
 

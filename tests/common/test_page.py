@@ -273,6 +273,7 @@ BODIES = {
     "deep": (b"[" * 200_000, "application/json", 400),
     "number": (json.dumps(GOOD | {"question": 5}).encode(), "application/json", 400),
     "lone surrogate": (json.dumps(GOOD | {"context": "\ud800"}).encode(), "application/json", 400),
+    "unanswerable as text": (json.dumps(GOOD | {"unanswerable": "false"}).encode(), "application/json", 400),
     "models no list": (json.dumps(GOOD | {"models": "x"}).encode(), "application/json", 400),
     "models of numbers": (json.dumps(GOOD | {"models": [[1]]}).encode(), "application/json", 400),
     "as text": (json.dumps(GOOD).encode(), "text/plain", 415),

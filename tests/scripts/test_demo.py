@@ -1,5 +1,6 @@
 """The page as it is used: the real script, started on a port, in a real Chromium."""
 
+import json
 import os
 import shutil
 import signal
@@ -136,8 +137,9 @@ def test_two_models_are_asked_and_compared(page, world):
     told = page.execute_async_script(
         "const [body, done] = arguments; fetch('/answer', {method: 'POST', body, headers: {'Content-Type': "
         "'application/json'}}).then((r) => r.json()).then((told) => done(told.results))",
-        '{"question": "Who shared the prize?", "context": %s, "truth": "Marie Curie", "models": ["%s", "%s"]}'
-        % (f'"{CONTEXT}"', *URIS),
+        json.dumps(
+            {"question": "Who shared the prize?", "context": CONTEXT, "truth": "Marie Curie", "models": URIS}
+        ),
     )
     for card, one in zip(cards, told, strict=True):
         (given,) = card.find_elements("css selector", ".given")
