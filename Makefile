@@ -13,7 +13,7 @@ loha := bert_fine_tuning_LoHA.py
 prefix := bert_fine_tuning_prefix-tuning.py
 prompt := bert_fine_tuning_prompt_encoder.py
 
-.PHONY: help demo test quality ui serve compare clean $(TECHNIQUES)
+.PHONY: help demo test quality ui serve page compare clean $(TECHNIQUES)
 
 help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,7 @@ demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, th
 	@echo
 	@echo 'Next:'
 	@echo '  make ui                              the runs, on http://127.0.0.1:5000'
+	@echo '  make page                            ask it on a page, on http://127.0.0.1:5002'
 	@echo '  make serve                           the champion, on http://127.0.0.1:5001/invocations; that is'
 	@echo '  $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001'
 
@@ -59,6 +60,9 @@ ui: $(VENV)/.installed  ## MLflow's pages on http://127.0.0.1:5000, light enough
 
 serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001
+
+page: $(VENV)/.installed  ## a page that asks registered models side by side, on http://127.0.0.1:5002
+	$(BIN)/python scripts/demo.py $(ARGS)
 
 clean:  ## remove the environment (data and runs stay)
 	rm -rf $(VENV)

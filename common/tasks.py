@@ -117,3 +117,5 @@ class Work:
     """example → the fields of it that a served model is asked with."""
     extras: Callable = lambda predictions, examples, folder: None
     """(predictions, examples, folder): write further artifacts of the test into the folder."""
+    trained: Callable = lambda features, version: features
+    """(features, data version) → those of them that are trained on."""

@@ -46,6 +46,7 @@ def test_imports_are_those_of_the_table(file):
         "answering",
         "classifying",
         "generating",
+        "catalogue",
     }
 
 

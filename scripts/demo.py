@@ -1,0 +1,76 @@
+"""Open a page that asks registered models side by side: answers, their places, scores, latencies.
+
+It listens on this machine alone. Without --models it shows the newest versions of bert-squad-qa, those with an alias
+first. A model is loaded when it is first asked.
+"""
+
+import argparse
+import logging
+import socket
+import sys
+
+import _path  # noqa: F401
+
+from common.cli import guarded
+from common.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="URI",
+        default=[],
+        help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model",
+    )
+    parser.add_argument("--port", type=int, default=5002, help="0: a free one (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but this machine's own lets others ask (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host_names",
+        nargs="+",
+        metavar="NAME",
+        default=[],
+        help="further names that the page is opened under, where --host is not this machine's own",
+    )
+    args = parser.parse_args()
+    # Before the libraries are imported, which takes seconds.
+    try:
+        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+        listening = socket.create_server((args.host, args.port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--host {args.host} --port {args.port} cannot be listened on ({error}); choose another."
+        ) from None
+
+    from common import tracking
+    from common.catalogue import Catalogue
+
+    tracking.configure()
+    catalogue = Catalogue(args.models)
+    for entry in catalogue.entries():
+        print(f"  {entry.uri} {' '.join(entry.aliases)}")
+    from common.page import LOCAL, create_app
+
+    name = f"[{args.host}]" if ":" in args.host else args.host
+    app = create_app(catalogue, [*LOCAL, name, *args.host_names])
+
+    from werkzeug.serving import make_server
+
+    # Its line for every request would hide what matters.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    port = listening.getsockname()[1]
+    server = make_server(args.host, port, app, threaded=True, fd=listening.fileno())
+    listening.close()
+    print(f"http://{name}:{port} (Ctrl-C ends it)", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
