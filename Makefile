@@ -27,7 +27,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.
 	touch $@
 
 # Short enough for all six in a quarter of an hour on two cores; the scripts' own defaults train on everything.
-DEMO := --model_checkpoint embedded --max_train_samples 1100 --batch_size 8 --num_train_epochs 2 --skip_finished
+DEMO := --model_checkpoint embedded --max_train_samples 1100 --num_train_epochs 2 --skip_finished
 
 demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, the best one registered and asked
 	test -e squad_data || $(BIN)/python scripts/prepare_data.py --source sample

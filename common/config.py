@@ -54,7 +54,7 @@ class RunArgs:
         "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
         "DistilBERT), or 'auto': bert-base-uncased if the cache or the hub has it, else embedded",
     )
-    batch_size: int = option(16, "windows in a batch on each device")
+    batch_size: int = option(8, "windows in a batch on each device")
     gradient_accumulation_steps: int = option(1, "batches that make one optimizer step")
     max_grad_norm: float = option(1.0, "gradients are scaled down to this norm")
     warmup_ratio: float = option(

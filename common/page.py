@@ -13,10 +13,10 @@ from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from . import metrics
-from .answering import MAX_QUESTION
 from .catalogue import KEPT, Busy, Catalogue, Entry, Reply, Unanswered
 from .data import SAMPLE
 from .errors import UserError
+from .question_requests import MAX_QUESTION
 from .squad_json import read_squad_json
 
 MAX_CONTEXT = 50_000

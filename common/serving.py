@@ -4,11 +4,11 @@ What MLflow stores is code, never a pickle: a copy of this package under a name 
 one process must each answer with their own code), a two-line file that loads it, and the saved model as an artifact.
 """
 
+import ast
 import getpass
 import hashlib
 import importlib
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -188,6 +188,8 @@ def _needed_modules(served: str) -> set[Path]:
         file = left.pop()
         if file not in found:
             found.add(file)
-            names = re.findall(r"^from \.(\w+) import", file.read_text(encoding="utf-8"), re.MULTILINE)
-            left += [here.with_name(f"{name}.py") for name in names]
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    names = [node.module] if node.module else [alias.name for alias in node.names]
+                    left += [here.with_name(f"{name}.py") for name in names]
     return found

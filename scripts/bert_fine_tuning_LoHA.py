@@ -16,7 +16,7 @@ class LoHa(Technique):
     r: int = option(8, "rank of each of the two factors; their product reaches rank r * r")
     alpha: int = option(16, "scale of the update is alpha / r")
     dropout: float = option(0.0, "rank dropout: share of the update's rows left out in training")
-    learning_rate: float = option(1e-2, "peak learning rate")
+    learning_rate: float = option(7e-3, "peak learning rate")
 
     def peft_config(self, family):
         from peft import LoHaConfig

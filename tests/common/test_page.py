@@ -14,10 +14,11 @@ from common import catalogue, data, metrics, page, registry
 from common.answering import Answerer
 from common.catalogue import Catalogue, Entry
 from common.errors import UserError
+from common.tasks import TASKS
 from tests import trained
 from tests.questions import EXAMPLES
 
-NAME = registry.NAME
+NAME = TASKS["extractive-qa"].registered
 URIS = [f"models:/{NAME}/1", f"models:/{NAME}/2"]
 GOOD = {"question": "Who shared the prize?", "context": EXAMPLES[4]["context"], "models": URIS}
 XSS = [

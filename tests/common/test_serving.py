@@ -11,7 +11,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.types import Schema
 
-from common import answering, requests, serving, tracking
+from common import answering, question_requests, serving, tracking
 from tests import trained
 from tests.questions import EXAMPLES
 
@@ -137,7 +137,7 @@ def test_two_versions_answer_each_with_their_own_code(served, saved, store, monk
 
     def altered(folder, served):
         package = original(folder, served)
-        file = package / "requests.py"
+        file = package / "question_requests.py"
         text = file.read_text()
         assert text.count("MAX_ROWS = 256") == 1
         file.write_text(text.replace("MAX_ROWS = 256", "MAX_ROWS = 3"))
@@ -224,7 +224,7 @@ def test_odd_but_good_texts_are_answered(answerer):
 
 
 def test_the_longest_texts_are_answered_within_the_servers_patience(answerer):
-    context = ("The heart pumps blood. " * 10_000)[: requests.MAX_CONTEXT]
+    context = ("The heart pumps blood. " * 10_000)[: question_requests.MAX_CONTEXT]
     (ranked,) = answerer.answer([{"question": "What?" * 400, "context": context}])
     assert ranked[0]["score"] > 0
 

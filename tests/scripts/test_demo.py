@@ -18,7 +18,7 @@ from tests.scripts.conftest import run_script
 
 pytestmark = pytest.mark.slow
 
-URIS = [f"models:/{registry.NAME}/{version}" for version in (1, 2)]
+URIS = [f"models:/{NAME}/{version}" for version in (1, 2)]
 CONTEXT = "😀 " + EXAMPLES[4]["context"]
 XSS = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>"
 
