@@ -1,8 +1,7 @@
 """What a study tells: its table, the files that each row left, the report."""
 
-import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -72,14 +71,16 @@ def edges(status: Status, entries: Sequence[Entry]) -> list[str]:
     return said
 
 
-def write(status: Status, entries: Sequence[Entry], parent: str) -> list[Path]:
-    """Write study.csv and the report into the study's folder; the files."""
+def write(status: Status, entries: Sequence[Entry], parent: str, write_report: Callable | None) -> list[Path]:
+    """Write study.csv and the report into the study's folder; the files.
+
+    write_report: report.py's.
+    """
     frame, file = table(status, entries), status.folder.path / "study.csv"
     frame.to_csv(file, index=False, float_format="%.10g")
     finished = [entry for entry in entries if entry.status == "finished"]
-    if not finished or importlib.util.find_spec(f"{__package__}.report") is None:
+    if not finished or write_report is None:
         return [file]
-    from .report import write_report
 
     left = {entry.run_id: status.folder.row(entry.row.name) for entry in finished}
     study = {

@@ -138,7 +138,7 @@ class Runner:
                 self.folder.save()
                 run.log_text(Path(self.study.file).read_text(encoding="utf-8"), "study.yaml")
                 entries = self.status.survey(lambda stage: [self.carry_out(entry) for entry in stage])
-                files = study_results.write(self.status, entries, run.id)
+                files = study_results.write(self.status, entries, run.id, reporter())
                 for file in files:
                     inside = file.parent.relative_to(self.folder.path)
                     run.log_artifact(file, str(inside) if inside.parts else None)
@@ -212,6 +212,15 @@ class Runner:
 
     def place(self, row: studies.Row) -> str:
         return f"[{self.position}/{self.total}] {row.name}"
+
+
+def reporter():
+    """What writes the report, where the suite has it."""
+    if importlib.util.find_spec("common.report") is None:
+        return None
+    from common.report import write_report
+
+    return write_report
 
 
 def told(entries) -> list[list]:
