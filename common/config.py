@@ -81,6 +81,7 @@ class RunArgs:
         500, "steps between checkpoints within an epoch; the end of an epoch always makes one"
     )
     logging_steps: int = option(10, "steps between two points of the loss curve")
+    gradient_norms: bool = option(False, "keep the gradient norm of each layer at every logged step")
     resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
     parent_run: str | None = option(None, "id of the MLflow run that this one is a child of (a study's)")
     skip_finished: bool = option(

@@ -63,16 +63,18 @@ def amount(row: Row, examples: int) -> float:
     return row.technique.num_train_epochs * min(row.args.max_train_samples or examples, examples)
 
 
-def record(row: Row, axes: Sequence[str], status: str, run_id: str | None = None) -> dict:
-    """The first columns of a study's table: what a row is, before what was measured."""
+def record(row: Row, axes: Sequence[str], status: str, run_id: str | None = None, failure: str = "") -> dict:
+    """The first columns of a study's table: what a row is and what became of it, before what was measured."""
     return {
         "stage": row.stage,
-        "row": row.name,
+        "name": row.name,
         "technique": row.technique.name,
+        "checkpoint": row.args.model_checkpoint,
         **{axis: row[axis] for axis in axes},
         "seed": row.args.seed,
         "status": status,
         "run_id": run_id,
+        "failure": failure,
     }
 
 

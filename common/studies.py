@@ -139,19 +139,14 @@ def expand(study: Study, stage: Stage, size: Size, best: Mapping[str, dict] | No
     """The rows of a stage, in the order in which they run.
 
     best: technique key → the point that `best_of` decided on; techniques that it leaves out have no rows. Without it,
-    such a stage gives a row for every point that may yet be decided on.
+    such a stage gives a row for every point that may yet be decided on. A technique that was not swept keeps its fields.
     """
     rows = []
     for key, fields in stage.fields.items():
         decided = [{}]
-        if stage.best_of:
-            decided = (
-                points(study.stage(stage.best_of).grids[key])
-                if best is None
-                else [best[key]]
-                if key in best
-                else []
-            )
+        if stage.best_of and key in study.stage(stage.best_of).fields:
+            swept = points(study.stage(stage.best_of).grids[key])
+            decided = swept if best is None else [best[key]] if key in best else []
         for first, second in itertools.product(decided, points(stage.grids[key])):
             for seed in stage.seeds:
                 rows.append(_row(study, stage, key, fields, first | second, seed, size))
@@ -207,8 +202,6 @@ def _stage(name, own, content, earlier, file, techniques) -> Stage:
             f"{where}, techniques: {new[0]} is not among the study's own `techniques`; add it there."
         )
     chosen = list(particular) if isinstance(own.get("techniques"), list) else list(inherited)
-    if best_of and (unswept := set(chosen) - set(next(s for s in earlier if s.name == best_of).fields)):
-        raise UserError(f"{where}: best_of: {best_of} has no rows of {', '.join(sorted(unswept))}.")
     fields, grids = {}, {}
     kinds = {key: techniques[key] for key in chosen}
     for key in chosen:
@@ -226,7 +219,7 @@ def _stage(name, own, content, earlier, file, techniques) -> Stage:
     if best_of:
         swept = next(stage for stage in earlier if stage.name == best_of)
         for key in chosen:
-            if twice := grids[key].keys() & swept.grids[key].keys():
+            if twice := grids[key].keys() & swept.grids.get(key, {}).keys():
                 raise UserError(
                     f"{where}: {sorted(twice)[0]} is decided by best_of: {best_of}; take it out of this stage's grid."
                 )

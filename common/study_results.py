@@ -22,7 +22,8 @@ def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
     """A row for each entry: what it is, what has become of it, what was measured (NaN where nothing was)."""
     measured = outcomes.columns(status.task.metrics)
     return pd.DataFrame(
-        outcomes.record(entry.row, status.study.axes, entry.status, entry.run_id)
+        outcomes.record(entry.row, status.study.axes, entry.status, entry.run_id, entry.reason)
+        | {"checkpoint": status.plan(entry.row).args.model_checkpoint}
         | {name: entry.metrics.get(name, float("nan")) for name in measured}
         for entry in entries
     )
@@ -98,17 +99,20 @@ def write(status: Status, entries: Sequence[Entry], parent: str, write_report: C
         for run_id, folder in left.items()
         if (folder / "gradients.json").is_file()
     }
-    scores = example_scores(left, status.task.metrics)
+    scores = {}
+    for stage in status.study.stages:
+        of_stage = [entry.run_id for entry in finished if entry.row.stage == stage.name]
+        scores |= example_scores({run_id: left[run_id] for run_id in of_stage}, status.task.metrics)
     return [file, *write_report(status.folder.path, study, frame, histories, scores, gradients or None)]
 
 
 def example_scores(left: dict[str, Path], metrics: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """Run → metric → score of each test example, 0 to 1, in one order.
 
-    left: run → the folder of its row. Runs that were tested on other examples than the last one are left out.
+    left: run → the folder of its row. Runs that were tested on other examples than the first one are left out.
     """
     scores, ids = {}, None
-    for run_id, folder in reversed(left.items()):
+    for run_id, folder in left.items():
         each = {row["id"]: row for row in _read(folder / "predictions" / "test.json")}
         ids = ids or list(each)
         if each.keys() == set(ids):

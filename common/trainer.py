@@ -1,5 +1,6 @@
 """The Hugging Face Trainer, fitted to this suite: our batches, our evaluation, checkpoints of just what is trained."""
 
+import json
 import math
 import time
 from pathlib import Path
@@ -11,9 +12,11 @@ from transformers.trainer_callback import ProgressCallback
 from . import models
 from .batches import GroupedBatches, Loader
 from .errors import UserError
+from .gradients import by_layer
 from .tasks import LABELS
 
 WEIGHTS = "trainable.safetensors"
+GRADIENTS = "gradients.json"
 
 
 class TaskTrainer(Trainer):
@@ -25,6 +28,7 @@ class TaskTrainer(Trainer):
         # That it counts the labels of a step and leaves the division to compute_loss.
         self.model_accepts_loss_kwargs = True
         self.evaluation_seconds, self.first_step = 0.0, 0
+        self.gradients: list[dict[str, float]] = []
         self.add_callback(Reporter(self))
         self.remove_callback(ProgressCallback)
         if self.args.should_log:
@@ -47,6 +51,14 @@ class TaskTrainer(Trainer):
         labels = inputs.pop("labels")
         # The processes' gradients are averaged.
         return self.job.work.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
+
+    def _clip_grad_norm(self, model):
+        total = super()._clip_grad_norm(model)
+        step, every = self.state.global_step + 1, self.args.logging_steps
+        if self.job.args.gradient_norms and (step == 1 or step % every == 0) and math.isfinite(total):
+            norms = by_layer(model.named_parameters(), float(total), self.args.max_grad_norm)
+            self.gradients.append({"step": step, **norms})
+        return total
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Validation scores; the best weights so far are kept beside the checkpoints."""
@@ -73,11 +85,17 @@ class TaskTrainer(Trainer):
     def _save(self, output_dir=None, state_dict=None):
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         models.save_trainable(self.accelerator.unwrap_model(self.model), Path(output_dir) / WEIGHTS)
+        if self.gradients:
+            (Path(output_dir) / GRADIENTS).write_text(json.dumps(self.gradients), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         models.load_trainable(
             self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
         )
+        if (Path(resume_from_checkpoint) / GRADIENTS).is_file():
+            self.gradients = json.loads(
+                (Path(resume_from_checkpoint) / GRADIENTS).read_text(encoding="utf-8")
+            )
 
 
 class Progress(ProgressCallback):

@@ -20,7 +20,7 @@ from .errors import UserError
 from .families import Family, family_of
 from .paths import ROOT
 from .tasks import LABELS, Task, Work, task_of
-from .trainer import WEIGHTS, TaskTrainer
+from .trainer import GRADIENTS, WEIGHTS, TaskTrainer
 from .workspace import STATE, own, write_json
 
 WORKS: dict[str, Work] = {"extractive-qa": extractive_qa.WORK}
@@ -345,6 +345,8 @@ class Job:
         self.work.extras(predictions, test.examples, folder)
         run.log_artifact(folder)
         run.log_dict(trainer.state.log_history, "log_history.json")
+        if trainer.gradients:
+            run.log_dict(trainer.gradients, GRADIENTS)
         run.log_figure(plots.loss_curve(trainer.state.log_history, self.task.metric), "loss_curve.png")
         figures = ", ".join(
             f"{LABELS[name]} {summary[name]:.1f} [{report[f'test_{name}_low']:.1f}, {report[f'test_{name}_high']:.1f}]"
