@@ -31,8 +31,12 @@ class Folder:
         self.state, file = {"rows": {}}, self.path / STATE
         try:
             self.state |= json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be read: {error.strerror}; choose another --output_dir."
+            ) from None
         except ValueError:
             raise UserError(
                 f"{file} is damaged: remove it; the finished runs are in MLflow and are found again."
@@ -49,6 +53,10 @@ class Folder:
     def log(self, name: str) -> Path:
         """What a row's process has said."""
         return self.path / "logs" / f"{name}.log"
+
+    def checkpoints(self, name: str) -> Path:
+        """Where a row's checkpoints lie while it lasts."""
+        return self.path.resolve() / "checkpoints" / name
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -21,7 +21,6 @@ class Planned:
 
     args: RunArgs
     key: str
-    output_dir: Path
     amount: float
     """Epochs × training examples."""
 
@@ -64,10 +63,13 @@ class Status:
             row.technique.peft_config(planned.family)
         except UserError as error:
             raise UserError(f"{self.study.file}, row {row.name}: {error}") from None
+        output_dir = self.folder.checkpoints(f"{row.technique.key}-{planned.key[:12]}")
         # What `auto` became is what the row is to train.
-        args = dataclasses.replace(planned.args, model_checkpoint=planned.checkpoint.name)
+        args = dataclasses.replace(
+            planned.args, model_checkpoint=planned.checkpoint.name, output_dir=str(output_dir)
+        )
         amount = outcomes.amount(row, len(planned.splits["train"]))
-        return self.plans.setdefault(row.name, Planned(args, planned.key, planned.output_dir, amount))
+        return self.plans.setdefault(row.name, Planned(args, planned.key, amount))
 
     def look(self, row: studies.Row) -> Entry:
         """What has become of one row."""

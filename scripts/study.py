@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -180,6 +181,10 @@ class Runner:
         planned, folder = self.status.plan(row), self.folder.row(row.name)
         print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
+        begun = Path(planned.args.output_dir) / STATE
+        if begun.is_file() and tracking.told(_run_id(begun)) is None:
+            # It was deleted, or the store is another one: there is nothing to go on with.
+            shutil.rmtree(begun.parent)
         fields = dataclasses.asdict(row.technique) | dataclasses.asdict(planned.args)
         fields |= {"run_name": row.name, "resume": None, "skip_finished": None, "parent_run": None}
         fields = {name: value for name, value in fields.items() if value is not None}
@@ -190,10 +195,9 @@ class Runner:
         )
         why = why or "it left no finished run of this content: was the code or the data changed meanwhile?"
         self.folder.state["rows"][planned.key] = {"name": row.name, "status": "failed", "reason": why}
-        state = planned.output_dir / STATE
-        if code < 0 and state.is_file():
+        if code < 0 and begun.is_file():
             # It had no time to say how it ended.
-            tracking.fail(json.loads(state.read_text(encoding="utf-8"))["run_id"], why)
+            tracking.fail(_run_id(begun), why)
 
     def tell(self, entry) -> None:
         """A line about a row that has just ended, and the time that is left."""
@@ -212,6 +216,10 @@ class Runner:
 
     def place(self, row: studies.Row) -> str:
         return f"[{self.position}/{self.total}] {row.name}"
+
+
+def _run_id(state: Path) -> str:
+    return json.loads(state.read_text(encoding="utf-8"))["run_id"]
 
 
 def reporter():

@@ -37,7 +37,7 @@ def content(tiny, tmp_path_factory):
     prepare_data(folder, "v1.1")
     base = {
         "model_checkpoint": tiny("bert"), "data_dir": str(folder / "data"), "max_length": 96, "doc_stride": 16,
-        "batch_size": 2, "num_train_epochs": 2, "logging_steps": 1, "save_steps": 1, "warmup_ratio": 0.0,
+        "batch_size": 1, "num_train_epochs": 2, "logging_steps": 1, "save_steps": 1, "warmup_ratio": 0.0,
         "max_grad_norm": 1e30, "gradient_norms": True,
     }  # fmt: skip
     return {
@@ -97,6 +97,8 @@ class Study:
                 pool.submit(cli._fit, technique, command[2:]).result()
             except UserError as error:
                 return 2, str(error)
+            except ValueError as error:
+                return 1, f"ValueError: {error}"
         return 0, ""
 
     def __call__(self, *flags):
