@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from common import studies
 from common.errors import UserError
@@ -284,3 +285,12 @@ def test_the_shipped_sweeps_reach_what_they_must():
     gpt2 = studies.read(ROOT / "studies/gpt2_lora_sweep.yaml", TECHNIQUES)
     found = studies.expand(gpt2, gpt2.stages[0], size)
     assert len(found) == 4 * 2 * 3 and all(row.args.gradient_norms for row in found)
+
+
+def test_the_readmes_example_is_a_study():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    content = yaml.safe_load(text)
+    sweep, full = (rows(content, stage) for stage in (0, 1))
+    assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)
+    assert {row["dropout"] for row in full} == {0.1, None}
+    assert rows(content, smoke=True)[0]["max_test_samples"] == 20
