@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
@@ -285,6 +285,34 @@ def predictions(run_id: str) -> list[dict]:
             f"Run {run_id} has no readable predictions/test.json among its artifacts ({_first_line(error)}): if the "
             "project's folder was moved, move it back; else delete the run and train again."
         ) from None
+
+
+def told(run_id: str) -> dict | None:
+    """`status`, `tags` and the last value of each of the `metrics` of a run; None if the store has no such run."""
+    try:
+        run = mlflow.get_run(run_id)
+    except MlflowException:
+        return None
+    if run.info.lifecycle_stage == "deleted":
+        return None
+    return {"status": run.info.status, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics)}
+
+
+def fail(run_id: str, reason: str) -> None:
+    """Mark a run that its process could not end."""
+    client = mlflow.MlflowClient()
+    client.set_tag(run_id, "failure", reason[:_LONGEST_TAG])
+    client.set_terminated(run_id, "FAILED")
+
+
+def download(run_id: str, artifacts: Sequence[str], folder: Path) -> None:
+    """Copy those of these files and folders that a run has into a folder; UserError where one cannot be read."""
+    try:
+        present = {file.path for file in mlflow.MlflowClient().list_artifacts(run_id)}
+        for name in present & set(artifacts):
+            mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{name}", dst_path=str(folder))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"The artifacts of run {run_id} cannot be read: {_first_line(error)}.") from None
 
 
 def experiments() -> list[str]:

@@ -6,6 +6,9 @@ import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option
+from common.errors import UserError
+
+TARGETS = ("all", "attention", "attention+projection")
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,30 @@ class LoRA(Technique):
     r: int = option(16, "rank of each update")
     alpha: int = option(32, "scale of the update is alpha / r")
     dropout: float = option(0.0, "dropout before the update")
+    targets: str = option(
+        "all",
+        "layers that are updated: all linear ones, attention (query, key, value), or attention+projection (its output too)",
+    )
     learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
+
+    def __post_init__(self):
+        if self.targets not in TARGETS:
+            raise UserError(f"--targets is {self.targets!r}: choose one of {', '.join(TARGETS)}.")
 
     def peft_config(self, family):
         from peft import LoraConfig
 
+        attention = (family.query, family.key, family.value)
+        targets = {
+            "all": family.linear_layers,
+            "attention": family.matching(*attention),
+            "attention+projection": family.matching(*attention, family.attention_output),
+        }
         return LoraConfig(
-            r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=family.linear_layers
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=targets[self.targets],
         )
 
 

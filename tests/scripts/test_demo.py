@@ -12,12 +12,14 @@ import pytest
 
 from common import data, registry
 from common.paths import ROOT
+from common.tasks import TASKS
 from tests import trained
 from tests.questions import EXAMPLES
 from tests.scripts.conftest import run_script
 
 pytestmark = pytest.mark.slow
 
+NAME = TASKS["extractive-qa"].registered
 URIS = [f"models:/{NAME}/{version}" for version in (1, 2)]
 CONTEXT = "😀 " + EXAMPLES[4]["context"]
 XSS = "<img src=x onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>"

@@ -1,0 +1,102 @@
+"""What the finished rows of a study say: the best point of a grid, whether it lies at the edge, the time that is left."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from .studies import SAMPLES, Row, shown
+
+
+def best_points(rows: Sequence[Row], scores: Mapping[str, float | None]) -> dict[str, dict]:
+    """Technique key → the point with the best score, in the mean over the seeds that have one.
+
+    scores: row name → validation score; rows without one count for nothing. Among equals the first declared is best.
+    """
+    found: dict[str, tuple[float, dict]] = {}
+    for key, point, mean in _means(rows, scores):
+        if key not in found or mean > found[key][0]:
+            found[key] = (mean, point)
+    return {key: point for key, (_, point) in found.items()}
+
+
+def edges(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[str]:
+    """A sentence for each axis on which a technique's best point lies at the end of the range that was tried.
+
+    Only numbers have ends, and the amount of data is no matter of tuning.
+    """
+    said = []
+    best = best_points(rows, scores)
+    for key, point in best.items():
+        of_key = [row for row in rows if row.technique.key == key]
+        for axis, value in point.items():
+            tried = sorted({row.point[axis] for row in of_key if _is_number(row.point[axis])})
+            if axis in SAMPLES or len(tried) < 2 or value not in (tried[0], tried[-1]):
+                continue
+            word, more = ("highest", "higher") if value == tried[-1] else ("lowest", "lower")
+            said.append(
+                f"{of_key[0].technique.name}: the best {axis} of {of_key[0].stage}, {shown(value)}, is the {word} that was "
+                f"tried ({', '.join(map(shown, tried))}); {more} values may be better."
+            )
+    return said
+
+
+def estimate(finished: Sequence[tuple[str, float, float]], left: Sequence[tuple[str, float]]) -> float | None:
+    """Seconds that the rows that are left will train for; None if nothing has been measured.
+
+    finished: (technique key, amount, seconds); left: (technique key, amount). Seconds are taken to be in proportion to
+    the amount, `epochs × examples`, at the rate of the same technique's runs, or of all where it has none.
+    """
+    if not left:
+        return 0.0
+    if not sum(amount for _, amount, _ in finished):
+        return None
+
+    def rate(key: str | None) -> float | None:
+        measured = [(amount, seconds) for k, amount, seconds in finished if key in (None, k)]
+        total = sum(amount for amount, _ in measured)
+        return sum(seconds for _, seconds in measured) / total if total else None
+
+    return sum(amount * (rate(key) or rate(None)) for key, amount in left)
+
+
+def amount(row: Row, examples: int) -> float:
+    """How much a row trains on: epochs × examples, of which the data has so many."""
+    return row.technique.num_train_epochs * min(row.args.max_train_samples or examples, examples)
+
+
+def record(row: Row, axes: Sequence[str], status: str, run_id: str | None = None, failure: str = "") -> dict:
+    """The first columns of a study's table: what a row is and what became of it, before what was measured."""
+    return {
+        "stage": row.stage,
+        "name": row.name,
+        "technique": row.technique.name,
+        "checkpoint": row.args.model_checkpoint,
+        **{axis: row[axis] for axis in axes},
+        "seed": row.args.seed,
+        "status": status,
+        "run_id": run_id,
+        "failure": failure,
+    }
+
+
+def columns(metrics: Sequence[str]) -> list[str]:
+    """The columns of a study's table that are measured; scores in percent, times in seconds, sizes in MiB."""
+    scores = [f"best_validation_{metric}" for metric in metrics]
+    scores += [f"test_{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
+    costs = "test_examples trainable_parameters total_parameters training_seconds train_samples_per_second"
+    return scores + costs.split() + ["peak_memory_mib", "adapter_mib"]
+
+
+def _means(rows, scores) -> list[tuple[str, dict, float]]:
+    """(technique key, point, mean score) for every point that has a score."""
+    groups: dict[tuple, tuple[str, dict, list]] = {}
+    for row in rows:
+        group = (row.technique.key, *((axis, shown(value)) for axis, value in row.point.items()))
+        _, _, found = groups.setdefault(group, (row.technique.key, row.point, []))
+        score = scores.get(row.name)
+        if score is not None and math.isfinite(score):
+            found.append(score)
+    return [(key, point, sum(found) / len(found)) for key, point, found in groups.values() if found]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

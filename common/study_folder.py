@@ -1,0 +1,138 @@
+"""The folder of a study: held by one process, what has become of each row, and the rows' own processes."""
+
+import contextlib
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import UserError
+from .workspace import write_json
+
+STATE = "study.json"
+
+
+class Folder:
+    """`state` is what `study.json` holds: `parent_run`, `rows` (fingerprint of a run → `name`, `status`, and `run_id` or
+    `reason`), `child` (the latest row's process) and `told`, what the last report was made of."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.state: dict = {}
+        self.load()
+
+    def load(self) -> None:
+        """Read `study.json` again."""
+        self.state, file = {"rows": {}}, self.path / STATE
+        try:
+            self.state |= json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be read: {error.strerror}; choose another --output_dir."
+            ) from None
+        except ValueError:
+            raise UserError(
+                f"{file} is damaged: remove it; the finished runs are in MLflow and are found again."
+            ) from None
+
+    def save(self) -> None:
+        """Write `study.json`, all of it or nothing."""
+        write_json(self.path / STATE, self.state)
+
+    def row(self, name: str) -> Path:
+        """Where what a row has left lies."""
+        return self.path / "runs" / name
+
+    def log(self, name: str) -> Path:
+        """What a row's process has said."""
+        return self.path / "logs" / f"{name}.log"
+
+    def checkpoints(self, name: str) -> Path:
+        """Where a row's checkpoints lie while it lasts."""
+        return self.path.resolve() / "checkpoints" / name
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against a second study, once a row that a killed one left behind has ended by itself."""
+        try:
+            for folder in (self.path / "runs", self.path / "logs"):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; choose another --output_dir."
+            ) from None
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"{self.path} is in use by another process of this study; wait for it, or stop it first."
+            ) from None
+        try:
+            with self._child_lock() as file:
+                self._wait(file)
+            yield
+        finally:
+            lock.release()
+
+    def run(self, command: Sequence[str], name: str) -> tuple[int, str]:
+        """Run a row's process to its end; (exit code, why it failed). SIGTERM is sent to it when this one is stopped."""
+        log = self.log(name)
+        with self._child_lock() as file, log.open("ab") as out:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            before = log.stat().st_size
+            # In a session of its own, so that Ctrl-C reaches it once, from here. It inherits the lock, and holds it if
+            # this process is killed.
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[file.fileno()],
+            )
+            try:
+                self.state["child"] = {"pid": child.pid, "name": name}
+                self.save()
+                code = child.wait()
+            except BaseException:
+                child.terminate()
+                child.wait()
+                raise
+        said = log.read_bytes()[before:].decode("utf-8", errors="replace")
+        return code, reason(code, said)
+
+    def _child_lock(self):
+        return (self.path / ".child.lock").open("a")
+
+    def _wait(self, file) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            child = self.state.get("child", {"pid": "?", "name": "a row"})
+            print(
+                f"Process {child['pid']}, which a killed study left, is still training {child['name']}: waiting for it. "
+                f"To go on from its last checkpoint instead: kill {child['pid']}",
+                file=sys.stderr,
+                flush=True,
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def reason(code: int, said: str) -> str:
+    """Why a process failed, in one line: its last `error:`, else the last line that it wrote; "" if it did not fail."""
+    if code == 0:
+        return ""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [f"exit code {code}"])[-1][:500]

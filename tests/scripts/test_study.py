@@ -1,0 +1,273 @@
+"""A study from its file to its folder: with its rows in threads of this process, then as it is run, and killed."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from common import cli, tracking
+from common.errors import UserError
+from common.paths import ROOT
+from common.study_folder import Folder
+from tests.scripts.conftest import run_script
+from tests.techniques import TECHNIQUES
+from tests.trained import prepare_data
+
+BAD = "sweep-lora-learning_rate=1e+30-seed=42"
+GOOD = [
+    "sweep-lora-learning_rate=0.001-seed=42",
+    "full-lora-learning_rate=0.001-seed=42",
+    "full-ia3-seed=42",
+]
+MEASURED = ["training_seconds", "train_samples_per_second", "peak_memory_mib"]
+
+
+@pytest.fixture(scope="module")
+def content(tiny, tmp_path_factory):
+    """Four rows, one of which diverges."""
+    folder = tmp_path_factory.mktemp("study")
+    prepare_data(folder, "v1.1")
+    base = {
+        "model_checkpoint": tiny("bert"), "data_dir": str(folder / "data"), "max_length": 96, "doc_stride": 16,
+        "batch_size": 1, "num_train_epochs": 2, "logging_steps": 1, "save_steps": 1, "warmup_ratio": 0.0,
+        "max_grad_norm": 1e30, "gradient_norms": True,
+    }  # fmt: skip
+    return {
+        "name": "small",
+        "description": "One row diverges.",
+        "base": base,
+        "techniques": ["lora", "ia3"],
+        "stages": {
+            "sweep": {
+                "techniques": ["lora"],
+                "grid": {"learning_rate": ["1e-3", "1e30"]},
+                "base": {"max_train_samples": "50%"},
+            },
+            "full": {"best_of": "sweep"},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def script():
+    import importlib.util
+
+    sys.path.insert(0, str(ROOT / "scripts"))
+    spec = importlib.util.spec_from_file_location("study_script", ROOT / "scripts" / "study.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path.pop(0)
+    return module
+
+
+class Study:
+    """A study's command, run in this process, with what it trained and what it gave to the report."""
+
+    def __init__(self, script, content, folder, patch):
+        self.script, self.folder, self.patch = script, folder, patch
+        self.trained, self.reported = [], []
+        self.file = folder / "small.yaml"
+        self.write(content)
+        patch.setattr(script, "reporter", lambda: self.report)
+        patch.setattr(Folder, "run", self.train)
+        self.results = folder / "results" / "small"
+
+    def write(self, content):
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def report(self, folder, study, runs, histories, scores, gradients=None):
+        self.reported.append((study, runs, histories, scores, gradients))
+        (folder / "report.md").write_text("told")
+        return [folder / "report.md"]
+
+    def train(self, command, name):
+        technique = next(k for k in TECHNIQUES.values() if command[1].endswith(_script(k)))
+        self.trained.append(name)
+        # MLflow's active run, the parent, is this thread's.
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                pool.submit(cli._fit, technique, command[2:]).result()
+            except UserError as error:
+                return 2, str(error)
+            except ValueError as error:
+                return 1, f"ValueError: {error}"
+        return 0, ""
+
+    def __call__(self, *flags):
+        arguments = ["study.py", str(self.file), "--output_dir", str(self.folder / "results"), *flags]
+        self.trained.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", arguments)
+            try:
+                self.script.main()
+            except SystemExit as left:
+                return left.code
+        return 0
+
+
+def _script(technique):
+    return sys.modules[technique.__module__].__file__.rsplit("/", 1)[-1]
+
+
+@pytest.fixture(scope="module")
+def study(script, content, tmp_path_factory):
+    """The study, run once to its end in a store of its own, and its exit code."""
+    import torch
+
+    folder, threads = tmp_path_factory.mktemp("run"), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        torch.set_num_threads(1)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        study = Study(script, content, folder, patch)
+        study.code = study()
+        study.first = list(study.trained)
+        yield study
+        mlflow.set_tracking_uri(None)
+        torch.set_num_threads(threads)
+
+
+def table(folder):
+    return pd.read_csv(folder / "study.csv").set_index("name")
+
+
+@pytest.mark.slow
+def test_a_failed_row_is_told_and_does_not_stop_the_rest(study):
+    assert study.code == 1
+    assert study.first == [GOOD[0], BAD, *GOOD[1:]]
+    found = table(study.results)
+    assert list(found.index) == study.first
+    assert list(found["status"]) == ["finished", "failed", "finished", "finished"]
+    assert "diverged" in found.loc[BAD, "failure"] and np.isnan(found.loc[BAD, "test_f1"])
+    good = found.loc[GOOD]
+    assert list(good["learning_rate"]) == [1e-3, 1e-3, TECHNIQUES["ia3"]().learning_rate]
+    assert (good["test_f1_low"] <= good["test_f1"]).all() and (good["test_f1"] <= good["test_f1_high"]).all()
+    assert good[["best_validation_f1", "trainable_parameters", *MEASURED]].notna().all(axis=None)
+
+
+@pytest.mark.slow
+def test_rows_are_children_of_one_run_that_holds_the_study(study):
+    state = json.loads((study.results / "study.json").read_text())
+    parent = mlflow.get_run(state["parent_run"])
+    assert parent.info.status == "FAILED" and "diverged" in parent.data.tags["failure"]
+    for row in state["rows"].values():
+        if row["status"] == "finished":
+            run = mlflow.get_run(row["run_id"])
+            assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+            assert run.info.run_name == row["name"]
+    held = {file.path for file in mlflow.MlflowClient().list_artifacts(parent.info.run_id)}
+    assert {"study.yaml", "study.csv", "report.md"} <= held
+
+
+@pytest.mark.slow
+def test_what_each_row_left_lies_in_its_folder(study):
+    for name in GOOD:
+        folder, row = study.results / "runs" / name, table(study.results).loc[name]
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["run_id"] == row["run_id"] and metrics["test_f1"] == pytest.approx(row["test_f1"])
+        answers = json.loads((folder / "predictions" / "test.json").read_text())
+        assert len(answers) == row["test_examples"]
+        assert yaml.safe_load((folder / "config.yaml").read_text())["run_name"] == name
+        assert any("eval_f1" in entry for entry in json.loads((folder / "log_history.json").read_text()))
+        gradients = json.loads((folder / "gradients.json").read_text())
+        assert [entry["step"] for entry in gradients] == list(range(1, len(gradients) + 1))
+        assert {"step", "encoder layer 0", "encoder layer 1", "other"} == set(gradients[-1])
+
+
+@pytest.mark.slow
+def test_the_report_is_given_what_it_needs(study):
+    about, runs, histories, scores, gradients = study.reported[0]
+    assert (about["name"], about["task"], about["metric"]) == ("small", "extractive-qa", "f1")
+    assert about["axes"] == ["learning_rate"] and about["provenance"]["data_fingerprint"]
+    assert "the lowest that was tried" in about["edges"][0] and len(about["edges"]) == 1
+    finished = runs[runs["status"] == "finished"]
+    assert set(finished["run_id"]) == set(histories) == set(scores) == set(gradients)
+    for _, row in finished.iterrows():
+        assert scores[row["run_id"]]["f1"].mean() * 100 == pytest.approx(row["test_f1"])
+
+
+@pytest.mark.slow
+def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(study, capsys):
+    before = mlflow.search_runs(output_format="list", search_all_experiments=True)
+    assert study() == 1 and study.trained == [] and len(study.reported) == 1
+    assert "nothing to do" in capsys.readouterr().out
+    assert study("--dry_run") == 0 and study.trained == []
+    shown = capsys.readouterr().out
+    assert "3 of 4 rows are finished; training time left: about 0:00:00" in shown and "diverged" in shown
+    assert len(mlflow.search_runs(output_format="list", search_all_experiments=True)) == len(before)
+    assert study("--retry_failed") == 1 and study.trained == [BAD]
+
+
+@pytest.mark.slow
+def test_a_run_of_another_study_counts(study, content, script, tmp_path):
+    """Nothing is trained, the report is made, and the other's run is named as this one's."""
+    other = {**content, "name": "other", "techniques": ["ia3"]}
+    del other["stages"]
+    with pytest.MonkeyPatch.context() as patch:
+        second = Study(script, other, tmp_path, patch)
+        assert second() == 0 and second.trained == [] and len(second.reported) == 1
+    rows = json.loads((tmp_path / "results" / "other" / "study.json").read_text())["rows"]
+    assert [row["run_id"] for row in rows.values()] == [table(study.results).loc[GOOD[2], "run_id"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "row sweep-lora-learning_rate=0.001-seed=42: --batch_size is 0"),
+        ({"max_length": 500}, "is longer than the 128 positions of this model"),
+        ({"model_checkpoint": "/nowhere"}, "no such folder"),
+        ({"model_checkpoint": "untrained-bert"}, "choose untrained-gpt2 or untrained-t5"),
+    ],
+)
+def test_every_row_is_checked_before_the_first_one_runs(study, content, script, tmp_path, change, message):
+    wrong = {**content, "name": "wrong", "base": content["base"] | change}
+    with pytest.MonkeyPatch.context() as patch:
+        refused = Study(script, wrong, tmp_path, patch)
+        with pytest.raises(UserError, match=message):
+            refused()
+    assert refused.trained == [] and not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(
+    study, content, tmp_path, monkeypatch
+):
+    """Twice with the row that it trains, once without: that row then ends by itself, and is waited for."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    tracking.configure()
+    file, results, moment = tmp_path / "small.yaml", tmp_path / "results" / "small", random.Random(5)
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    arguments = (file, "--output_dir", tmp_path / "results")
+    for times, with_the_row in enumerate((True, False, True), 1):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / "study.py"), *map(str, arguments)],
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 240
+        while len(list((results / "logs").glob("*"))) < times and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(6 * moment.random())
+        process.kill()
+        process.wait()
+        if with_the_row:
+            child = json.loads((results / "study.json").read_text())["child"]["pid"]
+            subprocess.run(["kill", "-9", str(child)], stderr=subprocess.DEVNULL)
+    done = run_script("study.py", *arguments, check=False)
+    assert done.returncode == 1, done.stderr[-3000:]
+    undisturbed, found = table(study.results), table(results)
+    same = [name for name in undisturbed if name not in ("run_id", *MEASURED)]
+    pd.testing.assert_frame_equal(found[same], undisturbed[same])
+    parents = {run["tags"]["mlflow.parentRunId"] for run in map(tracking.told, found.loc[GOOD, "run_id"])}
+    assert parents == {json.loads((results / "study.json").read_text())["parent_run"]}
