@@ -375,7 +375,7 @@ def small_checkpoint(tiny, family_name, folder):
     config = make_config(family_name, tokenizer)
     sizes = {
         "gpt2": dict(n_embd=128, n_positions=288),
-        "t5": dict(d_model=64, d_kv=16, d_ff=128),
+        "t5": dict(d_model=128, d_kv=32, d_ff=256),
     }
     for name, size in sizes[family_name].items():
         setattr(config, name, size)
