@@ -44,7 +44,10 @@ def main() -> None:
         ) from None
     asked = pd.DataFrame([{"question": args.question, "context": context}])
     try:
-        answer = model.predict(asked, params={"top_k": args.top_k}).iloc[0]
+        # Models that write give one answer.
+        known = [param.name for param in model.metadata.get_params_schema() or ()]
+        params = {"top_k": args.top_k} if "top_k" in known else {}
+        answer = model.predict(asked, params=params).iloc[0]
     except mlflow.MlflowException as error:
         raise UserError(error.message) from None
     print(f"{args.model}\n\n{context}\n\n{args.question}")
