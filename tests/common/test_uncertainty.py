@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.metrics import bootstrap_interval, paired_bootstrap
-from common.uncertainty import holm, interval, paired_difference, range_of_samples, share_misranked
+from common.uncertainty import holm, interval, paired_difference, range_of_samples, share_misranked, spread_of
 
 
 def drawn(rng, seeds, examples, seed_sd, mean=0.6):
@@ -50,6 +50,34 @@ def test_the_interval_covers_at_least_as_often_as_it_says(seeds, seed_sd):
     assert 0.935 <= hits / tries <= 0.995
 
 
+def test_pooling_seeds_covers_as_often_with_much_shorter_intervals():
+    rng = np.random.default_rng(5)
+    hits, pooled, alone = 0, [], []
+    for _ in range(100):
+        hardness = rng.normal(0, 0.25, 150)
+        six = [0.6 + rng.normal(0, 0.03, (3, 1)) + hardness + rng.normal(0, 0.25, (3, 150)) for _ in range(6)]
+        spread = spread_of(six)
+        assert spread.freedom == 12
+        for scores in six:
+            low, high = interval(scores, spread)
+            hits += low <= 0.6 <= high
+            pooled.append(high - low)
+            alone.append(np.subtract(*reversed(interval(scores))))
+    assert 0.935 <= hits / 600 <= 0.995 and np.mean(pooled) < 0.85 * np.mean(alone)
+
+
+def test_the_pooled_spread_by_hand():
+    a, b = np.array([[0.0, 0.2], [0.4, 0.2]]), np.array([[0.0, 0.0], [0.3, 0.3], [0.6, 0.6]])
+    spread = spread_of([a, b, np.ones((1, 2))])
+    assert spread == (pytest.approx((0.02 + 0.18) / 3), 3)
+    assert spread_of([np.ones((1, 9))] * 4) is None
+    # A single seed has the spread of the others, and a configuration that varies more its own.
+    low, high = interval(np.full((1, 5), 0.5), spread)
+    assert high - low == pytest.approx(2 * 3.18245 * (0.2 / 3) ** 0.5, rel=1e-4)
+    low, high = interval(b, spread)
+    assert high - low == pytest.approx(2 * 3.18245 * (0.09 / 3) ** 0.5, rel=1e-4)
+
+
 def test_resampling_three_seeds_would_cover_it_too_seldom():
     rng = np.random.default_rng(2)
     hits = 0
@@ -65,12 +93,12 @@ def test_resampling_three_seeds_would_cover_it_too_seldom():
 def test_the_test_errs_as_often_as_it_says_and_finds_what_is_there():
     rng = np.random.default_rng(3)
     false = found = 0
-    for _ in range(600):
+    for _ in range(250):
         hardness = rng.normal(0, 0.3, 200)
         a, b = (rng.normal(0, 0.02, (3, 1)) + hardness + rng.normal(0, 0.2, (3, 200)) for _ in range(2))
         false += paired_difference(a, b)["p"] < 0.05
         found += paired_difference(a + 0.15, b)["p"] < 0.05
-    assert false / 600 < 0.075 and found / 600 > 0.9
+    assert false / 250 < 0.08 and found / 250 > 0.9
 
 
 def test_differences_turn_round():
@@ -79,10 +107,13 @@ def test_differences_turn_round():
     assert one["p"] == pytest.approx(other["p"]) and one["difference"] == pytest.approx(-other["difference"])
     assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
     assert (one["low"] > 0 or one["high"] < 0) == (one["p"] < 0.05)
-    assert paired_difference(a, a) == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    same = paired_difference(a, a)
+    assert same["difference"] == 0 and same["p"] == 1 and same["low"] == -same["high"] < 0
+    # No pairing by seed: how many there are may differ.
+    assert paired_difference(a[:2], b)["difference"] == pytest.approx(a[:2].mean() - b.mean())
     assert paired_difference(np.ones((2, 3)), np.zeros((2, 3)))["p"] < 1e-5
-    with pytest.raises(ValueError, match="same seeds"):
-        paired_difference(a, b[:2])
+    with pytest.raises(ValueError, match="same examples"):
+        paired_difference(a, b[:, :2])
     with pytest.raises(ValueError, match="seeds, examples"):
         interval(np.zeros((0, 3)))
 
