@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from .plots import series, smoothed
-from .study_tables import best, name_of, text_of, varying
+from .study_tables import best, short, varying
 from .tasks import LABELS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -47,7 +47,7 @@ def series_of(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
     # Among equals the one that moves the score most.
     means = {axis: table.groupby(axis, dropna=False)["validation"].mean() for axis in told}
     axis = max(told, key=lambda axis: np.nan_to_num(means[axis].max() - means[axis].min()))
-    return table[axis].map(lambda value: f"{name_of(axis)} {text_of(axis, value)}")
+    return table[axis].map(lambda value: f"{short(axis, value) or 'none'}")
 
 
 def accuracy_curves(
@@ -160,7 +160,7 @@ def _curves(table, axes, histories, panels, column, label, columns) -> Figure | 
         plot = figure.add_subplot(rows, columns, i + 1)
         lines = drawn[stage, x]
         for name in order:
-            mine = table[(named == name) & (table["stage"] == stage) & [i in lines for i in table.index]]
+            mine = table[(named == name) & (table["stage"] == stage) & table.index.isin(lines)]
             if mine.empty:
                 continue
             k = order.index(name)
@@ -176,21 +176,24 @@ def _curves(table, axes, histories, panels, column, label, columns) -> Figure | 
                 at, mean = _smooth(seeds.mean(axis=1), column)
                 marker = MARKERS[k % len(MARKERS)] if column != "loss" or len(at) < 3 else ""
                 plot.plot(at, mean, linewidth=2, marker=marker, markersize=5, **style)
-                highest.append(np.nanmax(mean[len(mean) // 10 :]))
+                highest.append((mean[len(mean) // 10 :].max(), mean.max()))
                 if len(runs) > 1:
                     ends = [_smooth(seeds.agg(end, axis=1), column)[1] for end in ("min", "max")]
                     plot.fill_between(at, *ends, color=style["color"], alpha=0.15, linewidth=0)
         plot.set_xlabel(x_label)
         plot.set_ylabel(label)
         plot.grid(alpha=0.25)
+        if column != "loss" and plot.get_xlim()[1] > 1.5:
+            plot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         if x == "step":
             plot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         if several:
             plot.set_title(stage, fontsize=10)
     if column == "loss":
-        # A run that diverges must not flatten the others.
+        # Neither a run that diverges nor a first step may flatten the others.
+        later, ever = np.max(highest, axis=0)
         for plot in figure.axes:
-            plot.set_ylim(0, 1.25 * max(highest))
+            plot.set_ylim(0, 1.1 * min(ever, 3 * later))
     seen = [name for name in order if any(named[i] == name for lines in drawn.values() for i in lines)]
     handles = [
         Line2D([], [], linewidth=2, label=name, color=COLOURS[k % len(COLOURS)], linestyle=LINES[k // len(COLOURS) % len(LINES)],
@@ -198,9 +201,13 @@ def _curves(table, axes, histories, panels, column, label, columns) -> Figure | 
         for name in seen
         for k in [order.index(name)]
     ]  # fmt: skip
-    longest = max(map(len, seen))
+    fitting = max(1, min(4, 90 // (max(map(len, seen)) + 8)))
+    lines_of_legend = math.ceil(len(seen) / fitting)
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=max(1, min(4, 90 // (longest + 8))), frameon=False
+        handles=handles,
+        loc="outside upper center",
+        ncols=math.ceil(len(seen) / lines_of_legend),
+        frameon=False,
     )
     return figure
 

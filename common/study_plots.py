@@ -38,7 +38,7 @@ def time_per_step(table: pd.DataFrame, seconds: Mapping[str, float]) -> Figure |
             factor * np.array(values), [y] * len(values), "o", color=COLOURS[0], markersize=4, clip_on=False
         )
         plot.annotate(
-            f"{factor * np.mean(values):.3g}",
+            f"{factor * np.mean(values):#.3g}".rstrip("."),
             (factor * max(values), y),
             (7, 0),
             textcoords="offset points",
@@ -67,7 +67,7 @@ def points_per_mparams(table: pd.DataFrame, metric: str) -> Figure | None:
             va="center",
         )
     _log_decades(plot, values, "x")
-    plot.set_xlabel(f"test {label_of(metric)}, points per million trainable parameters (logarithmic)")
+    plot.set_xlabel(f"test {label_of(metric)}, points per million trained parameters (logarithmic)")
     return figure
 
 
@@ -99,12 +99,12 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
     ]
     note = "; ".join(["bars: 95% interval"] * bool((high > low).any()) + ["area: peak memory"] * bool(known))
     plot.set_xlabel(f"training time, {unit}")
-    plot.set_ylabel(f"test {label_of(metric)}, %" + (f" ({note})" if note else ""))
+    plot.set_ylabel(f"test {label_of(metric)}, %")
     plot.set_xlim(0, 1.25 * x.max())
     _score_limits(plot, low, high, 0.15)
     plot.grid(alpha=0.25)
     if "" in labels:
-        plot.set_title("labelled: none is both faster and better", fontsize=9, color=GREY)
+        note += "; labelled: none is both faster and better"
         handles = [
             Line2D(
                 [],
@@ -120,6 +120,7 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
             figure.legend(
                 handles=handles, loc="outside upper center", ncols=min(4, len(handles)), frameon=False
             )
+    plot.set_title(note, fontsize=9, color=GREY)
     place_labels(figure, plot, labels, x, y, low, high)
     return figure
 
@@ -197,7 +198,7 @@ def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
     table = table.dropna(subset=["validation"])
     if table[a].nunique(dropna=False) < 2 or table[b].nunique(dropna=False) < 2:
         return None
-    across, upwards = (_ordered(table[axis]) for axis in (a, b))
+    across, upwards = (ordered(table[axis]) for axis in (a, b))
     cells = np.full((len(upwards), len(across)), np.nan)
     for i, up in enumerate(upwards):
         for j, right in enumerate(across):
@@ -230,7 +231,7 @@ def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
 
 def _rows_of(labels: Sequence[str]):
     """A figure with a row for each label, the first at the top."""
-    figure = new_figure(7.5, 1.1 + 0.32 * max(3, len(labels)))
+    figure = new_figure(7.5 + 0.07 * max(0, max(map(len, labels)) - 24), 1.1 + 0.32 * max(3, len(labels)))
     plot = figure.add_subplot()
     plot.set_yticks(range(len(labels)), labels)
     plot.set_ylim(len(labels) - 0.5, -0.5)
@@ -265,7 +266,7 @@ def _memory(mib: float) -> str:
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
 
 
-def _ordered(values: pd.Series) -> list:
+def ordered(values: pd.Series) -> list:
     """The values that occur: numbers by size, anything else as it comes, none last."""
     given = list(dict.fromkeys(values.dropna()))
     if pd.api.types.is_numeric_dtype(values):

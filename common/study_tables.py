@@ -52,6 +52,19 @@ def text_of(axis: str, value) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
+def short(axis: str, value) -> str:
+    """A value of an axis as labels have it beside others: "lr 1e-3", "r 16", "2,000 examples"; empty for none."""
+    text = text_of(axis, value)
+    if axis == SIZE:
+        return f"{text} examples"
+    if text == "-" or isinstance(value, str):
+        return text.strip("-")
+    return f"{_SHORT.get(axis, name_of(axis))} {text}"
+
+
+_SHORT = {"learning_rate": "lr", "r": "r"}
+
+
 def tidy(study: Mapping, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with every column that tables and figures read; figures that are missing or infinite are NaN."""
     runs = runs.reset_index(drop=True).copy()
@@ -202,18 +215,19 @@ def comparisons(
 
 
 def _labels(stage: pd.DataFrame, axes: Sequence[str]) -> list[str]:
-    parts = [[technique] for technique in stage["technique"]]
+    named = stage["technique"].nunique() > 1 or not varying(stage, axes)
+    parts = [[technique] if named else [] for technique in stage["technique"]]
     if stage["checkpoint"].nunique() > 1:
         for part, name in zip(parts, stage["checkpoint"], strict=True):
             part.append(name.rstrip("/").rsplit("/", 1)[-1])
     for axis in varying(stage, axes):
         for part, value in zip(parts, stage[axis], strict=True):
-            if text_of(axis, value) != "-":
-                part.append(f"{name_of(axis)} {text_of(axis, value)}")
+            part.append(short(axis, value))
     for part, variant in zip(parts, stage["variant"], strict=True):
         if variant:
             part.append(variant)
-    return [", ".join(filter(None, part)) or "run" for part in parts]
+    labels = [", ".join(filter(None, part)) for part in parts]
+    return [label or name or "run" for label, name in zip(labels, stage["technique"], strict=True)]
 
 
 def _pairs(table: pd.DataFrame, axes: Sequence[str]) -> list[tuple[int, int]]:
