@@ -72,11 +72,12 @@ def _markdown(block) -> str:
 
 
 def _plain(text: str) -> str:
-    return (
-        re.sub(r"([\\`*\[\]|~])", r"\\\1", " ".join(str(text).split()))
+    text = (
+        re.sub(r"([\\`*|~])", r"\\\1", " ".join(str(text).split()))
+        .replace("](", "]\\(")
         .replace("&", "&amp;")
-        .replace("<", "&lt;")
     )
+    return re.sub(r"<(?=\S)", "&lt;", text)
 
 
 def to_html(document: Document) -> str:
@@ -149,7 +150,7 @@ _STYLE = """
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
-main { max-width: 68rem; margin: 0 auto; padding: 1.2rem 1rem 3rem; }
+main { max-width: 72rem; margin: 0 auto; padding: 1.2rem 1rem 3rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .4em 0; }
 h2 { font-size: 1.2rem; line-height: 1.3; margin: 2em 0 .5em; padding-top: .5em; border-top: 1px solid var(--line); }
 p, ul { max-width: 46rem; margin: .6em 0; }
@@ -159,7 +160,7 @@ nav a { color: var(--link); padding: .2em 0; }
 .wide { overflow-x: auto; margin: .8em 0; }
 .wide:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35em .75em; border-bottom: 1px solid var(--line); vertical-align: top; text-align: left; font-weight: 400; }
+th, td { padding: .35em .6em; border-bottom: 1px solid var(--line); vertical-align: top; text-align: left; font-weight: 400; }
 thead th { color: var(--soft); vertical-align: bottom; border-bottom-width: 2px; }
 .numbers td, .numbers thead th + th { text-align: right; white-space: nowrap; }
 .words td { min-width: 8rem; overflow-wrap: anywhere; }

@@ -128,7 +128,7 @@ def _figures(study, runs, table, histories, gradients):
     yield "time_per_step.png", caption, study_plots.time_per_step(final, seconds_per_step(runs, histories))
     caption = f"Validation {label} by epoch. {lines}"
     yield "accuracy_curves.png", caption, study_curves.accuracy_curves(table, axes, histories, metric)
-    caption = f"Training loss by step and by epoch. {lines}"
+    caption = f"Training loss by step and by epoch, smoothed where it has more than 20 points. {lines}"
     yield "loss_curves.png", caption, study_curves.loss_curves(table, axes, histories)
     caption = (
         "Gradient norm of each layer's trained parameters by step, before clipping. Where there are many configurations, "
@@ -197,7 +197,7 @@ def _in_short(metric, stage, tests) -> list[str]:
     top = stage.loc[first]
     decided = "validation" if not math.isnan(top["validation"]) else "test scores, as nothing was validated"
     said = [
-        f"{top['label']} is best by {decided}: test {label} {_interval(top['test'], top['low'], top['high'])}%."
+        f"{top['label']} is best by {decided}: test {label} {_interval(top['test'], top['low'], top['high'])}."
     ]
     if tests.empty:
         return said
@@ -224,7 +224,7 @@ def _in_short(metric, stage, tests) -> list[str]:
         if small.name != first and small["trainable_parameters"] < top["trainable_parameters"]:
             share = small["trainable_parameters"] / top["trainable_parameters"]
             said.append(
-                f"Of these {small['label']} trains the fewest parameters: {share:.2g} of those that {top['label']} trains."
+                f"Of these {small['label']} trains the fewest parameters: {_percent(share)} of those that {top['label']} trains."
             )
     return said
 
@@ -290,7 +290,7 @@ def _differences(stage, tests) -> list:
             )
         ]
     over_seeds = (stage["method"] == "seeds").any()
-    rows, marked = [], []
+    rows = []
     for test in tests.sort_values(["p_holm", "p"], kind="stable").itertuples():
         names = stage.loc[[test.a, test.b], "label"]
         significant = test.p_holm < 0.05
@@ -304,14 +304,13 @@ def _differences(stage, tests) -> list:
                 verdict,
             ]
         )
-        marked.append(significant)
-    count = sum(marked)
+    count = int((tests["p_holm"] < 0.05).sum())
     said = (
         f"{count} of {_count(len(tests), 'comparison')} {'is' if count == 1 else 'are'} significant at 0.05 once corrected for their number. "
         "Where two are not told apart, that does not show that they are equal: the interval says how far apart they may be. "
         f"The tests are paired by test example{', and take the spread between seeds into account' if over_seeds else '; with one seed they do not tell how the next seed would do'}."
     )
-    return [Text(said), Table(["comparison", "points [95%]", "p", "p, Holm", ""], rows, strong=marked)]
+    return [Text(said), Table(["comparison", "points [95%]", "p", "p, Holm", ""], rows)]
 
 
 def _few_examples(metric, stage, scores) -> str:
@@ -398,8 +397,11 @@ def _interval(value: float, low: float, high: float, sign: str = "") -> str:
 def _trained(trainable: float, total: float) -> str:
     if math.isnan(trainable):
         return ""
-    share = f" ({100 * trainable / total:.2g}%)" if total > 0 else ""
-    return f"{trainable:,.0f}{share}"
+    return f"{trainable:,.0f} ({_percent(trainable / total)})" if total > 0 else f"{trainable:,.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
 
 
 def _duration(seconds: float) -> str:

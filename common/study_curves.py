@@ -65,7 +65,7 @@ def loss_curves(table: pd.DataFrame, axes: Sequence[str], histories: Histories) 
         for stage in dict.fromkeys(table["stage"])
         for x, name in (("step", "optimizer step"), ("epoch", "epoch"))
     ]
-    return _curves(table, axes, histories, panels, "loss", "training loss, smoothed", 2)
+    return _curves(table, axes, histories, panels, "loss", "training loss", 2)
 
 
 def gradient_flow(records: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure | None:
@@ -176,7 +176,7 @@ def _curves(table, axes, histories, panels, column, label, columns) -> Figure | 
                 at, mean = _smooth(seeds.mean(axis=1), column)
                 marker = MARKERS[k % len(MARKERS)] if column != "loss" or len(at) < 3 else ""
                 plot.plot(at, mean, linewidth=2, marker=marker, markersize=5, **style)
-                highest.append((mean[len(mean) // 10 :].max(), mean.max()))
+                highest.append((np.median(mean), mean.max()))
                 if len(runs) > 1:
                     ends = [_smooth(seeds.agg(end, axis=1), column)[1] for end in ("min", "max")]
                     plot.fill_between(at, *ends, color=style["color"], alpha=0.15, linewidth=0)
@@ -190,10 +190,10 @@ def _curves(table, axes, histories, panels, column, label, columns) -> Figure | 
         if several:
             plot.set_title(stage, fontsize=10)
     if column == "loss":
-        # Neither a run that diverges nor a first step may flatten the others.
-        later, ever = np.max(highest, axis=0)
+        # Neither a run that diverges nor the first steps may flatten the others.
+        usual, ever = np.median(highest, axis=0)[0], np.max(highest, axis=0)[1]
         for plot in figure.axes:
-            plot.set_ylim(0, 1.1 * min(ever, 3 * later))
+            plot.set_ylim(0, 1.1 * min(ever, 5 * usual))
     seen = [name for name in order if any(named[i] == name for lines in drawn.values() for i in lines)]
     handles = [
         Line2D([], [], linewidth=2, label=name, color=COLOURS[k % len(COLOURS)], linestyle=LINES[k // len(COLOURS) % len(LINES)],
