@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -87,6 +88,13 @@ class RunArgs:
     )
     logging_steps: int = option(10, "steps between two points of the loss curve")
     resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
+    gradient_norms: bool = option(
+        False, "record the gradient norm of each layer at the logging steps: gradient_norms.json and a figure"
+    )
+    report_to: list[str] = field(
+        default_factory=lambda: ["mlflow"],
+        metadata={"help": "who else is told of the run beside MLflow: wandb (Weights & Biases)"},
+    )
     parent_run: str | None = option(None, "id of the MLflow run that this one is a child of (a study's)")
     skip_finished: bool = option(
         False, "do nothing if MLflow already holds a finished run of the same content"
@@ -100,6 +108,7 @@ _ABOUT_THE_RUN_ONLY = {
     "output_dir",
     "save_steps",
     "logging_steps",
+    "report_to",
     "resume",
     "skip_finished",
     "data_dir",
@@ -153,6 +162,15 @@ def check(technique: Technique, args: RunArgs) -> None:
         raise UserError(f"--warmup_ratio is {args.warmup_ratio}: it must be at least 0 and below 1.")
     if args.precision not in ("auto", "fp32", "fp16", "bf16"):
         raise UserError(f"--precision is {args.precision!r}: choose auto, fp32, fp16 or bf16.")
+    for tracker in args.report_to:
+        if tracker not in ("mlflow", "wandb"):
+            raise UserError(
+                f"--report_to is {tracker!r}: choose mlflow, wandb or both; MLflow is always told."
+            )
+    if "wandb" in args.report_to and not find_spec("wandb"):
+        raise UserError(
+            "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
+        )
     # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
     room = args.max_length - args.max_length // 2 - 4
     if task.data == "qa" and not 0 <= args.doc_stride < room:

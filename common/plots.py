@@ -22,7 +22,7 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
     """
     figure = _figure(7.5, 4.2)
     axes = figure.add_subplot()
-    steps, losses = _series(log_history, "loss")
+    steps, losses = series(log_history, "loss")
     if len(losses) > 20:
         axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=1)
         axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="training loss, smoothed")
@@ -35,7 +35,7 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", alpha=0.25)
 
-    steps, scores = _series(log_history, f"eval_{metric}")
+    steps, scores = series(log_history, f"eval_{metric}")
     if len(scores):
         right = axes.twinx()
         right.spines["right"].set_visible(True)
@@ -104,7 +104,7 @@ def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
         room = max(1.0, 0.12 * (high.max() - low.min()))
         axes.set_ylim(max(0.0, low.min() - room), min(100.0, high.max() + room))
-        _place_labels(figure, axes, list(table["label"]), x, y, low, high)
+        place_labels(figure, axes, list(table["label"]), x, y, low, high)
     return figure
 
 
@@ -140,15 +140,16 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _series(log_history, name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(log_history, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the entries that have the value; NaN for those that are not finite."""
     entries = [(entry["step"], entry[name]) for entry in log_history if name in entry]
     steps, values = np.array(entries, dtype=float).reshape(-1, 2).T
     return steps, np.where(np.isfinite(values), values, np.nan)
 
 
-def _place_labels(figure, axes, labels, x, y, low, high) -> None:
-    """Put each label at the nearest place beside its point where it covers no other label, point or bar."""
+def place_labels(figure, axes, labels, x, y, low, high) -> None:
+    """Put each label at the nearest place beside its point where it covers no other label, point or bar; an empty label
+    takes no room."""
     # Only a drawing settles where the axes lie; labels must not move them afterwards.
     figure.draw_without_rendering()
     renderer, frame = figure.canvas.get_renderer(), axes.get_window_extent()
@@ -159,6 +160,8 @@ def _place_labels(figure, axes, labels, x, y, low, high) -> None:
         for (px, py), bottom, top in zip(points, bottoms, tops, strict=True)
     ]
     for label, at, point in zip(labels, zip(x, y, strict=True), points, strict=True):
+        if not label:
+            continue
         offset = {"textcoords": "offset pixels"}
         text = axes.annotate(label, at, (0, 0), ha="center", va="center", fontsize=9, **offset)
         text.set_in_layout(False)

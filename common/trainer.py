@@ -11,6 +11,7 @@ from transformers.trainer_callback import ProgressCallback
 from . import models
 from .batches import GroupedBatches, Loader
 from .errors import UserError
+from .gradient_norms import GradientNorms
 from .tasks import LABELS
 
 WEIGHTS = "trainable.safetensors"
@@ -25,6 +26,9 @@ class TaskTrainer(Trainer):
         # That it counts the labels of a step and leaves the division to compute_loss.
         self.model_accepts_loss_kwargs = True
         self.evaluation_seconds, self.first_step = 0.0, 0
+        self.gradient_norms = GradientNorms() if job.args.gradient_norms else None
+        if self.gradient_norms:
+            self.add_callback(self.gradient_norms)
         self.add_callback(Reporter(self))
         self.remove_callback(ProgressCallback)
         if self.args.should_log:
@@ -47,6 +51,12 @@ class TaskTrainer(Trainer):
         labels = inputs.pop("labels")
         # The processes' gradients are averaged.
         return self.job.work.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
+
+    def _clip_grad_norm(self, model):
+        norm = super()._clip_grad_norm(model)
+        if self.gradient_norms:
+            self.gradient_norms.total = norm
+        return norm
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Validation scores; the best weights so far are kept beside the checkpoints."""

@@ -15,11 +15,13 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import classification, data, extractive_qa, generative_qa, metrics, models, plots, tracking
+from . import classification, data, extractive_qa, generative_qa, metrics, mirror, models, plots, tracking
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 from .errors import UserError
 from .families import Family, family_of
+from .gradient_norms import split_off
 from .paths import ROOT
+from .study_curves import gradient_flow
 from .tasks import LABELS, Task, Work, task_of
 from .trainer import WEIGHTS, TaskTrainer
 from .workspace import STATE, own, write_json
@@ -125,7 +127,8 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
         ) as run:
             write_json(output_dir / STATE, {"run_fingerprint": planned.key, "run_id": run.id})
             try:
-                job.train_and_test(run)
+                with mirror.mirrored(run, args, technique.name, tags) as told:
+                    job.train_and_test(told)
             except (KeyboardInterrupt, SystemExit):
                 print(f"\nStopped. To go on: {' '.join(_command())} --resume", file=sys.stderr)
                 raise
@@ -361,8 +364,13 @@ class Job:
         )
         self.work.extras(predictions, test.examples, folder)
         run.log_artifact(folder)
-        run.log_dict(trainer.state.log_history, "log_history.json")
-        run.log_figure(plots.loss_curve(trainer.state.log_history, self.task.metric), "loss_curve.png")
+        history, norms = split_off(trainer.state.log_history)
+        run.log_dict(history, "log_history.json")
+        run.log_figure(plots.loss_curve(history, self.task.metric), "loss_curve.png")
+        if norms:
+            run.log_dict(norms, "gradient_norms.json")
+            if figure := gradient_flow({self.technique.name: norms}):
+                run.log_figure(figure, "gradient_flow.png")
         figures = ", ".join(
             f"{LABELS[name]} {summary[name]:.1f} [{report[f'test_{name}_low']:.1f}, {report[f'test_{name}_high']:.1f}]"
             for name in metrics_

@@ -1,0 +1,416 @@
+"""A finished study → its folder: figures, report.md with links to them, and report.html with everything in one file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import study_curves, study_plots
+from .documents import Document, Figure, List, Table, Text, to_html, to_markdown
+from .study_tables import (
+    FAILED,
+    FINISHED,
+    MISSING,
+    SIZE,
+    best,
+    comparisons,
+    configurations,
+    matrices,
+    name_of,
+    text_of,
+    tidy,
+    varying,
+)
+from .tasks import LABELS
+from .uncertainty import range_of_samples, share_misranked
+
+FEW = 5
+"""Examples that published comparisons have been decided on; the report tells what such a score is worth."""
+
+
+def write_report(
+    folder: Path,
+    study: Mapping,
+    runs: pd.DataFrame,
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    gradients: Mapping[str, Sequence[Mapping]] | None = None,
+) -> list[Path]:
+    """Write what a study leaves behind into the folder; returns the files. Figures that the data does not support are
+    left out, and those that an earlier report left there are removed.
+
+    study: `name`, `description`, `task`, `metric` (the deciding one), `axes` (columns that a grid varies), `edges`
+    (sentences), `provenance`. runs: one row for each run: `stage`, `name`, `technique`, `checkpoint`, the axes, `seed`,
+    `status` ("finished", "failed" or "missing"), `failure`, `run_id`, scores in percent, costs. histories: run id →
+    the Trainer's log history. scores: run id → metric → score of each example, 0 to 1, in one order of examples for
+    all runs of a stage. gradients: run id → entries of `step` and the gradient norm of each layer by its name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = tidy(study, runs)
+    table = configurations(study, runs, scores)
+    for old in [
+        *map(folder.joinpath, _FIXED),
+        *folder.glob("heatmap_*.png"),
+        *folder.glob("metric_vs_*.png"),
+    ]:
+        old.unlink(missing_ok=True)
+    written = []
+    figures = []
+    for name, caption, figure in _figures(study, runs, table, histories, gradients or {}):
+        if figure is not None:
+            figure.savefig(folder / name)
+            figures.append(Figure(folder / name, caption))
+            written.append(folder / name)
+    document = _document(study, runs, table, scores, figures)
+    for name, text in (("report.md", to_markdown(document)), ("report.html", to_html(document))):
+        (folder / name).write_text(text, encoding="utf-8")
+        written.append(folder / name)
+    return written
+
+
+_FIXED = (
+    "accuracy_curves.png",
+    "loss_curves.png",
+    "time_per_step.png",
+    "f1_per_mparams.png",
+    "efficiency_tradeoff.png",
+    "acc_vs_size.png",
+    "gradient_flow.png",
+)
+
+
+def seconds_per_step(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping]]) -> dict[str, float]:
+    """Run id → training seconds divided by optimizer steps, of the runs that have both."""
+    steps = {run: max((e.get("step", 0) for e in entries), default=0) for run, entries in histories.items()}
+    seconds = dict(zip(runs["run_id"], runs["training_seconds"], strict=True))
+    return {
+        run: seconds[run] / n for run, n in steps.items() if n and math.isfinite(seconds.get(run, math.nan))
+    }
+
+
+def _figures(study, runs, table, histories, gradients):
+    """(file name, caption, figure or None), in the order of the report."""
+    if table.empty:
+        return
+    metric, axes = study["metric"], study["axes"]
+    label = LABELS.get(metric, metric)
+    stages = [stage for _, stage in table.groupby("stage", sort=False)]
+    final = next((stage for stage in reversed(stages) if stage["test"].notna().any()), stages[-1])
+    of_stage = f" of stage {final['stage'].iloc[0]}" if len(stages) > 1 else ""
+    lines = (
+        "Thick: the mean over seeds of each line's best configuration by validation, with the lowest and highest seed "
+        "as a band; thin: its other runs."
+    )
+    for axis in axes:
+        widest = max(stages, key=lambda stage: stage[axis].nunique())
+        if axis == SIZE:
+            figure = study_plots.against_axis(widest, axis, metric, tested=True)
+            yield "acc_vs_size.png", f"Test {label} by the number of training examples.", figure
+        elif pd.api.types.is_numeric_dtype(table[axis]) and varying(widest, axes) == [axis]:
+            figure = study_plots.against_axis(widest, axis, metric, tested=False)
+            yield f"metric_vs_{axis}.png", f"Validation {label} by {name_of(axis)}.", figure
+    for a, b in combinations(axes, 2):
+        widest = max(stages, key=lambda stage: min(stage[a].nunique(), stage[b].nunique()))
+        caption = f"Validation {label} by {name_of(a)} and {name_of(b)}, in the mean over everything else."
+        yield f"heatmap_{a}_{b}.png", caption, study_plots.heatmap(widest, a, b, metric)
+    yield (
+        "efficiency_tradeoff.png",
+        f"Test {label} against training time{of_stage}.",
+        study_plots.efficiency_tradeoff(final, metric),
+    )
+    caption = f"Points of test {label} per million trainable parameters{of_stage}: a small divisor, not a good score, may rank first."
+    yield "f1_per_mparams.png", caption, study_plots.points_per_mparams(final, metric)
+    caption = f"Training time per optimizer step{of_stage}, validation left out; points are seeds."
+    yield "time_per_step.png", caption, study_plots.time_per_step(final, seconds_per_step(runs, histories))
+    caption = f"Validation {label} by epoch. {lines}"
+    yield "accuracy_curves.png", caption, study_curves.accuracy_curves(table, axes, histories, metric)
+    caption = f"Training loss by step and by epoch, smoothed where it has more than 20 points. {lines}"
+    yield "loss_curves.png", caption, study_curves.loss_curves(table, axes, histories)
+    caption = (
+        "Gradient norm of each layer's trained parameters by step, before clipping. Where there are many configurations, "
+        "the best of each group."
+    )
+    flow = study_curves.flow_of_best(table, axes, gradients)
+    yield "gradient_flow.png", caption, study_curves.gradient_flow(flow)
+
+
+def _document(study, runs, table, scores, figures) -> Document:
+    metric = study["metric"]
+    blocks = [Text(study["description"]), Text(_what_was_run(study, runs))]
+    several = table["stage"].nunique() > 1 if len(table) else False
+    tested = (
+        [
+            (name, stage, comparisons(study, stage, scores))
+            for name, stage in table.groupby("stage", sort=False)
+        ]
+        if len(table)
+        else []
+    )
+    with_scores = [entry for entry in tested if entry[1]["test"].notna().any()]
+    if with_scores:
+        blocks += [("In short", [List(_in_short(metric, *with_scores[-1][1:]))])]
+    for name, stage, tests in tested:
+        if stage["run_ids"].map(len).any():
+            blocks += [(f"Results of stage {name}" if several else "Results", _results(study, stage))]
+            heading = f"What differs in stage {name}" if several else "What differs and what does not"
+            blocks += [(heading, _differences(stage, tests))]
+    if with_scores:
+        few = _few_examples(metric, with_scores[-1][1], scores)
+        blocks += [(f"What {FEW} examples would tell", [Text(few)])] if few else []
+    if study.get("edges"):
+        advice = Text("A best value at the edge of what was tried may not be the best there is.")
+        blocks += [("Edges of the grid", [advice, List(list(study["edges"]))])]
+    unfinished = runs[runs["status"] != FINISHED]
+    if len(unfinished):
+        blocks += [("Runs that did not finish", [_unfinished(study, unfinished)])]
+    if figures:
+        blocks += [("Figures", figures)]
+    blocks += [("How the intervals were made", [Text(text) for text in _METHOD])]
+    if study.get("provenance"):
+        rows = [[key, value] for key, value in _flat(study["provenance"])]
+        blocks += [("Provenance", [Table(["what", "value"], rows, numbers=False)])]
+    return Document(study["name"], blocks)
+
+
+def _what_was_run(study, runs) -> str:
+    metric, axes = study["metric"], varying(runs, study["axes"])
+    counted = [(sum(runs["status"] == status), status) for status in (FINISHED, FAILED, MISSING)]
+    counts = ", ".join(f"{count} {status}" for count, status in counted if count) or "none"
+    said = [
+        f"Task {study['task']}, decided by {LABELS.get(metric, metric)}. {_count(len(runs), 'run')}: {counts}."
+    ]
+    for axis in axes:
+        given = study_plots.ordered(runs[axis])
+        said.append(f"{name_of(axis).capitalize()}: {', '.join(text_of(axis, value) for value in given)}.")
+    if seeds := sorted(runs["seed"].dropna().unique()):
+        said.append(f"{_count(len(seeds), 'seed')}: {', '.join(f'{seed:.0f}' for seed in seeds)}.")
+    return " ".join(said)
+
+
+def _in_short(metric, stage, tests) -> list[str]:
+    label = LABELS.get(metric, metric)
+    first = best(stage[stage["test"].notna()])
+    top = stage.loc[first]
+    decided = "validation" if not math.isnan(top["validation"]) else "test scores, as nothing was validated"
+    said = [
+        f"{top['label']} is best by {decided}: test {label} {_interval(top['test'], top['low'], top['high'])}."
+    ]
+    if tests.empty:
+        return said
+    equal = {
+        a if b == first else b
+        for a, b, p in tests[["a", "b", "p_holm"]].itertuples(index=False)
+        if first in (a, b) and p >= 0.05
+    }
+    if not equal:
+        others = tests[(tests["a"] == first) | (tests["b"] == first)]
+        if len(others) == len(stage[stage["test"].notna()]) - 1:
+            said.append("Every other configuration differs from it significantly.")
+        return said
+    names = stage.loc[sorted(equal), "label"]
+    if len(names) > 6:
+        said.append(
+            f"{len(names)} of {len(stage) - 1} other configurations do not differ from it significantly."
+        )
+    else:
+        said.append(f"Not significantly different from it: {'; '.join(names)}.")
+    alike = stage.loc[sorted({first} | equal)].dropna(subset=["trainable_parameters"])
+    if len(alike) > 1:
+        small = alike.loc[alike["trainable_parameters"].idxmin()]
+        if small.name != first and small["trainable_parameters"] < top["trainable_parameters"]:
+            share = small["trainable_parameters"] / top["trainable_parameters"]
+            said.append(
+                f"Of these {small['label']} trains the fewest parameters: {_percent(share)} of those that {top['label']} trains."
+            )
+    return said
+
+
+def _results(study, stage) -> list:
+    metric = study["metric"]
+    label = LABELS.get(metric, metric)
+    if SIZE not in varying(stage, study["axes"]):
+        stage = stage.sort_values(["validation", "test"], ascending=False, kind="stable", na_position="last")
+    first = best(stage)
+    others = [name for name in LABELS if name != metric and stage[f"test_{name}"].notna().any()]
+    columns = {
+        "configuration": list(stage["label"]),
+        "seeds": [
+            _seeds(len(ids), planned) for ids, planned in zip(stage["run_ids"], stage["planned"], strict=True)
+        ],
+        f"validation {label}": [_number(value, ".1f") for value in stage["validation"]],
+        f"test {label} [95%]": [
+            _interval(*row) for row in stage[["test", "low", "high"]].itertuples(index=False)
+        ],
+        **{
+            f"test {LABELS[name]}": [_number(value, ".1f") for value in stage[f"test_{name}"]]
+            for name in others
+        },
+        "trained": [
+            _trained(*row)
+            for row in stage[["trainable_parameters", "total_parameters"]].itertuples(index=False)
+        ],
+        "time": [_duration(value) for value in stage["training_seconds"]],
+        "samples/s": [_number(value, ".3g") for value in stage["train_samples_per_second"]],
+        "memory MiB": [_number(value, ",.0f") for value in stage["peak_memory_mib"]],
+        "adapter MiB": [_number(value, ",.3g") for value in stage["adapter_mib"]],
+    }
+    columns = {
+        name: cells for name, cells in columns.items() if name in ("configuration", "seeds") or any(cells)
+    }
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    marked = [i == first for i in stage.index]
+    said = ["Bold: best by validation." if stage["validation"].notna().any() else "Bold: best by test score."]
+    said += ["Scores are in percent, means over seeds; time is that of training alone."]
+    asked = sorted({int(n) for n in stage["test_examples"].dropna()})
+    if asked:
+        said.append(
+            f"Tested on {' to '.join(f'{n:,}' for n in dict.fromkeys([asked[0], asked[-1]]))} examples."
+        )
+    if (stage["method"] == "one seed").any():
+        only = (
+            "The intervals are"
+            if (stage["method"] != "seeds").all()
+            else "Intervals of single scores without examples are"
+        )
+        said.append(f"{only} over test examples alone: with one seed the spread between seeds is unknown.")
+    elif (stage["method"] == "seeds").any():
+        said.append("The intervals cover other test examples and other seeds.")
+    return [Table(list(columns), rows, strong=marked), Text(" ".join(said))]
+
+
+def _differences(stage, tests) -> list:
+    if tests.empty:
+        return [
+            Text(
+                "Nothing to compare: it takes the scores of at least two configurations on the same examples."
+            )
+        ]
+    over_seeds = (stage["method"] == "seeds").any()
+    rows = []
+    for test in tests.sort_values(["p_holm", "p"], kind="stable").itertuples():
+        names = stage.loc[[test.a, test.b], "label"]
+        significant = test.p_holm < 0.05
+        verdict = "differ" if significant else "not told apart"
+        rows.append(
+            [
+                f"{names.iloc[0]} - {names.iloc[1]}",
+                _interval(test.difference, test.low, test.high, "+"),
+                _p(test.p),
+                _p(test.p_holm),
+                verdict,
+            ]
+        )
+    count = int((tests["p_holm"] < 0.05).sum())
+    said = (
+        f"{count} of {_count(len(tests), 'comparison')} {'is' if count == 1 else 'are'} significant at 0.05 once corrected for their number. "
+        "Where two are not told apart, that does not show that they are equal: the interval says how far apart they may be. "
+        f"The tests are paired by test example{', and take the spread between seeds into account' if over_seeds else '; with one seed they do not tell how the next seed would do'}."
+    )
+    return [Text(said), Table(["comparison", "points [95%]", "p", "p, Holm", ""], rows)]
+
+
+def _few_examples(metric, stage, scores) -> str:
+    """What a score of FEW examples would be worth, from the scores of the best configuration and the next."""
+    each, _ = matrices(stage, scores, metric)
+    first = best(stage.loc[list(each)])
+    if first is None:
+        return ""
+    label, top = LABELS.get(metric, metric), stage.loc[first]
+    by_example = each[first].mean(axis=0) if len(each[first]) == 1 else each[first][0]
+    low, high = range_of_samples(by_example, FEW)
+    said = (
+        f"Scores of {FEW} examples are published, so here is what one would be worth: of {FEW} test examples drawn at random, "
+        f"{top['label']}{'' if len(each[first]) == 1 else ' with its first seed'} would score between {low:.0f} and {high:.0f} in 95 "
+        f"cases of 100, where all {len(by_example):,} examples give {label} {by_example.mean():.1f}."
+    )
+    rest = stage.loc[[i for i in each if i != first]]
+    if len(rest):
+        second = best(rest)
+        ahead, behind = sorted((first, second), key=lambda i: -each[i].mean())
+        share = share_misranked(each[ahead][0], each[behind][0], FEW)
+        gap = each[ahead][0].mean() - each[behind][0].mean()
+        if gap > 0:
+            said += (
+                f" {stage.loc[behind, 'label']}, {gap:.1f} points behind {stage.loc[ahead, 'label']} on all of them, would come out "
+                f"level or ahead in {100 * share:.0f} of 100 such draws."
+            )
+    return said
+
+
+def _unfinished(study, runs) -> Table:
+    axes = [axis for axis in study["axes"] if axis in runs]
+    rows = []
+    for _, run in runs.iterrows():
+        values = "; ".join(f"{name_of(a)} {text_of(a, run[a])}" for a in axes if text_of(a, run[a]) != "-")
+        reason = run["failure"] or ("not run yet" if run["status"] == MISSING else "no reason was recorded")
+        rows.append(
+            [run["name"] or run["technique"], values, _number(run["seed"], ".0f"), run["status"], reason]
+        )
+    names = ["run", "configuration", "seed", "status", "reason"]
+    used = [i for i, _ in enumerate(names) if any(row[i] for row in rows)]
+    return Table([names[i] for i in used], [[row[i] for i in used] for row in rows], numbers=False)
+
+
+_METHOD = (
+    "Several seeds: seeds and test examples are both taken as drawn at random, and as crossed, for every seed answers the "
+    "same examples. Mean squares give what each adds to the variance of a mean; each has a half-width by Student's t, "
+    "and the two are joined as a root of squares (MOVER; Zou and Donner, 2008). The spread between seeds is pooled over "
+    "the configurations of a stage, or the configuration's own where that is larger. Bootstrapping so few seeds would be "
+    "too sure of itself.",
+    "One seed throughout a stage: percentile bootstrap over test examples (2,000 resamples), paired for differences.",
+    "Compared are all pairs of up to six configurations; of more, techniques at the same number of training examples "
+    "where that varies, else each with the best by validation. Holm's correction (1979) covers the comparisons of a stage.",
+)
+
+
+def _flat(content, prefix="") -> list[tuple[str, str]]:
+    if isinstance(content, Mapping):
+        pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in content.items()]
+        return [pair for each in pairs for pair in each]
+    if isinstance(content, list | tuple):
+        content = ", ".join(map(str, content))
+    return [(prefix, str(content))]
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def _seeds(done: int, planned: int) -> str:
+    return str(done) if done == planned else f"{done} of {planned}"
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else f"{value:{form}}"
+
+
+def _interval(value: float, low: float, high: float, sign: str = "") -> str:
+    if math.isnan(low) or math.isnan(high):
+        return _number(value, f"{sign}.1f")
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _trained(trainable: float, total: float) -> str:
+    if math.isnan(trainable):
+        return ""
+    return f"{trainable:,.0f} ({_percent(trainable / total)})" if total > 0 else f"{trainable:,.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else "< 0.001" if value < 0.0005 else f"{value:.3f}"

@@ -1,0 +1,40 @@
+"""One run of the library's own path, from prepared data to a finished run, with everything recorded that can be."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from tests.techniques import TECHNIQUES
+from tests.trained import prepare_data, store
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory, tiny):
+    """A LoRA run of a tiny BERT with its gradients clipped hard: its MLflow id, its artifacts and its folder."""
+    import mlflow
+
+    from common.config import RunArgs
+    from common.training import fit
+
+    folder = tmp_path_factory.mktemp("recorded")
+    prepare_data(folder)
+    args = RunArgs(
+        model_checkpoint=tiny("bert"),
+        data_dir=str(folder / "data"),
+        max_length=96,
+        doc_stride=16,
+        batch_size=2,
+        max_grad_norm=0.01,
+        logging_steps=2,
+        gradient_norms=True,
+        report_to=["mlflow", *(["wandb"] if find_spec("wandb") else [])],
+        output_dir=str(folder / "out"),
+        precision="fp32",
+    )
+    with store(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_DIR", str(folder))
+        run_id = fit(TECHNIQUES["lora"](), args)
+        artifacts = mlflow.artifacts.download_artifacts(run_id=run_id, dst_path=str(folder / "artifacts"))
+        run = mlflow.get_run(run_id)
+    return run, artifacts, folder
