@@ -9,7 +9,6 @@ from common import studies
 from common.errors import UserError
 from common.families import FAMILIES
 from common.paths import ROOT
-from common.tasks import TASKS
 from tests.techniques import TECHNIQUES
 
 SHIPPED = sorted((ROOT / "studies").glob("*.yaml"))
@@ -266,15 +265,11 @@ def test_a_shipped_study_is_valid(file, smoke):
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_what_a_shipped_study_asks_for_exists(file):
     """No technique that its model's family refuses, for the models that the file names."""
-    types = {"gpt2": "gpt2", "google/flan-t5-base": "t5", "embedded-distilbert": "distilbert"}
+    types = {"gpt2": "gpt2", "t5": "t5", "google/flan-t5-base": "t5", "embedded-distilbert": "distilbert"}
     for smoke in (False, True):
         study = studies.read(file, TECHNIQUES, smoke)
-        if study.task not in TASKS:
-            pytest.skip(f"there is no task {study.task} yet")
         for row in (row for stage in study.stages for row in studies.expand(study, stage, size)):
             model_type = types.get(row.args.model_checkpoint.replace("untrained-", ""), "bert")
-            if model_type not in FAMILIES:
-                pytest.skip(f"there is no family {model_type} yet")
             assert FAMILIES[model_type].refusal(row.technique.key, study.task) is None
             row.technique.peft_config(FAMILIES[model_type])
 
