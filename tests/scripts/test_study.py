@@ -219,6 +219,33 @@ def test_a_run_of_another_study_counts(study, content, script, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
+    study, content, script, tmp_path, capsys
+):
+    """`study` provides the store."""
+    other = {**content, "name": "stopped", "techniques": ["ia3"], "seeds": [7]}
+    del other["stages"]
+
+    def state():
+        return json.loads((tmp_path / "results" / "stopped" / "study.json").read_text())
+
+    def stop(folder, command, name):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        stopped = Study(script, other, tmp_path, patch)
+        with pytest.MonkeyPatch.context() as meanwhile:
+            meanwhile.setattr(Folder, "run", stop)
+            with pytest.raises(KeyboardInterrupt):
+                stopped()
+        assert f"Stopped. To go on: python study.py {stopped.file}" in capsys.readouterr().err
+        parent = state()["parent_run"]
+        assert mlflow.get_run(parent).info.status == "KILLED" and state()["rows"] == {}
+        assert stopped() == 0 and stopped.trained == ["ia3-seed=7"]
+    assert state()["parent_run"] == parent and mlflow.get_run(parent).info.status == "FINISHED"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
