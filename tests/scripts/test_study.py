@@ -17,7 +17,6 @@ from common import cli, tracking
 from common.errors import UserError
 from common.paths import ROOT
 from common.study_folder import Folder
-from tests.scripts.conftest import run_script
 from tests.techniques import TECHNIQUES
 from tests.trained import prepare_data
 
@@ -219,6 +218,33 @@ def test_a_run_of_another_study_counts(study, content, script, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
+    study, content, script, tmp_path, capsys
+):
+    """`study` provides the store."""
+    other = {**content, "name": "stopped", "techniques": ["ia3"], "seeds": [7]}
+    del other["stages"]
+
+    def state():
+        return json.loads((tmp_path / "results" / "stopped" / "study.json").read_text())
+
+    def stop(folder, command, name):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        stopped = Study(script, other, tmp_path, patch)
+        with pytest.MonkeyPatch.context() as meanwhile:
+            meanwhile.setattr(Folder, "run", stop)
+            with pytest.raises(KeyboardInterrupt):
+                stopped()
+        assert f"Stopped. To go on: python study.py {stopped.file}" in capsys.readouterr().err
+        parent = state()["parent_run"]
+        assert mlflow.get_run(parent).info.status == "KILLED" and state()["rows"] == {}
+        assert stopped() == 0 and stopped.trained == ["ia3-seed=7"]
+    assert state()["parent_run"] == parent and mlflow.get_run(parent).info.status == "FINISHED"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -248,13 +274,11 @@ def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(
     tracking.configure()
     file, results, moment = tmp_path / "small.yaml", tmp_path / "results" / "small", random.Random(5)
     file.write_text(yaml.safe_dump(content, sort_keys=False))
-    arguments = (file, "--output_dir", tmp_path / "results")
+    command = [sys.executable, str(ROOT / "scripts" / "study.py"), str(file)]
+    command += ["--output_dir", str(tmp_path / "results")]
     for times, with_the_row in enumerate((True, False, True), 1):
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / "study.py"), *map(str, arguments)],
-            stdout=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 240
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 900
         while len(list((results / "logs").glob("*"))) < times and time.monotonic() < deadline:
             assert process.poll() is None
             time.sleep(0.05)
@@ -264,7 +288,7 @@ def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(
         if with_the_row:
             child = json.loads((results / "study.json").read_text())["child"]["pid"]
             subprocess.run(["kill", "-9", str(child)], stderr=subprocess.DEVNULL)
-    done = run_script("study.py", *arguments, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 1, done.stderr[-3000:]
     undisturbed, found = table(study.results), table(results)
     same = [name for name in undisturbed if name not in ("run_id", *MEASURED)]
