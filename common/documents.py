@@ -100,7 +100,9 @@ def to_html(document: Document) -> str:
 def _html(block) -> str:
     match block:
         case Text(text):
-            return f"<p>{_escaped(text)}</p>"
+            # A line must not break within 5e-3.
+            whole = re.sub(r"\b\d[\d.]*e-\d+\b", r'<span class="whole">\g<0></span>', _escaped(text))
+            return f"<p>{whole}</p>"
         case List(items):
             return f"<ul>{''.join(f'<li>{_escaped(item)}</li>' for item in items)}</ul>"
         case Figure(file, caption):
@@ -153,6 +155,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 sy
 main { max-width: 72rem; margin: 0 auto; padding: 1.2rem 1rem 3rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .4em 0; }
 h2 { font-size: 1.2rem; line-height: 1.3; margin: 2em 0 .5em; padding-top: .5em; border-top: 1px solid var(--line); }
+.whole { white-space: nowrap; }
 p, ul { max-width: 46rem; margin: .6em 0; }
 ul { padding-left: 1.2em; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: 1.2em 0; }

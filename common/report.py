@@ -279,6 +279,8 @@ def _results(study, stage) -> list:
         said.append(f"{only} over test examples alone: with one seed the spread between seeds is unknown.")
     elif (stage["method"] == "seeds").any():
         said.append("The intervals cover other test examples and other seeds.")
+        if sum(len(ids) - 1 for ids in stage["run_ids"] if ids) < 4:
+            said.append("So few seeds tell little of their spread, which is why they are wide.")
     return [Table(list(columns), rows, strong=marked), Text(" ".join(said))]
 
 
@@ -305,8 +307,12 @@ def _differences(stage, tests) -> list:
             ]
         )
     count = int((tests["p_holm"] < 0.05).sum())
+    if len(tests) == 1:
+        verdict = f"The one comparison is {'' if count else 'not '}significant at 0.05."
+    else:
+        verdict = f"{count} of {len(tests)} comparisons {'is' if count == 1 else 'are'} significant at 0.05 once corrected for their number."
     said = (
-        f"{count} of {_count(len(tests), 'comparison')} {'is' if count == 1 else 'are'} significant at 0.05 once corrected for their number. "
+        f"{verdict} "
         "Where two are not told apart, that does not show that they are equal: the interval says how far apart they may be. "
         f"The tests are paired by test example{', and take the spread between seeds into account' if over_seeds else '; with one seed they do not tell how the next seed would do'}."
     )

@@ -1,6 +1,7 @@
 """Weights & Biases is told what MLflow is told, offline."""
 
 import json
+import struct
 from importlib.util import find_spec
 
 import pytest
@@ -13,15 +14,32 @@ installed = pytest.mark.skipif(
 )
 
 
+BLOCK = 2**15
+
+
+def log_records(content):
+    """The records of a log in LevelDB's format, behind a header of seven bytes."""
+    at, parts = 7, []
+    while at + 7 <= len(content):
+        if BLOCK - at % BLOCK < 7:
+            at += BLOCK - at % BLOCK
+            continue
+        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        parts.append(content[at + 7 : at + 7 + length])
+        at += 7 + length
+        # Whole records are of kind 1, last parts of kind 4.
+        if kind in (1, 4):
+            yield b"".join(parts)
+            parts = []
+
+
 def told(folder):
     """(config, history, summary, exit code) that an offline run left in its folder."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    store, config, history, summary, code = DataStore(), {}, [], {}, None
-    store.open_for_scan(str(file))
-    while (content := store.scan_data()) is not None:
+    config, history, summary, code = {}, [], {}, None
+    for content in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content)
         updates = [*record.run.config.update, *record.config.update]

@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.tables, self.text = [], [], ""
+        self.tags, self.tables, self.text, self.cell = [], [], "", False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -64,10 +64,14 @@ class Page(HTMLParser):
             self.tables[-1].append([])
         elif tag in ("td", "th"):
             self.tables[-1][-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag):
+        self.cell = self.cell and tag not in ("td", "th")
 
     def handle_data(self, data):
         self.text += data
-        if self.tables and self.tables[-1] and self.tables[-1][-1] and data.strip():
+        if self.cell:
             self.tables[-1][-1][-1] += data
 
 
@@ -79,9 +83,7 @@ def md_tables(text):
     """Header → rows of the pipe tables of a Markdown text, without bold."""
     found = []
     for block in re.findall(r"(?:^\|.*\n?)+", text, re.M):
-        rows = [
-            [cell.strip().strip("*") for cell in line.strip("| ").split(" | ")] for line in block.splitlines()
-        ]
+        rows = [[cell.strip().strip("*") for cell in line[2:-2].split(" | ")] for line in block.splitlines()]
         found.append((rows[0], rows[2:]))
     return found
 
@@ -136,7 +138,7 @@ def test_the_table_holds_means_intervals_and_costs(written):
     order = runs.groupby("technique")["best_validation_f1"].mean().sort_values(ascending=False).index
     assert [row[0] for row in rows] == list(order)
     # Both reports say the same.
-    assert [[cell.strip() for cell in row] for row in page.tables[0][1:]] == rows
+    assert page.tables[0][1:] == rows
 
 
 def test_the_interval_of_a_configuration_is_that_of_its_seeds_and_examples():
@@ -150,7 +152,8 @@ def test_the_interval_of_a_configuration_is_that_of_its_seeds_and_examples():
     assert len(tests) == 15
     first = tests.iloc[0]
     found = paired_difference(each[int(first["a"])], each[int(first["b"])], spread)
-    assert first["p"] == found["p"] and first["difference"] == pytest.approx(found["difference"]) >= 0
+    assert first["p"] == found["p"] and abs(first["difference"] - found["difference"]) < 1e-9
+    assert (tests["difference"] >= 0).all()
     assert (tests["p_holm"] >= tests["p"]).all()
     # The smallest of 15 is multiplied by 15.
     assert tests["p_holm"].min() == pytest.approx(15 * tests["p"].min())
@@ -273,9 +276,7 @@ def test_degenerate_studies_have_a_report(rows, tmp_path):
     paths = write_report(tmp_path, make_study("s", axes=["r"]), runs, histories, scores)
     assert {path.name for path in paths} >= REPORTS
     markdown, page = read(tmp_path)
-    assert "nan" not in re.sub(r"finance|dominan", "", markdown) and "inf" not in re.sub(
-        r"infor", "", markdown
-    )
+    assert not re.search(r"\b(nan|inf)\b", markdown + page.text, re.I)
 
 
 def test_scores_that_are_missing_or_not_finite_leave_the_measured_figures(tmp_path):
