@@ -55,18 +55,22 @@ def world(tmp_path_factory, tiny):
                 stderr=log,
                 text=True,
             )
+        # Reading a line would wait for ever.
+        late = threading.Timer(300, server.kill)
+        late.start()
         try:
-            late = threading.Timer(150, server.kill)
-            late.start()
             lines = []
             while not (lines and lines[-1].startswith("http://127.0.0.1:")):
                 lines.append(server.stdout.readline())
                 assert lines[-1], (folder / "page.log").read_text()[-3000:]
             late.cancel()
             yield lines[-1].split()[0], missing
+            server.terminate()
+            assert server.wait(60) == 128 + signal.SIGTERM
         finally:
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 128 + signal.SIGTERM
+            late.cancel()
+            server.kill()
+            server.wait(30)
 
 
 @pytest.fixture(scope="module")
