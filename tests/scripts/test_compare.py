@@ -72,32 +72,6 @@ def test_the_latest_runs_on_the_newest_data_are_compared(compare, runs, tmp_path
     assert (tmp_path / "out" / "f1_against_parameters.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.fixture(scope="module")
-def mixed(runs):
-    """An experiment with runs for two tasks; the newest is for classification."""
-    texts = RECORD | {"name": "imdb", "version": "binary", "fingerprint": "ef" * 32}
-    options = {"experiment": "mixed", "record": texts, "task": "classification"}
-    questions = log_finished("LoRA", [1.0, 0.5], experiment="mixed", task="extractive-qa")
-    worse = log_finished("IA3", [1.0, 0.0, 0.0, 1.0], **options)
-    return questions, worse, log_finished("LoRA", [1.0, 0.0, 1.0, 1.0], **options)
-
-
-def test_labels_are_compared_by_accuracy_and_never_with_answers(compare, mixed, tmp_path):
-    done = compare("--experiment_name", "mixed")
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0] == "imdb (binary), 4 test texts; data efefefefefef; experiment mixed"
-    assert lines[2].split() == "technique accuracy [95%] accuracy - best [95%] p".split()
-    assert lines[3].startswith("LoRA ") and "75.0 [" in lines[3] and lines[4].startswith("IA3 ")
-    assert "1 run(s) for another task (--task extractive-qa)" in done.stdout
-    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
-    assert [row["run_id"] for row in rows] == [mixed[2], mixed[1]]
-    assert float(rows[1]["accuracy_difference"]) == -25 and "test_f1" not in rows[0]
-    assert (tmp_path / "out" / "accuracy_against_parameters.png").is_file()
-    done = compare("--experiment_name", "mixed", "--task", "extractive-qa")
-    assert "2 test questions" in done.stdout and "IA3" not in done.stdout
-
-
 def test_all_runs(compare, runs, tmp_path):
     assert compare("--all_runs").returncode == 0
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
@@ -150,3 +124,29 @@ def test_starts_without_the_heavy_libraries():
     command = [sys.executable, "-c", program, str(ROOT / "scripts" / "compare.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "scripts")
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.fixture(scope="module")
+def mixed(runs):
+    """An experiment with runs for two tasks; the newest is for classification. Made last: other tests list experiments."""
+    texts = RECORD | {"name": "imdb", "version": "binary", "fingerprint": "ef" * 32}
+    options = {"experiment": "mixed", "record": texts, "task": "classification"}
+    questions = log_finished("LoRA", [1.0, 0.5], experiment="mixed", task="extractive-qa")
+    worse = log_finished("IA3", [1.0, 0.0, 0.0, 1.0], **options)
+    return questions, worse, log_finished("LoRA", [1.0, 0.0, 1.0, 1.0], **options)
+
+
+def test_labels_are_compared_by_accuracy_and_never_with_answers(compare, mixed, tmp_path):
+    done = compare("--experiment_name", "mixed")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "imdb (binary), 4 test texts; data efefefefefef; experiment mixed"
+    assert lines[2].split() == "technique accuracy [95%] accuracy - best [95%] p".split()
+    assert lines[3].startswith("LoRA ") and "75.0 [" in lines[3] and lines[4].startswith("IA3 ")
+    assert "1 run(s) for another task (--task extractive-qa)" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
+    assert [row["run_id"] for row in rows] == [mixed[2], mixed[1]]
+    assert float(rows[1]["accuracy_difference"]) == -25 and "test_f1" not in rows[0]
+    assert (tmp_path / "out" / "accuracy_against_parameters.png").is_file()
+    done = compare("--experiment_name", "mixed", "--task", "extractive-qa")
+    assert "2 test questions" in done.stdout and "IA3" not in done.stdout
