@@ -13,13 +13,13 @@ loha := bert_fine_tuning_LoHA.py
 prefix := bert_fine_tuning_prefix-tuning.py
 prompt := bert_fine_tuning_prompt_encoder.py
 
-.PHONY: help demo test quality ui serve compare clean $(TECHNIQUES)
+.PHONY: help demo test quality ui serve compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
 
 help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "$(TECHNIQUES): train one technique; flags through ARGS='--num_train_epochs 1'"
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt requirements-team.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep ^torch requirements.txt)"
@@ -59,6 +59,18 @@ ui: $(VENV)/.installed  ## MLflow's pages on http://127.0.0.1:5000, light enough
 
 serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001
+
+team-up: $(VENV)/.installed  ## a server for several people, with PostgreSQL (docs/TEAM.md)
+	$(BIN)/python scripts/team.py up $(ARGS)
+
+team-down: $(VENV)/.installed  ## stop it
+	$(BIN)/python scripts/team.py down $(ARGS)
+
+team-backup: $(VENV)/.installed  ## copy its store into team-backups/
+	$(BIN)/python scripts/team.py backup $(ARGS)
+
+team-restore: $(VENV)/.installed  ## make it from a copy: make team-restore BACKUP=team-backups/...
+	$(BIN)/python scripts/team.py restore $(BACKUP) $(ARGS)
 
 clean:  ## remove the environment (data and runs stay)
 	rm -rf $(VENV)

@@ -76,6 +76,8 @@ def _ask(team: Team, method: str, api: str, path: str, **body) -> dict:
             text = json.loads(text)["message"]
         except (ValueError, KeyError):
             pass
+        # What MLflow adds of its database's own error shows the statement with its values.
+        text = text.partition(" Error: ")[0].partition("\n")[0]
         raise UserError(f"The server refuses {path.split('?')[0]} ({error.code}): {text[:300]}") from None
     except OSError as error:
         raise UserError(f"{settings.address} does not answer ({error}): start the server (up).") from None

@@ -46,6 +46,7 @@ class Outcome:
     """What the reader should know: what was left out, how it was checked, what it replaces."""
 
 
+@tracking.explained()
 def register_best(
     experiment_name: str, data_fingerprint: str | None = None, data_dir: str | Path | None = None
 ) -> Outcome:
