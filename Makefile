@@ -13,13 +13,13 @@ loha := bert_fine_tuning_LoHA.py
 prefix := bert_fine_tuning_prefix-tuning.py
 prompt := bert_fine_tuning_prompt_encoder.py
 
-.PHONY: help demo test quality ui serve page compare clean $(TECHNIQUES)
+.PHONY: help demo test quality ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
 
 help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "$(TECHNIQUES): train one technique; flags through ARGS='--num_train_epochs 1'"
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt requirements-team.txt requirements-onnx.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep ^torch requirements.txt)"
@@ -63,6 +63,18 @@ serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations
 
 page: $(VENV)/.installed  ## a page that asks registered models side by side, on http://127.0.0.1:5002
 	$(BIN)/python scripts/demo.py $(ARGS)
+
+team-up: $(VENV)/.installed  ## a server for several people, with PostgreSQL (docs/TEAM.md)
+	$(BIN)/python scripts/team.py up $(ARGS)
+
+team-down: $(VENV)/.installed  ## stop it
+	$(BIN)/python scripts/team.py down $(ARGS)
+
+team-backup: $(VENV)/.installed  ## copy its store into team-backups/
+	$(BIN)/python scripts/team.py backup $(ARGS)
+
+team-restore: $(VENV)/.installed  ## make it from a copy: make team-restore BACKUP=team-backups/...
+	$(BIN)/python scripts/team.py restore $(BACKUP) $(ARGS)
 
 clean:  ## remove the environment (data and runs stay)
 	rm -rf $(VENV)

@@ -97,7 +97,7 @@ def configure() -> None:
 
 def experiment(name: str) -> str:
     """The id of the experiment of this name, which is made if need be; its artifacts lie beside a local database."""
-    with _explained():
+    with explained():
         found = mlflow.get_experiment_by_name(name)
         if found is None:
             try:
@@ -127,7 +127,7 @@ def start(
     """
     adopted = os.environ.pop("MLFLOW_RUN_ID", None)
     run_id = run_id or adopted
-    with _explained(f"run {run_id} cannot be continued" if run_id else ""):
+    with explained(f"run {run_id} cannot be continued" if run_id else ""):
         if run_id:
             active = mlflow.start_run(run_id=run_id)
             for left in {"failure", "non_finite_metrics"} & set(active.data.tags):
@@ -317,12 +317,12 @@ def download(run_id: str, artifacts: Sequence[str], folder: Path) -> None:
 
 def experiments() -> list[str]:
     """Names of the experiments that hold finished, tested runs."""
-    with _explained():
+    with explained():
         return [e.name for e in mlflow.search_experiments() if len(runs(e.name))]
 
 
 def _finished(experiment_name: str, condition: str = "") -> list:
-    with _explained():
+    with explained():
         found = mlflow.get_experiment_by_name(experiment_name)
         if found is None:
             return []
@@ -413,15 +413,26 @@ def _check_location(location: str) -> None:
 
 
 @contextmanager
-def _explained(doing: str = "") -> Iterator[None]:
+def explained(doing: str = "") -> Iterator[None]:
     """MLflow's errors as messages to the user."""
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         what = f"{doing}: " if doing else ""
         uri = mlflow.get_tracking_uri()
-        advice = "" if uri == _uri(ROOT / "mlflow.db") else " Check MLFLOW_TRACKING_URI, or unset it."
-        raise UserError(f"MLflow store {uri}: {what}{_first_line(error)}{advice}") from error
+        raise UserError(f"MLflow store {uri}: {what}{_first_line(error)}{_advice(uri, error)}") from error
+
+
+def _advice(uri: str, error: Exception) -> str:
+    if uri == _uri(ROOT / "mlflow.db"):
+        return ""
+    status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+    if status == 401:
+        return " Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    if status == 403:
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME", "this account")
+        return f" The server does not let {user} do this: ask its administrator."
+    return " Check MLFLOW_TRACKING_URI, or unset it."
 
 
 def _first_line(error: Exception) -> str:
