@@ -72,7 +72,7 @@ def edges(status: Status, entries: Sequence[Entry]) -> list[str]:
     return said
 
 
-def write(status: Status, entries: Sequence[Entry], parent: str, write_report: Callable | None) -> list[Path]:
+def write(status: Status, entries: Sequence[Entry], parent: str, write_report: Callable) -> list[Path]:
     """Write study.csv and the report into the study's folder; the files.
 
     write_report: report.py's.
@@ -80,7 +80,7 @@ def write(status: Status, entries: Sequence[Entry], parent: str, write_report: C
     frame, file = table(status, entries), status.folder.path / "study.csv"
     frame.to_csv(file, index=False, float_format="%.10g")
     finished = [entry for entry in entries if entry.status == "finished"]
-    if not finished or write_report is None:
+    if not finished:
         return [file]
 
     left = {entry.run_id: status.folder.row(entry.row.name) for entry in finished}

@@ -10,7 +10,6 @@ goes on where it was. results/STUDY/ holds study.csv, the report, and what each 
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
 import shlex
@@ -20,10 +19,10 @@ import time
 from pathlib import Path
 
 import _path  # noqa: F401
+from _techniques import technique_scripts
 
 from common import studies
 from common.cli import guarded
-from common.config import Technique
 from common.paths import ROOT
 from common.study_folder import Folder
 from common.tasks import LABELS
@@ -68,20 +67,6 @@ def main() -> None:
     if failed:
         print(f"\n{failed}", file=sys.stderr)
         sys.exit(1)
-
-
-def technique_scripts() -> dict[str, tuple[type[Technique], Path]]:
-    """Technique key → its class and its script; a new technique is a new script."""
-    found = {}
-    for file in sorted(Path(__file__).parent.glob("bert_fine_tuning*.py")):
-        spec = importlib.util.spec_from_file_location(file.stem.replace("-", "_"), file)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        for kind in vars(module).values():
-            if isinstance(kind, type) and issubclass(kind, Technique) and kind is not Technique:
-                found[kind.key] = kind, file
-    return found
 
 
 def show(status) -> None:
@@ -223,9 +208,7 @@ def _run_id(state: Path) -> str:
 
 
 def reporter():
-    """What writes the report, where the suite has it."""
-    if importlib.util.find_spec("common.report") is None:
-        return None
+    """What writes the report."""
     from common.report import write_report
 
     return write_report

@@ -7,9 +7,10 @@ import subprocess
 import pytest
 import yaml
 
+from common.matrix import BEGIN, END, markdown
 from common.paths import ROOT
 from tests.scripts.conftest import run_script
-from tests.techniques import SCRIPTS
+from tests.techniques import SCRIPTS, TECHNIQUES
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"python (scripts/[^\n`#|]+)", README)))
@@ -44,3 +45,8 @@ def test_every_target_exists(target):
 def test_files_that_it_links_to_exist():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_the_table_of_what_works_is_that_of_the_code():
+    table = markdown({key: kind.name for key, kind in TECHNIQUES.items()})
+    assert README.split(BEGIN + "\n")[1].split(END)[0] == table

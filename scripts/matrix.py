@@ -1,0 +1,36 @@
+"""Print which technique works with which model family, for which task, and why the rest is refused.
+
+The README holds this table; --readme writes it there anew.
+"""
+
+import argparse
+import re
+import sys
+
+import _path  # noqa: F401
+from _techniques import technique_scripts
+
+from common.cli import guarded
+from common.paths import ROOT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    args = parser.parse_args()
+
+    from common.matrix import BEGIN, END, markdown
+
+    table = markdown({key: kind.name for key, (kind, _) in technique_scripts().items()})
+    if not args.readme:
+        print(table, end="")
+        return
+    file = ROOT / "README.md"
+    between = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
+    file.write_text(between.sub(lambda _: table, file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
