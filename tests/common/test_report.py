@@ -266,7 +266,7 @@ def test_hostile_names_stay_text(tmp_path):
         [{"technique": "LoRA", "status": "failed", "failure": "CUDA out of memory"}],
         [{"technique": "LoRA", "training_seconds": math.nan, "test_f1": math.inf, "best_validation_f1": math.nan,
           "trainable_parameters": math.nan, "peak_memory_mib": math.nan}, {"technique": "IA3"}],
-        [{"technique": "LoRA", "quality": 0.3 + i / 60, "r": i, "seed": None} for i in range(24)],
+        [{"technique": f"technique {i}", "quality": 0.3 + i / 60, "seed": None} for i in range(24)],
         [],
     ],
     ids=["one run", "one failed", "not finite", "24 rows", "nothing"],
