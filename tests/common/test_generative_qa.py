@@ -375,7 +375,7 @@ def small_checkpoint(tiny, family_name, folder):
     config = make_config(family_name, tokenizer)
     sizes = {
         "gpt2": dict(n_embd=128, n_positions=288),
-        "t5": dict(d_model=128, d_kv=32, d_ff=256),
+        "t5": dict(d_model=64, d_kv=16, d_ff=128),
     }
     for name, size in sizes[family_name].items():
         setattr(config, name, size)
@@ -387,7 +387,7 @@ def small_checkpoint(tiny, family_name, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family_name", "epochs"), [("gpt2", 50), ("t5", 40)])
+@pytest.mark.parametrize(("family_name", "epochs"), [("gpt2", 30), ("t5", 45)])
 def test_thirty_two_questions_are_learned(family_name, epochs, tiny, tmp_path):
     examples = read_squad_json(data.SAMPLE / "train-v2.0.json").examples[:32]
     splits = {
@@ -400,7 +400,7 @@ def test_thirty_two_questions_are_learned(family_name, epochs, tiny, tmp_path):
             task=TASK,
             data_dir=str(tmp_path / "data"),
             model_checkpoint=small_checkpoint(tiny, family_name, tmp_path / "model"),
-            batch_size=8,
+            batch_size=4,
             max_length=256,
             doc_stride=64,
             max_answer_length=20,
