@@ -177,7 +177,7 @@ figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; margin-top:
 @media print {
   :root { --ink: #000; --soft: #444; --page: #fff; --line: #bbb; --shade: #eee; --link: #000; }
   body { font-size: 10pt; } nav { display: none; } main { max-width: none; padding: 0; }
-  .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .2em .4em; } tbody th { position: static; }
+  .wide { overflow: visible; } table { font-size: 7pt; } th, td { padding: .2em .3em; } tbody th { position: static; min-width: 0; }
   tr, figure { break-inside: avoid; } h2 { break-after: avoid; } thead { display: table-header-group; }
 }
 """
