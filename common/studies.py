@@ -278,7 +278,9 @@ def _list(values, field, declared, where) -> list:
 
 
 def _types(kind) -> dict:
-    return {field.name: field.type for field in dataclasses.fields(kind)}
+    # Not the fields' own `type`, which transformers' argument parser overwrites.
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _declared(field, where, kinds, key):
@@ -309,6 +311,11 @@ def _value(value, field, declared, where):
         return value
     if field in SAMPLES and _share(value) is not None:
         return value
+    if typing.get_origin(kind) is list:
+        (element,) = typing.get_args(kind)
+        if isinstance(value, list) and all(type(each) is element for each in value):
+            return value
+        raise UserError(f"{where}: {field} is {value!r}; it must be a list.")
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)

@@ -11,6 +11,7 @@ import pandas as pd
 from . import outcomes, tracking
 from .comparison import to_text
 from .study_status import Entry, Status
+from .study_tables import FAILED, FINISHED, MISSING
 from .tasks import LABELS
 from .workspace import write_json
 
@@ -22,11 +23,15 @@ def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
     """A row for each entry: what it is, what has become of it, what was measured (NaN where nothing was)."""
     measured = outcomes.columns(status.task.metrics)
     return pd.DataFrame(
-        outcomes.record(entry.row, status.study.axes, entry.status, entry.run_id, entry.reason)
+        outcomes.record(entry.row, status.study.axes, _as_told(entry.status), entry.run_id, entry.reason)
         | {"checkpoint": status.plan(entry.row).args.model_checkpoint}
         | {name: entry.metrics.get(name, float("nan")) for name in measured}
         for entry in entries
     )
+
+
+def _as_told(status: str) -> str:
+    return status if status in (FINISHED, FAILED) else MISSING
 
 
 def as_text(status: Status, entries: Sequence[Entry]) -> str:

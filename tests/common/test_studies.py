@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from common import studies
+from common import cli, studies
 from common.errors import UserError
 from common.families import FAMILIES
 from common.paths import ROOT
@@ -260,6 +260,16 @@ def test_a_shipped_study_is_valid(file, smoke):
     if smoke:
         assert all(row.args.max_test_samples <= 100 and row.technique.num_train_epochs == 1 for row in found)
         assert len(found) <= 8
+
+
+def test_types_are_those_declared_even_after_a_command_line_was_parsed():
+    """transformers' parser writes int over int | None in the dataclass's own fields."""
+    cli.parse(TECHNIQUES["lora"], [])
+    content = SMALL | {"base": {"report_to": ["mlflow"]}, "techniques": ["lora"]}
+    found = parse(content | {"grid": {"max_train_samples": [5, None]}})
+    assert [row.args.max_train_samples for row in studies.expand(found, found.stages[0], size)] == [5, None]
+    with pytest.raises(UserError, match="report_to is 'wandb'; it must be a list"):
+        parse(content | {"base": {"report_to": "wandb"}})
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
