@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from .families import FAMILIES
 from .tasks import TASKS
 
-BEGIN, END = "<!-- matrix: python scripts/matrix.py -->", "<!-- end of matrix -->"
+BEGIN, END = "<!-- matrix, by scripts/matrix.py -->", "<!-- end of matrix -->"
 """Lines between which the README holds it."""
 
 
