@@ -120,6 +120,7 @@ def upgrade(team: Team, to: Path) -> Path:
         ["mlflow.server.auth", "db", "upgrade", "--url", accounts],
     )
     with team.held(), team.database():
+        team.write_auth_config()
         for command in commands:
             done = subprocess.run(
                 [sys.executable, "-m", *command], env=team.environment(), capture_output=True, text=True

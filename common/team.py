@@ -198,6 +198,10 @@ class Team:
         settings = self.settings
         self.postgres.ensure(ROLE, settings.database_password, DATABASES, settings.superuser_password)
 
+    def write_auth_config(self) -> None:
+        """Write the file without which MLflow's accounts cannot be worked with; it names the folder as it is now."""
+        write_private(self.folder / "auth.ini", _auth_config(self.uri(DATABASES[1])))
+
     def _start(self, settings: Settings) -> None:
         hosts = [*settings.allowed_hosts, "localhost", "127.0.0.1"]
         # A name is compared with its port where a client's header has one.
@@ -211,7 +215,7 @@ class Team:
         if settings.allowed_hosts:
             origins = ",".join(f"https://{host}" for host in settings.allowed_hosts)
             command += ["--cors-allowed-origins", origins]
-        write_private(self.folder / "auth.ini", _auth_config(self.uri(DATABASES[1])))
+        self.write_auth_config()
         with open(self.log, "a") as log:
             log_begins = log.tell()
             process = subprocess.Popen(

@@ -256,6 +256,8 @@ def test_registered_served_backed_up_wiped_and_restored(world, acting_as):
     world.call("restore", kept)
     refused = world.call("restore", kept, check=False)
     assert refused.returncode == 2 and "is not empty" in refused.stderr
+    upgraded = world.call("upgrade", "--to", world.folder / "backups").stdout
+    assert "The databases are up to date" in upgraded and len(list((world.folder / "backups").iterdir())) == 2
     world.call("up")
     # Rita's password is the one that she had.
     answered = run_script(
