@@ -178,7 +178,7 @@ def test_what_each_row_left_lies_in_its_folder(study):
         assert any("eval_f1" in entry for entry in json.loads((folder / "log_history.json").read_text()))
         gradients = json.loads((folder / "gradient_norms.json").read_text())
         assert [entry["step"] for entry in gradients] == list(range(1, len(gradients) + 1))
-        assert {"step", "encoder layer 0", "encoder layer 1", "other"} == set(gradients[-1])
+        assert {"step", "layer 0", "layer 1", "head"} == set(gradients[-1])
 
 
 @pytest.mark.slow
