@@ -68,8 +68,8 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
     shape, p = (2, 3, 7, 4), 0.3
     keys = (2, 3, 7 + more_keys, 4)
     query, key, value = (torch.randn(s, requires_grad=True) for s in (shape, keys, keys))
-    keep = torch.rand(2 * 3, 7, keys[2]) >= p
-    monkeypatch.setattr(kernels, "kept", lambda shape, p: keep.view(shape))
+    keep = (torch.rand(2 * 3, 7, keys[2]) >= p).float()
+    monkeypatch.setattr(kernels, "kept", lambda shape, p: keep.view(shape).clone())
     mask = None
     if masked:
         mask = torch.ones(2, 1, 7, keys[2], dtype=torch.bool)
@@ -110,7 +110,7 @@ def test_training_takes_the_fast_attention_and_dropout(family_name, technique, t
     family = FAMILIES[family_name]
     model = kernels.quicken(models.apply(TECHNIQUES[technique]().peft_config(family), model, family)).train()
     shapes = []
-    monkeypatch.setattr(kernels, "kept", lambda shape, p: shapes.append(shape) or torch.ones(shape).bool())
+    monkeypatch.setattr(kernels, "kept", lambda shape, p: shapes.append(shape) or torch.ones(shape))
     outcome(model, batch_of(tokenizer, model.config))
     assert sum(len(shape) == 3 and shape[0] % 4 == 0 and shape[1] != 32 for shape in shapes) >= 2
     assert sum(shape[-1] in (32, 64) for shape in shapes) >= 2
