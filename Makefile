@@ -13,7 +13,11 @@ loha := bert_fine_tuning_LoHA.py
 prefix := bert_fine_tuning_prefix-tuning.py
 prompt := bert_fine_tuning_prompt_encoder.py
 
-.PHONY: help demo test quality ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
+# SQuAD v1.1 files to measure on: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
+TRAIN ?= train-v1.1.json
+DEV ?= dev-v1.1.json
+
+.PHONY: help demo test quality bench ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
 
 help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +52,13 @@ test: $(VENV)/.installed  ## the whole test suite
 quality: $(VENV)/.installed  ## ruff's checks and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.installed  ## speed against named peers, an hour of an idle machine: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
+	mkdir -p results/bench
+	test -e results/bench/data || $(BIN)/python scripts/prepare_data.py --source files --train_file $(TRAIN) --test_file $(DEV) --output_dir results/bench/data
+	$(BIN)/python benchmarks/training.py --data_dir results/bench/data --output results/bench/training.json
+	$(BIN)/python benchmarks/decoding.py --output results/bench/decoding.json
+	$(BIN)/python benchmarks/end_to_end.py --train_file $(TRAIN) --test_file $(DEV) --output results/bench/end_to_end.json
 
 $(TECHNIQUES): $(VENV)/.installed
 	$(BIN)/python scripts/$($@) $(ARGS)

@@ -100,7 +100,7 @@ def peak(config, rows: int) -> float:
     return best
 
 
-def run(args) -> dict:
+def run(name: str, args) -> dict:
     splits, record = data.load(args.data_dir)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
     base, tokenizer = models.load_base(checkpoint)
@@ -112,7 +112,7 @@ def run(args) -> dict:
         doc_stride=args.doc_stride,
         segment_ids=uses_segment_ids(config),
     )
-    technique = technique_of(args.technique)
+    technique = technique_of(name)
     peft_config = technique.peft_config(family)
     torch.manual_seed(0)
     plain = models.apply(peft_config, base, family)
@@ -171,6 +171,26 @@ def run(args) -> dict:
     }
 
 
+def markdown(results: list[dict]) -> str:
+    """Windows per second and share of peak of each way, and the suite's ratios with their lowest and highest."""
+    lines = [
+        f"| technique | {' | '.join(f'{way}, windows/s' for way in WAYS)} | share of peak: grouped | suite "
+        "| suite against fixed | against grouped |",
+        "| --- | " + "---: | " * (len(WAYS) + 4),
+    ]
+    for found in results:
+        rates, shares, ratios = (
+            found[name] for name in ("windows_per_second", "share_of_peak", "ratio_of_suite")
+        )
+        cells = [found["technique"], *(rates.get(way, "") for way in WAYS)]
+        cells += [f"{shares[way]:.0%}" if way in shares else "" for way in ("grouped", "suite")]
+        for way in ("fixed", "grouped"):
+            ratio = ratios.get(way)
+            cells.append(f"{ratio['median']} ({ratio['lowest']} to {ratio['highest']})" if ratio else "")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
 def spread(ratios: list[float]) -> dict[str, float]:
     return {
         "median": round(statistics.median(ratios), 2),
@@ -181,7 +201,7 @@ def spread(ratios: list[float]) -> dict[str, float]:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--technique", choices=SCRIPTS, default="standard")
+    p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
     p.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     p.add_argument("--data_dir", default="squad_data")
     p.add_argument("--model_checkpoint", default="embedded", help="a BERT")
@@ -191,12 +211,15 @@ def main() -> None:
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--batches", type=int, default=6, help="timed in each round")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--output", type=Path, help="write the JSON here too")
+    p.add_argument("--output", type=Path, default=Path("training.json"), help="JSON; .md lies beside it")
     args = p.parse_args()
-    text = json.dumps(run(args), indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
+    found = []
+    for name in args.techniques:
+        found.append(run(name, args))
+        args.output.write_text(json.dumps(found, indent=1) + "\n")
+    table = markdown(found)
+    args.output.with_suffix(".md").write_text(table)
+    print(table)
 
 
 if __name__ == "__main__":
