@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullFormatter
 
-from .plots import GREY, VERMILION, place_labels
-from .study_curves import COLOURS, MARKERS, label_of, new_figure
+from .plots import GREY, VERMILION, new_figure, place_labels
+from .study_curves import COLOURS, MARKERS, label_of
 from .study_tables import name_of, text_of
 
 MOST_LABELS = 12
@@ -246,7 +246,8 @@ def _log_decades(plot, values: np.ndarray, axis: str) -> None:
     getattr(plot, f"set_{axis}scale")("log")
     getattr(plot, f"set_{axis}lim")(10.0**low, 10.0**high)
     ticks = getattr(plot, f"{axis}axis")
-    ticks.set_major_formatter(EngFormatter(sep=""))
+    large = EngFormatter(sep="")
+    ticks.set_major_formatter(FuncFormatter(lambda v, at: f"{v:g}" if v < 1 else large(v, at)))
     ticks.set_minor_formatter(NullFormatter())
 
 
