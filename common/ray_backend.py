@@ -146,6 +146,8 @@ def carry_out(
                 storage_path=str(scratch),
                 callbacks=[Listener(next_rows, hooks)],
                 failure_config=tune.FailureConfig(max_failures=DEATHS),
+                # A row's checkpoints are its script's own.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()

@@ -1,6 +1,5 @@
 """The Hugging Face Trainer, fitted to this suite: our batches, our evaluation, checkpoints of just what is trained."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -14,10 +13,8 @@ from .batches import GroupedBatches, Loader
 from .errors import UserError
 from .gradient_norms import GradientNorms
 from .tasks import LABELS
-from .workspace import write_json
 
 WEIGHTS = "trainable.safetensors"
-SECONDS = "training_seconds.json"
 
 
 class TaskTrainer(Trainer):
@@ -28,8 +25,7 @@ class TaskTrainer(Trainer):
         self.job, self.run, self.validation = job, run, validation
         # That it counts the labels of a step and leaves the division to compute_loss.
         self.model_accepts_loss_kwargs = True
-        # Since then, but for evaluations; before that, in the attempts that a checkpoint is of.
-        self.started, self.evaluation_seconds, self.earlier_seconds = time.perf_counter(), 0.0, 0.0
+        self.evaluation_seconds, self.first_step = 0.0, 0
         self.gradient_norms = GradientNorms() if job.args.gradient_norms else None
         if self.gradient_norms:
             self.add_callback(self.gradient_norms)
@@ -79,11 +75,6 @@ class TaskTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
-    @property
-    def training_seconds(self) -> float:
-        """What the steps so far have taken, whichever process did them; evaluations left out."""
-        return self.earlier_seconds + time.perf_counter() - self.started - self.evaluation_seconds
-
     def past_scores(self) -> list[float]:
         """The deciding score of each evaluation so far."""
         name = self.job.chosen_by
@@ -92,13 +83,11 @@ class TaskTrainer(Trainer):
     def _save(self, output_dir=None, state_dict=None):
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         models.save_trainable(self.accelerator.unwrap_model(self.model), Path(output_dir) / WEIGHTS)
-        write_json(Path(output_dir) / SECONDS, self.training_seconds)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         models.load_trainable(
             self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
         )
-        self.earlier_seconds = json.loads((Path(resume_from_checkpoint) / SECONDS).read_text())
 
 
 class Progress(ProgressCallback):
@@ -121,6 +110,9 @@ class Reporter(TrainerCallback):
 
     def __init__(self, trainer: TaskTrainer):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.first_step = state.global_step
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.trainer.job.args.save_steps == 0:

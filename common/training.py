@@ -264,8 +264,10 @@ class Job:
         )
         last = get_last_checkpoint(str(self.output_dir)) if args.resume else None
         self._note_memory(reset=True)
+        started = time.perf_counter()
         trainer.train(resume_from_checkpoint=last)
-        seconds, trained = trainer.training_seconds, trainer.state.global_step
+        seconds = time.perf_counter() - started - trainer.evaluation_seconds
+        trained = trainer.state.global_step - trainer.first_step
         model = trainer.accelerator.unwrap_model(trainer.model)
         trainer.accelerator.wait_for_everyone()
         models.load_trainable(model, self.output_dir / "best" / WEIGHTS)

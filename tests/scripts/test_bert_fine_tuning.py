@@ -1,6 +1,5 @@
 """The technique scripts through their own command line, on tiny models: what they log, repeat, survive and refuse."""
 
-import json
 import os
 import signal
 import subprocess
@@ -153,7 +152,6 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, 
     assert process.returncode == 143 and "--resume" in said and "Traceback" not in said
     cut = next(run for run in runs() if run.info.run_id != whole.info.run_id)
     assert cut.info.status == "KILLED" and curve(cut.info.run_id)
-    earlier = max(json.loads(file.read_text()) for file in output.glob("checkpoint-*/training_seconds.json"))
 
     train(script, tiny, prepared[1], *flags, "--output_dir", output, "--resume")
     gone_on = mlflow.get_run(cut.info.run_id)
@@ -162,13 +160,6 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, 
     for name in ("test_f1", "best_validation_f1"):
         assert gone_on.data.metrics[name] == whole.data.metrics[name]
     assert dict(curve(cut.info.run_id)) == dict(curve(whole.info.run_id))
-    # Both attempts' steps, and the time that both took.
-    assert gone_on.data.metrics["training_seconds"] > earlier > 0
-    windows = [
-        run.data.metrics["training_seconds"] * run.data.metrics["train_samples_per_second"]
-        for run in (gone_on, whole)
-    ]
-    assert windows[0] == pytest.approx(windows[1])
 
 
 @pytest.mark.slow
