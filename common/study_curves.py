@@ -175,7 +175,10 @@ def _curves(table, axes, histories, panels, column, label, columns) -> Figure | 
         plot.set_xlabel(x_label)
         plot.set_ylabel(label)
         plot.grid(alpha=0.25)
-        # A single point would have no scale of its own.
+        # A single point, or a score that stays at 0, would have no scale of its own.
+        if column != "loss":
+            low, high = plot.get_ylim()
+            plot.set_ylim(max(0.0, low), max(high, 1.0))
         plot.set_xlim(0, 1.04 * max(line.get_xdata().max() for line in plot.lines))
         if column != "loss" and plot.get_xlim()[1] > 1.5:
             plot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

@@ -167,6 +167,8 @@ def against_axis(table: pd.DataFrame, axis: str, metric: str, tested: bool) -> F
                 markerfacecolor="none",
                 markeredgecolor=COLOURS[k % len(COLOURS)],
             )
+    bottom, top = plot.get_ylim()
+    plot.set_ylim(max(0.0, bottom), max(top, 1.0))
     ticks = np.unique(values)
     if logarithmic:
         plot.set_xscale("log")
@@ -206,7 +208,10 @@ def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
     figure = new_figure(max(4.6, 2.6 + 0.95 * len(across)), max(3.2, 1.5 + 0.62 * len(upwards)))
     plot = figure.add_subplot()
     plot.set_facecolor("#dddddd")
-    image = plot.imshow(cells, cmap="cividis", origin="lower", aspect="auto")
+    low = float(np.nanmin(cells))
+    image = plot.imshow(
+        cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(low + 1.0, np.nanmax(cells))
+    )
     top = np.unravel_index(np.nanargmax(cells), cells.shape)
     for (i, j), value in np.ndenumerate(cells):
         if math.isnan(value):
