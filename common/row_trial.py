@@ -32,7 +32,7 @@ class RowTrial(tune.Trainable):
     has ended, gives `code` and `why`."""
 
     def setup(self, config):
-        self.job, self.told = config["job"], 0.0
+        self.job, self.told, self.parent = config["job"], 0.0, os.getppid()
         self.output_dir, self.log = Path(self.job["output_dir"]), Path(self.job["log"])
         if not Path(self.job["cwd"]).is_dir() or not self.log.parent.is_dir():
             raise RuntimeError(
@@ -67,6 +67,9 @@ class RowTrial(tune.Trainable):
 
     def step(self):
         while True:
+            if os.getppid() != self.parent:
+                # Ray's process on this machine is gone, and gives the row to another one; the child ends with this one.
+                os._exit(1)
             code = self.child.poll()
             if code is not None:
                 said = self.log.read_bytes()[self.before :].decode("utf-8", errors="replace")
