@@ -43,7 +43,7 @@ def of_run(client: mlflow.MlflowClient, run, task: Task) -> ModelVersion | None:
 
 def logged_model(run):
     """The model that training logged into the run."""
-    models = mlflow.searchlogged_models(
+    models = mlflow.search_logged_models(
         experiment_ids=[run.info.experiment_id],
         filter_string=f"source_run_id = '{run.info.run_id}' AND name = 'model'",
         order_by=[{"field_name": "creation_timestamp", "ascending": False}],
