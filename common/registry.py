@@ -156,8 +156,10 @@ class _Registration:
         )
 
     def _candidate(self, version: ModelVersion | None) -> _Candidate:
-        """Load, check and measure the model: a version's as it is; a run's as the version would be, logged unless this is
-        a dry run."""
+        """Load, check and measure the model: a version's, or a run's with its base inside, which is logged for it.
+
+        In a dry run, a copy of it.
+        """
         run = self.run
         if version is None:
             uri = f"models:/{versions.logged_model(run).model_id}"
@@ -168,17 +170,21 @@ class _Registration:
             bundle, example = versions.self_contained(uri, Path(scratch))
             about, size = read_bundle(bundle), versions.size_mib(bundle)
             asked = checking.questions(run, example, self.data_dir, self.task)
-            if version is None and not self.dry_run:
+            if self.dry_run:
+                # MLflow writes into the folder of a model that it loads by its URI.
+                uri = str(bundle.parents[1])
+            elif version is None:
                 logged = serving.log_bundle(bundle, example, run_id=run.info.run_id, name="self-contained")
                 uri = logged.model_uri
-        try:
-            checked = checking.check(uri, asked, about, self.task, run.data.params.get("precision", "fp32"))
-        except BaseException:
-            # A team's server lets people write into each other's runs, not delete from them.
-            with contextlib.suppress(MlflowException):
-                if logged is not None:
-                    self.client.delete_logged_model(logged.model_id)
-            raise
+            try:
+                precision = run.data.params.get("precision", "fp32")
+                checked = checking.check(uri, asked, about, self.task, precision)
+            except BaseException:
+                # A team's server lets people write into each other's runs, not delete from them.
+                with contextlib.suppress(MlflowException):
+                    if logged is not None:
+                        self.client.delete_logged_model(logged.model_id)
+                raise
         tags = versions.tags_of(run) if version is None else version.tags
         scores = {row["id"]: row[self.task.metric] for row in asked.every}
         name = f"run {run.info.run_id}" if version is None else f"version {version.version}"
