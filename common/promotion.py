@@ -2,7 +2,8 @@
 
 The alias `champion` alone says who it is; setting it is one call. MLflow can neither lock nor compare and set, so whoever
 promotes first writes on its version whom it is about to replace, looks again, moves the alias, and looks again: two
-that replace the same champion at once both see each other then, and both come to the same winner.
+that replace the same champion at once both see each other then, and both come to the same winner. Of three at once one
+is champion too, one that passed against the champion that it found, but not always the best of the three.
 """
 
 from collections.abc import Callable
@@ -81,14 +82,14 @@ def promote(
         if by_alias(client, name, CHAMPION) != incumbent:
             continue
         _crown(client, name, number)
-        contestants = [number, *_rivals(client, name, number, incumbent, aside)]
-        winner = _winner(contestants, judge)
-        holder = by_alias(client, name, CHAMPION)
-        if holder in contestants and holder != winner:
+        # Whoever writes last looks once more after it.
+        while True:
+            contestants = [number, *_rivals(client, name, number, incumbent, aside)]
+            winner = _winner(contestants, judge)
+            holder = by_alias(client, name, CHAMPION)
+            if holder == winner or holder not in contestants:
+                break
             _crown(client, name, winner)
-        for loser in contestants:
-            if loser not in (winner, number):
-                _forget(client, name, loser)
         if winner == number:
             client.set_model_version_tag(name, number, SINCE, _now())
             return Settled(CHAMPION if holder in contestants else None, verdict, incumbent)
@@ -126,14 +127,14 @@ def _crown(client, name: str, number: str) -> None:
 
 
 def _rivals(client, name: str, number: str, incumbent: str | None, aside: set[str]) -> list[str]:
-    """The other versions that are replacing the same champion, or were when they were killed."""
-    return [
-        n
-        for n, tags in _tags(client, name).items()
-        if n not in (number, *aside)
-        and tags.get(BEFORE, "").split()[:1] == [incumbent or NOBODY]
-        and ROLLED_BACK not in tags
-    ]
+    """The other versions that came after the same champion meanwhile, or were on their way when they were killed."""
+    found = []
+    for n, tags in _tags(client, name).items():
+        line = tags.get(BEFORE, "").split()
+        after = bool(line) and (incumbent is None or incumbent in line)
+        if after and n not in (number, *aside) and ROLLED_BACK not in tags:
+            found.append(n)
+    return found
 
 
 def _winner(contestants: list[str], judge) -> str:
@@ -166,7 +167,9 @@ def _tidy(client, name: str) -> None:
 
 
 def _forget(client, name: str, number: str) -> None:
-    if BEFORE in client.get_model_version(name, number).tags:
+    """Of a version that was never champion, whom it was to replace."""
+    tags = client.get_model_version(name, number).tags
+    if BEFORE in tags and SINCE not in tags:
         client.delete_model_version_tag(name, number, BEFORE)
 
 
