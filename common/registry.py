@@ -259,7 +259,7 @@ class _Registration:
         beside = None
         if incumbent is not None:
             theirs = _rows(self.client.get_model_version(self.name, incumbent).tags)
-            beside = theirs and (f"champion until now, version {incumbent}", theirs)
+            beside = theirs and (f"champion, version {incumbent}", theirs)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / error_analysis.FOLDER
             error_analysis.write(
