@@ -351,7 +351,7 @@ WORKER = """
     for score in mine:
         (number,) = make(client, name, score)
         promote(client, name, number)
-    (number,) = make(client, name, 1000)
+    (number,) = make(client, name, 1000 + int(sys.argv[5]))
     promote(Interrupted(client, int(sys.argv[5]), lambda: os._exit(9)), name, number)
 """
 
@@ -384,16 +384,17 @@ def test_two_processes_at_once_and_their_death(client, name, store):
         nobody = nobody and CHAMPION not in held
         assert held.get(CHALLENGER) != held.get(CHAMPION) or nobody
         seen.add(held.get(CHAMPION))
-    for worker in workers:
-        assert worker.wait() == 9, worker.stderr.read()[-3000:]
+    # The first one's last version may be a challenger before it comes to be killed.
+    for worker, ends in zip(workers, [(0, 9), (9,)], strict=True):
+        assert worker.wait() in ends, worker.stderr.read()[-3000:]
     assert len(seen) > 3
     # One score is higher than all others: whoever came last, the best of all is champion, or was killed on its way there.
     champion = aliases(client, name)[CHAMPION]
-    assert client.get_model_version(name, champion).tags["score"] in ("16", "1000")
+    assert client.get_model_version(name, champion).tags["score"] in ("16", "1001", "1002")
     for number in range(1, 19):
-        if client.get_model_version(name, str(number)).tags["score"] == "1000":
+        if client.get_model_version(name, str(number)).tags["score"] in ("1001", "1002"):
             promote(client, name, str(number))
     final = aliases(client, name)[CHAMPION]
-    assert client.get_model_version(name, final).tags["score"] == "1000"
+    assert client.get_model_version(name, final).tags["score"] == "1002"
     before, now = promotion.rollback(client, name)
     assert before == final and aliases(client, name)[CHAMPION] == now != before
