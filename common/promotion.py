@@ -69,16 +69,16 @@ def promote(
         incumbent = by_alias(client, name, CHAMPION)
         if incumbent == number:
             # Another process settled it so.
-            client.set_model_version_tag(name, number, SINCE, _now())
+            _write(client.set_model_version_tag, name, number, SINCE, _now())
             return Settled(CHAMPION, verdict or judge(number, None), against)
         verdict, against = judge(number, incumbent), incumbent
         note(verdict, incumbent)
         if verdict.alias != CHAMPION:
-            client.set_registered_model_alias(name, CHALLENGER, number)
+            _write(client.set_registered_model_alias, name, CHALLENGER, number)
             # After the alias: a version with this tag and no alias is on its way to be champion.
             _forget(client, name, number)
             return Settled(CHALLENGER, verdict, incumbent)
-        client.set_model_version_tag(name, number, BEFORE, _line(client, name, incumbent))
+        _write(client.set_model_version_tag, name, number, BEFORE, _line(client, name, incumbent))
         if by_alias(client, name, CHAMPION) != incumbent:
             continue
         _crown(client, name, number)
@@ -91,7 +91,7 @@ def promote(
                 break
             _crown(client, name, winner)
         if winner == number:
-            client.set_model_version_tag(name, number, SINCE, _now())
+            _write(client.set_model_version_tag, name, number, SINCE, _now())
             return Settled(CHAMPION if holder in contestants else None, verdict, incumbent)
     raise UserError(f"The champion of {name} changed {ROUNDS} times meanwhile: run this again.")
 
@@ -114,7 +114,7 @@ def rollback(client, name: str, dry_run: bool = False) -> tuple[str, str]:
         )
     if not dry_run:
         # Before the alias: a kill in between leaves the champion as it was, and `promote` tidies the tag up.
-        client.set_model_version_tag(name, current, ROLLED_BACK, f"{_now()}, to version {target}")
+        _write(client.set_model_version_tag, name, current, ROLLED_BACK, f"{_now()}, to version {target}")
         _crown(client, name, target)
     return current, target
 
@@ -122,8 +122,8 @@ def rollback(client, name: str, dry_run: bool = False) -> tuple[str, str]:
 def _crown(client, name: str, number: str) -> None:
     """Move the alias champion to a version, which is no challenger then."""
     if by_alias(client, name, CHALLENGER) == number:
-        client.delete_registered_model_alias(name, CHALLENGER)
-    client.set_registered_model_alias(name, CHAMPION, number)
+        _write(client.delete_registered_model_alias, name, CHALLENGER)
+    _write(client.set_registered_model_alias, name, CHAMPION, number)
 
 
 def _rivals(client, name: str, number: str, incumbent: str | None, aside: set[str]) -> list[str]:
@@ -161,16 +161,26 @@ def _tidy(client, name: str) -> None:
         return
     tags = client.get_model_version(name, champion).tags
     if SINCE not in tags:
-        client.set_model_version_tag(name, champion, SINCE, f"before {_now()}")
+        _write(client.set_model_version_tag, name, champion, SINCE, f"before {_now()}")
     if ROLLED_BACK in tags:
-        client.delete_model_version_tag(name, champion, ROLLED_BACK)
+        _write(client.delete_model_version_tag, name, champion, ROLLED_BACK)
 
 
 def _forget(client, name: str, number: str) -> None:
     """Of a version that was never champion, whom it was to replace."""
     tags = client.get_model_version(name, number).tags
     if BEFORE in tags and SINCE not in tags:
-        client.delete_model_version_tag(name, number, BEFORE)
+        _write(client.delete_model_version_tag, name, number, BEFORE)
+
+
+def _write(call: Callable, *values: str) -> None:
+    """Write, once more where another process made or removed the same row meanwhile: MLflow's SQL store looks first."""
+    try:
+        call(*values)
+    except MlflowException as error:
+        if error.error_code not in ("BAD_REQUEST", "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):
+            raise
+        call(*values)
 
 
 def _tags(client, name: str) -> dict[str, dict[str, str]]:
