@@ -99,6 +99,7 @@ def run(args) -> dict:
             work / "questions.json",
             info.max_length,
             info.doc_stride,
+            BATCH,
         ]
         for _ in range(args.rounds):
             for name, answerer in answerers.items():
