@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoTokenizer
 from .errors import UserError
 from .families import Family, family_of, uses_segment_ids
 from .hub import hub_answers
+from .onnx_model import ONNX, OnnxModel
 from .prompts import PromptModel
 
 DEFAULT_CHECKPOINT = "bert-base-uncased"
@@ -305,6 +306,8 @@ class BundleInfo:
     task: str = "extractive-qa"
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the logits."""
+    runtime: str = "torch"
+    """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -340,6 +343,11 @@ def save_bundle(folder: Path, info: BundleInfo, model, tokenizer) -> None:
     else:
         quietly(model.save_pretrained, folder / "base")
         tokenizer.save_pretrained(folder / "base")
+    write_info(folder, info)
+
+
+def write_info(folder: Path, info: BundleInfo) -> None:
+    """Write `bundle.json`."""
     (folder / BUNDLE).write_text(json.dumps(asdict(info), indent=1) + "\n")
 
 
@@ -362,6 +370,8 @@ def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
         raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
     family = family_of(info.model_type)
     tokenizer = completed(AutoTokenizer.from_pretrained(base))
+    if info.runtime != "torch":
+        return OnnxModel(folder / ONNX, AutoConfig.from_pretrained(base)), tokenizer, info
     model = quietly(_auto_class(info.task, family.kind).from_pretrained, base, dtype=torch.float32)
     adapter = folder / "adapter"
     if adapter.is_dir():

@@ -128,8 +128,10 @@ def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: s
     """
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    task = task_of(read_bundle(bundle).task)
+    about = read_bundle(bundle)
+    task = task_of(about.task)
     served, module = task.served, module_of(task)
+    packages = REQUIREMENTS if about.runtime == "torch" else (*REQUIREMENTS, "onnxruntime")
     # Made here, as MLflow would put the model of a run that is not active into the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
@@ -156,7 +158,7 @@ def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: s
                 artifacts={"bundle": str(bundle)},
                 signature=module.SIGNATURE,
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
-                pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in REQUIREMENTS],
+                pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in packages],
             )
         finally:
             sys.path.remove(scratch)

@@ -86,6 +86,11 @@ def parser() -> argparse.ArgumentParser:
     doing.add_argument(
         "--dry_run", action="store_true", help="say what would happen, and write nothing to the store"
     )
+    doing.add_argument(
+        "--export",
+        choices=("onnx",),
+        help="also register the version for ONNX Runtime, in fp32 and int8, once both have answered the test data as it does",
+    )
     doing.add_argument("--explain", action="store_true", help="print every check and figure")
     doing.add_argument(
         "--rollback",
@@ -115,6 +120,12 @@ def main() -> None:
         told = f"would be {done.alias}" if done.alias else "would stay as it is"
         print(f"Dry run, nothing was written: run {done.run_id} {told}.")
         return
+    if args.export:
+        from common.onnx_export import export_version
+
+        task = next(task for task in TASKS.values() if task.registered == done.name)
+        told = export_version(task, done.version, args.data_dir)
+        print("\n".join(["ONNX Runtime:", *told]))
     role = f", {done.alias}" if done.alias else ""
     print(
         f"{done.name} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (registered before)'}\n"

@@ -45,6 +45,7 @@ def test_imports_are_those_of_the_table(file):
         "versions",
         "checking",
         "fresh",
+        "onnx_export",
         "promotion",
         "serving",
         "answering",
