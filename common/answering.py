@@ -15,7 +15,15 @@ from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
 from .models import load_bundle
 from .preprocessing import Collator, make_windows
-from .question_requests import ASKED, check_length, checked_rows, is_taken  # noqa: F401
+from .processors import share_cores
+from .question_requests import (  # noqa: F401
+    ASKED,
+    CONFIG,
+    check_length,
+    checked_rows,
+    context_limit,
+    is_taken,
+)
 from .serving import fetch, refuse
 
 MAX_ANSWERS = 100
@@ -61,6 +69,7 @@ class Answerer:
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
         self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
         # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
         self.tokenizing = threading.Lock()
@@ -122,11 +131,12 @@ class QuestionAnswering(PythonModel):
 
     def load_context(self, context):
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
+        self.max_context = context_limit(context.model_config)
         self.answerer = Answerer(*fetch(context))
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = checked_rows(model_input)
+        records = checked_rows(model_input, self.max_context)
         params = _checked_parameters(params or {})
         answers = self.answerer.answer(records, **params)
         rows = [ranked[0] for ranked in answers]

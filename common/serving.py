@@ -24,6 +24,7 @@ from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .models import read_bundle
+from .request_guard import guard_server
 from .tasks import Task, task_of
 
 SHARED_BASES = "shared-bases"
@@ -46,6 +47,7 @@ REQUIREMENTS = (
 
 def fetch(context) -> tuple[Path, str | None]:
     """(saved model, its base) for MLflow's context; an adapter's shared base is fetched from the store where it is not inside."""
+    guard_server()
     bundle = Path(context.artifacts["bundle"])
     reference = read_reference(bundle)
     return bundle, reference and mlflow.artifacts.download_artifacts(reference["uri"])
@@ -155,6 +157,7 @@ def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: s
                 code_paths=[str(package)],
                 artifacts={"bundle": str(bundle)},
                 signature=module.SIGNATURE,
+                model_config=getattr(module, "CONFIG", None),
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
                 pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in REQUIREMENTS],
             )

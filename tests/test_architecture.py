@@ -43,6 +43,7 @@ def test_imports_are_those_of_the_table(file):
         "tracking",
         "registry",
         "serving",
+        "request_guard",
         "answering",
         "classifying",
         "generating",
