@@ -123,15 +123,17 @@ def lock(name: str) -> FileLock:
     return FileLock(Path(tempfile.gettempdir()) / f"bert-squad-qa-{getpass.getuser()}-{name}.lock")
 
 
-def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: str):
+def log_bundle(
+    bundle: Path, example: Mapping[str, str], *, run_id: str, name: str, served: str | None = None
+):
     """Log a saved model into a run, finished or not, with its code, signature, example and pinned requirements.
 
-    Returns MLflow's ModelInfo. The run's status and times stay as they are.
+    served: the module that serves it, by default its task's. Returns MLflow's ModelInfo. The run's status and times stay as they are.
     """
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    task = task_of(read_bundle(bundle).task)
-    served, module = task.served, module_of(task)
+    served = served or task_of(read_bundle(bundle).task).served
+    module = importlib.import_module(f".{served}", __package__)
     # Made here, as MLflow would put the model of a run that is not active into the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params

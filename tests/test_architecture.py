@@ -47,6 +47,8 @@ def test_imports_are_those_of_the_table(file):
         "answering",
         "classifying",
         "generating",
+        "side_by_side",
+        "adapters",
         "catalogue",
     }
 
