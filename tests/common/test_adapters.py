@@ -9,9 +9,12 @@ from mlflow.exceptions import MlflowException
 from common import adapters, answering, data, models
 from common.errors import UserError
 from tests import trained
+from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 
-KEYS = [key for key in TECHNIQUES if key != "standard"]
+EVERY = [key for key in TECHNIQUES if key != "standard"]
+# Through the store: each way to stand on a base once.
+KEYS = ["lora", "prefix-tuning", "prompt-encoder"]
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +102,21 @@ def test_all_share_the_weights_of_one_base(world):
     assert sum(tensors[0][place] for place in shared) == sum(p.numel() for p in base.parameters()) - head
 
 
-def test_none_changes_another(world, tiny, tmp_path):
-    """Answers do not depend on which others are there, nor does the shared base change as they are put on it."""
-    folder = world[0]
-    one = folder / f"{KEYS[0]}-0"
-    info = models.read_bundle(one / "bundle")
-    shared = models.load_shared_base(one / "base", info)
-    before = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
-    for i, key in enumerate(KEYS):
-        answering.Answerer(folder / f"{key}-{i}" / "bundle", shared=shared)
-    for name, tensor in shared.model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
+def test_no_technique_changes_the_base_that_it_shares(tmp_path, tiny):
+    shared, examples = None, EXAMPLES
+    for i, key in enumerate(EVERY):
+        folder = tmp_path / key
+        folder.mkdir()
+        bundle, base, model, tokenizer, info = trained.save(folder, tiny, key, seed=i)
+        if shared is None:
+            shared = models.load_shared_base(base, info)
+            before = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
+        answers = answering.Answerer(bundle, shared=shared).answer(examples)
+        for p, ranked in zip(trained.predict(model, tokenizer, info, examples), answers, strict=True):
+            assert (ranked[0]["answer"], ranked[0]["start"], ranked[0]["end"]) == (p.text, p.start, p.end)
+            assert ranked[0]["score"] == pytest.approx(p.probability, abs=1e-4)
+        for name, tensor in shared.model.state_dict().items():
+            assert torch.equal(tensor, before[name]), (key, name)
 
 
 def test_a_model_that_answers_otherwise_than_its_run_is_not_registered(world, monkeypatch):
