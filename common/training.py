@@ -20,6 +20,7 @@ from .config import RunArgs, Technique, check, check_model, resolved, run_finger
 from .errors import UserError
 from .families import Family, family_of
 from .gradient_norms import split_off
+from .kernels import quicken
 from .paths import ROOT
 from .study_curves import gradient_flow
 from .tasks import LABELS, Task, Work, task_of
@@ -249,9 +250,8 @@ class Job:
             raise UserError(f"{args.data_dir} has nothing to train on; prepare it again.")
         run.log_data(self.record, "training")
         run.log_data(self.record, "testing")
-        model = models.apply(technique.peft_config(family), model, family, self.task.name)
+        model = quicken(models.apply(technique.peft_config(family), model, family, self.task.name))
         run.log_metrics(models.parameter_counts(model))
-
         collator = self.work.collator(tokenizer, model.config)
         trainer = TaskTrainer(
             job=self,

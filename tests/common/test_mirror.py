@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from importlib.util import find_spec
 
 import pytest
@@ -25,6 +26,8 @@ def log_records(content):
             at += BLOCK - at % BLOCK
             continue
         length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        if at + 7 + length > len(content):
+            return
         parts.append(content[at + 7 : at + 7 + length])
         at += 7 + length
         # Whole records are of kind 1, last parts of kind 4.
@@ -34,7 +37,16 @@ def log_records(content):
 
 
 def told(folder):
-    """(config, history, summary, exit code) that an offline run left in its folder."""
+    """(config, history, summary, exit code) that an offline run left in its folder.
+
+    Another process writes it and may be behind by a moment."""
+    end = time.monotonic() + 20
+    while (found := read(folder))[-1] is None and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def read(folder):
     from wandb.proto import wandb_internal_pb2
 
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
