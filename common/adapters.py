@@ -108,18 +108,18 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
         with tempfile.TemporaryDirectory() as scratch:
             bundle = Path(scratch) / "bundle"
             assemble(runs, bundle)
-            about = read_bundle(next((bundle / "adapters").iterdir()))
+            infos = [read_bundle(folder) for folder in sorted((bundle / "adapters").iterdir())]
             info = serving.log_bundle(
                 bundle, asked[0], run_id=run.info.run_id, name="model", served="side_by_side"
             )
         # Loaded from the store, as a server does.
         model = mlflow.pyfunc.load_model(info.model_uri)
-        threshold = {t: _threshold(model, t, about.version) for t in runs}
         answered = model.predict(pd.DataFrame(asked), params={"technique": side_by_side.ALL})["answers"]
-        for i, (technique, source) in enumerate(runs.items()):
+        for i, ((technique, source), about) in enumerate(zip(runs.items(), infos, strict=True)):
+            threshold = about.null_threshold if about.version == "v2.0" else None
             tolerance = TOLERANCE.get(source.data.params.get("precision", "fp32"), TOLERANCE["fp32"])
             own = [answers[i] for answers in answered]
-            wrong = disagreements(rows[technique], own, threshold[technique], tolerance)
+            wrong = disagreements(rows[technique], own, threshold, tolerance)
             if wrong:
                 raise UserError(
                     f"{technique} (run {source.info.run_id}) does not answer as it did when it was trained, so nothing "
@@ -134,11 +134,6 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
         raise
     client.set_terminated(run.info.run_id)
     return _version(client, info.model_uri, runs, tags, len(asked))
-
-
-def _threshold(model, technique: str, version: str) -> float | None:
-    info = model.unwrap_python_model().models.answerers[technique].info
-    return info.null_threshold if version == "v2.0" else None
 
 
 def assemble(runs: Mapping, folder: Path) -> None:
