@@ -15,9 +15,11 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from . import data, registry, serving, side_by_side, tracking
+from . import data, serving, side_by_side, tracking
 from .agreement import TOLERANCE, disagreements
+from .choosing import choose
 from .errors import UserError
+from .gate import CHAMPION
 from .models import fingerprint, read_bundle
 from .tasks import DEFAULT_TASK, TASKS
 
@@ -82,13 +84,13 @@ def _best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dic
     adapters = runs[runs["base"] != ""]
     if adapters.empty:
         raise UserError("None of the finished runs trained an adapter: all weights alone share no base.")
-    best, notes = registry.choose(adapters, data_fingerprint, TASK)
+    best, notes = choose(adapters, data_fingerprint, TASK)
     alike = adapters[
         (adapters["base"] == best["base"])
         & (adapters["data_fingerprint"] == best["data_fingerprint"])
         & (adapters["max_validation_samples"] == best["max_validation_samples"])
     ]
-    chosen = [registry.choose(group, None, TASK)[0] for _, group in alike.groupby("technique", sort=False)]
+    chosen = [choose(group, None, TASK)[0] for _, group in alike.groupby("technique", sort=False)]
     chosen.sort(key=lambda run: -run[f"best_validation_{TASK.metric}"])
     others = len(adapters[adapters["data_fingerprint"] == best["data_fingerprint"]]) - len(alike)
     if others:
@@ -203,7 +205,7 @@ def _version(client, uri: str, runs: Mapping, tags: dict[str, str], questions: i
     version = client.create_model_version(
         NAME, uri, tags=tags, description=_description(runs, questions), model_id=uri.rpartition("/")[2]
     )
-    client.set_registered_model_alias(NAME, registry.CHAMPION, version.version)
+    client.set_registered_model_alias(NAME, CHAMPION, version.version)
     return version
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .errors import UserError
 from .metrics import paired_bootstrap
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -28,6 +29,24 @@ class Rules:
     """Points that no slice may have lost against the incumbent with the rules' confidence."""
     min_slice: int = 30
     """Examples that a slice needs to be judged by itself."""
+
+
+def check(rules: Rules) -> None:
+    """UserError names the first field that no promotion can go by."""
+    if not 0 < rules.confidence < 1:
+        raise UserError(
+            f"--confidence is {rules.confidence:g}: choose a share between 0 and 1, such as 0.95."
+        )
+    for name in ("cheaper_latency", "cheaper_size"):
+        share = getattr(rules, name)
+        if share is not None and not 0 < share < 1:
+            raise UserError(
+                f"--{name} is {share:g}: choose the share to be saved, between 0 and 1, such as 0.3."
+            )
+    for name in ("tolerance", "max_slice_loss", "max_latency_ms", "min_slice"):
+        value = getattr(rules, name)
+        if value is not None and not value >= (name == "min_slice"):
+            raise UserError(f"--{name} is {value:g}: choose {'1' if name == 'min_slice' else '0'} or more.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,7 @@ def judge(
         if against:
             return Verdict(CHALLENGER, tuple(against))
         return Verdict(CHAMPION, ("there is no champion to compare with",))
-    found = _compared(candidate.scores, incumbent.scores, rules)
+    found = compared(candidate.scores, incumbent.scores, rules)
     figures = {f"gate_{name}": value for name, value in found.items()}
     against += _collapsed(candidate.scores, incumbent.scores, slices, rules)
     interval = f"{found['difference']:+.1f} points, {rules.confidence:.0%} interval {found['low']:+.1f} to {found['high']:+.1f}"
@@ -88,7 +107,8 @@ def judge(
     return Verdict(CHAMPION, (quality,), figures)
 
 
-def _compared(a: np.ndarray, b: np.ndarray, rules: Rules) -> dict[str, float]:
+def compared(a: np.ndarray, b: np.ndarray, rules: Rules) -> dict[str, float]:
+    """`difference`, `low` and `high` of `metrics.paired_bootstrap` in points, and its `p`."""
     found = paired_bootstrap(a, b, confidence=rules.confidence)
     return {name: found[name] if name == "p" else 100 * found[name] for name in found}
 
@@ -98,7 +118,7 @@ def _collapsed(a, b, slices, rules: Rules) -> list[str]:
     for (dimension, name), indices in slices.items():
         if len(indices) < rules.min_slice:
             continue
-        found = _compared(a[indices], b[indices], rules)
+        found = compared(a[indices], b[indices], rules)
         # The whole interval, not the estimate alone: with a dozen slices one is always unlucky.
         if found["high"] < -rules.max_slice_loss:
             lost.append(

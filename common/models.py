@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoTokenizer
 from .errors import UserError
 from .families import Family, family_of, uses_segment_ids
 from .hub import hub_answers
+from .onnx_model import ONNX, OnnxModel
 from .prompts import PromptModel
 
 DEFAULT_CHECKPOINT = "bert-base-uncased"
@@ -308,6 +309,8 @@ class BundleInfo:
     task: str = "extractive-qa"
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the logits."""
+    runtime: str = "torch"
+    """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
 
 
 def fingerprint(folder: Path) -> str:
@@ -343,6 +346,11 @@ def save_bundle(folder: Path, info: BundleInfo, model, tokenizer) -> None:
     else:
         quietly(model.save_pretrained, folder / "base")
         tokenizer.save_pretrained(folder / "base")
+    write_info(folder, info)
+
+
+def write_info(folder: Path, info: BundleInfo) -> None:
+    """Write `bundle.json`."""
     (folder / BUNDLE).write_text(json.dumps(asdict(info), indent=1) + "\n")
 
 
@@ -393,6 +401,9 @@ def load_bundle(
         base = folder / "base" if (folder / "base").is_dir() else base
         if base is None:
             raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
+        if info.runtime != "torch":
+            tokenizer = completed(AutoTokenizer.from_pretrained(base))
+            return OnnxModel(folder / ONNX, AutoConfig.from_pretrained(base)), tokenizer, info
         model, tokenizer = (loaded := load_shared_base(base, info)).model, loaded.tokenizer
     adapter = folder / "adapter"
     if adapter.is_dir():

@@ -1,6 +1,6 @@
 """A trained model as ONNX, for CPU serving with ONNX Runtime: exported, quantized to int8, and called like the original.
 
-The `onnx` extra (requirements-onnx.txt) is needed; nothing else imports this module before it is asked for.
+The `onnx` extra (requirements-onnx.txt) is needed, and imported when it is used.
 """
 
 import contextlib
@@ -15,6 +15,9 @@ from transformers.modeling_outputs import ModelOutput
 
 from .errors import UserError
 from .families import uses_segment_ids
+
+ONNX = "model.onnx"
+"""The network of a saved model that ONNX Runtime computes."""
 
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 OUTPUTS = {"extractive-qa": ("start_logits", "end_logits"), "classification": ("logits",)}
@@ -37,7 +40,7 @@ def export(model, task: str, folder: Path) -> dict[str, Path]:
 
     Batch and length are free. int8 is dynamic: weights are stored in 8 bits, activations quantized as they come.
     """
-    _needed("onnx", "onnxscript")
+    needed("onnx", "onnxscript")
     if task not in OUTPUTS:
         raise UserError(
             f"--export onnx: {task} generates its answers and has no ONNX export; serve it as it is."
@@ -71,7 +74,7 @@ class OnnxModel(torch.nn.Module):
 
     def __init__(self, file: Path, config):
         super().__init__()
-        runtime = _needed()
+        runtime = needed()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
@@ -89,7 +92,7 @@ class OnnxModel(torch.nn.Module):
         return ModelOutput(zip(self.outputs, map(torch.from_numpy, found), strict=True))
 
 
-def _needed(*modules: str):
+def needed(*modules: str):
     """onnxruntime, and an error that says what to install where it or another module is missing."""
     try:
         for name in ("onnxruntime", *modules):

@@ -1,48 +1,47 @@
-"""From finished runs to a served version: chosen by validation, checked against the run's own answers, registered.
+"""From finished runs to a served version: chosen by validation, checked, registered, and champion if the gate lets it.
 
-What is registered holds its base too, so a version can be copied to another machine and loaded there without the
-store that it came from. Test figures are carried along for the reader; nothing is chosen by them.
+A candidate is chosen by its validation score alone. Whether it may take the champion's place is decided on the test data,
+example by example (`gate`); what is not let through is registered all the same, as challenger.
 """
 
 import contextlib
-import io
-import math
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 
-from . import data, serving, tracking
-from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled, rewritten
+from . import checking, error_analysis, gate, promotion, serving, tracking, versions
+from .checking import Checked, Questions
+from .choosing import choose
+from .contest import Contender, contest, sentence
 from .errors import UserError
-from .models import fingerprint, read_bundle
-from .tasks import DEFAULT_TASK, LABELS, TASKS, Task, task_of
+from .gate import CHALLENGER, CHAMPION, Rules, Verdict
+from .models import read_bundle
+from .tasks import LABELS, Task
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-
-SAMPLE = 50
-"""Test questions (or texts) that a model must answer as its run did before it is registered."""
+MOST_OTHERS = 20
+"""Runs that a candidate's errors are set beside, the newest of each technique and checkpoint."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `register_best` did. `alias` is None for a version that is neither champion nor challenger."""
+    """What `register_best` did, or would do. `alias` is None for a version that is neither champion nor challenger."""
 
     name: str
     """Of the registered model."""
-    version: str
+    version: str | None
+    """None: a dry run found none, and makes none."""
     alias: str | None
     run_id: str
     is_new: bool
     notes: tuple[str, ...]
     """What the reader should know: what was left out, how it was checked, what it replaces."""
+    figures: tuple[str, ...] = ()
+    """Every check and figure that the verdict rests on, a line each; none where nothing was judged."""
 
 
 @tracking.explained()
@@ -51,15 +50,21 @@ def register_best(
     data_fingerprint: str | None = None,
     data_dir: str | Path | None = None,
     task: str | None = None,
+    rules: Rules | None = None,
+    dry_run: bool = False,
 ) -> Outcome:
-    """Register the finished run with the best validation score on one data set, and give it an alias.
+    """Register the finished run with the best validation score on one data set, and make it champion if it passes.
 
     The score is the task's deciding one: F1 of answers, accuracy of labels. task: its name; default: the newest run's.
     data_fingerprint: which data, its first characters suffice; default: the newest run's. data_dir: the prepared data,
-    for its contexts or texts; default: the folder that the run was trained from. The version becomes champion, or
-    challenger where the champion on the same data is as good by validation. A run that is registered already is not
-    registered again. UserError if there is no run, or if the model does not answer as its run did.
+    for its contexts or texts; default: the folder that the run was trained from. rules: what promotion asks for.
+    dry_run: judge the run's own model, and write nothing anywhere.
+
+    A run that is registered already is not registered again: a challenger is judged anew, whoever was champion before
+    stays as it is. UserError if there is no run, or nothing to check its model with.
     """
+    rules = rules or Rules()
+    gate.check(rules)
     tracking.configure()
     found = tracking.runs(experiment_name)
     if found.empty:
@@ -74,333 +79,238 @@ def register_best(
     best, notes = choose(limited, data_fingerprint, of)
     notes = [f"Left out: {line}." for line in left_out] + notes
     run = mlflow.get_run(best["run_id"])
-    client = mlflow.MlflowClient()
-    # Two at once would both find nothing registered and register the same run twice.
+    # Two at once on this machine would both find nothing registered; `promotion` settles what other machines do.
     with serving.lock("register"):
-        version = _registered(client, run, of)
-        is_new = version is None
-        if is_new:
-            version, checked = _register(client, run, data_dir, of)
-            notes.append(checked)
-        else:
-            notes.append(f"Run {run.info.run_id} is registered already, as version {version.version}.")
-        alias, note = _settle_alias(client, version, is_new, of)
-    return Outcome(of.registered, str(version.version), alias, run.info.run_id, is_new, tuple(notes + note))
+        return _Registration(run, found, data_dir, of, rules, dry_run, notes).carried_out()
 
 
-def choose(
-    runs: pd.DataFrame, data_fingerprint: str | None = None, task: Task = TASKS[DEFAULT_TASK]
-) -> tuple[pd.Series, list[str]]:
-    """The run with the best validation score on one data set, and a line for everything that was left out.
+@tracking.explained()
+def rollback(task: Task, dry_run: bool = False) -> tuple[str, str]:
+    """Give the alias champion back to the champion before: (version that had it, version that has it now).
 
-    runs: of the task, newest first, as `tracking.runs` gives them, with the column `max_validation_samples` as logged.
-    Runs validated on fewer questions than others are left out, for small samples have the luckiest scores. Of equally good
-    runs the one with the fewest trainable parameters is taken, then the oldest.
+    UserError if there is none.
     """
-    prints = list(dict.fromkeys(runs["data_fingerprint"]))
-    wanted = [p for p in prints if p.startswith(data_fingerprint)] if data_fingerprint else prints[:1]
-    if len(wanted) != 1:
-        listed = ", ".join(p[:12] for p in prints)
-        raise UserError(
-            f"--data_fingerprint {data_fingerprint} fits {len(wanted)} of the data sets with finished runs: {listed}."
-        )
-    notes = []
-    for other in (p for p in prints if p != wanted[0]):
-        on_it = runs[runs["data_fingerprint"] == other]
-        notes.append(
-            f"Left out: {len(on_it)} run(s) on other data, {on_it.iloc[0]['data_name']} "
-            f"(--data_fingerprint {other[:12]})."
-        )
-    runs = runs[runs["data_fingerprint"] == wanted[0]]
-    score = f"best_validation_{task.metric}"
-    runs = runs[runs[score].notna()]
-    if runs.empty:
-        raise UserError(
-            f"None of the finished runs on this data has a validation {LABELS[task.metric]}: train again."
-        )
-    limit = pd.to_numeric(runs["max_validation_samples"], errors="coerce").fillna(math.inf)
-    for _, run in runs[limit < limit.max()].iterrows():
-        notes.append(
-            f"Left out: run {run['run_id']} ({run['technique']}), validated on {run['max_validation_samples']} "
-            f"{task.unit} only."
-        )
-    ranked = runs[limit == limit.max()].sort_values(
-        [score, "trainable_parameters", "ended"], ascending=[False, True, True], kind="stable"
-    )
-    return ranked.iloc[0], notes
+    tracking.configure()
+    with serving.lock("register"):
+        return promotion.rollback(mlflow.MlflowClient(), task.registered, dry_run)
 
 
-def _registered(client: mlflow.MlflowClient, run, task: Task) -> ModelVersion | None:
-    """The version made from this run, or from one with the same settings, data and code."""
-    same = {"run_id": run.info.run_id, "run_fingerprint": run.data.tags["run_fingerprint"]}
-    for name, value in same.items():
-        versions = client.search_model_versions(f"name = '{task.registered}' and tags.{name} = '{value}'")
-        if versions:
-            return max(versions, key=lambda version: int(version.version))
-    return None
+@dataclass(frozen=True)
+class _Candidate:
+    """A run's model as it was found and measured."""
+
+    contender: Contender
+    checked: Checked
+    questions: Questions
+    model_uri: str
 
 
-def _register(client, run, data_dir, task: Task) -> tuple[ModelVersion, str]:
-    trained = _logged_model(run)
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle, example = _self_contained(trained, Path(scratch))
-        about = read_bundle(bundle)
-        info = serving.log_bundle(bundle, example, run_id=run.info.run_id, name="self-contained")
-    try:
-        rows, asked, checked = _questions(run, example, data_dir, task)
-        # Loaded from the store, as a server does.
-        model = mlflow.pyfunc.load_model(info.model_uri)
-        answers = [model.predict(pd.DataFrame([record])).iloc[0].to_dict() for record in asked]
-        precision = run.data.params.get("precision", "fp32")
-        if task.data == "text":
-            wrong = relabelled(
-                rows, answers, PROBABILITY_TOLERANCE.get(precision, PROBABILITY_TOLERANCE["fp32"])
-            )
-        elif task.generates:
-            wrong = rewritten(rows, answers, TOLERANCE.get(precision, TOLERANCE["fp32"]))
-        else:
-            threshold = about.null_threshold if about.version == "v2.0" else None
-            wrong = disagreements(rows, answers, threshold, TOLERANCE.get(precision, TOLERANCE["fp32"]))
-        if wrong:
-            raise UserError(
-                f"The model of run {run.info.run_id} does not answer as it did when it was trained, so it is not "
-                f"registered ({len(wrong)} of {len(rows)} {task.unit} differ). First: {wrong[0]}. Was the code or were "
-                "the libraries changed since? Train again."
-            )
-    except BaseException:
-        # A team's server lets people write into each other's runs, not delete from them.
-        with contextlib.suppress(MlflowException):
-            client.delete_logged_model(info.model_id)
-        raise
-    return _create_version(client, info.model_uri, run, checked, task), checked
+class _Registration:
+    """One call of `register_best`, from the chosen run on."""
 
+    def __init__(self, run, runs, data_dir, task: Task, rules: Rules, dry_run: bool, notes: list[str]):
+        self.run, self.runs, self.data_dir, self.task = run, runs, data_dir, task
+        self.rules, self.dry_run, self.notes = rules, dry_run, notes
+        self.client, self.name = mlflow.MlflowClient(), task.registered
+        self.figures: list[str] = []
+        self._known: dict[str, Contender] = {}
 
-def _logged_model(run):
-    """The model that training logged into the run."""
-    models = mlflow.search_logged_models(
-        experiment_ids=[run.info.experiment_id],
-        filter_string=f"source_run_id = '{run.info.run_id}' AND name = 'model'",
-        order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-        output_format="list",
-    )
-    ready = [model for model in models if model.status == "READY"]
-    if not ready:
-        raise UserError(f"Run {run.info.run_id} holds no logged model; delete the run and train again.")
-    return ready[0]
-
-
-def _self_contained(trained, folder: Path) -> tuple[Path, dict]:
-    """(a copy of the run's saved model with its base inside, the input example that it was logged with)."""
-    try:
-        stored = Path(
-            mlflow.artifacts.download_artifacts(f"models:/{trained.model_id}", dst_path=str(folder / "model"))
-        )
-        bundle = stored / "artifacts" / "bundle"
-        reference = serving.read_reference(bundle)
-        if reference is not None:
-            base = Path(mlflow.artifacts.download_artifacts(reference["uri"], dst_path=str(folder / "base")))
-            held = fingerprint(base)
-            if held != reference["fingerprint"]:
-                raise UserError(
-                    f"The shared base {reference['uri']} was changed since it was stored (its fingerprint is "
-                    f"{held[:12]}, not {reference['fingerprint'][:12]}): delete its run and train again."
+    def carried_out(self) -> Outcome:
+        version = versions.of_run(self.client, self.run, self.task)
+        champion = promotion.by_alias(self.client, self.name, CHAMPION)
+        if version is not None:
+            number = str(version.version)
+            self.notes.append(f"Run {self.run.info.run_id} is registered already, as version {number}.")
+            if champion == number:
+                return self._outcome(version, CHAMPION)
+            if champion is not None and promotion.SINCE in version.tags:
+                self.notes.append(
+                    f"It was champion before. Champion is version {champion}; the aliases stay as they are."
                 )
-            shutil.copytree(base, bundle / "base")
-            (bundle / serving.REFERENCE).unlink()
-        return bundle, Model.load(str(stored)).load_input_example(str(stored)).iloc[0].to_dict()
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"The model of run {trained.source_run_id} cannot be read from the store ({str(error).splitlines()[0]}): if "
-            "the project's folder was moved, move it back; else delete the run and train again."
-        ) from None
-
-
-def _questions(run, example: Mapping, data_dir, task: Task) -> tuple[list[dict], list[Mapping], str]:
-    """(rows of the run's test predictions, what is asked for each, a line that says what is checked)."""
-    served = serving.module_of(task)
-    rows = tracking.predictions(run.info.run_id)
-    wanted = run.data.tags["data_fingerprint"]
-    folder = data_dir or run.data.params.get("data_dir", task.data_dir)
-    try:
-        splits, record = data.load(folder)
-        if record["fingerprint"] != wanted:
-            raise UserError(
-                f"--data_dir {folder} holds other data ({record['fingerprint'][:12]}) than run {run.info.run_id} was "
-                f"trained on ({wanted[:12]})."
-            )
-    except UserError:
-        if data_dir is not None:
-            raise
-        # A text is not among what is kept of it, but training logs the first one with the model.
-        row = next((row for row in rows if row.get("question") == example.get("question")), None)
-        if row is None:
-            raise UserError(
-                f"Nothing is at hand to check the model of run {run.info.run_id} with: name the data that it was "
-                "trained on with --data_dir."
-            ) from None
-        return (
-            [row],
-            [example],
-            (
-                f"Checked on one {task.unit.removesuffix('s')} only, for {folder} no longer holds the run's data (--data_dir names "
-                "another folder): it is answered as in training."
+                return self._outcome(version, None)
+        if self.dry_run:
+            candidate = self._candidate(version)
+            return self._foreseen(candidate, version, champion)
+        is_new = version is None
+        candidate = self._candidate(version)
+        self.notes.append(candidate.checked.told)
+        if is_new:
+            version = self._created(candidate)
+        self._analyse(candidate, champion)
+        settled = promotion.promote(
+            self.client,
+            self.name,
+            str(version.version),
+            judge=self._judge(str(version.version), candidate),
+            note=lambda verdict, against: versions.note(
+                self.client, version, verdict, against, _measured(candidate), self.rules
             ),
         )
-    asked = {e["id"]: {name: e[name] for name in served.ASKED} for e in splits["test"]}
-    rows = [row for row in rows if served.is_taken(asked[row["id"]])]
-    rows = rows[:: max(1, math.ceil(len(rows) / SAMPLE))]
-    return (
-        rows,
-        [asked[row["id"]] for row in rows],
-        f"{len(rows)} test {task.unit} are answered as in training.",
-    )
+        self._tell(settled.verdict, f"version {version.version}", settled.incumbent)
+        return self._outcome(version, settled.alias, is_new)
+
+    def _outcome(self, version, alias: str | None, is_new: bool = False) -> Outcome:
+        number = None if version is None else str(version.version)
+        return Outcome(
+            self.name, number, alias, self.run.info.run_id, is_new, tuple(self.notes), tuple(self.figures)
+        )
+
+    def _candidate(self, version: ModelVersion | None) -> _Candidate:
+        """Load, check and measure the model: a version's, or a run's with its base inside, which is logged for it.
+
+        In a dry run, a copy of it.
+        """
+        run = self.run
+        if version is None:
+            uri = f"models:/{versions.logged_model(run).model_id}"
+        else:
+            uri = f"models:/{self.name}/{version.version}"
+        logged = None
+        with tempfile.TemporaryDirectory() as scratch:
+            bundle, example = versions.self_contained(uri, Path(scratch))
+            about, size = read_bundle(bundle), versions.size_mib(bundle)
+            asked = checking.questions(run, example, self.data_dir, self.task)
+            if self.dry_run:
+                # MLflow writes into the folder of a model that it loads by its URI.
+                uri = str(bundle.parents[1])
+            elif version is None:
+                logged = serving.log_bundle(bundle, example, run_id=run.info.run_id, name="self-contained")
+                uri = logged.model_uri
+            try:
+                precision = run.data.params.get("precision", "fp32")
+                checked = checking.check(uri, asked, about, self.task, precision)
+            except BaseException:
+                # A team's server lets people write into each other's runs, not delete from them.
+                with contextlib.suppress(MlflowException):
+                    if logged is not None:
+                        self.client.delete_logged_model(logged.model_id)
+                raise
+        tags = versions.tags_of(run) if version is None else version.tags
+        scores = {row["id"]: row[self.task.metric] for row in asked.every}
+        name = f"run {run.info.run_id}" if version is None else f"version {version.version}"
+        contender = Contender(name, tags, scores, checked.latency_ms, size, checked.failed)
+        return _Candidate(contender, checked, asked, uri)
+
+    def _created(self, candidate: _Candidate) -> ModelVersion:
+        version = versions.create(self.client, candidate.model_uri, self.run, candidate.checked, self.task)
+        first = versions.of_run(self.client, self.run, self.task)
+        if first is None or first.version == version.version:
+            return version
+        # Another machine registered the same run meanwhile: both keep the first.
+        with contextlib.suppress(MlflowException):
+            self.client.delete_model_version(self.name, version.version)
+        return first
+
+    def _judge(
+        self, number: str | None, candidate: _Candidate
+    ) -> Callable[[str | None, str | None], Verdict]:
+        """Verdicts on versions by their numbers; number: the candidate's. Of its own contests the figures are kept."""
+
+        def contender(which: str | None) -> Contender | None:
+            return candidate.contender if which == number else self._registered(which, candidate)
+
+        def judge(new: str | None, old: str | None) -> Verdict:
+            verdict, lines = contest(
+                contender(new),
+                None if old is None else contender(old),
+                candidate.questions.examples,
+                self.rules,
+            )
+            if new == number:
+                self.figures = [*_about(candidate, self.task, self.rules), *lines]
+                self.figures += [f"Verdict: {verdict.alias}: {'; '.join(verdict.reasons)}."]
+            return verdict
+
+        return judge
+
+    def _registered(self, number: str, candidate: _Candidate) -> Contender:
+        """A version from the registry, by what was recorded of it; its latency is measured now where it decides."""
+        if number not in self._known:
+            tags = dict(self.client.get_model_version(self.name, number).tags)
+            rows = _rows(tags)
+            scores = None if rows is None else {row["id"]: row[self.task.metric] for row in rows}
+            latency = float(tags.get("latency_ms", "nan"))
+            if self.rules.cheaper_latency is not None:
+                latency = checking.latency(f"models:/{self.name}/{number}", candidate.questions)
+            size = float(tags.get("size_mib", "nan"))
+            self._known[number] = Contender(f"version {number}", tags, scores, latency, size)
+        return self._known[number]
+
+    def _foreseen(self, candidate: _Candidate, version, champion: str | None) -> Outcome:
+        number = None if version is None else str(version.version)
+        verdict = self._judge(number, candidate)(number, champion)
+        self.notes += [candidate.checked.told]
+        self._tell(verdict, candidate.contender.name, champion)
+        return self._outcome(version, verdict.alias)
+
+    def _tell(self, verdict: Verdict, name: str, incumbent: str | None) -> None:
+        if verdict.alias == CHALLENGER:
+            stays = "there is no champion" if incumbent is None else f"version {incumbent} stays champion"
+            self.notes.append(f"{sentence(name)[:-1]} is challenger and {stays}:")
+        elif incumbent is None:
+            self.notes.append(f"{sentence(name)[:-1]} is champion:")
+        else:
+            self.notes.append(f"Version {incumbent} gives way to {name}:")
+        self.notes += [f"- {reason}" for reason in verdict.reasons]
+
+    def _analyse(self, candidate: _Candidate, incumbent: str | None) -> None:
+        """Log where the run is wrong into its artifacts."""
+        run, asked = self.run, candidate.questions
+        beside = None
+        if incumbent is not None:
+            theirs = _rows(self.client.get_model_version(self.name, incumbent).tags)
+            beside = theirs and (f"champion, version {incumbent}", theirs)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / error_analysis.FOLDER
+            error_analysis.write(
+                folder, asked.every, asked.examples, self._others(), self.task, beside or None
+            )
+            self.client.log_artifacts(run.info.run_id, str(folder), error_analysis.FOLDER)
+
+    def _others(self) -> dict[str, list[dict]]:
+        """Rows of the other runs on the same data, the newest of each technique and checkpoint, by their name."""
+        on_data = self.runs[
+            (self.runs["data_fingerprint"] == self.run.data.tags["data_fingerprint"])
+            & (self.runs["run_id"] != self.run.info.run_id)
+        ].drop_duplicates(["technique", "checkpoint"])
+        found = {}
+        for _, other in on_data.head(MOST_OTHERS).iterrows():
+            with contextlib.suppress(UserError):
+                name = f"{other['technique']}, {other['checkpoint']}, {other['run_id'][:8]}"
+                found[name] = tracking.predictions(other["run_id"])
+        return found
 
 
-def _create_version(client, model_uri: str, run, checked: str, task: Task) -> ModelVersion:
-    name = task.registered
+def _rows(tags: Mapping[str, str]) -> list[dict] | None:
+    """The test predictions behind a version; None where they cannot be read, or it was registered by hand."""
     try:
-        client.create_registered_model(name, description=task.description)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    tags = _tags(run)
-    # It prints what the caller says better.
-    with contextlib.redirect_stderr(io.StringIO()):
-        version = mlflow.register_model(model_uri, name, tags=tags)
-    client.update_model_version(name, version.version, describe(tags, run.data.params, checked))
-    return client.get_model_version(name, version.version)
+        return tracking.predictions(tags["run_id"]) if "run_id" in tags else None
+    except UserError:
+        return None
 
 
-def _tags(run) -> dict[str, str]:
-    """What a version must tell by itself: MLflow gives its run's metrics and parameters back as None."""
-    names = (
-        "technique family task checkpoint base_fingerprint data_name data_version data_fingerprint run_fingerprint "
-        "git_commit git_dirty"
-    )
-    tags = {name: run.data.tags[name] for name in names.split() if run.data.tags.get(name)}
-    figures = {
-        name: value
-        for name, value in run.data.metrics.items()
-        if name.startswith(("test_", "best_validation_"))
-        or name in ("trainable_parameters", "total_parameters")
-    }
-    whole = {
-        name: f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
-        for name, value in figures.items()
-    }
+def _measured(candidate: _Candidate) -> dict[str, float]:
+    checked = candidate.checked
     return {
-        **tags,
-        **whole,
-        "max_validation_samples": run.data.params.get("max_validation_samples", "None"),
-        "run_id": run.info.run_id,
-        "experiment": mlflow.get_experiment(run.info.experiment_id).name,
+        "latency_ms": checked.latency_ms,
+        "latency_p95_ms": checked.latency_p95_ms,
+        "size_mib": candidate.contender.size_mib,
     }
 
 
-def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -> str:
-    """A version's page, in Markdown. tags: the version's own."""
-
-    def figure(name: str) -> str:
-        value = f"{float(tags[name]):.1f}" if name in tags else "–"
-        if f"{name}_low" in tags:
-            value += f" ({float(tags[f'{name}_low']):.1f} to {float(tags[f'{name}_high']):.1f})"
-        return value
-
-    task = task_of(tags.get("task", DEFAULT_TASK))
-    metrics = list(reversed(task.metrics))
-
-    def cells(start: str) -> str:
-        return " | ".join(figure(f"{start}_{name}") for name in metrics)
-
-    share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
-    dirty = " with uncommitted changes" if tags.get("git_dirty") == "true" else ""
-    settings = "\n".join(
-        f"| {name} | {value} |"
-        for name, value in sorted(params.items())
-        if value != "None" and name != "data_dir"
-    )
-    return f"""## {tags["technique"]} on {tags["checkpoint"]}
-
-| | {" | ".join(LABELS[name] for name in metrics)} |
-| --- |{" --- |" * len(metrics)}
-| validation (chosen by its {LABELS[task.metric]}) | {cells("best_validation")} |
-| test (95% interval), {tags.get("test_examples", "?")} {task.unit} | {cells("test")} |
-
-Data: {tags["data_name"]} ({"SQuAD " if task.data == "qa" else ""}{tags["data_version"]}), fingerprint `{tags["data_fingerprint"]}`.
-Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
-Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
-{checked}
-
-| parameter | value |
-| --- | --- |
-{settings}
-"""
-
-
-def _settle_alias(client, version: ModelVersion, is_new: bool, task: Task) -> tuple[str | None, list[str]]:
-    """Give a version its alias: (the alias that it has then, what is to be said about it).
-
-    A version that was there before takes no champion's place on the same data: somebody may have put it back.
-    """
-    name = task.registered
-    held = [a for a in (CHAMPION, CHALLENGER) if _by_alias(client, name, a) == str(version.version)]
-    if held:
-        return held[0], []
-    champion = _by_alias(client, name, CHAMPION)
-    if champion is None:
-        alias, notes = CHAMPION, []
-    else:
-        tags = client.get_model_version(name, champion).tags
-        if not is_new and _comparable(tags, version.tags, task):
-            return None, [f"Champion is version {champion}; the aliases stay as they are."]
-        alias, note = judge(tags, champion, version.tags, version.version, task)
-        notes = [note]
-    client.set_registered_model_alias(name, alias, version.version)
-    return alias, notes
-
-
-def judge(
-    old: Mapping[str, str],
-    old_version: str,
-    new: Mapping[str, str],
-    new_version: str,
-    task: Task = TASKS[DEFAULT_TASK],
-) -> tuple[str, str]:
-    """(alias of the new version, why). old, new: tags of the champion and of the version that challenges it."""
-    if not _comparable(old, new, task):
-        return CHAMPION, (
-            f"Version {old_version} was champion on other data, {_data(old)}: scores cannot be compared, so version "
-            f"{new_version}, on {_data(new)}, takes its place."
-        )
-    before, now = (float(tags[f"best_validation_{task.metric}"]) for tags in (old, new))
-    score = f"validation {LABELS[task.metric]}"
-    if before >= now:
-        return CHALLENGER, (
-            f"Version {old_version} ({old['technique']}) stays champion: {score} {before:.2f}; version "
-            f"{new_version} has {now:.2f}."
-        )
-    return CHAMPION, (
-        f"Version {old_version} ({old['technique']}, {score} {before:.2f}) gives way to version {new_version} "
-        f"({now:.2f})."
-    )
-
-
-def _comparable(old: Mapping[str, str], new: Mapping[str, str], task: Task) -> bool:
-    """Whether two versions were validated on the same questions; one that was registered by hand has no tags."""
-    same = ("data_fingerprint", "max_validation_samples")
-    return f"best_validation_{task.metric}" in old and all(old.get(name) == new.get(name) for name in same)
-
-
-def _data(tags: Mapping[str, str]) -> str:
-    limit = tags.get("max_validation_samples", "None")
-    part = "" if limit == "None" else f", validated on {limit} questions"
-    return f"{tags.get('data_name', 'unknown')} ({tags.get('data_fingerprint', 'no fingerprint')[:12]}{part})"
-
-
-def _by_alias(client, name: str, alias: str) -> str | None:
-    try:
-        return str(client.get_model_version_by_alias(name, alias).version)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+def _about(candidate: _Candidate, task: Task, rules: Rules) -> list[str]:
+    """What is known of the candidate alone, a line each."""
+    one, checked = candidate.contender, candidate.checked
+    score = f"best_validation_{task.metric}"
+    lines = [
+        f"Candidate: {one.name}, {one.tags['technique']}, validation {LABELS[task.metric]} {one.tags[score]}.",
+        f"Check: {checked.told}",
+    ]
+    if checked.requests:
+        bound = "no bound" if rules.max_latency_ms is None else f"bound {rules.max_latency_ms:g} ms"
+        lines += [
+            f"Check: it loads in a fresh process without the hub, in {checked.loading_seconds:.1f} s.",
+            f"Check: median latency of {checked.requests} single requests {checked.latency_ms:.1f} ms (95% within "
+            f"{checked.latency_p95_ms:.1f} ms); {bound}.",
+        ]
+    return [*lines, f"Size with its base: {one.size_mib:.1f} MiB."]

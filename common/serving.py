@@ -132,8 +132,10 @@ def log_bundle(
     """
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    served = served or task_of(read_bundle(bundle).task).served
+    about = read_bundle(bundle) if served is None else None
+    served = served or task_of(about.task).served
     module = importlib.import_module(f".{served}", __package__)
+    packages = REQUIREMENTS if about is None or about.runtime == "torch" else (*REQUIREMENTS, "onnxruntime")
     # Made here, as MLflow would put the model of a run that is not active into the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
@@ -161,7 +163,7 @@ def log_bundle(
                 signature=module.SIGNATURE,
                 model_config=getattr(module, "CONFIG", None),
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
-                pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in REQUIREMENTS],
+                pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in packages],
             )
         finally:
             sys.path.remove(scratch)

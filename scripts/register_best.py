@@ -1,58 +1,153 @@
 """Register the best finished run as a version of its task's model (bert-squad-qa, imdb-sentiment), ready to be served.
 
-The best is the one with the highest validation F1 (or accuracy) on one data set; test figures are carried along, never chosen by.
-Before it is registered, the model is loaded back and must answer a sample of the test questions as it did in training.
-The version becomes champion; where the champion on the same data is as good, it stays and the new one becomes
-challenger. Running this twice changes nothing.
+The candidate is the run with the highest validation F1 (or accuracy) on one data set; test figures never choose it. It
+becomes champion if it passes the gate, else challenger, and its version tells why in its tags and on its page:
+
+  1. It loads in a fresh process without the hub, and answers a sample of the test questions as it did in training.
+  2. Asked one question at a time it stays under --max_latency_ms (median), if that is given.
+  3. On the same test questions as the champion it is better: the paired bootstrap interval of the difference lies above 0.
+     Or it is not worse by more than --tolerance points, and cheaper by --cheaper_latency or --cheaper_size.
+  4. No slice of the questions (type, length of answer and context, unanswerable; or label and length of a text) has
+     lost more than --max_slice_loss points.
+
+The first version needs 1 and 2 only, as does one whose champion is on other data: scores on other data cannot be compared.
+Where the run is wrong is logged into its artifacts, error_analysis/. Running this twice changes nothing; a challenger is
+judged again, which other rules may let through.
 """
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import _path  # noqa: F401
 
 from common.cli import guarded
+from common.errors import UserError
+from common.gate import CHAMPION, Rules
 from common.tasks import DEFAULT_TASK, TASKS, task_of
 
+EXAMPLES = """examples:
+  register_best.py --dry_run --explain                          every check and figure, nothing is written
+  register_best.py --cheaper_latency 0.3 --tolerance 0.5        a third faster and half a point worse will do
+  register_best.py --rollback                                   the champion before is champion again; again: the one before
+"""
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument(
+    made.error = _refuse
+    chosen = made.add_argument_group("which run")
+    chosen.add_argument(
         "--experiment_name",
         help="MLflow experiment to choose from (default: squad-qa, or the task's)",
     )
-    parser.add_argument(
+    chosen.add_argument(
         "--task", choices=tuple(TASKS), help="choose among the runs for this task (default: the newest run's)"
     )
-    parser.add_argument(
+    chosen.add_argument(
         "--data_fingerprint",
         metavar="SHA256",
         help="choose among the runs on this data; its first characters suffice (default: the newest run's data)",
     )
-    parser.add_argument(
+    chosen.add_argument(
         "--data_dir",
         type=Path,
         metavar="DIR",
         help="the prepared data, whose test questions are asked again (default: the folder the run was trained from)",
     )
-    args = parser.parse_args()
+    rules = made.add_argument_group("what a champion must do")
+    for name, kind, metavar, text in (
+        ("confidence", float, "SHARE", "of the intervals by which it is compared"),
+        ("tolerance", float, "POINTS", "that a cheaper one may be worse by, at that confidence"),
+        (
+            "cheaper_latency",
+            float,
+            "SHARE",
+            "of the champion's median latency to be saved to count as cheaper, such as 0.3; both are measured now",
+        ),
+        ("cheaper_size", float, "SHARE", "of the champion's size to be saved to count as cheaper"),
+        ("max_latency_ms", float, "MS", "bound for the median latency of single requests on this machine"),
+        ("max_slice_loss", float, "POINTS", "that no slice may have lost, at that confidence"),
+        ("min_slice", int, "EXAMPLES", "that a slice needs to be judged"),
+    ):
+        default = getattr(Rules, name)
+        told = "does not count" if default is None and "cheaper" in name else default
+        told = "none" if told is None else told
+        rules.add_argument(
+            f"--{name}", type=kind, metavar=metavar, default=default, help=f"{text} (default: {told})"
+        )
+    doing = made.add_argument_group("what is done")
+    doing.add_argument(
+        "--dry_run", action="store_true", help="say what would happen, and write nothing to the store"
+    )
+    doing.add_argument(
+        "--export",
+        choices=("onnx",),
+        help="also register the version for ONNX Runtime, in fp32 and int8, once both have answered the test data as it does",
+    )
+    doing.add_argument("--explain", action="store_true", help="print every check and figure")
+    doing.add_argument(
+        "--rollback",
+        action="store_true",
+        help="make the champion before champion again; what is rolled back is not promoted again by this script",
+    )
+    return made
 
+
+def main() -> None:
+    args = parser().parse_args()
+    if args.rollback:
+        rollback(args)
+        return
     from common import registry
 
     experiment = args.experiment_name or task_of(args.task or DEFAULT_TASK).experiment
-    done = registry.register_best(experiment, args.data_fingerprint, args.data_dir, args.task)
+    rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
+    done = registry.register_best(
+        experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run
+    )
+    if args.explain:
+        print("\n".join([*done.figures, ""]) if done.figures else "Nothing was judged.")
     for note in done.notes:
         print(note)
+    if args.dry_run:
+        told = f"would be {done.alias}" if done.alias else "would stay as it is"
+        print(f"Dry run, nothing was written: run {done.run_id} {told}.")
+        return
+    if args.export:
+        from common.onnx_export import export_version
+
+        task = next(task for task in TASKS.values() if task.registered == done.name)
+        told = export_version(task, done.version, args.data_dir)
+        print("\n".join(["ONNX Runtime:", *told]))
     role = f", {done.alias}" if done.alias else ""
     print(
-        f"{done.name} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (nothing to do)'}\n"
+        f"{done.name} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (registered before)'}\n"
     )
     uri = f"models:/{done.name}@{done.alias}" if done.alias else f"models:/{done.name}/{done.version}"
     print("Serve it, from the project's folder:")
     print(f"  OMP_NUM_THREADS=1 mlflow models serve -m {uri} --env-manager local -p 5001")
+
+
+def rollback(args) -> None:
+    from common import registry
+
+    task = task_of(args.task or DEFAULT_TASK)
+    before, now = registry.rollback(task, args.dry_run)
+    what = "would give way" if args.dry_run else "gave way"
+    print(f"{task.registered}: version {before} {what} to version {now}, the {CHAMPION} before it.")
+    if not args.dry_run:
+        print("A server that is running keeps the version that it started with: restart it.")
+
+
+def _refuse(message: str):
+    raise UserError(f"{message}; --help lists the flags.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Finished runs with their logged models, made without training: a tiny BERT with a random but decided head."""
 
+import json
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -7,7 +8,7 @@ import mlflow
 import pytest
 import torch
 
-from common import data, models, serving, tracking
+from common import checking, data, fresh, models, serving, tracking
 from common.families import FAMILIES, uses_segment_ids
 from common.inference import decode_spans, predict_spans
 from common.preprocessing import Collator, make_windows
@@ -28,6 +29,22 @@ def store(folder):
         tracking.configure()
         yield uri
         mlflow.set_tracking_uri(None)
+
+
+@contextmanager
+def checked_here():
+    """Candidates are loaded and asked in this process: a fresh one takes seconds, and has tests of its own."""
+
+    def ask(uri, asked):
+        try:
+            return json.loads(json.dumps(fresh.ask(uri, asked), default=lambda value: value.item()))
+        except Exception as error:
+            raise checking.Unloadable(f"{type(error).__name__}: {error}") from None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "in_fresh_process", ask)
+        patch.setattr(fresh, "LEAST", 2)
+        yield
 
 
 def prepare_data(folder, version="v2.0"):
@@ -108,9 +125,22 @@ def predict(model, tokenizer, info, examples):
 
 
 def log_run(
-    folder, tiny, record, examples, *, experiment, technique="lora", validation_f1=50.0, seed=0, **params
+    folder,
+    tiny,
+    record,
+    examples,
+    *,
+    experiment,
+    technique="lora",
+    validation_f1=50.0,
+    seed=0,
+    test_f1=0.0,
+    **params,
 ):
-    """A FINISHED run as training leaves it; returns its id. record: of the data that lies in folder / "data"."""
+    """A FINISHED run as training leaves it; returns its id. record: of the data that lies in folder / "data".
+
+    test_f1: what every test example scores, 0 to 1, whatever the model answers.
+    """
     scratch = folder / f"{technique}-{seed}"
     scratch.mkdir(exist_ok=True)
     bundle, base, model, tokenizer, info = save(scratch, tiny, technique, record["version"], seed)
@@ -139,7 +169,8 @@ def log_run(
         serving.log_model(run, bundle, base, example, report)
         rows = []
         for p, e in zip(predict(model, tokenizer, info, examples), examples, strict=True):
-            row = asdict(p) | {"question": e["question"], "prediction": p.text, "f1": 0.0, "exact_match": 0.0}
+            row = asdict(p) | {"question": e["question"], "prediction": p.text}
+            row |= {"f1": test_f1, "exact_match": float(test_f1 == 1)}
             rows.append(row | {"n_best": list(p.n_best)})
         run.log_dict(rows, "predictions/test.json")
     return run.id

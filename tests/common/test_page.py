@@ -79,7 +79,8 @@ def world(tmp_path_factory, tiny):
         for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
             made = {"technique": technique, "validation_f1": f1, "seed": i}
             runs.append(trained.log_run(folder, tiny, record, test, experiment=f"page-{i}", **made))
-            registry.register_best(f"page-{i}")
+            with trained.checked_here():
+                registry.register_best(f"page-{i}")
             saved = folder / f"{technique}-{i}"
             answerers[URIS[i]] = Answerer(saved / "bundle", saved / "base")
         yield runs[0], answerers

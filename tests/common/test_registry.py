@@ -11,8 +11,9 @@ import mlflow
 import pandas as pd
 import pytest
 
-from common import agreement, data, registry
+from common import agreement, choosing, data, promotion, registry, versions
 from common.errors import UserError
+from common.gate import Rules
 from common.tasks import TASKS
 from tests import trained
 
@@ -40,29 +41,29 @@ def table(*runs):
 
 
 def test_the_best_by_validation_is_chosen_never_by_test():
-    best, notes = registry.choose(table((50.0, {}), (60.0, {}), (math.nan, {}), (55.0, {})))
+    best, notes = choosing.choose(table((50.0, {}), (60.0, {}), (math.nan, {}), (55.0, {})))
     assert best["run_id"] == "r1" and not notes
 
 
 def test_equal_runs_are_told_apart_by_cost_then_age():
     runs = table((50.0, {}), (50.0, {"trainable_parameters": 10}), (50.0, {"trainable_parameters": 10}))
-    assert registry.choose(runs)[0]["run_id"] == "r2"
+    assert choosing.choose(runs)[0]["run_id"] == "r2"
 
 
 def test_runs_on_other_data_or_fewer_validation_questions_are_left_out_and_named():
     other = {"data_fingerprint": "cd" * 32, "data_name": "other"}
     few = {"max_validation_samples": "20"}
     runs = table((99.0, few), (50.0, {}), (90.0, other))
-    best, notes = registry.choose(runs)
+    best, notes = choosing.choose(runs)
     assert best["run_id"] == "r1"
     assert len(notes) == 2 and "cdcdcdcdcdcd" in notes[0] and "r0" in notes[1] and "20" in notes[1]
-    assert registry.choose(runs, "cdcd")[0]["run_id"] == "r2"
+    assert choosing.choose(runs, "cdcd")[0]["run_id"] == "r2"
     with pytest.raises(
         UserError, match="fits 0 of the data sets with finished runs: abababababab, cdcdcdcdcdcd"
     ):
-        registry.choose(runs, "ff")
+        choosing.choose(runs, "ff")
     with pytest.raises(UserError, match="validation F1"):
-        registry.choose(table((math.nan, {})))
+        choosing.choose(table((math.nan, {})))
 
 
 ROW = {
@@ -123,46 +124,29 @@ def test_labels_must_be_those_of_training_but_for_ties(row, label, score, agrees
     assert (not agreement.relabelled([row], [{"label": label, "score": score}], 0.005)) == agrees
 
 
-def test_labels_are_chosen_and_judged_by_accuracy():
+def test_labels_are_chosen_by_accuracy():
     task = TASKS["classification"]
     runs = table((90.0, {"best_validation_accuracy": 50.0}), (10.0, {"best_validation_accuracy": 60.0}))
-    assert registry.choose(runs, None, task)[0]["run_id"] == "r1"
+    assert choosing.choose(runs, None, task)[0]["run_id"] == "r1"
     with pytest.raises(UserError, match="validation accuracy"):
-        registry.choose(runs.assign(best_validation_accuracy=math.nan), None, task)
-    old, new = (tags(50) | {"best_validation_accuracy": score} for score in ("70.0", "80.0"))
-    alias, note = registry.judge(old, "1", new, "2", task)
-    assert alias == "champion" and "validation accuracy 70.00" in note
-    assert registry.judge(new, "1", old, "2", task)[0] == "challenger"
-
-
-def tags(f1, **other):
-    same = {
-        "data_fingerprint": DATA,
-        "data_name": "squad",
-        "technique": "LoRA",
-        "max_validation_samples": "None",
-    }
-    return {**same, "best_validation_f1": str(f1), **other}
-
-
-def test_a_champion_gives_way_to_a_better_one_only_and_on_other_data_not_silently():
-    assert registry.judge(tags(50), "1", tags(50), "2")[0] == "challenger"
-    assert registry.judge(tags(50), "1", tags(50.1), "2")[0] == "champion"
-    for other in (tags(99, data_fingerprint="cd" * 32), tags(99, max_validation_samples="5"), {}):
-        alias, note = registry.judge(other, "1", tags(50), "2")
-        assert alias == "champion" and "cannot be compared" in note
+        choosing.choose(runs.assign(best_validation_accuracy=math.nan), None, task)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny):
-    """(make a run, its folder): one store and one data set for all tests of this module."""
+    """(make a run or find the one made like it, its folder): one store and one data set for all tests of this module."""
     folder = tmp_path_factory.mktemp("registry")
-    with trained.store(folder):
+    with trained.store(folder), trained.checked_here():
         record = trained.prepare_data(folder)
         examples = data.load(folder / "data")[0]["test"].to_list()
 
+        made = {}
+
         def run(experiment, **kwargs):
-            return trained.log_run(folder, tiny, record, examples, experiment=experiment, **kwargs)
+            key = (experiment, *sorted(kwargs.items()))
+            if key not in made:
+                made[key] = trained.log_run(folder, tiny, record, examples, experiment=experiment, **kwargs)
+            return made[key]
 
         yield run, folder
 
@@ -175,7 +159,7 @@ def name(monkeypatch, request):
     return request.node.name
 
 
-def versions(name):
+def registered(name):
     return mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
 
 
@@ -211,9 +195,15 @@ def ask_elsewhere(uri, examples, cwd):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def first_runs(run):
+    """(worse by validation, best)."""
+    worse = run("first", technique="standard", validation_f1=40.0, test_f1=1.0)
+    return worse, run("first", validation_f1=50.0, test_f1=0.5)
+
+
 def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp_path):
     run, folder = world
-    worse, best = run("first", technique="standard", validation_f1=40.0), run("first", validation_f1=50.0)
+    worse, best = first_runs(run)
     before = mlflow.get_run(best)
     done = registry.register_best("first")
     assert (done.version, done.alias, done.run_id, done.is_new) == ("1", "champion", best, True)
@@ -221,7 +211,7 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
     after = mlflow.get_run(best)
     assert after.info.to_proto() == before.info.to_proto() and after.data.metrics == before.data.metrics
 
-    (version,) = versions(name)
+    (version,) = registered(name)
     assert version.tags["technique"] == "LoRA" and version.tags["run_id"] == best != worse
     for tag in (
         "data_fingerprint",
@@ -237,7 +227,7 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
 
     again = registry.register_best("first")
     assert (again.version, again.alias, again.is_new) == ("1", "champion", False)
-    assert "registered already" in again.notes[0] and len(versions(name)) == 1
+    assert "registered already" in again.notes[0] and len(registered(name)) == 1
 
     # Neither the shared base nor what training logged is needed: not here, and not where the folder is copied to.
     examples = data.load(folder / "data")[0]["test"].to_list()
@@ -255,24 +245,113 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
         shutil.move(tmp_path / "gone", folder / "mlruns" / "shared-bases")
 
 
-def test_incumbents(world, name):
-    run, _ = world
-    run("b60", validation_f1=60.0, technique="standard")
-    run("b55", validation_f1=55.0)
-    run("b70", validation_f1=70.0)
-    assert registry.register_best("b60").alias == "champion"
-    second = registry.register_best("b55")
-    assert second.alias == "challenger" and "Version 1 (Standard) stays champion" in second.notes[-1]
-    assert registry.register_best("b55").alias == "challenger" and len(versions(name)) == 2
-    third = registry.register_best("b70")
-    assert third.alias == "champion" and "gives way" in third.notes[-1]
+def champion(name):
+    return promotion.by_alias(mlflow.MlflowClient(), name, "champion")
 
-    # Whoever goes back to an earlier version by hand is not overruled.
+
+def three_experiments(run):
+    """b60; b80, better by validation and no better on test; b55, better on test."""
+    run("b60", validation_f1=60.0, technique="standard", test_f1=0.5)
+    run("b80", validation_f1=80.0, test_f1=0.5)
+    run("b55", validation_f1=55.0, test_f1=1.0)
+
+
+def test_the_gate_decides_and_says_why(world, name):
+    run, _ = world
+    three_experiments(run)
+    assert registry.register_best("b60").alias == "champion"
+    # A better score on validation does not do.
+    second = registry.register_best("b80")
+    assert second.alias == "challenger"
+    assert "Version 2 is challenger and version 1 stays champion:" in second.notes
+    assert "not shown to be better than the champion" in second.notes[-1]
+    assert registry.register_best("b80").alias == "challenger" and len(registered(name)) == 2
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(name, "champion", "1")
-    back = registry.register_best("b70")
-    assert back.alias is None and not back.is_new
-    assert str(client.get_model_version_by_alias(name, "champion").version) == "1"
+    held = client.get_model_version(name, "2")
+    assert held.tags["gate"] == "held back" and held.tags["gate_against"] == "version 1"
+    assert held.tags["gate_reasons"] in held.description and held.description.count("### Promotion") == 1
+    assert float(held.tags["latency_ms"]) > 0 and float(held.tags["size_mib"]) > 0
+
+    third = registry.register_best("b55")
+    assert third.alias == "champion" and "Version 1 gives way to version 3:" in third.notes
+    tags = client.get_model_version(name, "3").tags
+    assert tags["gate"] == "passed" and float(tags["gate_low"]) == 50 and tags["gate_against"] == "version 1"
+    assert any("100.00 against 50.00: +50.0 points [+50.0, +50.0]" in line for line in third.figures)
+
+    # Whoever goes back to an earlier version is not overruled, be it by rollback or by hand.
+    assert registry.rollback(TASKS["extractive-qa"]) == ("3", "1")
+    back = registry.register_best("b55")
+    assert back.alias is None and not back.is_new and champion(name) == "1"
+    with pytest.raises(UserError, match="no earlier champion than version 1"):
+        registry.rollback(TASKS["extractive-qa"])
+
+
+def test_other_rules_let_a_challenger_through_and_a_dry_run_changes_nothing(world, name, monkeypatch):
+    run, folder = world
+    run("b60", validation_f1=60.0, technique="standard", test_f1=0.5)
+    run("r70", validation_f1=70.0, test_f1=0.495)
+    registry.register_best("b60")
+    assert registry.register_best("r70").alias == "challenger"
+    monkeypatch.setattr(registry.checking, "latency", lambda uri, asked: 10_000.0)
+    cheaper = Rules(cheaper_latency=0.5)
+
+    def everything():
+        client = mlflow.MlflowClient()
+        files = {f: f.stat().st_mtime_ns for f in (folder / "mlruns").rglob("*") if f.is_file()}
+        return [v.to_proto() for v in registered(name)], client.get_registered_model(name).aliases, files
+
+    before = everything()
+    foreseen = registry.register_best("r70", rules=cheaper, dry_run=True)
+    assert foreseen.alias == "champion" and foreseen.figures and everything() == before
+    slow = registry.register_best("r70", rules=Rules(max_latency_ms=0.0), dry_run=True)
+    assert slow.alias == "challenger" and "median latency" in slow.notes[-2]
+    assert everything() == before
+    done = registry.register_best("r70", rules=cheaper)
+    assert done.alias == "champion" and "its latency is" in done.notes[-1]
+    assert mlflow.MlflowClient().get_registered_model(name).aliases == {"champion": 2}
+    with pytest.raises(UserError, match="--cheaper_size is 3: choose"):
+        registry.register_best("r70", rules=Rules(cheaper_size=3.0))
+
+
+def test_a_dry_run_on_an_empty_registry_writes_nothing(world, name):
+    run, folder = world
+    three_experiments(run)
+    files = sorted((folder / "mlruns").rglob("*"))
+    done = registry.register_best("b60", dry_run=True)
+    assert (done.version, done.alias) == (None, "champion")
+    assert "8 test questions are answered as in training." in done.notes
+    assert not registered(name) and sorted((folder / "mlruns").rglob("*")) == files
+
+
+def test_where_it_errs_is_logged_with_the_candidate(world, name, tmp_path):
+    run, _ = world
+    other, best = first_runs(run)
+    registry.register_best("first")
+    folder = Path(mlflow.artifacts.download_artifacts(f"runs:/{best}/error_analysis", dst_path=str(tmp_path)))
+    table = pd.read_csv(folder / "slices.csv")
+    assert {"question type", "context length", "answerable", "answer length"} == set(table["dimension"])
+    assert table[table["dimension"] == "answerable"]["examples"].sum() == 8 and set(table["score"]) == {50.0}
+    worst = json.loads((folder / "worst.json").read_text())
+    assert len(worst) == 8 and {"question", "prediction", "references"} <= set(worst[0])
+    shared = pd.read_csv(folder / "agreement.csv")
+    assert list(shared["run"]) == [f"Standard, tiny, {other[:8]}"] and shared["only_second"][0] == 8
+    assert "only the other" in (folder / "agreement.md").read_text()
+    assert (folder / "slices.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_cannot_be_compared(world, name):
+    run, _ = world
+    client = mlflow.MlflowClient()
+    three_experiments(run)
+    registry.register_best("b60")
+    # As if it had been trained on other data.
+    client.set_model_version_tag(name, "1", "data_fingerprint", "cd" * 32)
+    done = registry.register_best("b80")
+    assert done.alias == "champion" and "scores cannot be compared" in done.notes[-1]
+    # As if the champion's run had been deleted: there is nothing to show that the new one is better.
+    client.set_model_version_tag(name, "2", "run_id", "0" * 32)
+    done = registry.register_best("b55")
+    assert done.alias == "challenger" and "predictions of version 2 cannot be read" in done.notes[-1]
 
 
 def test_the_same_training_run_twice_is_registered_once(world, name):
@@ -280,28 +359,32 @@ def test_the_same_training_run_twice_is_registered_once(world, name):
     first = run("twice", validation_f1=50.0)
     assert registry.register_best("twice").is_new
     mlflow.delete_run(first)
-    run("twice", validation_f1=50.0)
+    run("twice", validation_f1=50.0, again=True)
     assert not registry.register_best("twice").is_new
 
 
 def stored(run_id):
     """The folder of the model that training logged."""
     run = mlflow.get_run(run_id)
-    return Path(urlparse(registry._logged_model(run).artifact_location).path)
+    return Path(urlparse(versions.logged_model(run).artifact_location).path)
 
 
-def test_a_model_that_answers_otherwise_is_refused_and_leaves_nothing(world, name, tiny, tmp_path):
+def test_a_model_that_answers_otherwise_or_does_not_load_is_no_champion(world, name, tiny, tmp_path):
     run, _ = world
     run_id = run("changed", technique="lora")
     other = trained.save(tmp_path, tiny, "lora", seed=7)[0]
     file = "adapter/adapter_model.safetensors"
     shutil.copy(other / file, stored(run_id) / "artifacts" / "bundle" / file)
-    experiment = mlflow.get_run(run_id).info.experiment_id
-    before = len(mlflow.search_logged_models(experiment_ids=[experiment], output_format="list"))
-    with pytest.raises(UserError, match=r"does not answer as it did.*of 8 questions differ"):
-        registry.register_best("changed")
-    assert not versions(name)
-    assert len(mlflow.search_logged_models(experiment_ids=[experiment], output_format="list")) == before
+    done = registry.register_best("changed")
+    assert done.alias == "challenger" and champion(name) is None
+    assert "does not answer as it did" in done.notes[-1] and "of 8 questions differ" in done.notes[-1]
+    tags = mlflow.MlflowClient().get_model_version(name, "1").tags
+    assert tags["gate"] == "held back" and "does not answer as it did" in tags["gate_reasons"]
+
+    run_id = run("broken", technique="lora", seed=1)
+    (stored(run_id) / "artifacts" / "bundle" / file).write_bytes(b"nothing")
+    done = registry.register_best("broken")
+    assert done.alias == "challenger" and "does not load and answer in a fresh process" in done.notes[-1]
 
 
 def test_a_shared_base_that_was_changed_or_lost_is_noticed(world, name):
@@ -319,7 +402,7 @@ def test_a_shared_base_that_was_changed_or_lost_is_noticed(world, name):
     finally:
         config.parent.with_name("lost").rename(config.parent)
         config.write_text(text)
-    assert not versions(name)
+    assert not registered(name)
 
 
 def test_without_the_data_one_question_is_checked_and_that_is_said(world, name, tmp_path):

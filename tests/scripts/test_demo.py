@@ -35,7 +35,8 @@ def world(tmp_path_factory, tiny):
         for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
             made = {"technique": technique, "validation_f1": f1, "seed": i}
             run_id = trained.log_run(folder, tiny, record, test, experiment=f"demo-{i}", **made)
-            registry.register_best(f"demo-{i}")
+            with trained.checked_here():
+                registry.register_best(f"demo-{i}")
         missing = f"runs:/{run_id}/nothing"
         command = [
             sys.executable,

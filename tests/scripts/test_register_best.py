@@ -16,9 +16,17 @@ def world(tmp_path_factory, tiny):
         yield trained.log_run(folder, tiny, record, examples, experiment="here"), folder / "data"
 
 
-def test_it_says_what_it_did_and_how_to_serve_and_twice_changes_nothing(world, tmp_path):
+def test_it_says_what_it_would_do_and_did_and_how_to_serve(world, tmp_path):
     run_id, data_dir = world
     flags = ("--experiment_name", "here", "--data_dir", data_dir)
+    foreseen = run_script("register_best.py", *flags, "--dry_run", "--explain", cwd=tmp_path)
+    assert f"Dry run, nothing was written: run {run_id} would be champion." in foreseen.stdout
+    assert "it loads in a fresh process without the hub" in foreseen.stdout
+    assert (
+        "median latency of 20 single requests" in foreseen.stdout and "Size with its base" in foreseen.stdout
+    )
+    assert not mlflow.MlflowClient().search_model_versions("name = 'bert-squad-qa'")
+
     first = run_script("register_best.py", *flags, cwd=tmp_path)
     assert f"bert-squad-qa version 1, champion: run {run_id}" in first.stdout
     assert "8 test questions are answered as in training." in first.stdout
@@ -28,6 +36,8 @@ def test_it_says_what_it_did_and_how_to_serve_and_twice_changes_nothing(world, t
     second = run_script("register_best.py", *flags, cwd=tmp_path)
     assert "registered already, as version 1" in second.stdout and serve in second.stdout
     assert len(mlflow.MlflowClient().search_model_versions("name = 'bert-squad-qa'")) == 1
+    back = run_script("register_best.py", "--rollback", check=False)
+    assert back.returncode == 2 and "no earlier champion than version 1" in back.stderr
     assert not list(tmp_path.iterdir())
 
     asked = run_script("ask.py", "Who?", "--context", "Marie Curie shared the prize.", cwd=tmp_path)
@@ -39,6 +49,7 @@ def test_it_says_what_it_did_and_how_to_serve_and_twice_changes_nothing(world, t
     [
         (("--experiment_name", "nowhere"), "'nowhere' holds no finished run"),
         (("--experiment_name", "here", "--data_fingerprint", "xyz"), "fits 0 of the data sets"),
+        (("--experiment_name", "here", "--confidence", "95"), "--confidence is 95: choose a share"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(flags, reason, world):
@@ -48,4 +59,13 @@ def test_what_cannot_be_done_is_said_in_a_line(flags, reason, world):
 
 def test_help():
     text = run_script("register_best.py", "--help").stdout
-    assert "validation F1" in text and "--experiment_name" in text and "squad-qa" in text
+    assert "validation F1" in text and "squad-qa" in text and "paired bootstrap" in text
+    for flag in (
+        "--experiment_name",
+        "--dry_run",
+        "--explain",
+        "--rollback",
+        "--cheaper_latency",
+        "--max_slice_loss",
+    ):
+        assert flag in text

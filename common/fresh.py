@@ -1,0 +1,50 @@
+"""A stored model, loaded and asked in a process of its own: `checking` starts this file by its path.
+
+It imports nothing of this package, so that the stored model can only run on the code that is stored with it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+LEAST = 20
+"""Requests that are timed; fewer would leave the median to chance."""
+
+
+def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
+    """Load a model by its URI and ask it for each record, one request at a time, as MLflow's server does.
+
+    `loading`: seconds; `answers`: the answer to each record; `latencies`: ms of each request, every record at least
+    once and LEAST requests in all.
+    """
+    import mlflow
+    import pandas as pd
+
+    started = time.perf_counter()
+    model = mlflow.pyfunc.load_model(uri)
+    loading = time.perf_counter() - started
+    frames = [pd.DataFrame([record]) for record in asked]
+    # A first answer takes several times as long as any later one.
+    model.predict(frames[0])
+    answers, latencies = [], []
+    while len(latencies) < max(LEAST, len(frames)):
+        frame = frames[len(latencies) % len(frames)]
+        started = time.perf_counter()
+        given = model.predict(frame)
+        latencies.append(1000 * (time.perf_counter() - started))
+        if len(answers) < len(frames):
+            answers.append(given.iloc[0].to_dict())
+    return {"loading": loading, "answers": answers, "latencies": latencies}
+
+
+def main(uri: str, asked: str, answered: str) -> None:
+    """asked: JSON file of the records; answered: where the result goes, for a model may print what it likes."""
+    with open(asked, encoding="utf-8") as file:
+        result = ask(uri, json.load(file))
+    with open(answered, "w", encoding="utf-8") as file:
+        json.dump(result, file, default=lambda value: value.item())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
