@@ -13,9 +13,17 @@ from mlflow.types.schema import AnyType, Array, Object, Property
 
 from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
-from .models import load_bundle
+from .models import SharedBase, load_bundle
 from .preprocessing import Collator, make_windows
-from .question_requests import ASKED, check_length, checked_rows, is_taken  # noqa: F401
+from .processors import share_cores
+from .question_requests import (  # noqa: F401
+    ASKED,
+    CONFIG,
+    check_length,
+    checked_rows,
+    context_limit,
+    is_taken,
+)
 from .serving import fetch, refuse
 
 MAX_ANSWERS = 100
@@ -59,11 +67,14 @@ SIGNATURE = ModelSignature(
 class Answerer:
     """A saved model ready to answer, without MLflow and without the hub."""
 
-    def __init__(self, bundle: str | Path, base: str | Path | None = None):
-        self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+    def __init__(self, bundle: str | Path, base: str | Path | None = None, shared: SharedBase | None = None):
+        self.model, self.tokenizer, self.info = load_bundle(
+            Path(bundle), base and Path(base), merge=True, shared=shared
+        )
+        share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
         # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
-        self.tokenizing = threading.Lock()
+        self.tokenizing = shared.tokenizing if shared else threading.Lock()
 
     def answer(
         self,
@@ -122,20 +133,26 @@ class QuestionAnswering(PythonModel):
 
     def load_context(self, context):
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
+        self.max_context = context_limit(context.model_config)
         self.answerer = Answerer(*fetch(context))
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = checked_rows(model_input)
-        params = _checked_parameters(params or {})
-        answers = self.answerer.answer(records, **params)
-        rows = [ranked[0] for ranked in answers]
-        if params["top_k"] > 1:
-            rows = [{**row, "alternatives": ranked[1:]} for row, ranked in zip(rows, answers, strict=True)]
+        records = checked_rows(model_input, self.max_context)
+        params = checked_parameters(params or {})
+        rows = as_rows(self.answerer.answer(records, **params), params["top_k"])
         return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
 
 
-def _checked_parameters(params: Mapping) -> dict:
+def as_rows(answers: Sequence[Sequence[dict]], top_k: int) -> list[dict]:
+    """The best answer of each question; with `top_k` above 1 also `alternatives`, the others."""
+    if top_k == 1:
+        return [ranked[0] for ranked in answers]
+    return [{**ranked[0], "alternatives": ranked[1:]} for ranked in answers]
+
+
+def checked_parameters(params: Mapping) -> dict:
+    """What was asked for, or its default; a parameter that is out of bounds is refused with its reason."""
     given = {
         name: default if params.get(name) is None else params[name] for name, default in PARAMETERS.items()
     }

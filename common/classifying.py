@@ -13,6 +13,7 @@ from mlflow.types.schema import AnyType, Array, Object, Property
 from .families import uses_segment_ids
 from .models import load_bundle
 from .preprocessing import Collator
+from .processors import share_cores
 from .request_checks import checked_rows, is_within
 from .serving import fetch, refuse
 from .texts import make_texts, predict_logits, probabilities
@@ -55,6 +56,7 @@ class Classifier:
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
         self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
         # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
         self.tokenizing = threading.Lock()

@@ -14,7 +14,15 @@ from .errors import UserError
 from .families import family_of, usable_positions
 from .generation import Collator, choose, make_prompts, write
 from .models import load_bundle
-from .question_requests import ASKED, check_length, checked_rows, is_taken  # noqa: F401
+from .processors import share_cores
+from .question_requests import (  # noqa: F401
+    ASKED,
+    CONFIG,
+    check_length,
+    checked_rows,
+    context_limit,
+    is_taken,
+)
 from .serving import fetch, refuse
 
 EXAMPLE_PARAMETERS = {"max_answer_length": 8}
@@ -39,6 +47,7 @@ class Writer:
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
         self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        share_cores(self.model)
         self.kind = family_of(self.info.model_type).kind
         self.collator = Collator(self.tokenizer, self.kind)
         # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
@@ -96,11 +105,12 @@ class GenerativeAnswering(PythonModel):
 
     def load_context(self, context):
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
+        self.max_context = context_limit(context.model_config)
         self.writer = Writer(*fetch(context))
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`."""
-        records = checked_rows(model_input)
+        records = checked_rows(model_input, self.max_context)
         length = (params or {}).get("max_answer_length")
         check_length(length)
         try:

@@ -5,12 +5,15 @@ leaves the base alone, `adapter/` in PEFT's format. Bases are shared: a bundle m
 fingerprint of the one that it needs.
 """
 
+import copy
 import hashlib
 import importlib.metadata
 import json
 import sys
+import threading
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -357,22 +360,51 @@ def read_bundle(folder: Path) -> BundleInfo:
     return BundleInfo(**content | {"labels": tuple(content["labels"])})
 
 
-def load_bundle(folder: Path, base: Path | None = None, merge: bool = False):
+@dataclass(frozen=True)
+class SharedBase:
+    """A base in memory on which several adapters stand: each has modules of its own, all have the same weights."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    tokenizing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the tokenizer is used: it keeps its truncation as state."""
+
+    def copy(self, head: Sequence[str]) -> torch.nn.Module:
+        """A model whose parameters and buffers are this one's, but for the modules of its head, which are written to."""
+        own = {id(p) for name in head for p in self.model.get_submodule(name).parameters()}
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return copy.deepcopy(self.model, {id(t): t for t in tensors if id(t) not in own})
+
+
+def load_shared_base(base: Path, info: "BundleInfo") -> SharedBase:
+    """The saved base that adapters like `info`'s need."""
+    tokenizer = completed(AutoTokenizer.from_pretrained(base))
+    auto = _auto_class(info.task, family_of(info.model_type).kind)
+    return SharedBase(quietly(auto.from_pretrained, base, dtype=torch.float32), tokenizer)
+
+
+def load_bundle(
+    folder: Path, base: Path | None = None, merge: bool = False, shared: SharedBase | None = None
+):
     """(model in evaluation mode, tokenizer, BundleInfo) from a saved model, without the hub.
 
     base: where the base lies if the bundle does not hold it. merge: fold the adapter into the base's weights where
-    the technique can (LoRA, LoHa, IA3): the same answers, faster.
+    the technique can (LoRA, LoHa, IA3): the same answers, faster. shared: a base in memory instead of one on disk; its
+    weights are used as they are, and nothing is merged into them.
     """
     folder = Path(folder)
-    info, family = read_bundle(folder), None
-    base = folder / "base" if (folder / "base").is_dir() else base
-    if base is None:
-        raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
+    info = read_bundle(folder)
     family = family_of(info.model_type)
-    tokenizer = completed(AutoTokenizer.from_pretrained(base))
-    if info.runtime != "torch":
-        return OnnxModel(folder / ONNX, AutoConfig.from_pretrained(base)), tokenizer, info
-    model = quietly(_auto_class(info.task, family.kind).from_pretrained, base, dtype=torch.float32)
+    if shared is not None:
+        model, tokenizer, merge = shared.copy(family.heads[info.task]), shared.tokenizer, False
+    else:
+        base = folder / "base" if (folder / "base").is_dir() else base
+        if base is None:
+            raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
+        if info.runtime != "torch":
+            tokenizer = completed(AutoTokenizer.from_pretrained(base))
+            return OnnxModel(folder / ONNX, AutoConfig.from_pretrained(base)), tokenizer, info
+        model, tokenizer = (loaded := load_shared_base(base, info)).model, loaded.tokenizer
     adapter = folder / "adapter"
     if adapter.is_dir():
         if isinstance(PeftConfig.from_pretrained(str(adapter)), PromptLearningConfig):

@@ -19,9 +19,26 @@ ASKED = {"question": MAX_QUESTION, "context": MAX_CONTEXT}
 """The columns of a request and the most characters in each."""
 
 
-def checked_rows(model_input: pd.DataFrame) -> list[dict]:
+CONFIG = {"max_context": MAX_CONTEXT}
+"""What whoever serves a model may set: MLflow's `model_config`, or `SERVING_MODEL_CONFIG` as JSON for its server."""
+
+
+def context_limit(config: Mapping | None) -> int:
+    """The most characters of a context, by a model's configuration; models from before it could be set have none."""
+    limit = (config or CONFIG).get("max_context", MAX_CONTEXT)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        refuse(f"max_context is {limit!r}; it must be a number of characters, 1 or more.")
+    return limit
+
+
+def checked_rows(model_input: pd.DataFrame, max_context: int = MAX_CONTEXT) -> list[dict]:
     """`question` and `context` of every row; a request that cannot be answered is refused with its reason."""
-    return request_checks.checked_rows(model_input, ASKED, rows=MAX_ROWS, characters=MAX_CHARACTERS)
+    return request_checks.checked_rows(
+        model_input,
+        ASKED | {"context": max_context},
+        rows=MAX_ROWS,
+        characters=max(MAX_CHARACTERS, max_context),
+    )
 
 
 def is_taken(record: Mapping[str, str]) -> bool:

@@ -24,6 +24,7 @@ from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from .models import read_bundle
+from .request_guard import guard_server
 from .tasks import Task, task_of
 
 SHARED_BASES = "shared-bases"
@@ -46,6 +47,7 @@ REQUIREMENTS = (
 
 def fetch(context) -> tuple[Path, str | None]:
     """(saved model, its base) for MLflow's context; an adapter's shared base is fetched from the store where it is not inside."""
+    guard_server()
     bundle = Path(context.artifacts["bundle"])
     reference = read_reference(bundle)
     return bundle, reference and mlflow.artifacts.download_artifacts(reference["uri"])
@@ -121,17 +123,19 @@ def lock(name: str) -> FileLock:
     return FileLock(Path(tempfile.gettempdir()) / f"bert-squad-qa-{getpass.getuser()}-{name}.lock")
 
 
-def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: str):
+def log_bundle(
+    bundle: Path, example: Mapping[str, str], *, run_id: str, name: str, served: str | None = None
+):
     """Log a saved model into a run, finished or not, with its code, signature, example and pinned requirements.
 
-    Returns MLflow's ModelInfo. The run's status and times stay as they are.
+    served: the module that serves it, by default its task's. Returns MLflow's ModelInfo. The run's status and times stay as they are.
     """
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    about = read_bundle(bundle)
-    task = task_of(about.task)
-    served, module = task.served, module_of(task)
-    packages = REQUIREMENTS if about.runtime == "torch" else (*REQUIREMENTS, "onnxruntime")
+    about = read_bundle(bundle) if served is None else None
+    served = served or task_of(about.task).served
+    module = importlib.import_module(f".{served}", __package__)
+    packages = REQUIREMENTS if about is None or about.runtime == "torch" else (*REQUIREMENTS, "onnxruntime")
     # Made here, as MLflow would put the model of a run that is not active into the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
@@ -157,6 +161,7 @@ def log_bundle(bundle: Path, example: Mapping[str, str], *, run_id: str, name: s
                 code_paths=[str(package)],
                 artifacts={"bundle": str(bundle)},
                 signature=module.SIGNATURE,
+                model_config=getattr(module, "CONFIG", None),
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
                 pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in packages],
             )

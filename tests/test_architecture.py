@@ -48,9 +48,12 @@ def test_imports_are_those_of_the_table(file):
         "onnx_export",
         "promotion",
         "serving",
+        "request_guard",
         "answering",
         "classifying",
         "generating",
+        "side_by_side",
+        "adapters",
         "catalogue",
     }
 

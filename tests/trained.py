@@ -80,7 +80,7 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
         base = folder / "base"
         print_ = models.save_base(checkpoint, base)
     info = models.BundleInfo(
-        technique, "bert", tiny("bert"), print_, version, **LENGTHS, max_answer_length=30, n_best=20,
+        TECHNIQUES[technique].name, "bert", tiny("bert"), print_, version, **LENGTHS, max_answer_length=30, n_best=20,
         null_threshold=1.5 if version == "v2.0" else 0.0,
     )  # fmt: skip
     models.save_bundle(folder / "bundle", info, model, tokenizer)

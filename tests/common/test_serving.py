@@ -244,3 +244,12 @@ def test_loading_and_saving_print_nothing(tmp_path, saved, tiny):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stdout and not done.stderr
+
+
+def test_whoever_serves_sets_the_limit_of_a_context(served):
+    model = mlflow.pyfunc.load_model(served[1], model_config={"max_context": 20})
+    assert len(model.predict(frame([GOOD]))) == 1
+    with pytest.raises(MlflowException, match="context has 21 characters; at most 20"):
+        model.predict(frame([GOOD | {"context": "w" * 21}]))
+    with pytest.raises(MlflowException, match="max_context is 0"):
+        mlflow.pyfunc.load_model(served[1], model_config={"max_context": 0})

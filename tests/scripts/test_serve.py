@@ -11,11 +11,15 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common import data, registry
+from common.question_requests import MAX_CONTEXT
 from tests import trained
 
 pytestmark = pytest.mark.slow
@@ -27,9 +31,19 @@ GOOD = {
 }
 
 
+class World(NamedTuple):
+    address: str
+    examples: list[dict]
+    recorded: list[dict]
+    """What the run answered to the examples."""
+    log: Path
+    pid: int
+    """Of `mlflow models serve`."""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny):
-    """(address of the served champion, its test examples, what its run answered to them, file of the server's log)."""
+    """The served champion."""
     folder = tmp_path_factory.mktemp("serve")
     with trained.store(folder):
         record = trained.prepare_data(folder)
@@ -63,7 +77,7 @@ def world(tmp_path_factory, tiny):
         try:
             address = f"http://127.0.0.1:{port}"
             wait_for(f"{address}/ping", server, log)
-            yield address, examples, recorded, log
+            yield World(address, examples, recorded, log, server.pid)
         finally:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait(30)
@@ -121,7 +135,7 @@ def body(kind, rows):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_gives_the_answers_of_the_run(kind, world):
-    address, examples, recorded, _ = world
+    address, examples, recorded = world[:3]
     for rows, expected in ((examples, recorded), (examples[:1], recorded[:1])):
         for row, answer, example in zip(expected, answers(address, body(kind, rows)), rows, strict=True):
             assert set(answer) == {"answer", "score", "start", "end"}
@@ -156,12 +170,26 @@ def test_a_long_context_is_read_to_its_end(world):
     assert max(a["end"] for a in spans) > 10_000
 
 
+def test_a_context_of_100_000_characters_is_answered_and_one_beyond_the_limit_refused(world):
+    context = (LONG * 6)[:100_000]
+    rows = [
+        {"question": "What does the heart do?", "context": text} for text in (context, LONG, GOOD["context"])
+    ]
+    together = answers(world[0], {"inputs": rows})
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = answers(world[0], {"inputs": [row]})
+        assert (found["start"], found["end"]) == (alone["start"], alone["end"])
+        assert found["score"] == pytest.approx(alone["score"], abs=1e-4)
+    text = refused(*post(world[0], {"inputs": [GOOD | {"context": "w " * MAX_CONTEXT}]}))
+    assert f"at most {MAX_CONTEXT}" in text
+
+
 def test_no_rows_no_answers(world):
     assert answers(world[0], {"dataframe_split": {"columns": ["question", "context"], "data": []}}) == []
 
 
 def test_requests_at_once(world):
-    address, examples, recorded, _ = world
+    address, examples, recorded = world[:3]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda e: answers(address, body("inputs", [e]))[0], examples * 5))
     assert [a["answer"] for a in found] == [row["prediction"] for row in recorded] * 5
@@ -209,6 +237,88 @@ PARAMS = [
 @pytest.mark.parametrize("params", PARAMS, ids=str)
 def test_bad_parameters_get_a_plain_reason(params, world):
     refused(*post(world[0], {"inputs": [GOOD], "params": params}))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+# Control characters, right to left, emoji with joiners, combining marks, no character at all.
+odd = st.text(
+    st.sampled_from(
+        "\x00\x07\x1b\x7f\u0085\u200b\u2028\u202e\u0634\u05d0👩\u200d🚀🍎\u0301\ufeff\uffff a.?\n"
+    ),
+    max_size=40,
+)
+text = odd | st.text(max_size=60) | st.text(st.characters(categories=["Cs", "L"]), max_size=5)
+rows = st.fixed_dictionaries(
+    {}, optional={"question": text | anything, "context": text | anything, "id": anything}
+)
+names = st.sampled_from(["top_k", "max_answer_length", "null_threshold", "technique"]) | st.text(max_size=5)
+parameters = st.dictionaries(names, anything, max_size=3) | anything
+KEYS = ["inputs", "instances", "dataframe_records", "dataframe_split", "messages", "prompt", "input"]
+bodies = st.one_of(
+    st.builds(
+        lambda kind, row: body(kind, [row]),
+        st.sampled_from(FORMATS),
+        st.fixed_dictionaries({"question": text, "context": text}),
+    ),
+    st.builds(lambda kind, rows: {kind: rows}, st.sampled_from(KEYS), st.lists(rows, max_size=3) | anything),
+    anything,
+)
+# Many short requests to one server: no example is slow by itself.
+lasting = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@lasting
+@given(content=bodies, params=st.none() | parameters)
+def test_whatever_is_asked_is_answered_or_refused_in_plain_words(world, content, params):
+    if isinstance(content, dict) and params is not None:
+        content = content | {"params": params}
+    status, reply = post(world[0], content)
+    if status != 200:
+        refused(status, reply)
+    else:
+        # Strict JSON: no NaN.
+        json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} in {reply}"))
+
+
+@lasting
+@given(
+    content=st.binary(max_size=60) | text.map(lambda t: t.encode(errors="surrogatepass")),
+    content_type=st.sampled_from(
+        ["application/json", "text/csv", "application/vnd.apache.parquet", "", "text/html", "a;b=c;d"]
+    ),
+)
+def test_bytes_of_any_type_are_answered_or_refused_in_plain_words(world, content, content_type):
+    status, reply = post(world[0], content, content_type)
+    if status != 200:
+        refused(status, reply)
+
+
+DEEP = 100_000
+HEAVY = {
+    "nested lists": b'{"inputs": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "nested objects": b'{"inputs": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}",
+    "nested, cut off": b"[" * DEEP,
+    "10 MB of one word": json.dumps({"inputs": [GOOD | {"context": "w" * 10_000_000}]}).encode(),
+    "10 MB of rows": json.dumps({"inputs": [GOOD] * 110_000}).encode(),
+    "10 MB of broken JSON": b'{"inputs": "' + b"w" * 10_000_000,
+    "10 MB of an unknown key": json.dumps({"inputs": [GOOD], "w" * 10_000_000: 1}).encode(),
+    "20 MB of spaces": b" " * 20_000_000 + json.dumps({"inputs": [GOOD]}).encode(),
+    "a long number": b'{"inputs": ' + b"9" * 10_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_heavy_bodies_are_answered_or_refused_in_plain_words(name, world):
+    status, reply = post(world[0], HEAVY[name])
+    if name == "10 MB of an unknown key":
+        assert status == 200
+    else:
+        refused(status, reply)
+    assert answers(world[0], {"inputs": [GOOD]})
 
 
 def test_an_unknown_parameter_is_dropped_by_mlflow_before_the_model_sees_it(world):
@@ -259,3 +369,19 @@ def refused(status, text):
     assert 0 < len(text) < 3000, text[:3000]
     assert "Traceback" not in text and "stack_trace" not in text and 'File \\"' not in text, text[:3000]
     return text
+
+
+def test_sigterm_finishes_what_was_begun(world):
+    """The last test: it ends the server."""
+    address = world.address
+    slow = {"inputs": [{"question": "What does the heart do?", "context": (LONG * 6)[:100_000]}]}
+    with ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(post, address, slow)
+        time.sleep(0.3)
+        os.kill(world.pid, signal.SIGTERM)
+        status, text = begun.result()
+    assert status == 200 and len(json.loads(text)["predictions"]) == 1
+    with pytest.raises(OSError):
+        for _ in range(100):
+            post(address, {"inputs": [GOOD]})
+            time.sleep(0.1)

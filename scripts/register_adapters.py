@@ -1,0 +1,54 @@
+"""Register the best run of each technique as one model, bert-squad-qa-all, which holds their base once.
+
+A request to it names a technique ("params": {"technique": "LoRA"}), or has all of them answer side by side ("all"). The base
+and the data are those of the best run of all, by validation F1. Each adapter must answer a sample of the test questions as
+its run did. Running this twice changes nothing.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from common.cli import guarded
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--experiment_name",
+        default="squad-qa",
+        help="MLflow experiment to choose from (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data_fingerprint",
+        metavar="SHA256",
+        help="choose among the runs on this data; its first characters suffice (default: the newest run's data)",
+    )
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        metavar="DIR",
+        help="the prepared data, whose test questions are asked again (default: the folder the best run was trained from)",
+    )
+    args = parser.parse_args()
+
+    from common import adapters
+
+    done = adapters.register_adapters(args.experiment_name, args.data_fingerprint, args.data_dir)
+    for note in done.notes:
+        print(note)
+    for technique, run_id in done.runs.items():
+        print(f"  {technique}: run {run_id}")
+    print(f"{adapters.NAME} version {done.version}{'' if done.is_new else ' (nothing to do)'}\n")
+    print("Serve it, from the project's folder:")
+    print(
+        f"  OMP_NUM_THREADS=1 mlflow models serve -m models:/{adapters.NAME}/{done.version} --env-manager local -p 5001"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
