@@ -27,6 +27,9 @@ from .tasks import DEFAULT_TASK, LABELS, TASKS, Task, task_of
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
+UNSETTLED = "alias_unsettled"
+"""Tag of a version that is made, while it is decided which alias it gets."""
+
 SAMPLE = 50
 """Test questions (or texts) that a model must answer as its run did before it is registered."""
 
@@ -84,7 +87,10 @@ def register_best(
             notes.append(checked)
         else:
             notes.append(f"Run {run.info.run_id} is registered already, as version {version.version}.")
-        alias, note = _settle_alias(client, version, is_new, of)
+        # One that was killed before it could decide left the decision to this one.
+        alias, note = _settle_alias(client, version, is_new or UNSETTLED in version.tags, of)
+        if UNSETTLED in version.tags:
+            client.delete_model_version_tag(of.registered, version.version, UNSETTLED)
     return Outcome(of.registered, str(version.version), alias, run.info.run_id, is_new, tuple(notes + note))
 
 
@@ -142,6 +148,7 @@ def _registered(client: mlflow.MlflowClient, run, task: Task) -> ModelVersion | 
 
 def _register(client, run, data_dir, task: Task) -> tuple[ModelVersion, str]:
     trained = _logged_model(run)
+    serving.forget_models(run.info.run_id, "self-contained")
     with tempfile.TemporaryDirectory() as scratch:
         bundle, example = _self_contained(trained, Path(scratch))
         about = read_bundle(bundle)
@@ -266,8 +273,14 @@ def _create_version(client, model_uri: str, run, checked: str, task: Task) -> Mo
     tags = _tags(run)
     # It prints what the caller says better.
     with contextlib.redirect_stderr(io.StringIO()):
-        version = mlflow.register_model(model_uri, name, tags=tags)
-    client.update_model_version(name, version.version, describe(tags, run.data.params, checked))
+        version = client.create_model_version(
+            name,
+            model_uri,
+            run.info.run_id,
+            tags | {UNSETTLED: "true"},
+            description=describe(tags, run.data.params, checked),
+            model_id=model_uri.removeprefix("models:/"),
+        )
     return client.get_model_version(name, version.version)
 
 

@@ -167,7 +167,8 @@ class Runner:
         print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         begun = Path(planned.args.output_dir) / STATE
-        if begun.is_file() and tracking.told(_run_id(begun)) is None:
+        run_id = _run_id(begun) if begun.is_file() else None
+        if run_id and tracking.told(run_id) is None:
             # It was deleted, or the store is another one: there is nothing to go on with.
             shutil.rmtree(begun.parent)
         fields = dataclasses.asdict(row.technique) | dataclasses.asdict(planned.args)
@@ -203,8 +204,8 @@ class Runner:
         return f"[{self.position}/{self.total}] {row.name}"
 
 
-def _run_id(state: Path) -> str:
-    return json.loads(state.read_text(encoding="utf-8"))["run_id"]
+def _run_id(state: Path) -> str | None:
+    return json.loads(state.read_text(encoding="utf-8")).get("run_id")
 
 
 def reporter():
