@@ -176,7 +176,7 @@ def outcome(trial: Trial) -> dict:
             "answers": answers,
             "artifacts": artifacts,
             "description": "champion" in version.aliases and bool(version.description),
-            "tags": {k: v for k, v in version.tags.items() if k not in ("run_id",)},
+            "tags": {k: v for k, v in version.tags.items() if not k.startswith("git_") and k != "run_id"},
         },
         "counts": {
             "integrity": check,

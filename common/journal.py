@@ -114,7 +114,7 @@ class Sender:
             most,
         )
         self._changed, self._closing = threading.Condition(), threading.Event()
-        self._fault: BaseException | None = None
+        self._stopped, self._fault = False, None
         self._progress = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -138,6 +138,7 @@ class Sender:
                 if left <= 0:
                     break
                 self._changed.wait(left)
+        self._stopped = True
         self._raise()
         return not self.journal.pending()
 
@@ -147,7 +148,7 @@ class Sender:
 
     def _run(self) -> None:
         pause = 0.5
-        while True:
+        while not self._stopped:
             with self._changed:
                 self._changed.wait_for(lambda: self.journal.pending() or self._closing.is_set())
                 if not self.journal.pending():

@@ -250,17 +250,17 @@ def finished(folder: Path) -> str | None:
     return run_id if journal.entries and _is_finish(journal.entries[-1]) else None
 
 
-def send(folder: Path, patience: float = PATIENCE) -> tuple[str, int, str | None]:
+def send(folder: Path, patience: float | None = None) -> tuple[str, int, str | None]:
     """Tell the store what it does not have yet of the run in this folder, which the caller holds; a finished run's folder is removed.
 
-    Returns (the run's id, how many entries were told, the status that the run has ended with or None). UserError if the
+    patience: seconds, default PATIENCE. Returns (the run's id, how many entries were told, the status that the run has ended with or None). UserError if the
     store cannot be told everything.
     """
     state = read_state(folder)
     run_id, journal = state["run_id"], Journal(folder)
     entries, before = journal.entries, journal.told
     sender = Sender(journal, Delivery(folder, run_id, entries), tracking.ERRORS, _together)
-    done = sender.close(patience)
+    done = sender.close(PATIENCE if patience is None else patience)
     journal.close()
     if not done:
         raise _unsent(folder, run_id, sender.problem)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 import shutil
 import time
 from pathlib import Path
@@ -71,8 +72,14 @@ class TaskTrainer(Trainer):
         if state.global_step >= state.max_steps or self.out_of_patience(state.log_history):
             # The Trainer would train a step more.
             self.state = state
-        else:
+            return
+        try:
             self.train(resume_from_checkpoint=str(checkpoint))
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{checkpoint} is not used: it holds what is no plain state of an optimizer and could run code "
+                f"({str(error).splitlines()[0]}). Remove it and go on with --resume."
+            ) from None
 
     @property
     def training_seconds(self) -> float:

@@ -33,6 +33,8 @@ class own:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
         except Timeout:
+            if not Path(self.lock.lock_file).exists():
+                raise unwritable(self.folder, OSError(0, "no file can be made there")) from None
             raise UserError(
                 f"{self.folder} is in use by another training; wait, or choose another --output_dir."
             ) from None
