@@ -62,10 +62,14 @@ TIMES = {
 """Metrics that are measured with a clock and differ between any two runs."""
 
 
+STAGES = ("prepare", "train", "register")
+"""Training prepares the data itself where it is missing."""
+
+
 class Trial:
     """A folder with data, model, store and output of its own, and the three commands that fill it."""
 
-    def __init__(self, folder: Path, model: Path, script: str, flags: list[str]):
+    def __init__(self, folder: Path, model: Path, script: str, flags: list[str], stages=STAGES):
         self.folder = folder
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         data, out = str(folder / "data"), str(folder / "out")
@@ -76,6 +80,7 @@ class Trial:
             "train": [script, *common, *flags, "--resume"],
             "register": ["register_best.py", "--data_dir", data],
         }
+        self.stages = {stage: self.stages[stage] for stage in stages}
 
     def start(self, stage: str, **environment: str) -> subprocess.Popen:
         """Start a stage's script, in a process group of its own."""
@@ -148,9 +153,15 @@ def outcome(trial: Trial) -> dict:
     names = sorted(run.data.metrics)
     histories = {name: client.get_metric_history(run.info.run_id, name) for name in names}
     logged = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
-    [version] = client.search_model_versions("name = 'bert-squad-qa'") or [None]
-    champion = client.get_model_version_by_alias("bert-squad-qa", "champion")
-    folder = Path(mlflow.artifacts.download_artifacts(champion.source))
+    versions = client.search_model_versions("name = 'bert-squad-qa'")
+    registered = {"tags": {}, "described": [bool(version.description) for version in versions]}
+    source = next(f"models:/{m.model_id}" for m in logged if m.name == "model")
+    if versions:
+        champion = client.get_model_version_by_alias("bert-squad-qa", "champion")
+        source = champion.source
+        tags = champion.tags.items()
+        registered["tags"] = {k: v for k, v in tags if not k.startswith("git_") and k != "run_id"}
+    folder = Path(mlflow.artifacts.download_artifacts(source))
     tensors = {
         f"{file.relative_to(folder)}:{name}": tensor.tobytes().hex()
         for file in sorted(folder.rglob("*.safetensors"))
@@ -175,14 +186,13 @@ def outcome(trial: Trial) -> dict:
             "weights": tensors,
             "answers": answers,
             "artifacts": artifacts,
-            "description": "champion" in version.aliases and bool(version.description),
-            "tags": {k: v for k, v in version.tags.items() if not k.startswith("git_") and k != "run_id"},
+            "registered": registered,
         },
         "counts": {
             "integrity": check,
             "runs": [run.info.status for run in runs],
             "logged_models": sorted((m.name, str(m.status)) for m in logged),
-            "versions": len(client.search_model_versions("name = 'bert-squad-qa'")),
+            "versions": len(versions),
             "bases": [r.info.status for r in stored],
             "output_left": trial.out.exists(),
         },
@@ -246,12 +256,14 @@ def state_of(trial: Trial) -> str:
     return f"{', '.join(names) or 'no checkpoint'}; {len(entries)} entries, {told.read_text() if told.exists() else 0} told, last: {last}"
 
 
-def run(kills: int, per_trial: int, seed: int, folder: Path, script: str, flags: list[str]) -> dict:
+def run(
+    kills: int, per_trial: int, seed: int, folder: Path, script: str, flags: list[str], stages=STAGES
+) -> dict:
     """Trials with so many kills in all; the figures."""
     (folder / "victim").mkdir(parents=True)
     (folder / "victim" / "sitecustomize.py").write_text(VICTIM)
     model = small_model(folder / "model")
-    whole = Trial(folder / "undisturbed", model, script, flags)
+    whole = Trial(folder / "undisturbed", model, script, flags, stages)
     lengths = {}
     for stage in whole.stages:
         counts = folder / f"{stage}.count"
@@ -263,7 +275,7 @@ def run(kills: int, per_trial: int, seed: int, folder: Path, script: str, flags:
     wanted = outcome(whole)
     chance, done, lost = random.Random(seed), [], []
     while len(done) < kills:
-        trial = Trial(folder / f"trial-{len(done)}", model, script, flags)
+        trial = Trial(folder / f"trial-{len(done)}", model, script, flags, stages)
         hits = disturb(trial, min(per_trial, kills - len(done)), lengths, chance)
         wrong = differences(outcome(trial), wanted)
         for hit in hits:

@@ -1,6 +1,7 @@
 """What a run is to tell a store: kept on disk in order, and told in the background, once each, whenever the store can be reached."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -115,7 +116,7 @@ class Sender:
         )
         self._changed, self._closing = threading.Condition(), threading.Event()
         self._stopped, self._fault = False, None
-        self._progress = time.monotonic()
+        self._failing_since = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -126,18 +127,20 @@ class Sender:
         with self._changed:
             self._changed.notify_all()
 
-    def close(self, patience: float) -> bool:
-        """Wait until everything is told, or nothing more was for `patience` seconds; whether everything is."""
-        self._progress = time.monotonic()
+    def close(self, patience: float, at_most: float = math.inf) -> bool:
+        """Wait until everything is told; whether it is. Give up once the store has refused or not been reached for `patience`
+        seconds on end, and after `at_most` seconds in any case."""
+        started = time.monotonic()
+        self._failing_since = max(self._failing_since, started)
         # An attempt that is due later is made now.
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
             while self.journal.pending() and self._fault is None:
-                left = self._progress + patience - time.monotonic()
-                if left <= 0:
+                now = time.monotonic()
+                if now - started >= at_most or self.problem and now - self._failing_since >= patience:
                     break
-                self._changed.wait(left)
+                self._changed.wait(0.1)
         self._stopped = True
         self._raise()
         return not self.journal.pending()
@@ -160,6 +163,7 @@ class Sender:
                 self.journal.mark(len(group))
             except (*self._errors, OSError) as error:
                 if self.problem is None:
+                    self._failing_since = time.monotonic()
                     self._say(
                         f"{_first_line(error)} What is to be recorded is kept in {self.journal.folder}."
                     )
@@ -177,7 +181,7 @@ class Sender:
                 return
             if self.problem is not None:
                 self._say("it answers again.")
-            pause, self.problem, self._progress = 0.5, None, time.monotonic()
+            pause, self.problem = 0.5, None
             with self._changed:
                 self._changed.notify_all()
 

@@ -2,6 +2,7 @@
 and what the store does not have yet is told later, once."""
 
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -22,10 +23,10 @@ SPOOL = "spool"
 """Folder of the files that the store does not have yet, by the entry that tells of them."""
 
 PATIENCE = 30.0
-"""Seconds that a training which has ended waits for a store that does not answer."""
+"""Seconds that a training which has ended tries a store that does not answer."""
 
 HURRY = 4.0
-"""The same for one that was told to leave."""
+"""Seconds that one which was stopped waits for the store, whether or not it answers."""
 
 
 class Recorder:
@@ -96,12 +97,12 @@ class Recorder:
         self._spooled("model", take, based=base is not None, example=dict(example), metrics=values)
         self._has_model = True
 
-    def end(self, status: str, patience: float, failure: str | None = None) -> bool:
+    def end(self, status: str, failure: str | None = None) -> bool:
         """Tell how the run has ended, and wait for the store; whether it has everything."""
         if failure:
             self.set_tags({"failure": failure})
         self._append("end", status=status)
-        done = self._sender.close(patience)
+        done = self._sender.close(PATIENCE, math.inf if status == "FINISHED" else HURRY)
         self.problem = self._sender.problem
         self.journal.close()
         return done
@@ -229,14 +230,13 @@ def recorded(
         try:
             recorder.end(
                 "KILLED" if killed else "FAILED",
-                HURRY,
                 None if killed else f"{type(error).__name__}: {error}",
             )
         except (UserError, OSError) as second:
             # What happened first must not be hidden.
             print(f"How run {run_id} ended could not be kept: {second}", file=sys.stderr)
         raise
-    if not recorder.end("FINISHED", PATIENCE):
+    if not recorder.end("FINISHED"):
         raise _unsent(folder, run_id, recorder.problem)
 
 
@@ -275,7 +275,7 @@ def abandon(folder: Path) -> None:
     if finished(folder):
         send(folder)
     elif run_id := read_state(folder).get("run_id"):
-        Recorder(folder, run_id).end("KILLED", HURRY)
+        Recorder(folder, run_id).end("KILLED")
 
 
 def _is_finish(entry: dict) -> bool:

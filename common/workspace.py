@@ -1,5 +1,6 @@
 """The folder that a run works in: held by one process, recognised when an interrupted run goes on."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -77,6 +78,9 @@ class own:
     def __exit__(self, *_):
         if local_rank() > 0:
             return
+        with contextlib.suppress(OSError):
+            # Where nothing was done.
+            self.folder.rmdir()
         # While it is held: who opened the file before finds it unlinked, and does not take its lock for the folder's.
         if self.lock.is_locked:
             Path(self.lock.lock_file).unlink(missing_ok=True)
