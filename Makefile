@@ -13,7 +13,11 @@ loha := bert_fine_tuning_LoHA.py
 prefix := bert_fine_tuning_prefix-tuning.py
 prompt := bert_fine_tuning_prompt_encoder.py
 
-.PHONY: help demo test quality ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
+# SQuAD v1.1 files to measure on: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
+TRAIN ?= train-v1.1.json
+DEV ?= dev-v1.1.json
+
+.PHONY: help demo test quality lock sbom audit bench ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
 
 help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,9 +49,34 @@ demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, th
 test: $(VENV)/.installed  ## the whole test suite
 	$(BIN)/pytest -x -q
 
-quality: $(VENV)/.installed  ## ruff's checks and formatting
+quality: $(VENV)/.installed  ## ruff's checks, its security rules among them, formatting, and packages that fit each other
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pip check
+
+.tools/.installed: requirements-tools.txt
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check -r requirements-tools.txt
+	touch $@
+
+# torch is left out: which of its builds fits is the machine's affair, and the CUDA one brings packages of its own.
+lock: .tools/.installed  ## requirements.lock: every package but torch, with the hashes of its files
+	.tools/bin/uv pip compile requirements.txt --generate-hashes --universal --python-version 3.11 --no-annotate \
+	    --excludes <(echo torch) --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+sbom: .tools/.installed $(VENV)/.installed  ## results/sbom.json: what is installed, as CycloneDX
+	mkdir -p results
+	.tools/bin/cyclonedx-py environment $(BIN)/python --output-file results/sbom.json
+
+audit: .tools/.installed  ## known vulnerabilities of the locked packages; asks PyPI, and fails where it does not answer
+	.tools/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+bench: $(VENV)/.installed  ## speed against named peers, an hour of an idle machine: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
+	mkdir -p results/bench
+	test -e results/bench/data || $(BIN)/python scripts/prepare_data.py --source files --train_file $(TRAIN) --test_file $(DEV) --output_dir results/bench/data
+	$(BIN)/python benchmarks/training.py --data_dir results/bench/data --output results/bench/training.json
+	$(BIN)/python benchmarks/decoding.py --output results/bench/decoding.json
+	$(BIN)/python benchmarks/end_to_end.py --train_file $(TRAIN) --test_file $(DEV) --output results/bench/end_to_end.json
 
 $(TECHNIQUES): $(VENV)/.installed
 	$(BIN)/python scripts/$($@) $(ARGS)
@@ -76,5 +105,5 @@ team-backup: $(VENV)/.installed  ## copy its store into team-backups/
 team-restore: $(VENV)/.installed  ## make it from a copy: make team-restore BACKUP=team-backups/...
 	$(BIN)/python scripts/team.py restore $(BACKUP) $(ARGS)
 
-clean:  ## remove the environment (data and runs stay)
-	rm -rf $(VENV)
+clean:  ## remove the environments (data and runs stay)
+	rm -rf $(VENV) .tools

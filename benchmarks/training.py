@@ -1,13 +1,19 @@
-"""Training throughput: windows padded to max_length, padded per batch, and padded per batch and grouped by length.
+"""Training throughput of a technique: PEFT and torch as they are, against the suite.
 
-The same model, windows, batch size and optimizer in one process; the ways take turns, and the ratio is taken round by
-round. From each way's epoch the same number of batches is timed, spread evenly over their lengths. Needs prepared data
-(scripts/prepare_data.py) and the packaged model, or --model_checkpoint.
+Four ways take turns in one process on the same windows, with the same batch size, optimizer and loss: windows padded to
+max_length, padded per batch, padded per batch and grouped by length, all three as torch and PEFT compute them, and the
+suite's own (grouped, with common/kernels.py). Ratios are taken round by round. From each way's epoch the same number of
+batches is timed, spread evenly over their lengths. The share of the machine's peak is that of a matrix product of a
+layer's shape, and counts the arithmetic that real tokens need, not padding. Needs prepared data (scripts/prepare_data.py)
+and the packaged model, or --model_checkpoint.
 """
 
 import argparse
+import copy
+import importlib.util
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -18,14 +24,38 @@ from decoding import provenance
 
 from common import data, models
 from common.batches import GroupedBatches
+from common.config import Technique
 from common.extractive_qa import span_loss
 from common.families import family_of, uses_segment_ids
+from common.kernels import quicken
+from common.paths import ROOT
 from common.preprocessing import Collator, make_windows
+
+SCRIPTS = {
+    "standard": "bert_fine_tuning",
+    "lora": "bert_fine_tuning_LoRA",
+    "ia3": "bert_fine_tuning_IA3",
+    "loha": "bert_fine_tuning_LoHA",
+    "prefix": "bert_fine_tuning_prefix-tuning",
+    "prompt": "bert_fine_tuning_prompt_encoder",
+}
+WAYS = ("fixed", "padded per batch", "grouped", "suite")
+
+
+def technique_of(name: str) -> Technique:
+    """The technique of a script with its defaults."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{SCRIPTS[name]}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    kinds = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Technique)]
+    return next(kind for kind in kinds if kind is not Technique)()
 
 
 def batches_of(way: str, lengths: np.ndarray, size: int, count: int) -> list[np.ndarray]:
     """`count` batches of window indices that stand for the epoch: spread evenly over the epoch's batch lengths."""
-    if way == "grouped":
+    if way in ("grouped", "suite"):
         epoch = [np.array(batch) for batch in GroupedBatches(lengths, size, seed=0)]
     else:
         order = np.random.default_rng(0).permutation(len(lengths))
@@ -45,40 +75,65 @@ def padded(batch: dict, length: int, pad: int) -> dict:
     return wide
 
 
-def run(args) -> dict:
+def arithmetic(config, lengths: np.ndarray, all_weights: bool) -> float:
+    """Floating-point operations that training on windows of these lengths needs: the encoder's layers, no adapter.
+
+    Forward, the gradients of what went into each product, and, where all weights are trained, those of the weights.
+    """
+    hidden, tokens = config.hidden_size, lengths.sum()
+    weights = config.num_hidden_layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    attention = 4 * config.num_hidden_layers * hidden * (lengths.astype(float) ** 2).sum()
+    return (3 if all_weights else 2) * 2 * weights * tokens + 3 * attention
+
+
+def peak(config, rows: int) -> float:
+    """Floating-point operations in a second of the product of `rows` tokens with a layer's widest matrix."""
+    x = torch.randn(rows, config.hidden_size)
+    w = torch.randn(config.hidden_size, config.intermediate_size)
+    best = 0.0
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(5):
+            x @ w
+        spent = time.perf_counter() - started
+        best = max(best, 5 * 2 * rows * config.hidden_size * config.intermediate_size / spent)
+    return best
+
+
+def run(name: str, args) -> dict:
     splits, record = data.load(args.data_dir)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
-    model, tokenizer = models.load_base(checkpoint)
+    base, tokenizer = models.load_base(checkpoint)
+    config, family = base.config, family_of(base.config.model_type)
     windows = make_windows(
         tokenizer,
         splits["train"].select(range(min(args.questions, len(splits["train"])))).to_list(),
         max_length=args.max_length,
         doc_stride=args.doc_stride,
-        segment_ids=uses_segment_ids(model.config),
+        segment_ids=uses_segment_ids(config),
     )
-    if args.lora:
-        from peft import LoraConfig
-
-        family = family_of(model.config.model_type)
-        model = models.apply(
-            LoraConfig(r=16, lora_alpha=32, target_modules=family.linear_layers), model, family
-        )
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    collate = Collator(tokenizer.pad_token_id)
-    ways = {
-        "fixed": lambda batch: padded(batch, args.max_length, tokenizer.pad_token_id),
-        "padded per batch": lambda batch: batch,
-        "grouped": lambda batch: batch,
+    technique = technique_of(name)
+    peft_config = technique.peft_config(family)
+    torch.manual_seed(0)
+    plain = models.apply(peft_config, base, family)
+    built = {"plain": plain, "suite": quicken(copy.deepcopy(plain))}
+    optimizers = {
+        name: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-5, fused=True)
+        for name, m in built.items()
     }
-    rates = {way: [] for way in ways}
+    collate = Collator(tokenizer.pad_token_id)
+    rates, shares = {way: [] for way in args.ways}, {way: [] for way in args.ways}
     for round_ in range(args.rounds + 1):
-        for way, finish in ways.items():
+        for way in args.ways:
+            which = "suite" if way == "suite" else "plain"
+            model, optimizer = built[which].train(), optimizers[which]
             chosen = batches_of(way, windows.lengths, args.batch_size, args.batches)
             ready = [
-                finish(collate([windows[i] for i in batch]))
-                for batch in chosen[:: 1 if round_ else args.batches]
+                collate([windows[i] for i in batch]) for batch in chosen[:: 1 if round_ else args.batches]
             ]
-            model.train()
+            if way == "fixed":
+                ready = [padded(batch, args.max_length, tokenizer.pad_token_id) for batch in ready]
+            reachable = peak(config, args.batch_size * 180)
             started = time.perf_counter()
             for batch in ready:
                 labels = batch["labels"]
@@ -88,18 +143,21 @@ def run(args) -> dict:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
+            seconds = time.perf_counter() - started
             # The first round warms up.
             if round_:
-                rates[way].append(sum(map(len, chosen)) / (time.perf_counter() - started))
-    ratios = [b / a for a, b in zip(rates["fixed"], rates["grouped"], strict=True)]
+                rates[way].append(sum(map(len, chosen)) / seconds)
+                needed = arithmetic(config, windows.lengths[np.concatenate(chosen)], peft_config is None)
+                shares[way].append(needed / seconds / reachable)
     return {
+        "technique": technique.name,
         "windows_per_second": {way: round(statistics.median(r), 2) for way, r in rates.items()},
-        "ratio_grouped_to_fixed": {
-            "median": round(statistics.median(ratios), 2),
-            "lowest": round(min(ratios), 2),
-            "highest": round(max(ratios), 2),
+        "share_of_peak": {way: round(statistics.median(s), 3) for way, s in shares.items()},
+        "ratio_of_suite": {
+            way: spread([b / a for a, b in zip(rates[way], rates["suite"], strict=True)])
+            for way in args.ways
+            if way != "suite" and "suite" in args.ways
         },
-        "technique": "LoRA" if args.lora else "all weights",
         "model": checkpoint.name,
         "data": record["name"],
         "windows": len(windows),
@@ -113,23 +171,55 @@ def run(args) -> dict:
     }
 
 
+def markdown(results: list[dict]) -> str:
+    """Windows per second and share of peak of each way, and the suite's ratios with their lowest and highest."""
+    lines = [
+        f"| technique | {' | '.join(f'{way}, windows/s' for way in WAYS)} | share of peak: grouped | suite "
+        "| suite against fixed | against grouped |",
+        "| --- | " + "---: | " * (len(WAYS) + 4),
+    ]
+    for found in results:
+        rates, shares, ratios = (
+            found[name] for name in ("windows_per_second", "share_of_peak", "ratio_of_suite")
+        )
+        cells = [found["technique"], *(rates.get(way, "") for way in WAYS)]
+        cells += [f"{shares[way]:.0%}" if way in shares else "" for way in ("grouped", "suite")]
+        for way in ("fixed", "grouped"):
+            ratio = ratios.get(way)
+            cells.append(f"{ratio['median']} ({ratio['lowest']} to {ratio['highest']})" if ratio else "")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def spread(ratios: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(ratios), 2),
+        "lowest": round(min(ratios), 2),
+        "highest": round(max(ratios), 2),
+    }
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    p.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     p.add_argument("--data_dir", default="squad_data")
-    p.add_argument("--model_checkpoint", default="embedded")
+    p.add_argument("--model_checkpoint", default="embedded", help="a BERT")
     p.add_argument("--questions", type=int, default=1000, help="training questions to cut into windows")
     p.add_argument("--max_length", type=int, default=384)
     p.add_argument("--doc_stride", type=int, default=128)
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--batches", type=int, default=6, help="timed in each round")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--lora", action="store_true", help="LoRA r16 on all linear layers instead of all weights")
-    p.add_argument("--output", type=Path, help="write the JSON here too")
+    p.add_argument("--output", type=Path, default=Path("training.json"), help="JSON; .md lies beside it")
     args = p.parse_args()
-    text = json.dumps(run(args), indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
+    found = []
+    for name in args.techniques:
+        found.append(run(name, args))
+        args.output.write_text(json.dumps(found, indent=1) + "\n")
+    table = markdown(found)
+    args.output.with_suffix(".md").write_text(table)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -226,6 +226,7 @@ _DECIDES_THE_RESULT = {
     "generation",
     "generative_qa",
     "inference",
+    "kernels",
     "metrics",
     "models",
     "postprocessing",

@@ -15,10 +15,10 @@ from peft.tuners import PrefixEncoder, PromptEncoder
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .families import Family
+from .kernels import attention
 
 ATTENTION = "sdpa_with_prefix"
 WEIGHTS = "adapter_model.safetensors"
@@ -47,9 +47,7 @@ def attention_with_prefix(
             attention_mask = nn.functional.pad(attention_mask, (before, 0), value=seen)
         if position_bias is not None:
             position_bias = nn.functional.pad(position_bias, (before, 0), value=0.0)
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, position_bias=position_bias, **kwargs
-    )
+    return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 
 AttentionInterface.register(ATTENTION, attention_with_prefix)

@@ -33,6 +33,7 @@ from .config import RunArgs, Technique, check, check_model, resolved, run_finger
 from .errors import UserError
 from .families import Family, family_of
 from .gradient_norms import split_off
+from .kernels import quicken
 from .paths import ROOT
 from .study_curves import gradient_flow
 from .tasks import LABELS, Task, Work, task_of
@@ -293,9 +294,8 @@ class Job:
             raise UserError(f"{args.data_dir} has nothing to train on; prepare it again.")
         run.log_data(self.record, "training")
         run.log_data(self.record, "testing")
-        model = models.apply(technique.peft_config(family), model, family, self.task.name)
+        model = quicken(models.apply(technique.peft_config(family), model, family, self.task.name))
         run.log_metrics(models.parameter_counts(model))
-
         collator = self.work.collator(tokenizer, model.config)
         # Several processes would each stop at a step of their own.
         with stopping.deferred(self.arguments.world_size == 1) as stop:

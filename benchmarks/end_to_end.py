@@ -1,0 +1,273 @@
+"""Questions in, scores out: the suite's scripts against the peers, as whole processes on the same questions and weights.
+
+`recipe` is the Hugging Face documentation's way (fixed padding, Trainer, its post-processing), `peft` the same with PEFT
+used plainly, `adapters` with the adapters library; each in an environment of its own, made by this script with pip on the
+first run. The suite's processes do more: they log to MLflow, evaluate on a few validation questions and store a model that
+can be served. Ways take turns; ratios are taken round by round. Writes JSON, and a Markdown table beside it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import _path  # noqa: F401
+from decoding import provenance
+from training import SCRIPTS, spread
+
+from common import models
+from common.metrics import squad_scores
+from common.paths import ROOT
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = {
+    "huggingface": (
+        "torch==2.13.0",
+        "transformers==5.23.0",
+        "peft==0.21.2",
+        "datasets==5.2.0",
+        "accelerate==1.15.0",
+    ),
+    "adapters": (
+        "torch==2.13.0",
+        "adapters==1.3.0",
+        "transformers==4.57.6",
+        "datasets==4.4.1",
+        "accelerate==1.15.0",
+    ),
+}
+PEERS = {
+    "recipe": ("huggingface", "none"),
+    "peft": ("huggingface", "peft"),
+    "adapters": ("adapters", "adapters"),
+}
+KNOWN_TO_ADAPTERS = ("lora", "prefix", "ia3")
+SETTINGS = {"max_length": 384, "doc_stride": 128, "batch_size": 16}
+
+
+def environment(name: str, folder: Path) -> Path:
+    """The Python of a peer's environment, which is made where it is missing."""
+    place, done = folder / name, folder / name / "done"
+    if not done.is_file() or done.read_text().split() != list(ENVIRONMENTS[name]):
+        shutil.rmtree(place, ignore_errors=True)
+        print(f"Making the environment {place} ...", file=sys.stderr, flush=True)
+        venv.create(place, with_pip=True)
+        for packages in (ENVIRONMENTS[name][:1], ENVIRONMENTS[name][1:]):
+            command = [place / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+            subprocess.run(command, check=True)
+        done.write_text("\n".join(ENVIRONMENTS[name]))
+    return place / "bin" / "python"
+
+
+def excerpt(file: Path, n: int, output: Path) -> list[dict]:
+    """The first n questions of a file in the official format, as one; their ids and answers."""
+    content, left, references = json.loads(file.read_text(encoding="utf-8")), n, []
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            paragraph["qas"] = paragraph["qas"][: max(left, 0)]
+            left -= len(paragraph["qas"])
+            references += [
+                {"id": qa["id"], "answers": {"text": [a["text"] for a in qa["answers"]]}}
+                for qa in paragraph["qas"]
+            ]
+        article["paragraphs"] = [p for p in article["paragraphs"] if p["qas"]]
+    content["data"] = [article for article in content["data"] if article["paragraphs"]]
+    output.write_text(json.dumps(content))
+    if left > 0:
+        sys.exit(f"{file} holds only {n - left} questions.")
+    return references
+
+
+def run_suite(technique: str, args, work: Path, data: Path) -> dict:
+    """One run of a technique's script in a store of its own; its figures as the script logged them."""
+    import mlflow
+
+    uri = f"sqlite:///{work / 'mlflow.db'}"
+    settings = SETTINGS | {
+        "data_dir": data,
+        "model_checkpoint": args.model,
+        "num_train_epochs": args.epochs,
+        "max_validation_samples": 8,
+        "logging_steps": 1,
+        "experiment_name": "benchmark",
+        "output_dir": work / "out",
+    }
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    script = ROOT / "scripts" / f"{SCRIPTS[technique]}.py"
+    begun, clock = time.perf_counter(), time.time()
+    call([sys.executable, script, *flags], MLFLOW_TRACKING_URI=uri)
+    process = time.perf_counter() - begun
+    mlflow.set_tracking_uri(uri)
+    (found,) = mlflow.search_runs(experiment_names=["benchmark"], max_results=1, output_format="list")
+    metrics = found.data.metrics
+    first = mlflow.MlflowClient().get_metric_history(found.info.run_id, "train_loss")[0].timestamp / 1000
+    trained = metrics["train_samples_per_second"] * metrics["training_seconds"]
+    return {
+        "seconds": {
+            "process": process,
+            "first_step": first - clock,
+            "training": metrics["training_seconds"],
+            "evaluation": metrics["evaluation_seconds"],
+        },
+        "train_windows": round(trained),
+        "test_windows": round(metrics["evaluation_samples_per_second"] * metrics["evaluation_seconds"]),
+        "peak_memory_mib": metrics["peak_memory_mib"],
+        "size_mib": metrics["adapter_mib"],
+        "f1": metrics["test_f1"],
+    }
+
+
+def run_peer(peer: str, technique: str, args, work: Path, files: tuple[Path, Path], references: list) -> dict:
+    """One run of recipe.py in a peer's environment."""
+    name, library = PEERS[peer]
+    flags = SETTINGS | {
+        "library": library,
+        "technique": technique,
+        "model": args.model_folder,
+        "train": files[0],
+        "test": files[1],
+        "output": work,
+        "epochs": args.epochs,
+    }
+    python = environment(name, args.environments)
+    command = [python, HERE / "recipe.py", *(t for k, v in flags.items() for t in (f"--{k}", str(v)))]
+    begun = time.perf_counter()
+    # Its data sets' cache would spare later rounds the tokenization.
+    printed = call(command, HF_HOME=str(work / "hf"))
+    process = time.perf_counter() - begun
+    found = json.loads(printed.strip().splitlines()[-1])
+    found["seconds"]["process"] = process
+    predictions = json.loads((work / "predictions.json").read_text())
+    found["f1"] = squad_scores(predictions, references, "v1.1")["f1"]
+    return found
+
+
+def call(command: list, **more: str) -> str:
+    done = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", **more},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))} left with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def run(args) -> dict:
+    args.model_folder = models.resolve_checkpoint(args.model).source
+    runs: dict[str, list[dict]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        files = (work / "train.json", work / "test.json")
+        excerpt(args.train_file, args.questions, files[0])
+        references = excerpt(args.test_file, args.test_questions, files[1])
+        data = work / "data"
+        prepare = [sys.executable, ROOT / "scripts" / "prepare_data.py", "--source", "files"]
+        call([*prepare, "--train_file", files[0], "--test_file", files[1], "--output_dir", data])
+        # Peers train on what is left beside validation, like the suite.
+        import datasets
+
+        kept = set(datasets.load_from_disk(str(data))["train"]["id"])
+        content = json.loads(files[0].read_text())
+        for paragraph in (p for article in content["data"] for p in article["paragraphs"]):
+            paragraph["qas"] = [qa for qa in paragraph["qas"] if qa["id"] in kept]
+        files[0].write_text(json.dumps(content))
+        for round_ in range(args.rounds):
+            for technique in args.techniques:
+                for peer in ("suite", *args.peers):
+                    if (peer == "recipe") != (technique == "standard") and peer != "suite":
+                        continue
+                    if peer == "adapters" and technique not in KNOWN_TO_ADAPTERS:
+                        continue
+                    place = work / f"{peer}-{technique}-{round_}"
+                    place.mkdir()
+                    if peer == "suite":
+                        found = run_suite(technique, args, place, data)
+                    else:
+                        found = run_peer(peer, technique, args, place, files, references)
+                    runs.setdefault(f"{technique}: {peer}", []).append(found)
+                    print(f"{technique}: {peer}: {json.dumps(found)}", file=sys.stderr, flush=True)
+                    shutil.rmtree(place)
+    ratios = {}
+    for name, theirs in runs.items():
+        technique, peer = name.split(": ")
+        if peer != "suite":
+            ours = runs[f"{technique}: suite"]
+            ratios[name] = {
+                phase: spread(
+                    [b["seconds"][phase] / a["seconds"][phase] for a, b in zip(ours, theirs, strict=True)]
+                )
+                for phase in ("process", "training", "evaluation", "first_step")
+            }
+    return {
+        "ratios_of_seconds": ratios,
+        "runs": runs,
+        "questions": len(kept) * args.epochs,
+        "test_questions": args.test_questions,
+        "model": args.model,
+        **SETTINGS,
+        "provenance": provenance() | {"threads": os.cpu_count(), "environments": ENVIRONMENTS},
+    }
+
+
+def markdown(result: dict) -> str:
+    """Medians of each way, and by how much the suite is faster."""
+    lines = [
+        "| technique | way | whole process s | suite is faster by | to first step s | training windows/s | evaluation windows/s "
+        "| peak MiB | on disk MiB | F1 |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, runs in result["runs"].items():
+        technique, way = name.split(": ")
+
+        def median(value, runs=runs):
+            return statistics.median(map(value, runs))
+
+        ratio = result["ratios_of_seconds"].get(name, {}).get("process")
+        faster = f"{ratio['median']} ({ratio['lowest']} to {ratio['highest']})" if ratio else ""
+        lines.append(
+            f"| {technique} | {way} | {median(lambda r: r['seconds']['process']):.0f} | {faster} "
+            f"| {median(lambda r: r['seconds']['first_step']):.1f} "
+            f"| {median(lambda r: r['train_windows'] / r['seconds']['training']):.2f} "
+            f"| {median(lambda r: r['test_windows'] / r['seconds']['evaluation']):.2f} "
+            f"| {median(lambda r: r['peak_memory_mib']):.0f} | {median(lambda r: r['size_mib']):.2f} "
+            f"| {median(lambda r: r['f1']):.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument(
+        "--train_file", type=Path, required=True, help="SQuAD v1.1 JSON, 50 questions more than --questions"
+    )
+    p.add_argument("--test_file", type=Path, required=True, help="SQuAD v1.1 JSON")
+    p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=["standard", "lora", "loha", "ia3"])
+    p.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    p.add_argument("--model", default="embedded", help="embedded, or a local folder with a BERT")
+    p.add_argument("--questions", type=int, default=500)
+    p.add_argument("--test_questions", type=int, default=300)
+    p.add_argument("--epochs", type=int, default=1)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument(
+        "--environments", type=Path, default=ROOT / ".environments", help="where the peers' are kept"
+    )
+    p.add_argument("--output", type=Path, default=Path("end_to_end.json"), help="JSON; .md lies beside it")
+    args = p.parse_args()
+    result = run(args)
+    args.output.write_text(json.dumps(result, indent=1) + "\n")
+    table = markdown(result)
+    args.output.with_suffix(".md").write_text(table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
