@@ -227,6 +227,9 @@ def disturb(trial: Trial, kills: int, lengths: dict, chance: random.Random) -> l
             code = process.wait()
             hit = {"stage": stage, "at": f"change {at}" if by_change else f"{at:.2f} s", "code": code}
             log.append(hit | {"cut": cut or None, "left": state_of(trial)})
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, (trial.folder.parent / f"{trial.folder.name}.log").read_text()
         trial.finish(stage)
     return log
 
@@ -273,10 +276,14 @@ def run(
         ).read_text()
         lengths[stage] = (time.monotonic() - started, int(counts.read_text()))
     wanted = outcome(whole)
-    chance, done, lost = random.Random(seed), [], []
-    while len(done) < kills:
-        trial = Trial(folder / f"trial-{len(done)}", model, script, flags, stages)
-        hits = disturb(trial, min(per_trial, kills - len(done)), lengths, chance)
+    chance, done, lost, trials = random.Random(seed), [], [], 0
+
+    def killed() -> list[dict]:
+        return [hit for hit in done if hit["code"] == -signal.SIGKILL]
+
+    while len(killed()) < kills:
+        trial, trials = Trial(folder / f"trial-{trials}", model, script, flags, stages), trials + 1
+        hits = disturb(trial, min(per_trial, kills - len(killed())), lengths, chance)
         wrong = differences(outcome(trial), wanted)
         for hit in hits:
             print(json.dumps(hit), flush=True)
@@ -285,11 +292,11 @@ def run(
         lost += wrong
         if not wrong:
             shutil.rmtree(trial.folder)
-    killed = [hit for hit in done if hit["code"] == -signal.SIGKILL]
     return {
-        "kills": len(killed),
-        "ended_before_the_kill": len(done) - len(killed),
-        "by_stage": collections.Counter(hit["stage"] for hit in killed),
+        "kills": len(killed()),
+        "trials": trials,
+        "ended_before_the_kill": len(done) - len(killed()),
+        "by_stage": collections.Counter(hit["stage"] for hit in killed()),
         "checkpoints_cut_short": sum(bool(hit["cut"]) for hit in done),
         "lost": lost,
         "undisturbed": {stage: {"seconds": round(s, 1), "changes": n} for stage, (s, n) in lengths.items()},

@@ -85,7 +85,7 @@ def one_line(call):
     try:
         return call()
     except UserError as error:
-        assert str(error).strip() and len(str(error)) < 5000
+        assert str(error).strip() and "\n" not in str(error) and len(str(error)) < 5000
         return None
 
 
