@@ -12,6 +12,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import transformers
@@ -140,6 +141,11 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
                 ignore_mismatched_sizes=bool(config),
                 **config,
             )
+    except UnpicklingError as error:
+        raise UserError(
+            f"--model_checkpoint {checkpoint.name}: its weights are a pickle that could run code ({_first_line(error)}); use a "
+            "checkpoint in safetensors."
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
