@@ -23,7 +23,7 @@ help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "$(TECHNIQUES): train one technique; flags through ARGS='--num_train_epochs 1'"
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt requirements-team.txt requirements-onnx.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt requirements-team.txt requirements-onnx.txt requirements-ray.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep ^torch requirements.txt)"

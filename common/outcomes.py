@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from .search import Spaces
 from .studies import SAMPLES, Row, shown
+
+_MORE = {"highest": "higher", "lowest": "lower"}
 
 
 def best_points(rows: Sequence[Row], scores: Mapping[str, float | None]) -> dict[str, dict]:
@@ -18,23 +21,35 @@ def best_points(rows: Sequence[Row], scores: Mapping[str, float | None]) -> dict
     return {key: point for key, (_, point) in found.items()}
 
 
-def edges(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[str]:
-    """A sentence for each axis on which a technique's best point lies at the end of the range that was tried.
+def edges(
+    rows: Sequence[Row], scores: Mapping[str, float | None], searches: Mapping[str, Spaces] | None = None
+) -> list[str]:
+    """A sentence for each axis on which a technique's best point lies at the end of the range that was tried, or of the
+    range that its search could propose of.
 
-    Only numbers have ends, and the amount of data is no matter of tuning.
+    searches: technique key → its spaces. Only numbers have ends, and the amount of data is no matter of tuning.
     """
     said = []
     best = best_points(rows, scores)
     for key, point in best.items():
         of_key = [row for row in rows if row.technique.key == key]
         for axis, value in point.items():
+            space = (searches or {}).get(key, {}).get(axis)
+            if space is not None and axis not in SAMPLES:
+                if word := space.end(value):
+                    said.append(
+                        f"{of_key[0].technique.name}: the best {axis} of {of_key[0].stage}, {shown(value)}, is near the {word} that "
+                        f"was searched ({shown(min(space.values))} to {shown(max(space.values))}); {_MORE[word]} values may be "
+                        "better."
+                    )
+                continue
             tried = sorted({row.point[axis] for row in of_key if _is_number(row.point[axis])})
             if axis in SAMPLES or len(tried) < 2 or value not in (tried[0], tried[-1]):
                 continue
-            word, more = ("highest", "higher") if value == tried[-1] else ("lowest", "lower")
+            word = "highest" if value == tried[-1] else "lowest"
             said.append(
                 f"{of_key[0].technique.name}: the best {axis} of {of_key[0].stage}, {shown(value)}, is the {word} that was "
-                f"tried ({', '.join(map(shown, tried))}); {more} values may be better."
+                f"tried ({', '.join(map(shown, tried))}); {_MORE[word]} values may be better."
             )
     return said
 

@@ -20,7 +20,7 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
 
     log_history: the Trainer's: entries with `step` and `loss` or `eval_<metric>`. Values that are not finite leave a gap.
     """
-    figure = _figure(7.5, 4.2)
+    figure = new_figure(7.5, 4.2)
     axes = figure.add_subplot()
     steps, losses = series(log_history, "loss")
     if len(losses) > 20:
@@ -75,7 +75,7 @@ def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
     table: columns `label`, `trainable_parameters`, `test_f1`, `test_f1_low`, `test_f1_high`.
     """
     column = f"test_{metric}"
-    figure = _figure(7.5, 4.8)
+    figure = new_figure(7.5, 4.8)
     axes = figure.add_subplot()
     table = table.dropna(subset=["trainable_parameters", column])
     x, y = table["trainable_parameters"].to_numpy(float), table[column].to_numpy(float)
@@ -115,7 +115,7 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = max(3.2, 1.1 * len(names))
-    figure = _figure(size + 1.8, size + 0.6)
+    figure = new_figure(size + 1.8, size + 0.6)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names)
@@ -134,7 +134,8 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, without a display."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

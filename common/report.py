@@ -15,6 +15,7 @@ from .study_tables import (
     FINISHED,
     MISSING,
     SIZE,
+    STOPPED,
     best,
     comparisons,
     configurations,
@@ -44,7 +45,7 @@ def write_report(
 
     study: `name`, `description`, `task`, `metric` (the deciding one), `axes` (columns that a grid varies), `edges`
     (sentences), `provenance`. runs: one row for each run: `stage`, `name`, `technique`, `checkpoint`, the axes, `seed`,
-    `status` ("finished", "failed" or "missing"), `failure`, `run_id`, scores in percent, costs. histories: run id →
+    `status` ("finished", "failed", "stopped" or "missing"), `failure`, `run_id`, scores in percent, costs. histories: run id →
     the Trainer's log history. scores: run id → metric → score of each example, 0 to 1, in one order of examples for
     all runs of a stage. gradients: run id → entries of `step` and the gradient norm of each layer by its name.
     """
@@ -178,7 +179,7 @@ def _document(study, runs, table, scores, figures) -> Document:
 
 def _what_was_run(study, runs) -> str:
     metric, axes = study["metric"], varying(runs, study["axes"])
-    counted = [(sum(runs["status"] == status), status) for status in (FINISHED, FAILED, MISSING)]
+    counted = [(sum(runs["status"] == status), status) for status in (FINISHED, FAILED, STOPPED, MISSING)]
     counts = ", ".join(f"{count} {status}" for count, status in counted if count) or "none"
     said = [
         f"Task {study['task']}, decided by {LABELS.get(metric, metric)}. {_count(len(runs), 'run')}: {counts}."

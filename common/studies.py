@@ -5,6 +5,7 @@ Nothing is run or looked up here: the techniques and the sizes of the data are h
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import re
 import types
@@ -13,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import search
 from .config import RunArgs, Technique
 from .errors import UserError
 
-KEYS = ("name", "description", "base", "techniques", "grid", "seeds", "stages", "smoke")
-STAGE_KEYS = ("base", "techniques", "grid", "seeds", "best_of")
+_OF_A_SEARCH = ("search", "trials", "scheduler", "resources")
+KEYS = ("name", "description", "base", "techniques", "grid", *_OF_A_SEARCH, "seeds", "stages", "smoke")
+STAGE_KEYS = ("base", "techniques", "grid", *_OF_A_SEARCH, "seeds", "best_of")
 ONLY_STAGE = "runs"
 """Name of the stage of a study that declares none."""
 
@@ -29,12 +32,15 @@ _OF_THE_STUDY = {
     "resume": "a study always goes on where it was",
     "skip_finished": "a study never repeats finished runs",
 }
+_FIXED = ("task", "experiment_name", "data_dir")
 SAMPLES = {
     "max_train_samples": "train",
     "max_validation_samples": "validation",
     "max_test_samples": "test",
 }
 """Fields that a study may also give as a share of a split."""
+
+SMOKE = "This is its smoke variant: it shows that the study runs, and its scores mean nothing."
 
 Size = Callable[[str, str | None, str], int]
 """(task, data_dir, split) → how many examples the split of that data holds."""
@@ -51,6 +57,16 @@ class Stage:
     """Technique key → field → value."""
     grids: dict[str, dict[str, list]]
     """Technique key → axis → values; without the axes that `best_of` decides."""
+    searches: dict[str, dict[str, search.Space]]
+    """Technique key → axis → the values that may be proposed, of techniques that have no grid."""
+    trials: int
+    """How many points each search tries."""
+    scheduler: search.Asha | None
+    resources: search.Resources
+
+    def candidates(self, key: str) -> list[dict]:
+        """The points of a technique's grid, or those that stand for its search."""
+        return search.corners(self.searches[key]) if self.searches[key] else points(self.grids[key])
 
 
 @dataclass(frozen=True)
@@ -66,9 +82,16 @@ class Study:
 
     @property
     def axes(self) -> list[str]:
-        """Every field that some grid varies, in the order of declaration."""
-        grids = [grid for stage in self.stages for grid in stage.grids.values()]
-        return list(dict.fromkeys(axis for grid in grids for axis in grid))
+        """Every field that some grid or search varies, in the order of declaration."""
+        varied = [v for s in self.stages for key in s.fields for v in (s.grids[key], s.searches[key])]
+        return list(dict.fromkeys(axis for axes in varied for axis in axes))
+
+    @property
+    def asks_for_ray(self) -> str:
+        """What of it only Ray Tune can do, "" if nothing is."""
+        asked = {"search": any(any(s.searches.values()) for s in self.stages)}
+        asked["scheduler"] = any(stage.scheduler for stage in self.stages)
+        return next((name for name, is_so in asked.items() if is_so), "")
 
     def stage(self, name: str) -> Stage:
         """The stage of this name."""
@@ -115,7 +138,10 @@ def parse(content, file: str, techniques: Mapping[str, type[Technique]], smoke: 
         if not content.get("smoke"):
             raise UserError(f"{file} has no `smoke` section: run it without --smoke, or write one.")
         _check_keys(content["smoke"], set(KEYS) - {"name", "smoke"}, f"{file}, smoke")
-        content = _overlay(content, content["smoke"]) | {"name": f"{content.get('name')}-smoke"}
+        said = {key: content.get(key) for key in ("name", "description")}
+        content = _overlay(content, content["smoke"]) | {"name": f"{said['name']}-smoke"}
+        if said["description"]:
+            content["description"] = f"{said['description']} {SMOKE}"
     for key in ("name", "description"):
         if not isinstance(content.get(key), str) or not content[key].strip():
             raise UserError(f"{file}: `{key}` is missing; every study has one.")
@@ -135,19 +161,29 @@ def parse(content, file: str, techniques: Mapping[str, type[Technique]], smoke: 
     )
 
 
-def expand(study: Study, stage: Stage, size: Size, best: Mapping[str, dict] | None = None) -> list[Row]:
+def expand(
+    study: Study,
+    stage: Stage,
+    size: Size,
+    best: Mapping[str, dict] | None = None,
+    proposed: Mapping[str, Sequence[dict]] | None = None,
+) -> list[Row]:
     """The rows of a stage, in the order in which they run.
 
     best: technique key → the point that `best_of` decided on; techniques that it leaves out have no rows. Without it,
     such a stage gives a row for every point that may yet be decided on. A technique that was not swept keeps its fields.
+    proposed: technique key → the points that its search has proposed; without it, those that stand for them.
     """
     rows = []
     for key, fields in stage.fields.items():
         decided = [{}]
         if stage.best_of and key in study.stage(stage.best_of).fields:
-            swept = points(study.stage(stage.best_of).grids[key])
+            swept = study.stage(stage.best_of).candidates(key)
             decided = swept if best is None else [best[key]] if key in best else []
-        for first, second in itertools.product(decided, points(stage.grids[key])):
+        own = stage.candidates(key)
+        if stage.searches[key] and proposed is not None:
+            own = proposed.get(key, [])
+        for first, second in itertools.product(decided, own):
             for seed in stage.seeds:
                 rows.append(_row(study, stage, key, fields, first | second, seed, size))
     return rows
@@ -202,30 +238,73 @@ def _stage(name, own, content, earlier, file, techniques) -> Stage:
             f"{where}, techniques: {new[0]} is not among the study's own `techniques`; add it there."
         )
     chosen = list(particular) if isinstance(own.get("techniques"), list) else list(inherited)
-    fields, grids = {}, {}
+    fields, grids, searches = {}, {}, {}
     kinds = {key: techniques[key] for key in chosen}
     for key in chosen:
         layers = [(content, inherited.get(key, {}), file), (own, particular.get(key, {}), where)]
-        fields[key], grids[key] = {}, {}
+        fields[key], grids[key], searches[key] = {}, {}, {}
         for level, of_technique, at in layers:
             specific, only = f"{at}, techniques, {key}", {key: techniques[key]}
             fields[key] |= _values(level.get("base"), f"{at}, base", kinds, key)
-            without = {f: v for f, v in of_technique.items() if f != "grid"}
+            without = {f: v for f, v in of_technique.items() if f not in ("grid", "search")}
             fields[key] |= _values(without, specific, only, key)
             if best_of and level is content:
                 continue
             grids[key] |= _grid(level.get("grid"), f"{at}, grid", kinds, key)
             grids[key] |= _grid(of_technique.get("grid"), f"{specific}, grid", only, key)
+            searches[key] |= _search(level.get("search"), f"{at}, search", kinds, key)
+            searches[key] |= _search(of_technique.get("search"), f"{specific}, search", only, key)
+        if grids[key] and searches[key]:
+            raise UserError(
+                f"{where}: {key} has both a grid and a search; write {', '.join(grids[key])} into the search, as a choice."
+            )
     if best_of:
         swept = next(stage for stage in earlier if stage.name == best_of)
         for key in chosen:
-            if twice := grids[key].keys() & swept.grids.get(key, {}).keys():
+            before = swept.grids.get(key, {}).keys() | swept.searches.get(key, {}).keys()
+            if twice := (grids[key].keys() | searches[key].keys()) & before:
                 raise UserError(
                     f"{where}: {sorted(twice)[0]} is decided by best_of: {best_of}; take it out of this stage's grid."
                 )
     seeds = own.get("seeds", content.get("seeds", [RunArgs.seed]))
     at = f"{where if 'seeds' in own else file}, seeds"
-    return Stage(name, best_of, tuple(_list(seeds, "seed", int, at)), fields, grids)
+    seeds = tuple(_list(seeds, "seed", int, at))
+    # Where a later stage takes the best of a search, the search is not its own.
+    above = {} if best_of else {key: content[key] for key in ("trials", "scheduler") if key in content}
+    above |= {key: own[key] for key in ("trials", "scheduler") if key in own}
+    trials = search.trials(above["trials"], where) if "trials" in above else 0
+    asha = search.scheduler(above.get("scheduler"), where)
+    _check_search(where, searches, trials, asha, seeds)
+    if asha:
+        for key in chosen:
+            _check_epochs(where, key, techniques[key], fields[key] | grids[key] | searches[key], asha)
+    asked = search.resources(own.get("resources", content.get("resources")), where)
+    return Stage(name, best_of, seeds, fields, grids, searches, trials, asha, asked)
+
+
+def _check_search(where, searches, trials, asha, seeds) -> None:
+    if any(searches.values()) and not trials:
+        raise UserError(f"{where}: `trials` is missing: how many points the search tries.")
+    if trials and not any(searches.values()):
+        raise UserError(f"{where}: `trials` is for a `search`, and there is none.")
+    if len(seeds) > 1 and (asha or any(searches.values())):
+        what = "search" if any(searches.values()) else "scheduler"
+        raise UserError(
+            f"{where}: a {what} compares trials of one seed, not of {len(seeds)}; train the best with more seeds in a later "
+            "stage (best_of)."
+        )
+
+
+def _check_epochs(where, key, kind, varied, asha) -> None:
+    """A trial that is over before it can be compared would never be stopped."""
+    epochs = varied.get("num_train_epochs", kind.num_train_epochs)
+    epochs = epochs.values if isinstance(epochs, search.Space) else epochs
+    longest = max(epochs) if isinstance(epochs, list | tuple) else epochs
+    if longest <= asha.grace_period:
+        raise UserError(
+            f"{where}: scheduler: asha stops trials between epochs, after {asha.grace_period} at the earliest, and {key} trains "
+            f"for {longest:g}; raise its num_train_epochs, or take the scheduler out."
+        )
 
 
 def _techniques(declared, where, techniques) -> dict[str, dict]:
@@ -262,9 +341,23 @@ def _grid(declared, where, kinds, key) -> dict[str, list]:
         raise UserError(f"{where}: must hold 'field: [values]' lines.")
     found = {}
     for axis, values in (declared or {}).items():
-        if axis in ("task", "experiment_name", "data_dir"):
+        if axis in _FIXED:
             raise UserError(f"{where}: {axis} cannot vary within a study; set it in `base`.")
         found[axis] = _list(values, axis, _declared(axis, where, kinds, key), where)
+    return found
+
+
+def _search(declared, where, kinds, key) -> dict[str, search.Space]:
+    """Axis → the values that may be proposed for it."""
+    if not isinstance(declared or {}, dict):
+        raise UserError(f"{where}: must hold 'field: {{kind: [values]}}' lines.")
+    found = {}
+    for axis, space in (declared or {}).items():
+        if axis in _FIXED:
+            raise UserError(f"{where}: {axis} cannot vary within a study; set it in `base`.")
+        type_ = _declared(axis, where, kinds, key)
+        convert = functools.partial(_value, field=axis, declared=type_, where=where)
+        found[axis] = search.space(space, axis, _plain(type_), convert, where)
     return found
 
 
@@ -305,8 +398,7 @@ def _declared(field, where, kinds, key):
 
 def _value(value, field, declared, where):
     """A value of the declared type; a whole number is a float too, and YAML takes 1e-3 for a text."""
-    optional = isinstance(declared, types.UnionType)
-    kind = next(k for k in typing.get_args(declared) if k is not type(None)) if optional else declared
+    optional, kind = isinstance(declared, types.UnionType), _plain(declared)
     if optional and value is None or kind is not float and type(value) is kind:
         return value
     if field in SAMPLES and _share(value) is not None:
@@ -324,6 +416,13 @@ def _value(value, field, declared, where):
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
     share = ", or a share of the data such as 10%" if field in SAMPLES else ""
     raise UserError(f"{where}: {field} is {value!r}; it must be {wanted}{share}.")
+
+
+def _plain(declared) -> type:
+    """A declared type without its None."""
+    if not isinstance(declared, types.UnionType):
+        return declared
+    return next(kind for kind in typing.get_args(declared) if kind is not type(None))
 
 
 def _share(value) -> float | None:

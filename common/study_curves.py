@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .plots import series, smoothed
+from .plots import new_figure, series, smoothed
 from .study_tables import best, short, varying
 from .tasks import LABELS
 
@@ -130,13 +129,6 @@ def flow_of_best(
     }
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, without a display."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _curves(table, axes, histories, panels, column, label, columns) -> Figure | None:
     """Thick: each series' best configuration, mean over its seeds; band: its seeds; thin: the series' other runs."""
     if table.empty:
@@ -183,6 +175,11 @@ def _curves(table, axes, histories, panels, column, label, columns) -> Figure | 
         plot.set_xlabel(x_label)
         plot.set_ylabel(label)
         plot.grid(alpha=0.25)
+        # A single point, or a score that stays at 0, would have no scale of its own.
+        if column != "loss":
+            low, high = plot.get_ylim()
+            plot.set_ylim(max(0.0, low), max(high, 1.0))
+        plot.set_xlim(0, 1.04 * max(line.get_xdata().max() for line in plot.lines))
         if column != "loss" and plot.get_xlim()[1] > 1.5:
             plot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         if x == "step":

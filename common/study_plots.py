@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullFormatter
 
-from .plots import GREY, VERMILION, place_labels
-from .study_curves import COLOURS, MARKERS, label_of, new_figure
+from .plots import GREY, VERMILION, new_figure, place_labels
+from .study_curves import COLOURS, MARKERS, label_of
 from .study_tables import name_of, text_of
 
 MOST_LABELS = 12
@@ -167,6 +167,8 @@ def against_axis(table: pd.DataFrame, axis: str, metric: str, tested: bool) -> F
                 markerfacecolor="none",
                 markeredgecolor=COLOURS[k % len(COLOURS)],
             )
+    bottom, top = plot.get_ylim()
+    plot.set_ylim(max(0.0, bottom), max(top, 1.0))
     ticks = np.unique(values)
     if logarithmic:
         plot.set_xscale("log")
@@ -206,7 +208,10 @@ def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
     figure = new_figure(max(4.6, 2.6 + 0.95 * len(across)), max(3.2, 1.5 + 0.62 * len(upwards)))
     plot = figure.add_subplot()
     plot.set_facecolor("#dddddd")
-    image = plot.imshow(cells, cmap="cividis", origin="lower", aspect="auto")
+    low = float(np.nanmin(cells))
+    image = plot.imshow(
+        cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(low + 1.0, np.nanmax(cells))
+    )
     top = np.unravel_index(np.nanargmax(cells), cells.shape)
     for (i, j), value in np.ndenumerate(cells):
         if math.isnan(value):
@@ -246,7 +251,8 @@ def _log_decades(plot, values: np.ndarray, axis: str) -> None:
     getattr(plot, f"set_{axis}scale")("log")
     getattr(plot, f"set_{axis}lim")(10.0**low, 10.0**high)
     ticks = getattr(plot, f"{axis}axis")
-    ticks.set_major_formatter(EngFormatter(sep=""))
+    large = EngFormatter(sep="")
+    ticks.set_major_formatter(FuncFormatter(lambda v, at: f"{v:g}" if v < 1 else large(v, at)))
     ticks.set_minor_formatter(NullFormatter())
 
 

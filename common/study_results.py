@@ -11,7 +11,7 @@ import pandas as pd
 from . import outcomes, tracking
 from .comparison import to_text
 from .study_status import Entry, Status
-from .study_tables import FAILED, FINISHED, MISSING
+from .study_tables import FAILED, FINISHED, MISSING, STOPPED
 from .tasks import LABELS
 from .workspace import write_json
 
@@ -31,7 +31,7 @@ def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
 
 
 def _as_told(status: str) -> str:
-    return status if status in (FINISHED, FAILED) else MISSING
+    return status if status in (FINISHED, FAILED, STOPPED) else MISSING
 
 
 def as_text(status: Status, entries: Sequence[Entry]) -> str:
@@ -40,7 +40,7 @@ def as_text(status: Status, entries: Sequence[Entry]) -> str:
     rows = []
     for entry in entries:
         name, found = entry.row.name, entry.metrics
-        if entry.status == "undecided":
+        if entry.status == "undecided" and "(trial" not in name:
             best_of = status.study.stage(entry.row.stage).best_of
             name = (
                 f"{entry.row.stage}-{entry.row.technique.key}-(best of {best_of})-seed={entry.row.args.seed}"
@@ -73,7 +73,7 @@ def edges(status: Status, entries: Sequence[Entry]) -> list[str]:
     said = []
     for stage in status.study.stages:
         of_stage = [entry for entry in entries if entry.row.stage == stage.name]
-        said += outcomes.edges([entry.row for entry in of_stage], status.scores(of_stage))
+        said += outcomes.edges([entry.row for entry in of_stage], status.scores(of_stage), stage.searches)
     return said
 
 

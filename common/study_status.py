@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import outcomes, studies, tracking
+from . import outcomes, search, studies, tracking
 from .config import RunArgs, settled
 from .errors import UserError
 from .paths import ROOT
@@ -27,7 +27,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Entry:
-    """What has become of a row: "finished", "failed", "pending", or "undecided" while an earlier stage goes on."""
+    """What has become of a row: "finished", "failed", "stopped" (by a scheduler, as one of the bad ones), "pending", or
+    "undecided" while an earlier stage or the search for it goes on."""
 
     row: studies.Row
     status: str
@@ -35,6 +36,10 @@ class Entry:
     reason: str = ""
     metrics: dict = field(default_factory=dict)
     tags: dict = field(default_factory=dict)
+
+
+StageDone = Callable[[studies.Stage, list[Entry], dict | None], list[Entry]]
+"""(stage, its entries, what `best_of` decided) → the entries once the stage is carried out."""
 
 
 class Status:
@@ -78,28 +83,75 @@ class Status:
             told = tracking.told(run_id)
             return Entry(row, "finished", run_id, metrics=told["metrics"], tags=told["tags"])
         noted = self.folder.state["rows"].get(planned.key, {})
-        if noted.get("status") == "failed":
-            return Entry(row, "failed", reason=noted["reason"])
+        if noted.get("status") in ("failed", "stopped"):
+            return Entry(row, noted["status"], reason=noted["reason"])
         return Entry(row, "pending")
 
-    def survey(self, stage_done: Callable[[list[Entry]], list[Entry]] = lambda found: found) -> list[Entry]:
+    def proposed(self, stage: studies.Stage) -> dict[str, list[dict]]:
+        """Technique key → the points that the stage's search has proposed so far, as the study's notes have them."""
+        noted = self.folder.state.get("proposed", {}).get(stage.name, {})
+        return {
+            key: [point for point in noted.get(key, []) if search.within(point, spaces)]
+            for key, spaces in stage.searches.items()
+            if spaces
+        }
+
+    def row(self, stage: studies.Stage, key: str, point: dict, best: dict | None) -> studies.Row:
+        """The row of a point of a technique's search."""
+        rows = studies.expand(self.study, stage, size, best, {key: [point]})
+        return next(row for row in rows if row.technique.key == key)
+
+    def propose(self, stage: studies.Stage, key: str, point: dict, best: dict | None) -> studies.Row:
+        """The row of a point that a search proposes, once it is planned and noted; UserError if it cannot be trained."""
+        row = self.row(stage, key, point, best)
+        self.plan(row)
+        noted = self.folder.state.setdefault("proposed", {}).setdefault(stage.name, {})
+        noted.setdefault(key, []).append(point)
+        self.folder.save()
+        return row
+
+    def trials_left(self, stage: studies.Stage, best: dict | None) -> dict[str, int]:
+        """Technique key → how many points its search may still propose; a space of few points has no more than it has."""
+        swept = self.study.stage(stage.best_of).fields if stage.best_of else {}
+        return {
+            key: max(0, int(min(stage.trials, search.count(stage.searches[key]))) - len(points))
+            for key, points in self.proposed(stage).items()
+            if best is None or key in best or key not in swept
+        }
+
+    def survey(self, stage_done: StageDone = lambda stage, found, best: found) -> list[Entry]:
         """What has become of every row; stage_done may carry out a stage before the next one is decided."""
         found: dict[str, list[Entry]] = {}
         for stage in self.study.stages:
             below = found.get(stage.best_of, [])
             if any(entry.status in ("pending", "undecided") for entry in below):
                 # As many rows as there will be, with values that stand for those to be decided.
-                swept = self.study.stage(stage.best_of).grids
-                assumed = {key: studies.points(grid)[0] for key, grid in swept.items()}
+                swept = self.study.stage(stage.best_of)
+                assumed = {key: swept.candidates(key)[0] for key in swept.fields}
                 rows = studies.expand(self.study, stage, size, assumed)
                 found[stage.name] = [Entry(row, "undecided") for row in rows]
                 continue
             best = None
             if stage.best_of:
                 best = outcomes.best_points([entry.row for entry in below], self.scores(below))
-            rows = studies.expand(self.study, stage, size, best)
-            found[stage.name] = stage_done([self.look(row) for row in rows])
+            found[stage.name] = stage_done(stage, self.entries(stage, best), best)
         return [entry for entries in found.values() for entry in entries]
+
+    def entries(self, stage: studies.Stage, best: dict | None) -> list[Entry]:
+        """What has become of the rows of a stage that is decided, and a row for each trial that is yet to be proposed."""
+        rows = studies.expand(self.study, stage, size, best, self.proposed(stage))
+        found = [self.look(row) for row in rows]
+        left = self.trials_left(stage, best)
+        for row in studies.expand(self.study, stage, size, best):
+            key = row.technique.key
+            count = left.pop(key, 0)
+            for i in range(count):
+                trial = f"(trial {stage.trials - count + i + 1} of {stage.trials})"
+                name = "-".join(
+                    [stage.name] * (len(self.study.stages) > 1) + [key, trial, f"seed={row.args.seed}"]
+                )
+                found.append(Entry(dataclasses.replace(row, name=name), "undecided"))
+        return found
 
     def scores(self, entries: Sequence[Entry]) -> dict[str, float | None]:
         """Row name → the validation score that decides."""

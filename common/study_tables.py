@@ -10,7 +10,7 @@ import pandas as pd
 from .tasks import LABELS
 from .uncertainty import Spread, holm, interval, paired_difference, spread_of
 
-FINISHED, FAILED, MISSING = "finished", "failed", "missing"
+FINISHED, FAILED, STOPPED, MISSING = "finished", "failed", "stopped", "missing"
 
 COSTS = (
     "trainable_parameters",

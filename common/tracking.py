@@ -360,11 +360,11 @@ def told(run_id: str) -> dict | None:
     return {"status": run.info.status, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics)}
 
 
-def fail(run_id: str, reason: str) -> None:
-    """Mark a run that its process could not end."""
+def fail(run_id: str, reason: str, status: str = "FAILED") -> None:
+    """Mark a run that its process could not end; status: FAILED, or KILLED for one that was stopped."""
     client = mlflow.MlflowClient()
     client.set_tag(run_id, "failure", reason[:_LONGEST_TAG])
-    client.set_terminated(run_id, "FAILED")
+    client.set_terminated(run_id, status)
 
 
 def download(run_id: str, artifacts: Sequence[str], folder: Path) -> None:

@@ -3,19 +3,30 @@
   python scripts/study.py studies/bert_six_techniques.yaml --dry_run    # the rows, what is done, the time that is left
   python scripts/study.py studies/bert_six_techniques.yaml --smoke      # minutes on two cores: shows that it runs
   python scripts/study.py studies/bert_six_techniques.yaml
+  python scripts/study.py studies/lora_search.yaml --backend ray        # searches, stops bad trials early
+  python scripts/study.py studies/lora_search.yaml --backend ray --address HEAD:6379      # on many machines
 
 The rows are children of one MLflow run. Finished rows are never trained again, whoever trained them; an interrupted study
 goes on where it was. results/STUDY/ holds study.csv, the report, and what each row left.
+
+`--backend ray` (pip install -r requirements-ray.txt) trains as many rows at a time as there is room for, on this machine or
+on the Ray cluster at --address: each asks for the `resources` of its stage. All machines see this folder and the results
+under the same path, and reach one MLflow store (MLFLOW_TRACKING_URI). A row whose worker dies goes on from its last
+checkpoint on another one.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import _path  # noqa: F401
@@ -23,6 +34,7 @@ from _techniques import technique_scripts
 
 from common import studies
 from common.cli import guarded
+from common.errors import UserError
 from common.paths import ROOT
 from common.study_folder import Folder
 from common.tasks import LABELS
@@ -43,10 +55,20 @@ def main() -> None:
         default=ROOT / "results",
         help="where the folder of the study goes (default: results/ in the project)",
     )
+    parser.add_argument(
+        "--backend",
+        choices=("local", "ray"),
+        default="local",
+        help="local: one row after another (default); ray: Ray Tune, as many at a time as there is room for",
+    )
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="Ray cluster to use; default: Ray is started on this machine"
+    )
     args = parser.parse_args()
     scripts = technique_scripts()
     study = studies.read(args.study, {key: kind for key, (kind, _) in scripts.items()}, args.smoke)
 
+    check_backend(study, args)
     from common import tracking
     from common.study_status import Status
 
@@ -58,7 +80,11 @@ def main() -> None:
     with status.folder.held():
         # It may have changed while it was waited for.
         status.folder.load()
-        runner = Runner(status, {key: file for key, (_, file) in scripts.items()}, args.retry_failed)
+        files = {key: file for key, (_, file) in scripts.items()}
+        if args.backend == "ray":
+            runner = RayRunner(status, files, args.retry_failed, args.address)
+        else:
+            runner = Runner(status, files, args.retry_failed)
         try:
             failed = runner.go()
         except (KeyboardInterrupt, SystemExit):
@@ -67,6 +93,21 @@ def main() -> None:
     if failed:
         print(f"\n{failed}", file=sys.stderr)
         sys.exit(1)
+
+
+def check_backend(study: studies.Study, args) -> None:
+    """Refuse what the backend cannot do."""
+    if args.backend != "ray":
+        if args.address:
+            raise UserError("--address is for --backend ray.")
+        if study.asks_for_ray and not args.dry_run:
+            raise UserError(
+                f"{study.file} has a `{study.asks_for_ray}`, which takes --backend ray; it works on this machine alone too."
+            )
+    elif missing := [name for name in ("ray", "optuna") if not find_spec(name)]:
+        raise UserError(
+            f"--backend ray needs {' and '.join(missing)}, which is not installed: pip install -r requirements-ray.txt"
+        )
 
 
 def show(status) -> None:
@@ -123,7 +164,8 @@ class Runner:
                 self.folder.state["parent_run"] = run.id
                 self.folder.save()
                 run.log_text(Path(self.study.file).read_text(encoding="utf-8"), "study.yaml")
-                entries = self.status.survey(lambda stage: [self.carry_out(entry) for entry in stage])
+                with self.workers():
+                    entries = self.status.survey(self.carry_out_stage)
                 files = study_results.write(self.status, entries, run.id, reporter())
                 for file in files:
                     inside = file.parent.relative_to(self.folder.path)
@@ -140,15 +182,31 @@ class Runner:
             return str(error)
         return ""
 
+    def workers(self):
+        """What trains the rows, while it is needed."""
+        return contextlib.nullcontext()
+
+    def carry_out_stage(self, stage, entries, best):
+        """Train what is left of a stage; what has become of its rows."""
+        return [self.carry_out(entry) for entry in entries]
+
     def carry_out(self, entry):
         """Train a row unless that is done, and keep what it left; what has become of it."""
-        from common.study_results import collect
-
         self.position += 1
-        if entry.status == "pending" or entry.status == "failed" and self.retry_failed:
+        if self.waits(entry):
             self.train(entry.row)
             entry = self.status.look(entry.row)
             self.tell(entry)
+        return self.keep(entry)
+
+    def waits(self, entry) -> bool:
+        """Whether a row is to be trained."""
+        return entry.status == "pending" or entry.status == "failed" and self.retry_failed
+
+    def keep(self, entry):
+        """Copy what a finished row left, and note it."""
+        from common.study_results import collect
+
         if entry.status == "finished":
             note = {"name": entry.row.name, "status": "finished", "run_id": entry.run_id}
             self.folder.state["rows"][self.status.plan(entry.row).key] = note
@@ -158,15 +216,19 @@ class Runner:
 
     def train(self, row: studies.Row) -> None:
         """Run a row's script to its end; should it leave no finished run, the study's notes say why."""
+        print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
+        code, why = self.folder.run([sys.executable, *self.command(row)], row.name)
+        self.note_failure(row, code, why)
+
+    def command(self, row: studies.Row) -> list[str]:
+        """The script and the arguments that train a row, once its folder is ready."""
         import yaml
 
         from common import tracking
-        from common.workspace import STATE
 
         planned, folder = self.status.plan(row), self.folder.row(row.name)
-        print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        begun = Path(planned.args.output_dir) / STATE
+        begun = self.begun(row)
         run_id = _run_id(begun) if begun.is_file() else None
         if run_id and tracking.told(run_id) is None:
             # It was deleted, or the store is another one: there is nothing to go on with.
@@ -175,15 +237,26 @@ class Runner:
         fields |= {"run_name": row.name, "resume": None, "skip_finished": None, "parent_run": None}
         fields = {name: value for name, value in fields.items() if value is not None}
         (folder / "row.yaml").write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
-        script = [sys.executable, str(self.scripts[row.technique.key]), "--config", str(folder / "row.yaml")]
-        code, why = self.folder.run(
-            [*script, "--resume", "--skip_finished", "--parent_run", self.parent], row.name
-        )
+        script = [str(self.scripts[row.technique.key]), "--config", str(folder.resolve() / "row.yaml")]
+        return [*script, "--resume", "--skip_finished", "--parent_run", self.parent]
+
+    def begun(self, row: studies.Row) -> Path:
+        """What an unfinished run of a row has left."""
+        from common.workspace import STATE
+
+        return Path(self.status.plan(row).args.output_dir) / STATE
+
+    def note_failure(self, row: studies.Row, code: int | None, why: str) -> None:
+        """Note that a row has failed; that it has finished is for the store to tell."""
+        from common import tracking
+
         why = why or "it left no finished run of this content: was the code or the data changed meanwhile?"
-        self.folder.state["rows"][planned.key] = {"name": row.name, "status": "failed", "reason": why}
-        if code < 0 and begun.is_file():
+        note = {"name": row.name, "status": "failed", "reason": why}
+        self.folder.state["rows"][self.status.plan(row).key] = note
+        begun = self.begun(row)
+        if (code is None or code < 0) and begun.is_file() and (run_id := _run_id(begun)):
             # It had no time to say how it ended.
-            tracking.fail(_run_id(begun), why)
+            tracking.fail(run_id, why)
 
     def tell(self, entry) -> None:
         """A line about a row that has just ended, and the time that is left."""
@@ -202,6 +275,105 @@ class Runner:
 
     def place(self, row: studies.Row) -> str:
         return f"[{self.position}/{self.total}] {row.name}"
+
+
+class RayRunner(Runner):
+    """Has Ray Tune carry a study out: rows that are left, and those that searches propose, wherever there is room."""
+
+    def __init__(self, status, scripts, retry_failed: bool, address: str | None):
+        super().__init__(status, scripts, retry_failed)
+        self.address, self.positions = address, {}
+
+    def workers(self):
+        import mlflow
+
+        from common import ray_backend
+
+        asked = [stage.resources for stage in self.study.stages]
+        return ray_backend.connected(self.address, mlflow.get_tracking_uri(), asked)
+
+    def carry_out_stage(self, stage, entries, best):
+        from common import ray_backend
+
+        waiting = [entry.row for entry in entries if self.waits(entry)]
+        self.position += sum(entry.status != "undecided" and not self.waits(entry) for entry in entries)
+        left, points = self.status.trials_left(stage, best), self.status.proposed(stage)
+        searches = []
+        for key, spaces in stage.searches.items():
+            if not left.get(key):
+                continue
+            known = [(point, self.worth(stage, key, point, best)) for point in points[key]]
+            propose = functools.partial(self.status.propose, stage, key, best=best)
+            searches.append(ray_backend.Search(spaces, left[key], known, stage.seeds[0], propose))
+        if waiting or searches:
+            hooks = ray_backend.Hooks(
+                functools.partial(self.job, stage), self.tell_start, self.end, self.stop
+            )
+            with tempfile.TemporaryDirectory() as scratch:
+                ray_backend.carry_out(stage, waiting, searches, hooks, Path(scratch))
+        entries = [
+            self.keep(entry) for entry in self.status.entries(stage, best) if entry.status != "undecided"
+        ]
+        for entry in entries:
+            if entry.status == "stopped":
+                self.clear(entry)
+        return entries
+
+    def worth(self, stage, key, point, best) -> float | None:
+        """The validation score of a point that was proposed before."""
+        entry = self.status.look(self.status.row(stage, key, point, best))
+        if entry.status == "stopped":
+            return self.folder.state["rows"][self.status.plan(entry.row).key]["score"]
+        return self.status.scores([entry])[entry.row.name]
+
+    def job(self, stage, row: studies.Row) -> dict:
+        planned = self.status.plan(row)
+        return {
+            "command": self.command(row),
+            "log": str(self.folder.log(row.name).resolve()),
+            "output_dir": planned.args.output_dir,
+            "metric": self.status.task.metric,
+            "epochs": row.technique.num_train_epochs,
+            "threads": stage.resources.cpus,
+            "cwd": os.getcwd(),
+        }
+
+    def tell_start(self, row: studies.Row, again: bool) -> None:
+        if again:
+            print(f"{self.place(row)}: its worker died; it goes on from its last checkpoint", flush=True)
+            return
+        self.position += 1
+        self.positions[row.name] = self.position
+        print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
+
+    def end(self, row: studies.Row, code: int | None, why: str) -> float | None:
+        entry = self.status.look(row)
+        if entry.status != "finished":
+            self.note_failure(row, code, why)
+            entry = self.status.look(row)
+        self.tell(self.keep(entry))
+        return self.status.scores([entry])[row.name]
+
+    def stop(self, row: studies.Row, epoch: float, score: float) -> None:
+        why = (
+            f"ASHA stopped it after epoch {epoch:g}: validation {LABELS[self.status.task.metric]} {score:.1f}"
+        )
+        note = {"name": row.name, "status": "stopped", "reason": why, "score": score}
+        self.folder.state["rows"][self.status.plan(row).key] = note
+        self.folder.save()
+        print(f"{self.place(row)}: {why}", flush=True)
+
+    def clear(self, entry) -> None:
+        """Tell the store that a row was stopped, and remove what it would have gone on from."""
+        from common import tracking
+
+        if self.begun(entry.row).is_file():
+            if run_id := _run_id(self.begun(entry.row)):
+                tracking.fail(run_id, entry.reason, "KILLED")
+            shutil.rmtree(self.begun(entry.row).parent)
+
+    def place(self, row: studies.Row) -> str:
+        return f"[{self.positions[row.name]}/{self.total}] {row.name}"
 
 
 def _run_id(state: Path) -> str | None:

@@ -4,6 +4,7 @@ import pytest
 
 from common import outcomes, studies
 from tests.common.test_studies import SMALL, rows
+from tests.techniques import TECHNIQUES
 
 GRID = SMALL | {
     "techniques": {"lora": {"grid": {"learning_rate": [0.001, 0.01, 0.1]}}, "ia3": None},
@@ -43,6 +44,24 @@ def test_a_best_value_at_the_edge_of_its_grid_is_told(scores, said):
     assert len(sentences) == bool(said)
     for sentence in sentences:
         assert sentence.startswith("LoRA: the best learning_rate of runs, ") and said in sentence
+
+
+def test_a_search_has_the_ends_of_its_space_not_those_of_what_was_tried():
+    content = SMALL | {
+        "techniques": {"lora": {"search": {"learning_rate": {"loguniform": [1e-4, 1e-2]}}}},
+        "trials": 2,
+    }
+    study = studies.parse(content, "s.yaml", TECHNIQUES)
+    (stage,) = study.stages
+
+    def said(*rates):
+        proposed = {"lora": [{"learning_rate": rate} for rate in rates]}
+        found = studies.expand(study, stage, None, None, proposed)
+        return outcomes.edges(found, scored(found, range(len(found))), stage.searches)
+
+    assert said(5e-4, 2e-3) == []
+    (sentence,) = said(5e-4, 9e-3)
+    assert "0.009, is near the highest that was searched (0.0001 to 0.01); higher values" in sentence
 
 
 def test_only_tuned_numbers_have_edges():
