@@ -68,6 +68,12 @@ class Mirrored:
         elif finite:
             self._theirs.log(finite | {STEP: step})
 
+    def log_model(self, bundle, base, example, metrics: Mapping[str, float]) -> None:
+        self._run.log_model(bundle, base, example, metrics)
+        self._theirs.summary.update(
+            {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        )
+
     def log_figure(self, figure, file: str) -> None:
         self._run.log_figure(figure, file)
         import numpy as np

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import transformers
@@ -144,6 +145,11 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
                 ignore_mismatched_sizes=bool(config),
                 **config,
             )
+    except UnpicklingError as error:
+        raise UserError(
+            f"--model_checkpoint {checkpoint.name}: its weights are a pickle that could run code ({_first_line(error)}); use a "
+            "checkpoint in safetensors."
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.

@@ -33,11 +33,17 @@ def load(data_dir: str | Path) -> tuple:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{folder / RECORD} is damaged; {again}.") from None
+    except OSError as error:
+        raise UserError(f"{folder / RECORD} cannot be read: {error.strerror}; {again}.") from None
     for name, digest in stored.items():
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file} is missing; {again}.")
-        if sha256(file) != digest:
+        try:
+            changed = sha256(file) != digest
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+        if changed:
             raise UserError(
                 f"{file} was changed after it was prepared, so {RECORD} no longer describes it; {again}."
             )

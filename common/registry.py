@@ -174,6 +174,8 @@ class _Registration:
                 # MLflow writes into the folder of a model that it loads by its URI.
                 uri = str(bundle.parents[1])
             elif version is None:
+                # Of one that was killed between this and the next call.
+                serving.forget_models(run.info.run_id, "self-contained")
                 logged = serving.log_bundle(bundle, example, run_id=run.info.run_id, name="self-contained")
                 uri = logged.model_uri
             try:

@@ -5,6 +5,7 @@ one process must each answer with their own code), a two-line file that loads it
 """
 
 import ast
+import contextlib
 import getpass
 import hashlib
 import importlib
@@ -75,19 +76,39 @@ def refuse(reason: str):
 
 
 def log_model(
-    run, bundle: Path, base: Path | None, example: Mapping[str, str], metrics: Mapping[str, float]
+    run,
+    bundle: Path,
+    base: Path | None,
+    example: Mapping[str, str],
+    metrics: Mapping[str, float],
+    at: int | None = None,
 ) -> str:
-    """Log a saved model into a run; returns "models:/<id>".
+    """Log a saved model into a run, in the place of one that the run has; returns "models:/<id>".
 
     base: the folder of an adapter's base. It is kept once in the store, by fingerprint, and the model refers to it.
+    at: when the metrics were measured, in milliseconds since 1970; default: now.
     """
+    forget_models(run.id, "model")
     if base is not None:
         fingerprint = read_bundle(bundle).base_fingerprint
         reference = {"uri": shared_base(base, fingerprint), "fingerprint": fingerprint}
         (bundle / REFERENCE).write_text(json.dumps(reference) + "\n")
     info = log_bundle(bundle, example, run_id=run.id, name="model")
-    run.log_metrics(metrics, model_id=info.model_id)
+    run.log_metrics(metrics, model_id=info.model_id, at=at)
     return info.model_uri
+
+
+def forget_models(run_id: str, name: str) -> None:
+    """Delete a run's logged models of this name: what a process left that was killed before it was done with them."""
+    client = mlflow.MlflowClient()
+    left = client.search_logged_models(
+        [client.get_run(run_id).info.experiment_id],
+        filter_string=f"source_run_id = '{run_id}' AND name = '{name}'",
+    )
+    for model in left:
+        # A team's server lets people write into each other's runs, not delete from them.
+        with contextlib.suppress(MlflowException):
+            client.delete_logged_model(model.model_id)
 
 
 def read_reference(bundle: Path) -> dict | None:
@@ -103,15 +124,17 @@ def shared_base(base: Path, fingerprint: str) -> str:
     experiment = tracking.experiment(SHARED_BASES)
     client = mlflow.MlflowClient()
     with lock(f"base-{fingerprint[:16]}"):
-        found = client.search_runs(
-            [experiment],
-            f"tags.base_fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'",
-            max_results=1,
-        )
-        if found:
-            return f"runs:/{found[0].info.run_id}/base"
-        run = client.create_run(
-            experiment, run_name=f"base {fingerprint[:12]}", tags={"base_fingerprint": fingerprint}
+        found = client.search_runs([experiment], f"tags.base_fingerprint = '{fingerprint}'")
+        done = [run for run in found if run.info.status == "FINISHED"]
+        if done:
+            return f"runs:/{done[0].info.run_id}/base"
+        # One that was left unfinished is completed.
+        run = (
+            found[0]
+            if found
+            else client.create_run(
+                experiment, run_name=f"base {fingerprint[:12]}", tags={"base_fingerprint": fingerprint}
+            )
         )
         client.log_artifacts(run.info.run_id, str(base), "base")
         client.set_terminated(run.info.run_id)

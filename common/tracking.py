@@ -28,6 +28,8 @@ import pandas as pd
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -75,6 +77,12 @@ METRICS = (
 """Metrics that `runs` always gives as columns, NaN where a run has none."""
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "mlflow", "numpy")
+
+TICKET = "ticket"
+"""Tag that tells a run from every other before it has an id."""
+
+ERRORS = (MlflowException, SQLAlchemyError)
+"""What a store raises that refuses, or that cannot be reached."""
 
 _BY_STEP = {"train_loss", "learning_rate", "grad_norm"}
 _CONTEXTS = {"training": "train", "validation": "validation", "testing": "test"}
@@ -147,6 +155,44 @@ def start(
     mlflow.end_run("FINISHED")
 
 
+def create(experiment_name: str, run_name: str, ticket: str) -> str:
+    """The id of the run that has this ticket, which is made if need be: a process that is killed while it makes a run finds it
+    again by its ticket.
+
+    The run that `mlflow run` made for this process is adopted instead, once, with the experiment and name that it has.
+    """
+    if adopted := os.environ.pop("MLFLOW_RUN_ID", None):
+        with explained(f"run {adopted} cannot be continued"):
+            _tell_where(mlflow.get_run(adopted).info.experiment_id, experiment_name)
+        return adopted
+    found = experiment(experiment_name)
+    with explained():
+        client = mlflow.MlflowClient()
+        held = client.search_runs([found], f"tags.{TICKET} = '{ticket}'", max_results=1)
+        if held:
+            return held[0].info.run_id
+        tags = resolve_tags({MLFLOW_RUN_NAME: run_name, TICKET: ticket})
+        return client.create_run(found, tags=tags, run_name=run_name).info.run_id
+
+
+def go_on(run_id: str) -> None:
+    """Mark a run that ended badly, or was never ended, as running."""
+    client = mlflow.MlflowClient()
+    for left in {"failure", "non_finite_metrics"} & set(client.get_run(run_id).data.tags):
+        client.delete_tag(run_id, left)
+    client.update_run(run_id, status="RUNNING")
+
+
+def end(run_id: str, status: str, at: int) -> None:
+    """Mark how a run has ended and when, in milliseconds since 1970."""
+    mlflow.MlflowClient().set_terminated(run_id, status, at)
+
+
+def about_this_process() -> tuple[dict[str, str], str]:
+    """(tags with the code, the libraries and the machine that a result depends on, all installed packages as a text)."""
+    return _provenance(), _environment()
+
+
 class Run:
     """A run in progress. What is logged is written at once, so that an interrupted run keeps it."""
 
@@ -166,20 +212,32 @@ class Run:
         self._parameters |= set(new)
 
     def log_metrics(
-        self, values: Mapping[str, float], step: int | None = None, model_id: str | None = None
+        self,
+        values: Mapping[str, float],
+        step: int | None = None,
+        model_id: str | None = None,
+        at: int | None = None,
     ) -> None:
         """Log finite numbers; the first other value of each name goes into the tag `non_finite_metrics`.
 
         model_id: the logged model that the numbers are about; those named `test_...` also point at the test data.
+        at: milliseconds since 1970, default now. A point that is logged again with the same time is one point.
         """
-        now, step, metrics = int(time.time() * 1000), step or 0, []
-        for name, value in values.items():
-            if math.isfinite(value):
-                about = self._test_data if model_id and name.startswith("test_") else {}
-                metrics.append(Metric(name, float(value), now, step, model_id=model_id, **about))
-            elif name not in self._non_finite:
-                self._non_finite[name] = f"{name}={value} at step {step}"
-                self.set_tags({"non_finite_metrics": "; ".join(self._non_finite.values())})
+        self.log_points([(values, step or 0, at or int(time.time() * 1000))], model_id)
+
+    def log_points(
+        self, points: Sequence[tuple[Mapping[str, float], int, int]], model_id: str | None = None
+    ) -> None:
+        """`log_metrics` for several (values, step, time) at once."""
+        metrics = []
+        for values, step, at in points:
+            for name, value in values.items():
+                if math.isfinite(value):
+                    about = self._test_data if model_id and name.startswith("test_") else {}
+                    metrics.append(Metric(name, float(value), at, step, model_id=model_id, **about))
+                elif name not in self._non_finite:
+                    self._non_finite[name] = f"{name}={value} at step {step}"
+                    self.set_tags({"non_finite_metrics": "; ".join(self._non_finite.values())})
         self._client.log_batch(self.id, metrics=metrics)
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
@@ -291,8 +349,12 @@ def told(run_id: str) -> dict | None:
     """`status`, `tags` and the last value of each of the `metrics` of a run; None if the store has no such run."""
     try:
         run = mlflow.get_run(run_id)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        # A store that does not answer is none that has no such run.
+        with explained():
+            raise
     if run.info.lifecycle_stage == "deleted":
         return None
     return {"status": run.info.status, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics)}
@@ -420,7 +482,18 @@ def explained(doing: str = "") -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         what = f"{doing}: " if doing else ""
         uri = mlflow.get_tracking_uri()
-        raise UserError(f"MLflow store {uri}: {what}{_first_line(error)}{_advice(uri, error)}") from error
+        raise UserError(
+            without_secrets(f"MLflow store {uri}: {what}{_first_line(error)}{_advice(uri, error)}")
+        ) from error
+
+
+def without_secrets(text: str) -> str:
+    """The text without the passwords of the addresses in it, and without the ones that clients are given by environment."""
+    text = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    return text
 
 
 def _advice(uri: str, error: Exception) -> str:

@@ -1,10 +1,11 @@
 """`fit`: one run from prepared data to a logged model."""
 
+import errno
 import random
 import resource
+import shlex
 import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -13,9 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from . import classification, data, extractive_qa, generative_qa, metrics, mirror, models, plots, tracking
+from . import (
+    checkpoints,
+    classification,
+    data,
+    extractive_qa,
+    generative_qa,
+    metrics,
+    mirror,
+    models,
+    plots,
+    recording,
+    stopping,
+    tracking,
+)
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 from .errors import UserError
 from .families import Family, family_of
@@ -25,7 +38,7 @@ from .paths import ROOT
 from .study_curves import gradient_flow
 from .tasks import LABELS, Task, Work, task_of
 from .trainer import WEIGHTS, TaskTrainer
-from .workspace import STATE, own, write_json
+from .workspace import local_rank, own, read_state, remove, unwritable, write_json
 
 WORKS: dict[str, Work] = {
     "extractive-qa": extractive_qa.WORK,
@@ -104,8 +117,11 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
         print(f"{technique.name}: run {done} already holds this result; nothing to do.")
         return done
     output_dir = planned.output_dir
-    with tempfile.TemporaryDirectory() as scratch, own(output_dir, planned.key, args.resume) as state:
-        job = Job(planned, Path(scratch))
+    with own(output_dir, planned.key, args.resume, recording.abandon) as state:
+        if done := _ended(planned, state):
+            return done
+        scratch = output_dir / "scratch"
+        job = Job(planned, scratch)
         if not job.is_main:
             job.train_and_test(_Unlogged())
             return None
@@ -123,22 +139,51 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
         }
         if args.parent_run:
             tags["mlflow.parentRunId"] = args.parent_run
-        with tracking.start(
-            args.experiment_name, args.run_name or technique.name, tags, state.get("run_id")
-        ) as run:
-            write_json(output_dir / STATE, {"run_fingerprint": planned.key, "run_id": run.id})
-            try:
+        state = {"run_fingerprint": planned.key} | state
+        try:
+            with recording.recorded(
+                output_dir, state, args.experiment_name, args.run_name or technique.name, tags
+            ) as run:
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir()
                 with mirror.mirrored(run, args, technique.name, tags) as told:
                     job.train_and_test(told)
-            except (KeyboardInterrupt, SystemExit):
-                print(f"\nStopped. To go on: {' '.join(_command())} --resume", file=sys.stderr)
+        except (KeyboardInterrupt, SystemExit):
+            print(f"\nStopped. To go on: {_command()}", file=sys.stderr)
+            raise
+        except OSError as error:
+            if error.errno not in _DISK:
                 raise
-        shutil.rmtree(output_dir)
+            raise unwritable(output_dir, error) from error
+        print(f"{technique.name}: run {run.id}, model {run.delivery.model_uri or 'in the store'}")
+        remove(output_dir, read_state(output_dir) | {"finished": True})
         return run.id
 
 
-def _command() -> list[str]:
-    return ["python", *(a for a in sys.argv if a != "--resume")]
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+def _ended(planned: Plan, state: dict) -> str | None:
+    """With --resume: the id of the run that has this result already, told to the store whole if a process was killed before it could."""
+    if not planned.args.resume or local_rank() > 0:
+        return None
+    if state.get("removing"):
+        done = state["run_id"]
+    elif state:
+        done = recording.finished(planned.output_dir)
+        if done:
+            recording.send(planned.output_dir)
+    else:
+        done = planned.finished
+        if not done:
+            print(f"--resume: {planned.output_dir} holds nothing to go on from; starting at the beginning.")
+    if done:
+        print(f"--resume: run {done} holds the whole result; nothing to do.")
+    return done
+
+
+def _command() -> str:
+    return shlex.join(["python", *(a for a in sys.argv if a != "--resume"), "--resume"])
 
 
 class _Unlogged:
@@ -210,7 +255,6 @@ class Job:
             fp16=self.plan.precision == "fp16",
             eval_strategy="epoch",
             save_strategy="epoch",
-            save_total_limit=2,
             logging_steps=args.logging_steps,
             logging_first_step=True,
             logging_nan_inf_filter=False,
@@ -253,27 +297,30 @@ class Job:
         model = quicken(models.apply(technique.peft_config(family), model, family, self.task.name))
         run.log_metrics(models.parameter_counts(model))
         collator = self.work.collator(tokenizer, model.config)
-        trainer = TaskTrainer(
-            job=self,
-            run=run,
-            model=model,
-            args=self.arguments,
-            data_collator=collator,
-            train=train,
-            validation=validation,
-        )
-        last = get_last_checkpoint(str(self.output_dir)) if args.resume else None
-        self._note_memory(reset=True)
-        started = time.perf_counter()
-        trainer.train(resume_from_checkpoint=last)
-        seconds = time.perf_counter() - started - trainer.evaluation_seconds
-        trained = trainer.state.global_step - trainer.first_step
+        # Several processes would each stop at a step of their own.
+        with stopping.deferred(self.arguments.world_size == 1) as stop:
+            trainer = TaskTrainer(
+                job=self,
+                run=run,
+                model=model,
+                args=self.arguments,
+                data_collator=collator,
+                train=train,
+                validation=validation,
+                stop=stop,
+            )
+            self._note_memory(reset=True)
+            trainer.train_on(checkpoints.newest(self.output_dir) if args.resume else None)
+            seconds = trainer.training_seconds
         model = trainer.accelerator.unwrap_model(trainer.model)
         trainer.accelerator.wait_for_everyone()
         models.load_trainable(model, self.output_dir / "best" / WEIGHTS)
 
         windows_trained = (
-            trained * args.batch_size * args.gradient_accumulation_steps * self.arguments.world_size
+            trainer.state.global_step
+            * args.batch_size
+            * args.gradient_accumulation_steps
+            * self.arguments.world_size
         )
         run.log_metrics(
             {
@@ -348,7 +395,7 @@ class Job:
         }
         if decision is not None:
             report["null_threshold"] = decision
-        model_uri = self._log_model(model, tokenizer, test, decision, report, run)
+        self._log_model(model, tokenizer, test, decision, report, run)
         rows = [
             {"id": example["id"]}
             | {name: float(each[name][i]) for name in metrics_}
@@ -382,11 +429,9 @@ class Job:
         run.set_tags(
             {"mlflow.note.content": f"{result}. Brackets: 95% bootstrap intervals over the test examples."}
         )
-        print(f"\n{result}; model {model_uri}")
+        print(f"\n{result}")
 
-    def _log_model(self, model, tokenizer, test: Split, threshold, report, run) -> str:
-        from . import serving
-
+    def _log_model(self, model, tokenizer, test: Split, threshold, report, run) -> None:
         bundle, base = self.scratch / "bundle", None
         info = models.BundleInfo(
             technique=self.technique.name,
@@ -411,7 +456,7 @@ class Job:
         size = sum(f.stat().st_size for f in trained.glob("*.safetensors"))
         report["adapter_mib"] = size / 2**20
         run.set_tags({"base_fingerprint": info.base_fingerprint})
-        return serving.log_model(run, bundle, base, self.work.request(test.examples[0]), report)
+        run.log_model(bundle, base, self.work.request(test.examples[0]), report)
 
 
 def _gather(outputs, processes: int) -> list:

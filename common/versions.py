@@ -3,8 +3,6 @@
 A version can be copied to another machine and loaded there without the store that it came from.
 """
 
-import contextlib
-import io
 import math
 import shutil
 from collections.abc import Mapping
@@ -93,10 +91,15 @@ def create(client, model_uri: str, run, checked: Checked, task: Task) -> ModelVe
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = tags_of(run)
-    # It prints what the caller says better.
-    with contextlib.redirect_stderr(io.StringIO()):
-        version = mlflow.register_model(model_uri, name, tags=tags)
-    client.update_model_version(name, version.version, describe(tags, run.data.params, checked.told))
+    # One call, so that no version is ever without its tags and its page.
+    version = client.create_model_version(
+        name,
+        model_uri,
+        run.info.run_id,
+        tags,
+        description=describe(tags, run.data.params, checked.told),
+        model_id=model_uri.removeprefix("models:/"),
+    )
     return client.get_model_version(name, version.version)
 
 

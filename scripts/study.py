@@ -229,7 +229,8 @@ class Runner:
         planned, folder = self.status.plan(row), self.folder.row(row.name)
         folder.mkdir(parents=True, exist_ok=True)
         begun = self.begun(row)
-        if begun.is_file() and tracking.told(_run_id(begun)) is None:
+        run_id = _run_id(begun) if begun.is_file() else None
+        if run_id and tracking.told(run_id) is None:
             # It was deleted, or the store is another one: there is nothing to go on with.
             shutil.rmtree(begun.parent)
         fields = dataclasses.asdict(row.technique) | dataclasses.asdict(planned.args)
@@ -252,9 +253,10 @@ class Runner:
         why = why or "it left no finished run of this content: was the code or the data changed meanwhile?"
         note = {"name": row.name, "status": "failed", "reason": why}
         self.folder.state["rows"][self.status.plan(row).key] = note
-        if (code is None or code < 0) and self.begun(row).is_file():
+        begun = self.begun(row)
+        if (code is None or code < 0) and begun.is_file() and (run_id := _run_id(begun)):
             # It had no time to say how it ended.
-            tracking.fail(_run_id(self.begun(row)), why)
+            tracking.fail(run_id, why)
 
     def tell(self, entry) -> None:
         """A line about a row that has just ended, and the time that is left."""
@@ -366,15 +368,16 @@ class RayRunner(Runner):
         from common import tracking
 
         if self.begun(entry.row).is_file():
-            tracking.fail(_run_id(self.begun(entry.row)), entry.reason, "KILLED")
+            if run_id := _run_id(self.begun(entry.row)):
+                tracking.fail(run_id, entry.reason, "KILLED")
             shutil.rmtree(self.begun(entry.row).parent)
 
     def place(self, row: studies.Row) -> str:
         return f"[{self.positions[row.name]}/{self.total}] {row.name}"
 
 
-def _run_id(state: Path) -> str:
-    return json.loads(state.read_text(encoding="utf-8"))["run_id"]
+def _run_id(state: Path) -> str | None:
+    return json.loads(state.read_text(encoding="utf-8")).get("run_id")
 
 
 def reporter():

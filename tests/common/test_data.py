@@ -511,3 +511,9 @@ def test_the_samples_readme_tells_its_counts():
             len(examples) - answerable,
         )
         assert f"| `{name}-v2.0.json` | {' | '.join(f'{n:,}' for n in numbers)} |" in readme
+
+
+def test_a_record_that_is_a_folder_is_one_clear_line(tmp_path):
+    (tmp_path / "data" / "record.json").mkdir(parents=True)
+    with pytest.raises(UserError, match="record.json cannot be read: Is a directory"):
+        data.load(tmp_path / "data")

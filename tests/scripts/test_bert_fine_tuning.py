@@ -152,6 +152,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, 
     assert process.returncode == 143 and "--resume" in said and "Traceback" not in said
     cut = next(run for run in runs() if run.info.run_id != whole.info.run_id)
     assert cut.info.status == "KILLED" and curve(cut.info.run_id)
+    # It was kept at the step that was under way.
+    last = max(int(folder.name.split("-")[1]) for folder in output.glob("checkpoint-*"))
+    assert last == max(step for step, _ in curve(cut.info.run_id))
 
     train(script, tiny, prepared[1], *flags, "--output_dir", output, "--resume")
     gone_on = mlflow.get_run(cut.info.run_id)

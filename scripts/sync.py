@@ -1,0 +1,53 @@
+"""Tell the MLflow store what it does not have yet: what trainings kept on disk while it could not be reached.
+
+  python scripts/sync.py                 # all that lies below mlruns/checkpoints
+  python scripts/sync.py FOLDER ...      # these output folders (--output_dir of the trainings)
+
+Everything is told in order and once, however often this is run. A finished run's folder is removed when the store has all
+of it; an unfinished one stays, so that the training can go on with --resume.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from common.cli import guarded
+from common.errors import UserError
+from common.paths import ROOT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="output folders of trainings")
+    args = parser.parse_args()
+    from common import recording, tracking
+    from common.workspace import STATE, own, read_state
+
+    found = sorted(file.parent for file in (ROOT / "mlruns" / "checkpoints").glob(f"*/{STATE}"))
+    for folder in args.folders:
+        if "run_id" not in read_state(folder):
+            raise UserError(f"{folder} holds no run; name the --output_dir of a training.")
+    tracking.configure()
+    failed = []
+    for folder in args.folders or found:
+        try:
+            with own(folder, read_state(folder).get("run_fingerprint"), resume=True) as state:
+                if "run_id" not in state or state.get("removing"):
+                    continue
+                run_id, told, ended = recording.send(folder)
+            print(f"{folder}: run {run_id}, {told} entries told; {ended or 'not ended: go on with --resume'}")
+        except UserError as error:
+            print(error, file=sys.stderr)
+            failed.append(folder)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(args.folders or found)} folders could not be told.")
+    if not (args.folders or found):
+        print("Nothing is left to tell.")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
