@@ -79,7 +79,7 @@ def test_sigterm_reaches_the_row_before_the_study_leaves(tmp_path):
 
 def test_what_a_killed_study_left_is_waited_for(tmp_path, capfd):
     process = start(tmp_path, f"echo ready; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo ended")
-    until(lambda: "ready" in log(tmp_path))
+    until(lambda: "ready" in log(tmp_path) and "child" in Folder(tmp_path).state)
     process.kill()
     process.wait()
     waiting = subprocess.Popen(
