@@ -48,6 +48,7 @@ demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, th
 
 test: $(VENV)/.installed  ## the whole test suite
 	$(BIN)/pytest -x -q
+	$(BIN)/pytest -x -q -m long
 
 quality: $(VENV)/.installed  ## ruff's checks, its security rules among them, formatting, and packages that fit each other
 	$(BIN)/ruff check .

@@ -46,6 +46,9 @@ def by_alias(client, name: str, alias: str) -> str | None:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
+        # A server with accounts forbids looking at a model that does not exist.
+        if not client.search_registered_models(f"name = '{name}'"):
+            return None
         raise
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -134,5 +135,6 @@ def reason(code: int, said: str) -> str:
         name = signal.Signals(-code).name
         return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    # A progress bar that was still there ends with a bracket, and without a new line.
+    errors = [found[1] for line in lines if (found := re.search(r"(?:^|\])error: (.+)", line))]
     return (errors or lines or [f"exit code {code}"])[-1][:500]

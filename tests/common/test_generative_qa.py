@@ -386,7 +386,7 @@ def small_checkpoint(tiny, family_name, folder):
     return str(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("family_name", "epochs"), [("gpt2", 30), ("t5", 45)])
 def test_thirty_two_questions_are_learned(family_name, epochs, tiny, tmp_path):
     examples = read_squad_json(data.SAMPLE / "train-v2.0.json").examples[:32]

@@ -356,7 +356,7 @@ WORKER = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_at_once_and_their_death(client, name, store):
     scores = list(range(1, 17))
     start = time.time() + 8

@@ -70,7 +70,7 @@ def steps(run_id, name="loss"):
     return [(m.step, m.value) for m in mlflow.MlflowClient().get_metric_history(run_id, name)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_dies_and_comes_back_has_everything_once_and_in_order(
     server, tmp_path, monkeypatch, capsys
 ):

@@ -62,6 +62,8 @@ def test_a_damaged_note_and_a_place_that_cannot_be_written_are_named(tmp_path):
 
 def test_a_process_writes_to_its_log_and_only_its_last_words_are_the_reason(folder):
     assert folder.run(["sh", "-c", "echo error: first >&2; exit 2"], "row") == (2, "first")
+    bar = "printf '  0%%|   | 0/4 [00:00<?, ?it/s]error: second\n  0%%|   | 0/4 [00:00<?, ?it/s]\n'; exit 2"
+    assert folder.run(["sh", "-c", bar], "bar") == (2, "second")
     assert folder.run(["sh", "-c", "echo hello"], "row") == (0, "")
     assert folder.run(["sh", "-c", "exit 4"], "row") == (4, "exit code 4")
     assert folder.log("row").read_text() == "error: first\nhello\n"

@@ -123,7 +123,12 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tiny, prepared, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", ["bert_fine_tuning.py", "bert_fine_tuning_LoRA.py", "bert_fine_tuning_prompt_encoder.py"]
+    "script",
+    [
+        "bert_fine_tuning_LoRA.py",
+        pytest.param("bert_fine_tuning.py", marks=pytest.mark.long),
+        pytest.param("bert_fine_tuning_prompt_encoder.py", marks=pytest.mark.long),
+    ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, store, tmp_path):
     flags = ("--save_steps", 4, "--num_train_epochs", 4)

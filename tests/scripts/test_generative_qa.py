@@ -9,7 +9,7 @@ from common import registry
 from tests.scripts.conftest import run_script
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("family_name", ["gpt2", "t5"])
 def test_a_run_logs_a_model_that_answers_as_it_did(family_name, tiny, prepared, store, tmp_path):
     flags = {

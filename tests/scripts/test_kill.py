@@ -8,7 +8,7 @@ import pytest
 from common.paths import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path, monkeypatch):
     """Data, weights, metrics, curves and answers bit for bit; one run, one model, no file that is no whole one."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

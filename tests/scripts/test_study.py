@@ -263,7 +263,7 @@ def test_every_row_is_checked_before_the_first_one_runs(study, content, script, 
     assert refused.trained == [] and not (tmp_path / "results").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(
     study, content, tmp_path, monkeypatch
 ):

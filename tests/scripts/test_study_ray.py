@@ -97,7 +97,7 @@ def row_process(name, folder):
     raise AssertionError(f"no process of {name} has written a checkpoint")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_whose_machine_dies_goes_on_on_another_to_the_same_result(base, cluster, tmp_path):
     made, _ = cluster
     base = base | {"num_train_epochs": 20, "save_steps": 20, "experiment_name": "killed"}
@@ -138,7 +138,7 @@ def test_a_row_whose_machine_dies_goes_on_on_another_to_the_same_result(base, cl
         torch.set_num_threads(threads)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_optuna_proposes_trials_and_a_hopeless_one_is_stopped_early(base, tmp_path):
     """One trial after another, on a Ray of its own, for each asks for the whole machine."""
     hopeless = "lora-learning_rate=1e-12-seed=42"
