@@ -183,6 +183,7 @@ class Next(Searcher):
         """The study's notes hold all that there is to go on from."""
 
     def restore(self, checkpoint_path):
+        """Never called: a study goes on from its own notes, without Ray's."""
         raise NotImplementedError
 
 
