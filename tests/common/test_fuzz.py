@@ -1,6 +1,6 @@
 """Readers of what users give, fed with what Hypothesis makes: each one reads it or raises UserError in one line, nothing else.
 
-FUZZ_EXAMPLES sets how many inputs each reader gets (default 150).
+FUZZ_EXAMPLES sets how many inputs each reader gets, new ones each time (default 150, always the same).
 """
 
 import copy
@@ -145,8 +145,8 @@ def test_prepared_data(tmp_path_factory, folder, data):
         if kind == "folder":
             file.mkdir()
     found = one_line(lambda: prepared.load(copied))
-    if found and kind != "json":
-        assert file.read_bytes() == content
+    if found and file != copied / prepared.RECORD:
+        assert kind == "json" or file.read_bytes() == content
     shutil.rmtree(copied)
 
 
