@@ -27,7 +27,7 @@ from common.batches import GroupedBatches
 from common.config import Technique
 from common.extractive_qa import span_loss
 from common.families import family_of, uses_segment_ids
-from common.kernels import quicken
+from common.kernels import keep_memory, quicken
 from common.paths import ROOT
 from common.preprocessing import Collator, make_windows
 
@@ -127,6 +127,7 @@ def run(name: str, args) -> dict:
         for way in args.ways:
             which = "suite" if way == "suite" else "plain"
             model, optimizer = built[which].train(), optimizers[which]
+            keep_memory(way == "suite")
             chosen = batches_of(way, windows.lengths, args.batch_size, args.batches)
             ready = [
                 collate([windows[i] for i in batch]) for batch in chosen[:: 1 if round_ else args.batches]
@@ -134,6 +135,7 @@ def run(name: str, args) -> dict:
             if way == "fixed":
                 ready = [padded(batch, args.max_length, tokenizer.pad_token_id) for batch in ready]
             reachable = peak(config, args.batch_size * 180)
+            torch.set_float32_matmul_precision("medium" if args.bf16 and way == "suite" else "highest")
             started = time.perf_counter()
             for batch in ready:
                 labels = batch["labels"]
@@ -144,6 +146,7 @@ def run(name: str, args) -> dict:
                 optimizer.step()
                 optimizer.zero_grad()
             seconds = time.perf_counter() - started
+            torch.set_float32_matmul_precision("highest")
             # The first round warms up.
             if round_:
                 rates[way].append(sum(map(len, chosen)) / seconds)
@@ -164,6 +167,7 @@ def run(name: str, args) -> dict:
         "mean_tokens": round(float(windows.lengths.mean()), 1),
         "max_length": args.max_length,
         "batch_size": args.batch_size,
+        "precision_of_suite": "bf16" if args.bf16 else "fp32",
         "timed_batches": args.batches,
         "rounds": args.rounds,
         "threads": torch.get_num_threads(),
@@ -211,6 +215,7 @@ def main() -> None:
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--batches", type=int, default=6, help="timed in each round")
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--bf16", action="store_true", help="the suite with its matrix products in bf16")
     p.add_argument("--output", type=Path, default=Path("training.json"), help="JSON; .md lies beside it")
     args = p.parse_args()
     found = []

@@ -77,7 +77,10 @@ class RunArgs:
         None, "stop after this many epochs without a better validation F1 (or accuracy)"
     )
     seed: int = option(42, "of the new head, the adapter, the order of the data and dropout")
-    precision: str = option("auto", "fp32, fp16, bf16, or auto: what this device is fast at")
+    precision: str = option(
+        "auto",
+        "fp32, fp16, bf16, or auto: half precision where a GPU has it (on a CPU bf16 is for matrix products alone)",
+    )
     experiment_name: str | None = option(None, "MLflow experiment; default: squad-qa, or the task's")
     run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
     output_dir: str | None = option(

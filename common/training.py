@@ -33,7 +33,7 @@ from .config import RunArgs, Technique, check, check_model, resolved, run_finger
 from .errors import UserError
 from .families import Family, family_of
 from .gradient_norms import split_off
-from .kernels import quicken
+from .kernels import keep_memory, quicken
 from .paths import ROOT
 from .study_curves import gradient_flow
 from .tasks import LABELS, Task, Work, task_of
@@ -232,6 +232,14 @@ class Job:
         self.record, self.output_dir = planned.record, planned.output_dir
         self.work = WORKS[self.task.name]
         self.chosen_by = f"eval_{self.task.metric}"
+        on_gpu = torch.cuda.is_available()
+        # Autocast converts every activation too: on a CPU that costs more than half of what the products gain.
+        self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16 if on_gpu else None}.get(
+            planned.precision
+        )
+        half_products = planned.precision == "bf16" and not on_gpu
+        torch.set_float32_matmul_precision("medium" if half_products else "highest")
+        keep_memory()
         self.arguments = self._arguments()
         # Asking for the device is what joins the launcher's processes; until then each believes that it is alone.
         self.device = self.arguments.device
@@ -251,8 +259,8 @@ class Job:
             max_grad_norm=args.max_grad_norm,
             seed=args.seed,
             use_cpu=not torch.cuda.is_available(),
-            bf16=self.plan.precision == "bf16",
-            fp16=self.plan.precision == "fp16",
+            bf16=self.autocast == torch.bfloat16,
+            fp16=self.autocast == torch.float16,
             eval_strategy="epoch",
             save_strategy="epoch",
             logging_steps=args.logging_steps,
@@ -347,8 +355,7 @@ class Job:
     def predict(self, model, split: Split, collator, decision, progress: str | None = None) -> list:
         """Predictions for a split; under a launcher each process does its share, and all get the whole."""
         arguments = self.arguments
-        half = torch.float16 if self.plan.precision == "fp16" else torch.bfloat16
-        with torch.autocast(self.device.type, half, enabled=self.plan.precision != "fp32"):
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             mine = self.work.outputs(
                 model,
                 split.features,

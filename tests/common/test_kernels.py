@@ -73,8 +73,9 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
     shape, p = (2, 3, 7, 4), 0.3
     keys = (2, 3, 7 + more_keys, 4)
     query, key, value = (torch.randn(s, requires_grad=True) for s in (shape, keys, keys))
-    keep = (torch.rand(2 * 3, 7, keys[2]) >= p).float()
-    monkeypatch.setattr(kernels, "kept", lambda shape, p: keep.view(shape).clone())
+    keep = (torch.rand(2, 3, 7, keys[2]) >= p).float()
+    rows = iter(keep)
+    monkeypatch.setattr(kernels, "kept", lambda shape, p: next(rows).view(shape).clone())
     mask = None
     if masked:
         mask = torch.ones(2, 1, 7, keys[2], dtype=torch.bool)
@@ -84,7 +85,7 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
     scores = query @ key.mT / math.sqrt(4)
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf) if masked == "bool" else scores + mask
-    expected = ((torch.softmax(scores, -1) * keep.view(scores.shape) / (1 - p)) @ value).transpose(1, 2)
+    expected = ((torch.softmax(scores, -1) * keep / (1 - p)) @ value).transpose(1, 2)
     torch.testing.assert_close(found, expected)
     weight = torch.randn(found.shape)
     grads, wanted = (
