@@ -42,6 +42,7 @@ ENVIRONMENTS = {
         "datasets==4.4.1",
         "accelerate==1.15.0",
     ),
+    "locust": ("locust==2.47.0",),
 }
 PEERS = {
     "recipe": ("huggingface", "none"),
@@ -59,7 +60,8 @@ def environment(name: str, folder: Path) -> Path:
         shutil.rmtree(place, ignore_errors=True)
         print(f"Making the environment {place} ...", file=sys.stderr, flush=True)
         venv.create(place, with_pip=True)
-        for packages in (ENVIRONMENTS[name][:1], ENVIRONMENTS[name][1:]):
+        # torch by itself first: together with others pip fetches the build for GPUs.
+        for packages in filter(None, (ENVIRONMENTS[name][:1], ENVIRONMENTS[name][1:])):
             command = [place / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
             subprocess.run(command, check=True)
         done.write_text("\n".join(ENVIRONMENTS[name]))

@@ -22,12 +22,19 @@ def guarded(command) -> int:
     try:
         command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
     return 0
+
+
+def _say(text: str) -> None:
+    """To stderr, on a line of its own even where a progress bar stands."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
 
 
 def _fit(technique: type[Technique], argv: list[str]) -> None:

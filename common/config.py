@@ -81,6 +81,9 @@ class RunArgs:
         "auto",
         "fp32, fp16, bf16, or auto: half precision where a GPU has it (on a CPU bf16 is for matrix products alone)",
     )
+    torch_compile: str = option(
+        "", "backend to compile the model with: inductor pays in long runs on a GPU; on a CPU it does not"
+    )
     experiment_name: str | None = option(None, "MLflow experiment; default: squad-qa, or the task's")
     run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
     output_dir: str | None = option(
@@ -165,6 +168,11 @@ def check(technique: Technique, args: RunArgs) -> None:
         raise UserError(f"--warmup_ratio is {args.warmup_ratio}: it must be at least 0 and below 1.")
     if args.precision not in ("auto", "fp32", "fp16", "bf16"):
         raise UserError(f"--precision is {args.precision!r}: choose auto, fp32, fp16 or bf16.")
+    if args.torch_compile:
+        from torch import compiler
+
+        if args.torch_compile not in (known := compiler.list_backends(exclude_tags=())):
+            raise UserError(f"--torch_compile is {args.torch_compile!r}: choose one of {', '.join(known)}.")
     for tracker in args.report_to:
         if tracker not in ("mlflow", "wandb"):
             raise UserError(

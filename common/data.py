@@ -120,8 +120,7 @@ def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_sh
 def ensure(data_dir: str | Path, kind: str = "qa") -> tuple:
     """`load`, after making the folder if there is none; kind: "qa" or "text", what it must hold.
 
-    Questions: `squad` from the cache or a hub that answers in seconds, else the sample. Texts: `imdb` from the cache or
-    the hub, else UserError. What it became is printed, because it decides what the figures mean. Two processes may
+    Questions: `squad` from the cache or a hub that answers in seconds, else the sample. Texts: `imdb` likewise. What it became is printed, because it decides what the figures mean. Two processes may
     call it at once.
     """
     folder = Path(data_dir)

@@ -20,6 +20,7 @@ from .prepared import SPLITS, write
 
 LABELS = ("negative", "positive")
 HUB = {"imdb": "stanfordnlp/imdb"}
+SAMPLE = Path(__file__).resolve().parent / "sample"
 
 _SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
 
@@ -36,6 +37,18 @@ def prepare_files(
         "source": "text",
         "name": Path(train).name,
         "files": [file_record(file) for file in (train, test)],
+    }
+    return _prepare(parts, output_dir, about, seed, validation_share)
+
+
+def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+    """Prepare the short reviews that come with the project; needs no network."""
+    files = {split: SAMPLE / f"reviews-{split}.csv" for split in ("train", "test")}
+    parts = {split: _read([file], split) for split, file in files.items()}
+    about = {
+        "source": "sample-texts",
+        "name": "sample-texts",
+        "files": [file_record(file) for file in files.values()],
     }
     return _prepare(parts, output_dir, about, seed, validation_share)
 
@@ -76,10 +89,15 @@ def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_sh
 
 
 def make(folder: Path) -> None:
-    """Prepare the hub's `imdb`, from the cache or a hub that answers in seconds; UserError that tells what else to do."""
-    _download("imdb", f" --output_dir {folder}")
-    print(f"\n*** {folder} holds no data: preparing the hub's imdb. ***\n", file=sys.stderr, flush=True)
-    prepare_hub("imdb", folder)
+    """Prepare the hub's `imdb`, from the cache or a hub that answers in seconds, else the packaged reviews."""
+    try:
+        _download("imdb")
+        hub = True
+    except UserError:
+        hub = False
+    chosen = "the hub's imdb" if hub else "178 packaged reviews (the hub's imdb cannot be had)"
+    print(f"\n*** {folder} holds no data: preparing {chosen}. ***\n", file=sys.stderr, flush=True)
+    prepare_hub("imdb", folder) if hub else prepare_sample(folder)
 
 
 def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
@@ -92,14 +110,14 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
     return digest.hexdigest()
 
 
-def _download(dataset: str, output: str = "") -> dict[str, list[Path]]:
+def _download(dataset: str) -> dict[str, list[Path]]:
     prepare = "python scripts/prepare_data.py --source"
     return download_parquet(
         HUB[dataset],
         ("train", "test"),
         online=hub_answers(),
-        instead=f"prepare texts of your own: {prepare} text --train_file FILE --test_file FILE{output} (parquet or "
-        f"CSV with the columns text and label), or {prepare} aclimdb --path aclImdb{output}",
+        instead=f"prepare texts of your own: {prepare} text --train_file FILE --test_file FILE (parquet or "
+        f"CSV with the columns text and label), or {prepare} aclimdb --path aclImdb, or {prepare} sample-texts",
     )
 
 

@@ -16,13 +16,6 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-# MLflow reads these once, while it is imported.
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# An unreachable server would otherwise hold a script for four minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-
 import mlflow
 import pandas as pd
 from filelock import FileLock

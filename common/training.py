@@ -304,6 +304,9 @@ class Job:
         run.log_data(self.record, "testing")
         model = quicken(models.apply(technique.peft_config(family), model, family, self.task.name))
         run.log_metrics(models.parameter_counts(model))
+        if args.torch_compile:
+            # In place: parameters keep their names. Batches differ in length.
+            model.compile(backend=args.torch_compile, dynamic=True)
         collator = self.work.collator(tokenizer, model.config)
         # Several processes would each stop at a step of their own.
         with stopping.deferred(self.arguments.world_size == 1) as stop:

@@ -5,6 +5,7 @@ Whatever the source, the result is a folder that datasets.load_from_disk reads, 
 An older result is replaced when the new one is complete; a folder that this script did not write is left alone.
 
   python scripts/prepare_data.py --source sample
+  python scripts/prepare_data.py --source sample-texts
   python scripts/prepare_data.py --source files --train_file train-v1.1.json --test_file dev-v1.1.json
   python scripts/prepare_data.py --source hub --dataset squad_v2
   python scripts/prepare_data.py --source hub --dataset imdb
@@ -29,6 +30,7 @@ BELONGS = {
     "saved": ("path",),
     "aclimdb": ("path",),
     "sample": (),
+    "sample-texts": (),
 }
 
 
@@ -40,10 +42,10 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter, allow_abbrev=False)
     p.add_argument(
         "--source",
-        choices=("sample", "files", "hub", "saved", "text", "aclimdb"),
+        choices=("sample", "sample-texts", "files", "hub", "saved", "text", "aclimdb"),
         required=True,
         default=argparse.SUPPRESS,
-        help="sample: written for this project, needs no network; files: official SQuAD JSON, v1.1 or v2.0; "
+        help="sample, sample-texts: questions and reviews written for this project, need no network; files: official SQuAD JSON, v1.1 or v2.0; "
         "hub: squad, squad_v2 or imdb; saved: a folder written by save_to_disk; text: parquet or CSV with the columns "
         "text and label (0 or 1, or neg or pos); aclimdb: the unpacked folder of the original reviews",
     )
@@ -96,11 +98,15 @@ def main() -> None:
     from common import data, text_data
 
     dataset = getattr(args, "dataset", "squad")
-    texts = args.source in ("text", "aclimdb") or args.source == "hub" and dataset in text_data.HUB
+    texts = (
+        args.source in ("sample-texts", "text", "aclimdb")
+        or args.source == "hub"
+        and dataset in text_data.HUB
+    )
     output_dir = getattr(args, "output_dir", ROOT / ("imdb_data" if texts else "squad_data"))
     common = dict(seed=args.seed, validation_share=args.validation_share)
-    if args.source == "sample":
-        record = data.prepare_sample(output_dir, **common)
+    if args.source in ("sample", "sample-texts"):
+        record = (text_data if texts else data).prepare_sample(output_dir, **common)
     elif args.source in ("files", "text"):
         prepare = text_data.prepare_files if texts else data.prepare_files
         record = prepare(args.train_file, args.test_file, output_dir, **common)

@@ -195,12 +195,17 @@ def test_the_hubs_reviews_are_taken_where_there_is_no_data(hub, files, tmp_path,
         text_data.prepare_hub("sst2", tmp_path / "o")
 
 
-def test_without_a_hub_it_is_told_how_texts_are_prepared(tmp_path, monkeypatch):
+def test_without_a_hub_the_packaged_reviews_are_taken_and_it_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "imdb_data"
-    with pytest.raises(UserError, match=f"--source text --train_file FILE .*--output_dir {folder}"):
-        data.ensure(folder, "text")
-    assert not folder.exists()
+    with pytest.raises(UserError, match="--source text --train_file FILE .* or .* sample-texts"):
+        text_data.prepare_hub("imdb", tmp_path / "imdb_data")
+    assert not (tmp_path / "imdb_data").exists()
+    splits, record = data.ensure(tmp_path / "imdb_data", "text")
+    assert "178 packaged reviews" in capsys.readouterr().err
+    assert sum(len(part) for part in splits.values()) == 178
+    for counts in record["counts"].values():
+        assert counts["texts"] == counts["different"] and abs(counts["negative"] - counts["positive"]) <= 1
+    assert record["name"] == "sample-texts" and record["test_texts_also_in_train"] == 0
 
 
 def test_data_of_the_other_kind_is_refused(files, tmp_path):
@@ -214,3 +219,5 @@ def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
     done = run_script("prepare_data.py", "--source", "text", *flags)
     assert "train          54 texts (27 negative, 27 positive), 54 of them different" in done.stdout
     assert data.load(tmp_path / "o")[1]["fingerprint"][:12] in done.stdout
+    done = run_script("prepare_data.py", "--source", "sample-texts", "--output_dir", tmp_path / "s")
+    assert "test           48 texts (24 negative, 24 positive)" in done.stdout

@@ -1,0 +1,242 @@
+"""Training on a GPU: the Hugging Face recipe against the suite, at the sizes of BERT-base and BERT-large.
+
+`recipe` pads windows to --max_length, in random order, in fp32 and in bf16 (autocast); `suite` takes batches grouped by
+length in bf16, and once more with torch.compile. Ways take turns on the same model, optimizer, loss and windows, whose
+lengths are drawn like those of SQuAD (181 tokens on average). Weights are random: speed does not depend on them. Utilisation
+is the arithmetic that real tokens need, over what a bf16 matrix product reaches in the same run. Each way also tells its
+peak memory, and the largest batch (a power of two) for which a step has room. Without a GPU it runs on a CPU, for what it
+is worth there: --shapes tiny.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import _path  # noqa: F401
+import numpy as np
+import torch
+from decoding import provenance
+from training import SCRIPTS, arithmetic, batches_of, spread, technique_of
+
+from common import models
+from common.extractive_qa import span_loss
+from common.families import FAMILIES
+from common.kernels import quicken
+
+# hidden size, layers, heads
+SHAPES = {"tiny": (64, 2, 2), "base": (768, 12, 12), "large": (1024, 24, 16)}
+# Of each way: whether windows are padded to the full length, the precision, whether the model is compiled.
+WAYS = {
+    "recipe fp32": (True, None, False),
+    "recipe bf16": (True, torch.bfloat16, False),
+    "suite": (False, torch.bfloat16, False),
+    "suite compiled": (False, torch.bfloat16, True),
+}
+
+
+def lengths_like_squad(n: int, longest: int) -> np.ndarray:
+    """Window lengths in tokens, log-normal as SQuAD's paragraphs are: mean 181, standard deviation 65."""
+    spread_of_log = np.sqrt(np.log(1 + (65 / 181) ** 2))
+    drawn = np.random.default_rng(0).lognormal(np.log(181) - spread_of_log**2 / 2, spread_of_log, n)
+    return np.clip(drawn, 32, longest).astype(int)
+
+
+def model_of(shape: str, technique, device):
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    hidden, layers, heads = SHAPES[shape]
+    config = BertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        attn_implementation="sdpa",
+    )
+    torch.manual_seed(0)
+    family = FAMILIES["bert"]
+    return models.apply(technique.peft_config(family), BertForQuestionAnswering(config), family).to(device)
+
+
+def made(lengths: np.ndarray, width: int, device) -> dict[str, torch.Tensor]:
+    """A batch of random tokens with windows of these lengths, padded to `width`; spans that lie in each window."""
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(1000, 30_000, mask.shape) * mask
+    starts = torch.tensor(lengths) // 2
+    batch = {
+        "input_ids": ids,
+        "token_type_ids": torch.zeros_like(ids),
+        "attention_mask": mask.long(),
+        "labels": torch.stack([starts, starts + 2], dim=1),
+    }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def step(model, optimizer, batch: dict, precision) -> None:
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    device = batch["labels"].device.type
+    with torch.autocast(device, precision) if precision else nullcontext():
+        loss = span_loss(model, inputs, batch["labels"]) / batch["labels"].numel()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def settle(device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak(device, config, rows: int, precision=torch.bfloat16) -> float:
+    """Floating-point operations in a second of the product of `rows` tokens with a layer's widest matrix."""
+    x = torch.randn(rows, config.hidden_size, device=device, dtype=precision)
+    w = torch.randn(config.hidden_size, config.intermediate_size, device=device, dtype=precision)
+    best = 0.0
+    for _ in range(5):
+        settle(device)
+        begun = time.perf_counter()
+        for _ in range(20):
+            x @ w
+        settle(device)
+        best = max(best, 20 * 2 * x.numel() * w.shape[1] / (time.perf_counter() - begun))
+    return best
+
+
+def room(model, optimizer, longest: int, precision, device, most: int) -> int | None:
+    """The largest power of two of full-length windows that a step has room for, `most` if none has failed by then."""
+    if device.type != "cuda":
+        return None
+    found = 0
+    size = 8
+    while size <= most:
+        try:
+            step(model, optimizer, made(np.full(size, longest), longest, device), precision)
+            found, size = size, 2 * size
+        except torch.cuda.OutOfMemoryError:
+            break
+        finally:
+            optimizer.zero_grad()
+            torch.cuda.empty_cache()
+    return found
+
+
+def run(shape: str, name: str, args, device) -> dict:
+    technique = technique_of(name)
+    plain = model_of(shape, technique, device)
+    config = plain.config
+    lengths = lengths_like_squad(args.windows, args.max_length)
+    all_weights = technique.peft_config(FAMILIES["bert"]) is None
+    rates, shares = {way: [] for way in args.ways}, {way: [] for way in args.ways}
+    peaks, warm_up = {}, {}
+    built = {}
+    for way in args.ways:
+        model = copy.deepcopy(plain)
+        if way.startswith("suite"):
+            model = quicken(model)
+        if WAYS[way][2]:
+            model.compile(dynamic=True)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        built[way] = model.train(), torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    for round_ in range(args.rounds + 1):
+        for way in args.ways:
+            fixed, precision, _ = WAYS[way]
+            model, optimizer = built[way]
+            chosen = batches_of("fixed" if fixed else "grouped", lengths, args.batch_size, args.batches)
+            ready = []
+            for indices in chosen:
+                # Tensor cores take multiples of eight.
+                width = args.max_length if fixed else -(-int(lengths[indices].max()) // 8) * 8
+                ready.append(made(lengths[indices], min(width, args.max_length), device))
+            reachable = peak(device, config, args.batch_size * 180)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+                held = torch.cuda.memory_allocated()
+            settle(device)
+            begun = time.perf_counter()
+            for batch in ready:
+                step(model, optimizer, batch, precision)
+            settle(device)
+            seconds = time.perf_counter() - begun
+            # The first round warms up, and compiles.
+            if not round_:
+                warm_up[way] = round(seconds, 1)
+                continue
+            rates[way].append(sum(map(len, chosen)) / seconds)
+            needed = arithmetic(config, lengths[np.concatenate(chosen)], all_weights)
+            shares[way].append(needed / seconds / reachable)
+            if device.type == "cuda":
+                # Other ways' models lie on the GPU too; a way's own weights and optimizer are part of `held`.
+                own = sum(p.numel() * p.element_size() for p in model.parameters())
+                own += sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+                peaks[way] = round((torch.cuda.max_memory_allocated() - held + own) / 2**20)
+    last = args.ways[-1]
+    return {
+        "shape": shape,
+        "technique": technique.name,
+        "windows_per_second": {way: round(statistics.median(r), 1) for way, r in rates.items()},
+        "utilisation": {way: round(statistics.median(s), 3) for way, s in shares.items()},
+        "peak_memory_mib": peaks,
+        "largest_batch": {
+            way: room(*built[way], args.max_length, WAYS[way][1], device, args.most)
+            for way in args.ways
+            if not WAYS[way][2]
+        },
+        "seconds_of_first_round": warm_up,
+        "ratio": {
+            way: spread([b / a for a, b in zip(rates[way], rates[last], strict=True)])
+            for way in args.ways[:-1]
+        },
+        "ratio_of": last,
+        "batch_size": args.batch_size,
+        "max_length": args.max_length,
+        "mean_tokens": round(float(lengths.mean()), 1),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "provenance": provenance() | {"torch": torch.__version__},
+    }
+
+
+def markdown(results: list[dict]) -> str:
+    lines = [
+        "| size | technique | way | windows/s | utilisation | peak MiB | largest batch | last way is faster by |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for r in results:
+        for way, rate in r["windows_per_second"].items():
+            ratio = r["ratio"].get(way)
+            cells = [r["shape"], r["technique"], way, rate, f"{r['utilisation'][way]:.0%}"]
+            cells += [r["peak_memory_mib"].get(way, ""), r["largest_batch"].get(way) or ""]
+            cells.append(f"{ratio['median']} ({ratio['lowest']} to {ratio['highest']})" if ratio else "")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--shapes", nargs="+", choices=SHAPES, default=["base", "large"])
+    p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    p.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    p.add_argument("--windows", type=int, default=4000, help="an epoch's")
+    p.add_argument("--max_length", type=int, default=384)
+    p.add_argument("--batch_size", type=int, default=32)
+    p.add_argument("--batches", type=int, default=30, help="timed in each round")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--most", type=int, default=2048, help="largest batch that is tried for room")
+    p.add_argument("--output", type=Path, default=Path("gpu.json"), help="JSON; .md lies beside it")
+    args = p.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = []
+    for shape in args.shapes:
+        for name in args.techniques:
+            found.append(run(shape, name, args, device))
+            args.output.write_text(json.dumps(found, indent=1) + "\n")
+    table = markdown(found)
+    args.output.with_suffix(".md").write_text(table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Every shipped study's smoke variant, from nothing to its report, as `scripts/study.py STUDY --smoke` runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from common.paths import ROOT
+
+STUDIES = {
+    file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (ROOT / "studies").glob("*.yaml")
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_the_smoke_variant_runs_to_its_report(name, tmp_path):
+    content = STUDIES[name]
+    content["smoke"]["base"]["data_dir"] = str(tmp_path / "data")
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    command = [sys.executable, ROOT / "scripts" / "study.py", file, "--smoke", "--output_dir", tmp_path]
+    if "search" in str(content.get("stages")):
+        command += ["--backend", "ray"]
+    done = subprocess.run(
+        list(map(str, command)),
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    folder = tmp_path / f"{name}-smoke"
+    rows = pd.read_csv(folder / "study.csv")
+    assert set(rows["status"]) <= {"finished", "stopped"} and "finished" in set(rows["status"])
+    kept = {file.parent.name for file in folder.rglob("metrics.json")}
+    assert len(kept) >= (rows["status"] == "finished").sum()
+    for history in folder.rglob("log_history.json"):
+        assert json.loads(history.read_text())
+    assert (folder / "report.md").read_text().startswith("# ")
+    assert list(folder.glob("**/*.png"))
