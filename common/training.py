@@ -27,6 +27,7 @@ from . import (
     plots,
     recording,
     stopping,
+    store,
     tracking,
 )
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
@@ -91,7 +92,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     check(technique, args)
     precision = choose_precision(args.precision)
     task = task_of(args.task)
-    tracking.configure()
+    store.configure()
     splits, record = data.ensure(Path(args.data_dir), task.data)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
     config = models.load_config(checkpoint)

@@ -12,6 +12,7 @@ from common import checking, data, fresh, models, serving, tracking
 from common.families import FAMILIES, uses_segment_ids
 from common.inference import decode_spans, predict_spans
 from common.preprocessing import Collator, make_windows
+from common.store import configure
 from tests.questions import EXAMPLES
 from tests.scripts.conftest import squad_json
 from tests.techniques import TECHNIQUES
@@ -26,7 +27,7 @@ def store(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         mlflow.set_tracking_uri(uri)
-        tracking.configure()
+        configure()
         yield uri
         mlflow.set_tracking_uri(None)
 
