@@ -64,7 +64,7 @@ def run(args) -> dict:
 
     from common import data, store, versions
     from common.answering import Answerer
-    from common.models import load_bundle, write_info
+    from common.bundles import load_bundle, write_info
     from common.onnx_model import ONNX, export
 
     store.configure()

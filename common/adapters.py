@@ -17,10 +17,10 @@ from mlflow.exceptions import MlflowException
 
 from . import data, serving, side_by_side, store, tracking
 from .agreement import TOLERANCE, disagreements
+from .bundles import fingerprint, read_bundle
 from .choosing import choose
 from .errors import UserError
 from .gate import CHAMPION
-from .models import fingerprint, read_bundle
 from .tasks import DEFAULT_TASK, TASKS
 
 TASK = TASKS[DEFAULT_TASK]

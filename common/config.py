@@ -230,6 +230,7 @@ def run_fingerprint(settings: dict, **content: str) -> str:
 
 _DECIDES_THE_RESULT = {
     "batches",
+    "bundles",
     "classification",
     "confusion",
     "extractive_qa",

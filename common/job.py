@@ -11,7 +11,17 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
-from . import checkpoints, classification, extractive_qa, generative_qa, metrics, models, plots, stopping
+from . import (
+    bundles,
+    checkpoints,
+    classification,
+    extractive_qa,
+    generative_qa,
+    metrics,
+    models,
+    plots,
+    stopping,
+)
 from .errors import UserError
 from .gradient_norms import split_off
 from .kernels import keep_memory, quicken
@@ -256,7 +266,7 @@ class Job:
 
     def _log_model(self, model, tokenizer, test: Split, threshold, report, run) -> None:
         bundle, base = self.scratch / "bundle", None
-        info = models.BundleInfo(
+        info = bundles.BundleInfo(
             technique=self.technique.name,
             model_type=self.plan.family.model_type,
             checkpoint=self.plan.checkpoint.name,
@@ -272,9 +282,9 @@ class Job:
         )
         if self.technique.peft_config(self.plan.family) is not None:
             base = self.scratch / "base"
-            print_ = models.save_base(self.plan.checkpoint, base, self.task.name, **self.plan.config)
+            print_ = bundles.save_base(self.plan.checkpoint, base, self.task.name, **self.plan.config)
             info = replace(info, base_fingerprint=print_)
-        models.save_bundle(bundle, info, model, tokenizer)
+        bundles.save_bundle(bundle, info, model, tokenizer)
         trained = bundle / ("adapter" if base else "base")
         size = sum(f.stat().st_size for f in trained.glob("*.safetensors"))
         report["adapter_mib"] = size / 2**20

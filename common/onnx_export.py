@@ -16,9 +16,9 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from . import answering, checking, classifying, promotion, serving, store, versions
+from .bundles import load_bundle, write_info
 from .errors import UserError
 from .metrics import squad_scores
-from .models import load_bundle, write_info
 from .onnx_model import ONNX, export, needed
 from .tasks import LABELS, Task
 

@@ -15,12 +15,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from . import checking, error_analysis, gate, promotion, serving, store, tracking, versions
+from .bundles import read_bundle
 from .checking import Checked, Questions
 from .choosing import choose
 from .contest import Contender, contest, sentence
 from .errors import UserError
 from .gate import CHALLENGER, CHAMPION, Rules, Verdict
-from .models import read_bundle
 from .tasks import LABELS, Task
 
 MOST_OTHERS = 20
