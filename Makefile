@@ -89,7 +89,7 @@ ui: $(VENV)/.installed  ## MLflow's pages on http://127.0.0.1:5000, light enough
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1
 
 serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001
 
 page: $(VENV)/.installed  ## a page that asks registered models side by side, on http://127.0.0.1:5002
 	$(BIN)/python scripts/demo.py $(ARGS)

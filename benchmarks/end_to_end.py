@@ -23,6 +23,7 @@ from decoding import provenance
 from training import SCRIPTS, spread
 
 from common import models
+from common.cli import guarded
 from common.metrics import squad_scores
 from common.paths import ROOT
 
@@ -272,4 +273,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

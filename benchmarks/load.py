@@ -25,6 +25,7 @@ import _path  # noqa: F401
 from decoding import provenance
 from end_to_end import environment
 
+from common.cli import guarded
 from common.paths import ROOT
 
 CLIENTS = """
@@ -42,8 +43,12 @@ class Client(FastHttpUser):
         with self.client.post("/invocations", json={"inputs": [row]}, catch_response=True) as response:
             if response.status_code != 200:
                 response.failure(f"status {response.status_code}")
-            elif response.json()["predictions"] != expected:
-                response.failure("another answer than the one it gets alone")
+            else:
+                (found,), (alone,) = response.json()["predictions"], expected
+                # Scores may differ in their last digits: products are summed up by one core or by several.
+                score = found.pop("score")
+                if abs(score - alone["score"]) > 1e-4 or found != {k: v for k, v in alone.items() if k != "score"}:
+                    response.failure("another answer than the one it gets alone")
 """
 
 
@@ -199,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -24,6 +24,7 @@ from decoding import provenance
 
 from common import data, models
 from common.batches import GroupedBatches
+from common.cli import guarded
 from common.config import Technique
 from common.extractive_qa import span_loss
 from common.families import family_of, uses_segment_ids
@@ -228,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

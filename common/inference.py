@@ -1,6 +1,7 @@
 """Windows → predictions with a question-answering model: the one path that evaluation and serving both take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -9,7 +10,24 @@ from tqdm.auto import tqdm
 from .postprocessing import Prediction, Spans, best_spans, concatenate, decode, no_spans
 from .preprocessing import NO_CONTEXT, Collator, Windows, length_sorted_batches
 
-TOKENS_PER_BATCH = 4096
+
+def tokens_per_batch(device: torch.device) -> int:
+    """Padded tokens that are computed at once. On a CPU more of them are slower: what lies between two layers leaves the cache."""
+    return 512 if device.type == "cpu" else 16_384
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[torch.device]:
+    """The device of a model that is in evaluation mode, and afterwards in the mode that it came in."""
+    was_training = model.training
+    # To walk through all modules takes milliseconds, which a served model need not spend on each request.
+    if was_training:
+        model.eval()
+    try:
+        yield next(model.parameters()).device
+    finally:
+        if was_training:
+            model.train()
 
 
 @torch.inference_mode()
@@ -28,30 +46,27 @@ def predict_spans(
     Windows are batched by length, longest first. part: (i, n) takes the i-th of n shares of them. progress: label of a
     progress bar. The model is left in the mode that it came in.
     """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    batches = length_sorted_batches(windows.lengths, TOKENS_PER_BATCH, part)
     # So that a share without a window is a share still.
     spans = [no_spans(n_best)]
-    for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
-        batch = collator([windows[i] for i in indices])
-        inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
-        out = model(**inputs)
-        in_context = np.zeros(batch["input_ids"].shape, dtype=bool)
-        for row, i in enumerate(indices):
-            in_context[row, : len(windows.offsets[i])] = windows.offsets[i][:, 1] != NO_CONTEXT
-        spans.append(
-            best_spans(
-                out.start_logits.float().cpu().numpy(),
-                out.end_logits.float().cpu().numpy(),
-                in_context,
-                n_best=n_best,
-                max_answer_length=max_answer_length,
-                windows=indices,
+    with evaluating(model) as device:
+        batches = length_sorted_batches(windows.lengths, tokens_per_batch(device), part)
+        for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
+            batch = collator([windows[i] for i in indices])
+            inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
+            out = model(**inputs)
+            in_context = np.zeros(batch["input_ids"].shape, dtype=bool)
+            for row, i in enumerate(indices):
+                in_context[row, : len(windows.offsets[i])] = windows.offsets[i][:, 1] != NO_CONTEXT
+            spans.append(
+                best_spans(
+                    out.start_logits.float().cpu().numpy(),
+                    out.end_logits.float().cpu().numpy(),
+                    in_context,
+                    n_best=n_best,
+                    max_answer_length=max_answer_length,
+                    windows=indices,
+                )
             )
-        )
-    model.train(was_training)
     return concatenate(spans)
 
 

@@ -1,5 +1,6 @@
 """Cores and how a server shares them: threads × computations at once × workers is never more than there are cores."""
 
+import functools
 import os
 import sys
 import threading
@@ -35,36 +36,57 @@ def workers(argv: Sequence[str]) -> int | None:
     return int(given[-1]) if given else int(os.environ.get("WEB_CONCURRENCY", 1))
 
 
-def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> int | None:
+def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "Cores | None":
     """In a server, let this worker use its share of the cores, and its requests take turns at the model.
 
-    OMP_NUM_THREADS, where it is set, says how many threads one computation takes; else it is all of the worker's share.
-    A turn is one batch, so that a short question does not wait for all windows of a long one. Returns how many may
-    compute at once, None outside of a server, where nothing is changed.
+    A turn is one batch, so that a short question does not wait for all windows of a long one. It takes every core that is
+    free, or its part of them where others wait: many small computations on one core each are done sooner than one after
+    another on all of them. OMP_NUM_THREADS, where it is set, says how many cores each takes instead. Returns what is
+    shared, None outside of a server, where nothing is changed.
     """
     processes = workers(sys.argv if argv is None else argv)
     if processes is None:
         return None
-    share = max(1, cores() // processes)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(share)
-    at_once = max(1, share // torch.get_num_threads())
-    turns = _turns(at_once)
+    shared = _shared(max(1, cores() // processes))
+    taken = threading.local()
 
     def begin(*_):
-        turns.acquire()
+        taken.count = shared.take()
+        # Of this thread; others keep theirs.
+        torch.set_num_threads(taken.count)
 
     def end(*_):
-        turns.release()
+        shared.give(taken.count)
 
     model.register_forward_pre_hook(begin)
     model.register_forward_hook(end, always_call=True)
-    return at_once
+    return shared
 
 
-_TURNS: dict[int, threading.Semaphore] = {}
+class Cores:
+    """Cores that threads take and give back; `each`: how many one takes, None for what is there."""
+
+    def __init__(self, count: int, each: int | None = None):
+        self.count = self.free = count
+        self._each, self._waiting, self._changed = each, 0, threading.Condition()
+
+    def take(self) -> int:
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: self.free >= min(self._each or 1, self.count))
+            self._waiting -= 1
+            taken = min(self._each or max(1, self.free // (1 + self._waiting)), self.count)
+            self.free -= taken
+        return taken
+
+    def give(self, taken: int) -> None:
+        with self._changed:
+            self.free += taken
+            self._changed.notify_all()
 
 
-def _turns(at_once: int) -> threading.Semaphore:
+@functools.cache
+def _shared(count: int) -> Cores:
     """One for the whole process, however many models it holds."""
-    return _TURNS.setdefault(at_once, threading.Semaphore(at_once))
+    each = os.environ.get("OMP_NUM_THREADS", "")
+    return Cores(count, int(each) if each.isdecimal() and int(each) else None)

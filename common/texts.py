@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .inference import TOKENS_PER_BATCH
+from .inference import evaluating, tokens_per_batch
 from .preprocessing import Collator, length_sorted_batches
 
 
@@ -68,17 +68,14 @@ def predict_logits(
 
     progress: label of a progress bar. The model is left in the mode that it came in.
     """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
     # So that a share without a text is a share still.
     found = [(np.zeros(0, dtype=np.int64), np.zeros((0, len(texts.names)), dtype=np.float32))]
-    batches = length_sorted_batches(texts.lengths, TOKENS_PER_BATCH, part)
-    for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
-        batch = collator([texts[i] for i in indices])
-        inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
-        found.append((indices, model(**inputs).logits.float().cpu().numpy()))
-    model.train(was_training)
+    with evaluating(model) as device:
+        batches = length_sorted_batches(texts.lengths, tokens_per_batch(device), part)
+        for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
+            batch = collator([texts[i] for i in indices])
+            inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
+            found.append((indices, model(**inputs).logits.float().cpu().numpy()))
     return join(found)
 
 

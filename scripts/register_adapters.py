@@ -45,9 +45,7 @@ def main() -> None:
         print(f"  {technique}: run {run_id}")
     print(f"{adapters.NAME} version {done.version}{'' if done.is_new else ' (nothing to do)'}\n")
     print("Serve it, from the project's folder:")
-    print(
-        f"  OMP_NUM_THREADS=1 mlflow models serve -m models:/{adapters.NAME}/{done.version} --env-manager local -p 5001"
-    )
+    print(f"  mlflow models serve -m models:/{adapters.NAME}/{done.version} --env-manager local -p 5001")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def main() -> None:
     )
     uri = f"models:/{done.name}@{done.alias}" if done.alias else f"models:/{done.name}/{done.version}"
     print("Serve it, from the project's folder:")
-    print(f"  OMP_NUM_THREADS=1 mlflow models serve -m {uri} --env-manager local -p 5001")
+    print(f"  mlflow models serve -m {uri} --env-manager local -p 5001")
 
 
 def rollback(args) -> None:

@@ -43,25 +43,52 @@ class Slow(torch.nn.Module):
             raise ValueError
 
 
-@pytest.mark.parametrize(("cores", "processes", "at_once"), [(4, 2, 2), (4, 8, 1)])
-def test_requests_take_turns_even_when_one_fails(cores, processes, at_once, monkeypatch):
+@pytest.mark.parametrize(
+    ("cores", "processes", "each", "at_once"),
+    [(4, 2, "1", 2), (4, 8, "1", 1), (4, 1, "2", 2), (2, 1, "8", 1), (3, 1, None, 3)],
+)
+def test_requests_take_turns_even_when_one_fails(cores, processes, each, at_once, monkeypatch):
     monkeypatch.setattr(processors, "cores", lambda: cores)
-    monkeypatch.setattr(processors, "_TURNS", {})
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    processors._shared.cache_clear()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if each:
+        monkeypatch.setenv("OMP_NUM_THREADS", each)
+    before = torch.get_num_threads()
     model = Slow()
-    assert processors.share_cores(model, [*SERVER, "--workers", str(processes)]) == at_once
+    shared = processors.share_cores(model, [*SERVER, "--workers", str(processes)])
     model.broken = True
-    for _ in range(at_once + 1):
-        with pytest.raises(ValueError):
-            model()
+    try:
+        for _ in range(at_once + 1):
+            with pytest.raises(ValueError):
+                model()
+        # Alone, it takes what there is, or what it was told.
+        assert torch.get_num_threads() == min(int(each or cores), shared.count)
+    finally:
+        torch.set_num_threads(before)
+        processors._shared.cache_clear()
     model.broken = False
-    threads = [threading.Thread(target=model) for _ in range(6)]
+    threads = [threading.Thread(target=model) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert model.most == at_once
+    assert model.most == at_once and shared.free == shared.count == max(1, cores // processes)
+
+
+def test_who_comes_while_others_wait_takes_a_part():
+    cores = processors.Cores(4)
+    assert cores.take() == 4
+    taken = []
+    threads = [threading.Thread(target=lambda: taken.append(cores.take())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while cores._waiting < 2:
+        time.sleep(0.001)
+    assert not taken
+    cores.give(4)
+    for thread in threads:
+        thread.join(10)
+    assert sorted(taken) == [2, 2] and cores.free == 0
 
 
 def test_nothing_is_changed_outside_of_a_server():

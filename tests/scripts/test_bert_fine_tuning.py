@@ -122,6 +122,20 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tiny, prepared, 
 
 
 @pytest.mark.slow
+def test_bf16_products_and_a_compiled_model_train_to_nearly_the_same(tiny, prepared, store):
+    script = "bert_fine_tuning_prefix-tuning.py"
+    train(script, tiny, prepared[1])
+    train(script, tiny, prepared[1], "--precision", "bf16", "--torch_compile", "aot_eager")
+    other, plain = sorted(runs(), key=lambda run: -run.info.start_time)
+    assert (other.data.params["precision"], plain.data.params["precision"]) == ("bf16", "fp32")
+    (steps, losses), (plain_steps, plain_losses) = (
+        zip(*curve(run.info.run_id), strict=True) for run in (other, plain)
+    )
+    assert steps == plain_steps and losses == pytest.approx(plain_losses, rel=0.03)
+    assert weights(other).keys() == weights(plain).keys()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [
@@ -220,6 +234,7 @@ def test_a_diverging_run_stops_with_its_step_and_is_marked_failed(tiny, prepared
         (("--batch_size", 0), "--batch_size"),
         (("--model_checkpoint", "/nowhere/at/all"), "no such folder"),
         (("--precision", "fp16"), "needs a GPU"),
+        (("--torch_compile", "fast"), "choose one of"),
         (("--max_length", 500, "--doc_stride", 10), "positions of this model"),
         (("--unknown", 1), "unknown argument --unknown"),
     ],

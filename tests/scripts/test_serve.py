@@ -68,7 +68,7 @@ def world(tmp_path_factory, tiny):
         with open(log, "w") as output:
             server = subprocess.Popen(
                 [*command, "--env-manager", "local", "-p", str(port)],
-                env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+                env={n: v for n, v in os.environ.items() if n != "OMP_NUM_THREADS"} | {"PATH": path},
                 cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -19,6 +19,7 @@ from decoding import provenance
 from end_to_end import environment
 from training import spread
 
+from common.cli import guarded
 from common.paths import ROOT
 
 BATCH = 32
@@ -158,7 +159,7 @@ def main() -> None:
     p.add_argument(
         "--environments", type=Path, default=ROOT / ".environments", help="where the pipeline's is kept"
     )
-    p.add_argument("--output", type=Path, default=Path("onnx.json"), help="JSON; .md lies beside it")
+    p.add_argument("--output", type=Path, default=Path("answering.json"), help="JSON; .md lies beside it")
     args = p.parse_args()
     result = run(args)
     args.output.write_text(json.dumps(result, indent=1) + "\n")
@@ -168,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))
