@@ -26,11 +26,11 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
     import torch
     from _techniques import technique_scripts
 
-    from common import models
+    from common import bundles, models
 
     checkpoint = models.resolve_checkpoint(checkpoint_name)
     family = models.family_of(models.load_config(checkpoint).model_type)
-    print_ = models.save_base(checkpoint, folder / "base")
+    print_ = bundles.save_base(checkpoint, folder / "base")
     kinds = {key: kind for key, (kind, _) in technique_scripts().items()}
     keys = [key for key, kind in kinds.items() if kind().peft_config(family) is not None]
     for i in range(n):
@@ -38,11 +38,11 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
         torch.manual_seed(i)
         model, tokenizer = models.load_base(checkpoint)
         model = models.apply(kinds[key]().peft_config(family), model, family)
-        info = models.BundleInfo(
+        info = bundles.BundleInfo(
             f"{kinds[key].name} {i}", family.model_type, checkpoint.name, print_, "v1.1",
             max_length=384, doc_stride=128, max_answer_length=30, n_best=20, null_threshold=0.0,
         )  # fmt: skip
-        models.save_bundle(folder / "adapters" / f"{i:02d}", info, model, tokenizer)
+        bundles.save_bundle(folder / "adapters" / f"{i:02d}", info, model, tokenizer)
     return sum(f.stat().st_size for f in folder.glob("adapters/*/adapter/*.safetensors"))
 
 

@@ -63,12 +63,12 @@ def figures(single: list[float], batched: list[float], n: int) -> dict[str, floa
 def run(args) -> dict:
     from dataclasses import replace
 
-    from common import data, tracking, versions
+    from common import data, store, versions
     from common.answering import Answerer
-    from common.models import load_bundle, write_info
+    from common.bundles import load_bundle, write_info
     from common.onnx_model import ONNX, export
 
-    tracking.configure()
+    store.configure()
     test = data.load(args.data_dir)[0]["test"].select(range(args.questions)).to_list()
     questions = [{name: e[name] for name in ("question", "context")} for e in test]
     runs: dict[str, list[dict]] = {}

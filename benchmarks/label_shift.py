@@ -21,9 +21,9 @@ from common.batches import GroupedBatches
 from common.extractive_qa import span_loss
 from common.families import family_of
 from common.inference import decode_spans, predict_spans
+from common.job import sample
 from common.preprocessing import Collator, make_windows
 from common.squad_json import read_squad_json
-from common.training import sample
 
 WAYS = ("unshifted", "shifted", "suite")
 

@@ -22,7 +22,7 @@ import mlflow
 import psutil
 from decoding import provenance
 
-from common import accounts, tracking
+from common import accounts, store, tracking
 from common.team import Team
 
 PARAMETERS = {f"parameter_{i}": i for i in range(30)}
@@ -123,7 +123,7 @@ def first_contact(environment: dict) -> None:
     """Make what is missing, as the first script does that uses a store."""
     os.environ.update(environment)
     mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
-    tracking.configure()
+    store.configure()
     tracking.experiment("writers")
 
 

@@ -15,12 +15,12 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from . import data, serving, side_by_side, tracking
+from . import data, serving, side_by_side, store, tracking
 from .agreement import TOLERANCE, disagreements
+from .bundles import fingerprint, read_bundle
 from .choosing import choose
 from .errors import UserError
 from .gate import CHAMPION
-from .models import fingerprint, read_bundle
 from .tasks import DEFAULT_TASK, TASKS
 
 TASK = TASKS[DEFAULT_TASK]
@@ -41,7 +41,7 @@ class Registered:
     notes: tuple[str, ...]
 
 
-@tracking.explained()
+@store.explained()
 def register_adapters(
     experiment_name: str, data_fingerprint: str | None = None, data_dir: str | Path | None = None
 ) -> Registered:
@@ -51,7 +51,7 @@ def register_adapters(
     its first characters, default: the newest run's; data_dir: where it lies, default: where the best run was trained
     from. The same runs are not registered twice. UserError if there is no adapter, or one does not answer as its run did.
     """
-    tracking.configure()
+    store.configure()
     found = tracking.runs(experiment_name)
     if found.empty:
         raise UserError(

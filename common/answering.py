@@ -11,9 +11,9 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
+from .bundles import SharedBase, load_bundle
 from .families import uses_segment_ids
 from .inference import decode_spans, predict_spans
-from .models import SharedBase, load_bundle
 from .preprocessing import Collator, make_windows
 from .processors import share_cores
 from .question_requests import (  # noqa: F401

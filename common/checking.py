@@ -15,8 +15,8 @@ import numpy as np
 
 from . import data, fresh, serving, tracking
 from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled, rewritten
+from .bundles import BundleInfo
 from .errors import UserError
-from .models import BundleInfo
 from .tasks import Task
 
 SAMPLE = 50

@@ -10,8 +10,8 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
+from .bundles import load_bundle
 from .families import uses_segment_ids
-from .models import load_bundle
 from .preprocessing import Collator
 from .processors import share_cores
 from .request_checks import checked_rows, is_within

@@ -230,6 +230,7 @@ def run_fingerprint(settings: dict, **content: str) -> str:
 
 _DECIDES_THE_RESULT = {
     "batches",
+    "bundles",
     "classification",
     "confusion",
     "extractive_qa",
@@ -237,9 +238,11 @@ _DECIDES_THE_RESULT = {
     "generation",
     "generative_qa",
     "inference",
+    "job",
     "kernels",
     "metrics",
     "models",
+    "planning",
     "postprocessing",
     "preprocessing",
     "prompts",

@@ -10,10 +10,10 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
+from .bundles import load_bundle
 from .errors import UserError
 from .families import family_of, usable_positions
 from .generation import Collator, choose, make_prompts, write
-from .models import load_bundle
 from .processors import share_cores
 from .question_requests import (  # noqa: F401
     ASKED,

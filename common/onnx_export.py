@@ -15,10 +15,10 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from . import answering, checking, classifying, promotion, serving, tracking, versions
+from . import answering, checking, classifying, promotion, serving, store, versions
+from .bundles import load_bundle, write_info
 from .errors import UserError
 from .metrics import squad_scores
-from .models import load_bundle, write_info
 from .onnx_model import ONNX, export, needed
 from .tasks import LABELS, Task
 
@@ -31,7 +31,7 @@ MOST_LOST = 1.0
 """Points that int8 may lose on the test examples."""
 
 
-@tracking.explained()
+@store.explained()
 def export_version(task: Task, version: str, data_dir: str | Path | None = None) -> list[str]:
     """Export a version of the task's registered model; lines that tell what was registered and how it compares.
 
@@ -40,7 +40,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     if ONNX is not installed, or if the task has no export. int8 is left out where it loses more than MOST_LOST points.
     """
     needed("onnx", "onnxscript")
-    tracking.configure()
+    store.configure()
     client = mlflow.MlflowClient()
     name = f"{task.registered}-onnx"
     found = client.get_model_version(task.registered, version)

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from .search import Spaces
-from .studies import SAMPLES, Row, shown
+from .studies import Row
+from .study_fields import SAMPLES, shown
 
 _MORE = {"highest": "higher", "lowest": "lower"}
 

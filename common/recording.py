@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from . import serving, tracking
+from . import provenance, serving, store, tracking
 from .errors import UserError
 from .journal import Journal, Sender
 from .workspace import STATE, read_state, remove, write_json
@@ -43,7 +43,7 @@ class Recorder:
         self._points = {(name, e["step"]) for e in entries if e["do"] == "metrics" for name in e["values"]}
         self._has_model = any(e["do"] == "model" for e in entries)
         self.delivery = Delivery(folder, run_id, entries)
-        self._sender = Sender(self.journal, self.delivery, tracking.ERRORS, _together, _say)
+        self._sender = Sender(self.journal, self.delivery, store.ERRORS, _together, _say)
 
     def log_params(self, values: Mapping[str, object]) -> None:
         self._append("params", values={name: str(value) for name, value in values.items()})
@@ -221,7 +221,7 @@ def recorded(
         write_json(folder / STATE, state | {"run_id": run_id})
         recorder = Recorder(folder, run_id)
     try:
-        about, packages = tracking.about_this_process()
+        about, packages = provenance.tags(), provenance.environment()
         recorder.set_tags({**about, **tags})
         recorder.log_text(packages, "environment.txt")
         yield recorder
@@ -259,7 +259,7 @@ def send(folder: Path, patience: float | None = None) -> tuple[str, int, str | N
     state = read_state(folder)
     run_id, journal = state["run_id"], Journal(folder)
     entries, before = journal.entries, journal.told
-    sender = Sender(journal, Delivery(folder, run_id, entries), tracking.ERRORS, _together)
+    sender = Sender(journal, Delivery(folder, run_id, entries), store.ERRORS, _together)
     done = sender.close(PATIENCE if patience is None else patience)
     journal.close()
     if not done:
@@ -285,6 +285,6 @@ def _is_finish(entry: dict) -> bool:
 def _unsent(folder: Path, run_id: str, problem: Exception | None) -> UserError:
     reason = (str(problem).strip().splitlines() or ["it does not answer"])[0][:300].rstrip(".")
     return UserError(
-        f"The MLflow store could not be told everything of run {run_id}: {tracking.without_secrets(reason)}. Nothing is lost: when "
+        f"The MLflow store could not be told everything of run {run_id}: {store.without_secrets(reason)}. Nothing is lost: when "
         f"it can be reached, run python scripts/sync.py {shlex.quote(str(folder))}"
     )

@@ -14,13 +14,13 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from . import checking, error_analysis, gate, promotion, serving, tracking, versions
+from . import checking, error_analysis, gate, promotion, serving, store, tracking, versions
+from .bundles import read_bundle
 from .checking import Checked, Questions
 from .choosing import choose
 from .contest import Contender, contest, sentence
 from .errors import UserError
 from .gate import CHALLENGER, CHAMPION, Rules, Verdict
-from .models import read_bundle
 from .tasks import LABELS, Task
 
 MOST_OTHERS = 20
@@ -44,7 +44,7 @@ class Outcome:
     """Every check and figure that the verdict rests on, a line each; none where nothing was judged."""
 
 
-@tracking.explained()
+@store.explained()
 def register_best(
     experiment_name: str,
     data_fingerprint: str | None = None,
@@ -65,7 +65,7 @@ def register_best(
     """
     rules = rules or Rules()
     gate.check(rules)
-    tracking.configure()
+    store.configure()
     found = tracking.runs(experiment_name)
     if found.empty:
         raise UserError(
@@ -84,13 +84,13 @@ def register_best(
         return _Registration(run, found, data_dir, of, rules, dry_run, notes).carried_out()
 
 
-@tracking.explained()
+@store.explained()
 def rollback(task: Task, dry_run: bool = False) -> tuple[str, str]:
     """Give the alias champion back to the champion before: (version that had it, version that has it now).
 
     UserError if there is none.
     """
-    tracking.configure()
+    store.configure()
     with serving.lock("register"):
         return promotion.rollback(mlflow.MlflowClient(), task.registered, dry_run)
 

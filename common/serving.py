@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from .models import read_bundle
+from .bundles import read_bundle
 from .request_guard import guard_server
 from .tasks import Task, task_of
 

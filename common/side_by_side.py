@@ -16,7 +16,7 @@ from mlflow.types.schema import Array, Object, Property
 
 from . import answering
 from .answering import ANSWER, Answerer, as_rows, checked_parameters
-from .models import load_shared_base, read_bundle
+from .bundles import load_shared_base, read_bundle
 from .question_requests import ASKED, CONFIG, checked_rows, context_limit, is_taken  # noqa: F401
 from .serving import fetch, refuse
 

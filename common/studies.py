@@ -3,18 +3,13 @@
 Nothing is run or looked up here: the techniques and the sizes of the data are handed in.
 """
 
-import dataclasses
-import difflib
-import functools
 import itertools
 import re
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import search
+from . import search, study_fields
 from .config import RunArgs, Technique
 from .errors import UserError
 
@@ -23,22 +18,6 @@ KEYS = ("name", "description", "base", "techniques", "grid", *_OF_A_SEARCH, "see
 STAGE_KEYS = ("base", "techniques", "grid", *_OF_A_SEARCH, "seeds", "best_of")
 ONLY_STAGE = "runs"
 """Name of the stage of a study that declares none."""
-
-_OF_THE_STUDY = {
-    "seed": "list it under `seeds`",
-    "parent_run": "the study sets it",
-    "run_name": "the study sets it",
-    "output_dir": "the study sets it",
-    "resume": "a study always goes on where it was",
-    "skip_finished": "a study never repeats finished runs",
-}
-_FIXED = ("task", "experiment_name", "data_dir")
-SAMPLES = {
-    "max_train_samples": "train",
-    "max_validation_samples": "validation",
-    "max_test_samples": "test",
-}
-"""Fields that a study may also give as a share of a split."""
 
 SMOKE = "This is its smoke variant: it shows that the study runs, and its scores mean nothing."
 
@@ -133,11 +112,11 @@ def read(file: Path, techniques: Mapping[str, type[Technique]], smoke: bool = Fa
 
 def parse(content, file: str, techniques: Mapping[str, type[Technique]], smoke: bool = False) -> Study:
     """`read` for content that is already loaded; file: what errors call it."""
-    _check_keys(content, KEYS, file)
+    study_fields.check_keys(content, KEYS, file)
     if smoke:
         if not content.get("smoke"):
             raise UserError(f"{file} has no `smoke` section: run it without --smoke, or write one.")
-        _check_keys(content["smoke"], set(KEYS) - {"name", "smoke"}, f"{file}, smoke")
+        study_fields.check_keys(content["smoke"], set(KEYS) - {"name", "smoke"}, f"{file}, smoke")
         said = {key: content.get(key) for key in ("name", "description")}
         content = _overlay(content, content["smoke"]) | {"name": f"{said['name']}-smoke"}
         if said["description"]:
@@ -194,27 +173,22 @@ def points(grid: Mapping[str, Sequence]) -> list[dict]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def shown(value) -> str:
-    """A field's value as tables, names and sentences have it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _row(study, stage, key, fields, point, seed, size) -> Row:
     parts = [stage.name] * (len(study.stages) > 1) + [key]
-    parts += [f"{axis}={shown(value)}" for axis, value in point.items()] + [f"seed={seed}"]
+    parts += [f"{axis}={study_fields.shown(value)}" for axis, value in point.items()] + [f"seed={seed}"]
     name = re.sub(r"[^\w.=+-]+", "_", "-".join(parts))
     values = fields | point | {"seed": seed}
     task, folder = values.get("task", RunArgs.task), values.get("data_dir")
-    for field, split in SAMPLES.items():
-        if (share := _share(values.get(field))) is not None:
+    for field, split in study_fields.SAMPLES.items():
+        if (share := study_fields.share_of(values.get(field))) is not None:
             values[field] = max(1, round(share * size(task, folder, split)))
     kind = study.techniques[key]
     try:
         return Row(
             stage.name,
             name,
-            kind(**{f: v for f, v in values.items() if f in _types(kind)}),
-            RunArgs(**{f: v for f, v in values.items() if f in _types(RunArgs)}),
+            kind(**{f: v for f, v in values.items() if f in study_fields.types_of(kind)}),
+            RunArgs(**{f: v for f, v in values.items() if f in study_fields.types_of(RunArgs)}),
             {axis: values[axis] for axis in point},
         )
     except UserError as error:
@@ -223,16 +197,16 @@ def _row(study, stage, key, fields, point, seed, size) -> Row:
 
 def _stage(name, own, content, earlier, file, techniques) -> Stage:
     where = f"{file}, stages, {name}" if "stages" in content else file
-    _check_keys(own, STAGE_KEYS, where)
+    study_fields.check_keys(own, STAGE_KEYS, where)
     best_of = own.get("best_of")
     if best_of is not None and best_of not in [stage.name for stage in earlier]:
         raise UserError(f"{where}: best_of is {best_of!r}; it must name a stage above this one.")
-    inherited = _techniques(content.get("techniques"), file, techniques)
+    inherited = study_fields.techniques_of(content.get("techniques"), file, techniques)
     if not inherited:
         raise UserError(
             f"{file}: `techniques` names none; choose of {', '.join(techniques)}, as a list or with their fields."
         )
-    particular = _techniques(own.get("techniques"), where, techniques)
+    particular = study_fields.techniques_of(own.get("techniques"), where, techniques)
     if new := [key for key in particular if key not in inherited]:
         raise UserError(
             f"{where}, techniques: {new[0]} is not among the study's own `techniques`; add it there."
@@ -245,15 +219,15 @@ def _stage(name, own, content, earlier, file, techniques) -> Stage:
         fields[key], grids[key], searches[key] = {}, {}, {}
         for level, of_technique, at in layers:
             specific, only = f"{at}, techniques, {key}", {key: techniques[key]}
-            fields[key] |= _values(level.get("base"), f"{at}, base", kinds, key)
+            fields[key] |= study_fields.values(level.get("base"), f"{at}, base", kinds, key)
             without = {f: v for f, v in of_technique.items() if f not in ("grid", "search")}
-            fields[key] |= _values(without, specific, only, key)
+            fields[key] |= study_fields.values(without, specific, only, key)
             if best_of and level is content:
                 continue
-            grids[key] |= _grid(level.get("grid"), f"{at}, grid", kinds, key)
-            grids[key] |= _grid(of_technique.get("grid"), f"{specific}, grid", only, key)
-            searches[key] |= _search(level.get("search"), f"{at}, search", kinds, key)
-            searches[key] |= _search(of_technique.get("search"), f"{specific}, search", only, key)
+            grids[key] |= study_fields.grid(level.get("grid"), f"{at}, grid", kinds, key)
+            grids[key] |= study_fields.grid(of_technique.get("grid"), f"{specific}, grid", only, key)
+            searches[key] |= study_fields.spaces(level.get("search"), f"{at}, search", kinds, key)
+            searches[key] |= study_fields.spaces(of_technique.get("search"), f"{specific}, search", only, key)
         if grids[key] and searches[key]:
             raise UserError(
                 f"{where}: {key} has both a grid and a search; write {', '.join(grids[key])} into the search, as a choice."
@@ -268,7 +242,7 @@ def _stage(name, own, content, earlier, file, techniques) -> Stage:
                 )
     seeds = own.get("seeds", content.get("seeds", [RunArgs.seed]))
     at = f"{where if 'seeds' in own else file}, seeds"
-    seeds = tuple(_list(seeds, "seed", int, at))
+    seeds = tuple(study_fields.listed(seeds, "seed", int, at))
     # Where a later stage takes the best of a search, the search is not its own.
     above = {} if best_of else {key: content[key] for key in ("trials", "scheduler") if key in content}
     above |= {key: own[key] for key in ("trials", "scheduler") if key in own}
@@ -305,144 +279,6 @@ def _check_epochs(where, key, kind, varied, asha) -> None:
             f"{where}: scheduler: asha stops trials between epochs, after {asha.grace_period} at the earliest, and {key} trains "
             f"for {longest:g}; raise its num_train_epochs, or take the scheduler out."
         )
-
-
-def _techniques(declared, where, techniques) -> dict[str, dict]:
-    """Technique key → its own fields, of a list of keys or a mapping."""
-    if isinstance(declared, list):
-        declared = {key: {} for key in declared}
-    if declared is None:
-        return {}
-    if not isinstance(declared, dict):
-        raise UserError(f"{where}: `techniques` must be a list of techniques, or map each to its fields.")
-    for key, fields in declared.items():
-        if key not in techniques:
-            raise UserError(
-                f"{where}, techniques: there is no {key!r}{_like(key, techniques)}; there are {', '.join(techniques)}."
-            )
-        if not isinstance(fields or {}, dict):
-            raise UserError(f"{where}, techniques, {key}: must hold 'field: value' lines.")
-    return {key: fields or {} for key, fields in declared.items()}
-
-
-def _values(declared, where, kinds, key) -> dict:
-    """Field → value of its declared type."""
-    if not isinstance(declared or {}, dict):
-        raise UserError(f"{where}: must hold 'field: value' lines.")
-    return {
-        field: _value(value, field, _declared(field, where, kinds, key), where)
-        for field, value in (declared or {}).items()
-    }
-
-
-def _grid(declared, where, kinds, key) -> dict[str, list]:
-    """Axis → its values, of their declared type."""
-    if not isinstance(declared or {}, dict):
-        raise UserError(f"{where}: must hold 'field: [values]' lines.")
-    found = {}
-    for axis, values in (declared or {}).items():
-        if axis in _FIXED:
-            raise UserError(f"{where}: {axis} cannot vary within a study; set it in `base`.")
-        found[axis] = _list(values, axis, _declared(axis, where, kinds, key), where)
-    return found
-
-
-def _search(declared, where, kinds, key) -> dict[str, search.Space]:
-    """Axis → the values that may be proposed for it."""
-    if not isinstance(declared or {}, dict):
-        raise UserError(f"{where}: must hold 'field: {{kind: [values]}}' lines.")
-    found = {}
-    for axis, space in (declared or {}).items():
-        if axis in _FIXED:
-            raise UserError(f"{where}: {axis} cannot vary within a study; set it in `base`.")
-        type_ = _declared(axis, where, kinds, key)
-        convert = functools.partial(_value, field=axis, declared=type_, where=where)
-        found[axis] = search.space(space, axis, _plain(type_), convert, where)
-    return found
-
-
-def _list(values, field, declared, where) -> list:
-    if not isinstance(values, list) or not values:
-        raise UserError(f"{where}: {field} is {values!r}; it must be a list of at least one value.")
-    found = [_value(value, field, declared, where) for value in values]
-    if len({shown(value) for value in found}) < len(found):
-        raise UserError(f"{where}: {field} lists a value twice: {values}.")
-    return found
-
-
-def _types(kind) -> dict:
-    # Not the fields' own `type`, which transformers' argument parser overwrites.
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def _declared(field, where, kinds, key):
-    """The declared type of a field that every one of these techniques must have."""
-    if field in _OF_THE_STUDY:
-        raise UserError(f"{where}: {field} is not for a row to set: {_OF_THE_STUDY[field]}.")
-    run = _types(RunArgs)
-    if field in run:
-        return run[field]
-    have = [k for k, kind in kinds.items() if field in _types(kind)]
-    if not have:
-        known = [name for kind in kinds.values() for name in _types(kind)] + list(run)
-        raise UserError(
-            f"{where}: no field is called {field!r}{_like(field, known)}; the scripts' --help lists them."
-        )
-    if missing := [k for k in kinds if k not in have]:
-        raise UserError(
-            f"{where}: {missing[0]} has no field {field!r}; set it below `techniques`, {' and '.join(have)}."
-        )
-    return _types(kinds[key])[field]
-
-
-def _value(value, field, declared, where):
-    """A value of the declared type; a whole number is a float too, and YAML takes 1e-3 for a text."""
-    optional, kind = isinstance(declared, types.UnionType), _plain(declared)
-    if optional and value is None or kind is not float and type(value) is kind:
-        return value
-    if field in SAMPLES and _share(value) is not None:
-        return value
-    if typing.get_origin(kind) is list:
-        (element,) = typing.get_args(kind)
-        if isinstance(value, list) and all(type(each) is element for each in value):
-            return value
-        raise UserError(f"{where}: {field} is {value!r}; it must be a list.")
-    if kind is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
-    share = ", or a share of the data such as 10%" if field in SAMPLES else ""
-    raise UserError(f"{where}: {field} is {value!r}; it must be {wanted}{share}.")
-
-
-def _plain(declared) -> type:
-    """A declared type without its None."""
-    if not isinstance(declared, types.UnionType):
-        return declared
-    return next(kind for kind in typing.get_args(declared) if kind is not type(None))
-
-
-def _share(value) -> float | None:
-    """0.1 for "10%"; None for anything that is no share above 0 and up to all."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value) if isinstance(value, str) else None
-    share = float(match[1]) / 100 if match else 0.0
-    return share if 0 < share <= 1 else None
-
-
-def _check_keys(content, keys, where) -> None:
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: must hold 'name: value' lines.")
-    for key in content:
-        if key not in keys:
-            raise UserError(f"{where}: there is no {key!r} here{_like(str(key), keys)}.")
-
-
-def _like(word: str, known) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _overlay(below, above):

@@ -58,13 +58,13 @@ class Status:
 
     def plan(self, row: studies.Row) -> Planned:
         """Settle and check a row; UserError names the file and the row."""
-        from . import training
+        from . import planning
 
         if row.name in self.plans:
             return self.plans[row.name]
         try:
             args = dataclasses.replace(row.args, model_checkpoint=checkpoint(row.args.model_checkpoint))
-            planned = training.plan(row.technique, args)
+            planned = planning.plan(row.technique, args)
             row.technique.peft_config(planned.family)
         except UserError as error:
             raise UserError(f"{self.study.file}, row {row.name}: {error}") from None

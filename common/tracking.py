@@ -1,33 +1,23 @@
-"""MLflow runs and their provenance: where the store lies, what a run holds, which runs are finished."""
+"""MLflow runs: what a run holds, which runs are finished, what they left."""
 
 import json
-import logging
 import math
 import os
-import platform
-import re
-import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import mlflow
 import pandas as pd
-from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
+from . import provenance, store
 from .errors import UserError
-from .paths import ROOT
 from .tasks import DEFAULT_TASK, Task, task_of
 
 TAGS = (
@@ -69,13 +59,8 @@ METRICS = (
 )
 """Metrics that `runs` always gives as columns, NaN where a run has none."""
 
-PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "mlflow", "numpy")
-
 TICKET = "ticket"
 """Tag that tells a run from every other before it has an id."""
-
-ERRORS = (MlflowException, SQLAlchemyError)
-"""What a store raises that refuses, or that cannot be reached."""
 
 _BY_STEP = {"train_loss", "learning_rate", "grad_norm"}
 _CONTEXTS = {"training": "train", "validation": "validation", "testing": "test"}
@@ -85,24 +70,13 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _LONGEST_TAG = 5_000
 
 
-def configure() -> None:
-    """Settle the store: MLFLOW_TRACKING_URI if it is set, else the project's own `mlflow.db`, from any directory.
-
-    A database that does not exist yet is made, by one process while others wait. UserError if it cannot be.
-    """
-    if not mlflow.is_tracking_uri_set():
-        mlflow.set_tracking_uri(_uri(ROOT / "mlflow.db"))
-    if database := _database():
-        _create(database)
-
-
 def experiment(name: str) -> str:
     """The id of the experiment of this name, which is made if need be; its artifacts lie beside a local database."""
-    with explained():
+    with store.explained():
         found = mlflow.get_experiment_by_name(name)
         if found is None:
             try:
-                return mlflow.MlflowClient().create_experiment(name, _artifact_location(name), _KIND)
+                return mlflow.MlflowClient().create_experiment(name, store.artifact_location(name), _KIND)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -113,7 +87,7 @@ def experiment(name: str) -> str:
             f"The MLflow experiment {name!r} is deleted: restore it (mlflow experiments restore --experiment-id "
             f"{found.experiment_id}) or choose another --experiment_name."
         )
-    _check_location(found.artifact_location)
+    store.check_location(found.artifact_location)
     return found.experiment_id
 
 
@@ -128,7 +102,7 @@ def start(
     """
     adopted = os.environ.pop("MLFLOW_RUN_ID", None)
     run_id = run_id or adopted
-    with explained(f"run {run_id} cannot be continued" if run_id else ""):
+    with store.explained(f"run {run_id} cannot be continued" if run_id else ""):
         if run_id:
             active = mlflow.start_run(run_id=run_id)
             for left in {"failure", "non_finite_metrics"} & set(active.data.tags):
@@ -139,8 +113,8 @@ def start(
         run = Run(active.info.run_id)
         if run_id and run_id == adopted:
             _tell_where(active.info.experiment_id, experiment_name)
-        run.set_tags({**_provenance(), **tags})
-        run.log_text(_environment(), "environment.txt")
+        run.set_tags({**provenance.tags(), **tags})
+        run.log_text(provenance.environment(), "environment.txt")
         yield run
     except BaseException as error:
         _end(active.info.run_id, error)
@@ -155,11 +129,11 @@ def create(experiment_name: str, run_name: str, ticket: str) -> str:
     The run that `mlflow run` made for this process is adopted instead, once, with the experiment and name that it has.
     """
     if adopted := os.environ.pop("MLFLOW_RUN_ID", None):
-        with explained(f"run {adopted} cannot be continued"):
+        with store.explained(f"run {adopted} cannot be continued"):
             _tell_where(mlflow.get_run(adopted).info.experiment_id, experiment_name)
         return adopted
     found = experiment(experiment_name)
-    with explained():
+    with store.explained():
         client = mlflow.MlflowClient()
         held = client.search_runs([found], f"tags.{TICKET} = '{ticket}'", max_results=1)
         if held:
@@ -179,11 +153,6 @@ def go_on(run_id: str) -> None:
 def end(run_id: str, status: str, at: int) -> None:
     """Mark how a run has ended and when, in milliseconds since 1970."""
     mlflow.MlflowClient().set_terminated(run_id, status, at)
-
-
-def about_this_process() -> tuple[dict[str, str], str]:
-    """(tags with the code, the libraries and the machine that a result depends on, all installed packages as a text)."""
-    return _provenance(), _environment()
 
 
 class Run:
@@ -333,7 +302,7 @@ def predictions(run_id: str) -> list[dict]:
         return mlflow.artifacts.load_dict(f"runs:/{run_id}/predictions/test.json")
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"Run {run_id} has no readable predictions/test.json among its artifacts ({_first_line(error)}): if the "
+            f"Run {run_id} has no readable predictions/test.json among its artifacts ({store.first_line(error)}): if the "
             "project's folder was moved, move it back; else delete the run and train again."
         ) from None
 
@@ -346,7 +315,7 @@ def told(run_id: str) -> dict | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         # A store that does not answer is none that has no such run.
-        with explained():
+        with store.explained():
             raise
     if run.info.lifecycle_stage == "deleted":
         return None
@@ -367,17 +336,17 @@ def download(run_id: str, artifacts: Sequence[str], folder: Path) -> None:
         for name in present & set(artifacts):
             mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{name}", dst_path=str(folder))
     except (MlflowException, OSError) as error:
-        raise UserError(f"The artifacts of run {run_id} cannot be read: {_first_line(error)}.") from None
+        raise UserError(f"The artifacts of run {run_id} cannot be read: {store.first_line(error)}.") from None
 
 
 def experiments() -> list[str]:
     """Names of the experiments that hold finished, tested runs."""
-    with explained():
+    with store.explained():
         return [e.name for e in mlflow.search_experiments() if len(runs(e.name))]
 
 
 def _finished(experiment_name: str, condition: str = "") -> list:
-    with explained():
+    with store.explained():
         found = mlflow.get_experiment_by_name(experiment_name)
         if found is None:
             return []
@@ -394,115 +363,6 @@ def _number(text: str | None) -> float:
         return float(text)
     except (TypeError, ValueError):
         return math.nan
-
-
-def _uri(database: Path) -> str:
-    # No more is quoted than must be: MLflow makes the folder of the database by the name as it is quoted.
-    return "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
-
-
-def _database() -> Path | None:
-    """The file of a local sqlite store, None for any other store."""
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith("sqlite:"):
-        return None
-    file = make_url(uri).database
-    return Path(file).absolute() if file and file != ":memory:" else None
-
-
-def _create(database: Path) -> None:
-    """Make a new store's database under another name and put it in place whole: two processes that migrate one
-    database crash, and one that is killed meanwhile would leave half of it."""
-    if database.is_file():
-        return
-    part = database.with_name(f"{database.name}.part")
-    try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{database}.lock"):
-            if database.is_file():
-                return
-            part.unlink(missing_ok=True)
-            print(f"Making the MLflow store {database}", file=sys.stderr)
-            _migrate(part, database.parent / "mlruns")
-            os.replace(part, database)
-    except OSError as error:
-        raise UserError(
-            f"The MLflow store {database} cannot be made: {error.strerror or error}. Set MLFLOW_TRACKING_URI to one "
-            "that can be written."
-        ) from None
-
-
-def _migrate(file: Path, artifacts: Path) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    # Alembic tells of every migration.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    store = SqlAlchemyStore(_uri(file), artifacts.as_uri())
-    store.engine.dispose()
-    connection = sqlite3.connect(file)
-    # Several trainings at once write without waiting for each other's readers; the setting stays in the file.
-    connection.execute("PRAGMA journal_mode = wal")
-    connection.close()
-
-
-def _artifact_location(name: str) -> str | None:
-    """A folder beside the database of a local store, whatever the working directory; None: as the server likes."""
-    database = _database()
-    if database is None:
-        return None
-    folder = re.sub(r"[^\w.-]+", "_", name).strip(".") or "experiment"
-    return (database.parent / "mlruns" / folder).as_uri()
-
-
-def _check_location(location: str) -> None:
-    """MLflow stores absolute paths, and would make a folder that was moved away anew, in its old place."""
-    parsed, database = urlparse(location), _database()
-    if database is None or parsed.scheme not in ("", "file"):
-        return
-    folder = Path(unquote(parsed.path))
-    if not folder.is_relative_to(database.parent) and not folder.parent.exists():
-        raise UserError(
-            f"{database} keeps its artifacts in {folder}, which does not exist: was the project's folder moved? Move it "
-            f"back, link the old place to the new one, or remove {database.name} to start with an empty store."
-        )
-
-
-@contextmanager
-def explained(doing: str = "") -> Iterator[None]:
-    """MLflow's errors as messages to the user."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError) as error:
-        what = f"{doing}: " if doing else ""
-        uri = mlflow.get_tracking_uri()
-        raise UserError(
-            without_secrets(f"MLflow store {uri}: {what}{_first_line(error)}{_advice(uri, error)}")
-        ) from error
-
-
-def without_secrets(text: str) -> str:
-    """The text without the passwords of the addresses in it, and without the ones that clients are given by environment."""
-    text = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
-    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-    return text
-
-
-def _advice(uri: str, error: Exception) -> str:
-    if uri == _uri(ROOT / "mlflow.db"):
-        return ""
-    status = error.get_http_status_code() if isinstance(error, MlflowException) else None
-    if status == 401:
-        return " Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-    if status == 403:
-        user = os.environ.get("MLFLOW_TRACKING_USERNAME", "this account")
-        return f" The server does not let {user} do this: ask its administrator."
-    return " Check MLFLOW_TRACKING_URI, or unset it."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
 def _tell_where(experiment_id: str, wanted: str) -> None:
@@ -524,52 +384,4 @@ def _end(run_id: str, error: BaseException) -> None:
             message = f"{type(error).__name__}: {error}"
             mlflow.MlflowClient().set_tag(run_id, "failure", message[:_LONGEST_TAG])
     except MlflowException as second:
-        print(f"MLflow could not record how run {run_id} ended: {_first_line(second)}", file=sys.stderr)
-
-
-def _provenance() -> dict[str, str]:
-    """What a result depends on beside its settings and data: code, libraries, machine."""
-    import torch
-
-    commit = _git("rev-parse", "HEAD")
-    return {
-        "git_commit": commit or "unknown",
-        "git_dirty": str(bool(_git("status", "--porcelain"))).lower() if commit else "unknown",
-        **{f"version.{name}": found for name in PACKAGES if (found := _version(name))},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "cpu": _processor(),
-        "cpu_count": str(os.cpu_count()),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _git(*command: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        names = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        names = None
-    return names[1] if names else platform.processor() or platform.machine()
-
-
-def _environment() -> str:
-    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
-    return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
+        print(f"MLflow could not record how run {run_id} ended: {store.first_line(second)}", file=sys.stderr)

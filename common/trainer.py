@@ -32,7 +32,7 @@ DIVERGED = 10.0
 
 
 class TaskTrainer(Trainer):
-    """Trains for a `Job` (training.py), which predicts and scores for it; `run` is told what happens."""
+    """Trains for a `Job` (job.py), which predicts and scores for it; `run` is told what happens."""
 
     def __init__(self, job, run, train, validation, stop, **kwargs):
         super().__init__(train_dataset=train.features, eval_dataset=validation.features, **kwargs)

@@ -14,10 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from . import serving
+from .bundles import fingerprint
 from .checking import Checked
 from .errors import UserError
 from .gate import CHAMPION, Rules, Verdict
-from .models import fingerprint
 from .tasks import DEFAULT_TASK, LABELS, Task, task_of
 
 PROMOTION = "### Promotion"

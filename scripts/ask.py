@@ -30,9 +30,9 @@ def main() -> None:
     if len(context) < 200 and Path(context).is_file():
         context = Path(context).read_text(encoding="utf-8")
 
-    from common import tracking
+    from common import store
 
-    tracking.configure()
+    store.configure()
     import mlflow
     import pandas as pd
 

@@ -44,9 +44,9 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common import comparison, plots, tracking
+    from common import comparison, plots, store, tracking
 
-    tracking.configure()
+    store.configure()
     experiment = args.experiment_name or task_of(args.task or DEFAULT_TASK).experiment
     runs = tracking.runs(experiment)
     if runs.empty:

@@ -49,10 +49,10 @@ def main() -> None:
             f"--host {args.host} --port {args.port} cannot be listened on ({error}); choose another."
         ) from None
 
-    from common import tracking
+    from common import store
     from common.catalogue import Catalogue
 
-    tracking.configure()
+    store.configure()
     catalogue = Catalogue(args.models)
     for entry in catalogue.entries():
         print(f"  {entry.uri} {' '.join(entry.aliases)}")

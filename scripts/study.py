@@ -69,10 +69,10 @@ def main() -> None:
     study = studies.read(args.study, {key: kind for key, (kind, _) in scripts.items()}, args.smoke)
 
     check_backend(study, args)
-    from common import tracking
+    from common import store
     from common.study_status import Status
 
-    tracking.configure()
+    store.configure()
     status = Status(study, Folder(args.output_dir / study.name))
     status.check()
     if args.dry_run:

@@ -24,14 +24,14 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="output folders of trainings")
     args = parser.parse_args()
-    from common import recording, tracking
+    from common import recording, store
     from common.workspace import STATE, own, read_state
 
     found = sorted(file.parent for file in (ROOT / "mlruns" / "checkpoints").glob(f"*/{STATE}"))
     for folder in args.folders:
         if "run_id" not in read_state(folder):
             raise UserError(f"{folder} holds no run; name the --output_dir of a training.")
-    tracking.configure()
+    store.configure()
     failed = []
     for folder in args.folders or found:
         try:

@@ -8,10 +8,11 @@ import mlflow
 import pytest
 import torch
 
-from common import checking, data, fresh, models, serving, tracking
+from common import bundles, checking, data, fresh, models, serving, tracking
 from common.families import FAMILIES, uses_segment_ids
 from common.inference import decode_spans, predict_spans
 from common.preprocessing import Collator, make_windows
+from common.store import configure
 from tests.questions import EXAMPLES
 from tests.scripts.conftest import squad_json
 from tests.techniques import TECHNIQUES
@@ -26,7 +27,7 @@ def store(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         mlflow.set_tracking_uri(uri)
-        tracking.configure()
+        configure()
         yield uri
         mlflow.set_tracking_uri(None)
 
@@ -78,12 +79,12 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
     base, print_ = None, ""
     if technique != "standard":
         base = folder / "base"
-        print_ = models.save_base(checkpoint, base)
-    info = models.BundleInfo(
+        print_ = bundles.save_base(checkpoint, base)
+    info = bundles.BundleInfo(
         TECHNIQUES[technique].name, "bert", tiny("bert"), print_, version, **LENGTHS, max_answer_length=30, n_best=20,
         null_threshold=1.5 if version == "v2.0" else 0.0,
     )  # fmt: skip
-    models.save_bundle(folder / "bundle", info, model, tokenizer)
+    bundles.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", base, model, tokenizer, info
 
 
@@ -101,12 +102,12 @@ def save_classifier(folder, tiny, seed: int = 0):
             if parameter.requires_grad:
                 parameter.add_((2.0 if "pooler" in name else 0.3) * torch.randn(parameter.shape))
     model.eval()
-    print_ = models.save_base(checkpoint, folder / "base", "classification", **config)
-    info = models.BundleInfo(
+    print_ = bundles.save_base(checkpoint, folder / "base", "classification", **config)
+    info = bundles.BundleInfo(
         "LoRA", "bert", tiny("bert"), print_, "binary", **LENGTHS, max_answer_length=30, n_best=20,
         null_threshold=0.0, task="classification", labels=names,
     )  # fmt: skip
-    models.save_bundle(folder / "bundle", info, model, tokenizer)
+    bundles.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", folder / "base", model, tokenizer, info
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
-from common import adapters, answering, data, models
+from common import adapters, answering, bundles, data, models
 from common.errors import UserError
 from tests import trained
 from tests.questions import EXAMPLES
@@ -109,7 +109,7 @@ def test_no_technique_changes_the_base_that_it_shares(tmp_path, tiny):
         folder.mkdir()
         bundle, base, model, tokenizer, info = trained.save(folder, tiny, key, seed=i)
         if shared is None:
-            shared = models.load_shared_base(base, info)
+            shared = bundles.load_shared_base(base, info)
             before = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
         answers = answering.Answerer(bundle, shared=shared).answer(examples)
         for p, ranked in zip(trained.predict(model, tokenizer, info, examples), answers, strict=True):

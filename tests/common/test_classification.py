@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from common import classification, classifying, confusion, metrics, plots, serving, tracking
+from common.job import sample
 from common.preprocessing import Collator
 from common.texts import join, predict_logits
-from common.training import sample
 from tests import trained
 from tests.texts import make_texts
 

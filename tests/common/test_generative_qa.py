@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import PeftModel, PromptEncoderConfig, get_peft_model
 from transformers import AutoTokenizer
 
-from common import agreement, data, generating, generation, generative_qa, models, training
+from common import agreement, bundles, data, generating, generation, generative_qa, models, training
 from common.config import RunArgs, check_model
 from common.errors import UserError
 from common.families import FAMILIES
@@ -99,13 +99,13 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
     assert all(not start[name].equal(tensor) for name, tensor in models.trainable_state(model).items())
 
     before, wrote = logits(model, batch), write(model, prompts, collator)
-    info = models.BundleInfo(
+    info = bundles.BundleInfo(
         technique, family_name, tiny(family_name), "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK
     )
-    models.save_bundle(tmp_path / "bundle", info, model, tokenizer)
-    models.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
+    bundles.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    bundles.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
     for merge in (False, True):
-        loaded, its_tokenizer, its_info = models.load_bundle(tmp_path / "bundle", tmp_path / "base", merge)
+        loaded, its_tokenizer, its_info = bundles.load_bundle(tmp_path / "bundle", tmp_path / "base", merge)
         again = generative_qa.features(its_tokenizer, loaded.config, EXAMPLES, ARGS)
         its_collator = generative_qa.collator(its_tokenizer, loaded.config)
         after = logits(loaded, its_collator([again[i] for i in range(len(again))]))
@@ -345,9 +345,9 @@ def test_prompt_and_answer_must_fit_the_positions(tiny):
 def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
     model, tokenizer, prompts, collator = build(tiny, "lora", family_name)
     train(model, collator([prompts[i] for i in range(len(prompts))]), steps=3, learning_rate=1e-1)
-    info = models.BundleInfo("LoRA", family_name, "", "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK)
-    models.save_bundle(tmp_path / "bundle", info, model, tokenizer)
-    models.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
+    info = bundles.BundleInfo("LoRA", family_name, "", "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK)
+    bundles.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    bundles.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
     writer = generating.Writer(tmp_path / "bundle", tmp_path / "base")
     expected = generative_qa.predictions(write(model, prompts, collator), prompts, EXAMPLES, ARGS, None)
     rows = [generative_qa.row(p, e) | {"id": p.id} for p, e in zip(expected, EXAMPLES, strict=True)]

@@ -5,7 +5,7 @@ from peft import PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, 
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from common import classification, models
+from common import bundles, classification, models
 from common.config import RunArgs, check_model
 from common.errors import UserError
 from common.extractive_qa import span_loss
@@ -105,13 +105,13 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
     before = logits(model, batch)
     assert before.shape[1:] == (batch["input_ids"].shape if task == QA else (5, 2))
     labels = tuple(CONFIGS[task].get("id2label", {}).values())
-    info = models.BundleInfo(
+    info = bundles.BundleInfo(
         technique, family_name, tiny(family_name), "", "v1.1", 96, 16, 30, 20, 0.0, task, labels
     )
-    models.save_bundle(tmp_path / "bundle", info, model, tokenizer)
-    models.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", task, **CONFIGS[task])
+    bundles.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    bundles.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", task, **CONFIGS[task])
     for merge in (False, True):
-        loaded, its_tokenizer, its_info = models.load_bundle(
+        loaded, its_tokenizer, its_info = bundles.load_bundle(
             tmp_path / "bundle", tmp_path / "base", merge=merge
         )
         after = logits(loaded, batch_of(its_tokenizer, loaded.config, task))
@@ -381,7 +381,7 @@ def test_the_saved_base_does_not_depend_on_the_seed(tiny, tmp_path):
     prints = set()
     for seed in (0, 1):
         torch.manual_seed(seed)
-        prints.add(models.save_base(models.resolve_checkpoint(tiny("electra")), tmp_path / str(seed)))
+        prints.add(bundles.save_base(models.resolve_checkpoint(tiny("electra")), tmp_path / str(seed)))
     assert len(prints) == 1
 
 

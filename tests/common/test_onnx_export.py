@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
 
-from common import data, models, onnx_export, registry
+from common import bundles, data, onnx_export, registry
 from common.errors import UserError
 from common.tasks import TASKS
 from tests import trained
@@ -55,7 +55,7 @@ def test_what_was_found_stands_with_the_version(exported):
     stored = mlflow.artifacts.download_artifacts(f"models:/{done.name}-onnx/{version.version}")
     needed = Path(stored)
     assert "onnxruntime==" in (needed / "requirements.txt").read_text()
-    about = json.loads((needed / "artifacts" / "bundle" / models.BUNDLE).read_text())
+    about = json.loads((needed / "artifacts" / "bundle" / bundles.BUNDLE).read_text())
     assert about["runtime"] == "onnx-fp32"
     assert not list((needed / "artifacts").rglob("*.safetensors"))
 
@@ -79,7 +79,7 @@ def test_another_answer_of_fp32_is_refused(exported, monkeypatch):
 
     def wrong(bundle, records, task):
         found = answers(bundle, records, task)
-        if models.read_bundle(bundle).runtime != "torch":
+        if bundles.read_bundle(bundle).runtime != "torch":
             found[0] = found[0] | {"start": 0, "end": 1, "score": found[0]["score"] / 2}
         return found
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common import outcomes, studies
+from common import outcomes, studies, study_fields
 from tests.common.test_studies import SMALL, rows
 from tests.techniques import TECHNIQUES
 
@@ -111,6 +111,6 @@ def test_a_record_has_every_axis_and_leaves_those_that_a_technique_lacks_empty()
 
 
 def test_names_show_values_as_people_write_them():
-    assert [studies.shown(value) for value in (1e-5, 0.001, 3.0, 8, "all", None)] == [
+    assert [study_fields.shown(value) for value in (1e-5, 0.001, 3.0, 8, "all", None)] == [
         "1e-05", "0.001", "3", "8", "all", "None",
     ]  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 
 from common import recording, tracking
 from common.errors import UserError
+from common.store import configure
 from common.workspace import STATE, write_json
 from tests.scripts.conftest import run_script
 
@@ -125,7 +126,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once_and_in_order(
 def store(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    tracking.configure()
+    configure()
     yield tmp_path
     mlflow.set_tracking_uri(None)
 

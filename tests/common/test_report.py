@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.report import seconds_per_step, write_report
+from common.report import write_report
+from common.study_figures import seconds_per_step
 from common.study_tables import best, comparisons, configurations, matrices, short, text_of, tidy
 from common.uncertainty import interval, paired_difference, range_of_samples
 from tests.studies import KINDS, make_gradients, make_runs, make_study

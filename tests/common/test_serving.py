@@ -231,9 +231,9 @@ def test_the_longest_texts_are_answered_within_the_servers_patience(answerer):
 
 def test_loading_and_saving_print_nothing(tmp_path, saved, tiny):
     code = (
-        "import sys; from pathlib import Path; from common import models, answering\n"
+        "import sys; from pathlib import Path; from common import models, answering, bundles\n"
         "answering.Answerer(sys.argv[1], sys.argv[2])\n"
-        "models.save_base(models.resolve_checkpoint(sys.argv[2]), Path(sys.argv[3]))\n"
+        "bundles.save_base(models.resolve_checkpoint(sys.argv[2]), Path(sys.argv[3]))\n"
     )
     command = [sys.executable, "-c", code, str(saved[0]), str(saved[1]), str(tmp_path / "base")]
     env = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common import checkpoints, recording, serving, tracking, training
+from common import checkpoints, job, recording, serving, tracking, training
 from common.config import RunArgs
 from common.errors import UserError
 from tests.techniques import TECHNIQUES
@@ -69,13 +69,13 @@ def loss(monkeypatch):
     """Put a function around the loss of each batch: it gets the number of the call from 1, the batch, and the loss's own call."""
 
     def around(function):
-        work, calls = training.extractive_qa.WORK, []
+        work, calls = job.extractive_qa.WORK, []
 
         def changed(model, batch, labels):
             calls.append(len(labels))
             return function(len(calls), batch, lambda: work.loss(model, batch, labels))
 
-        monkeypatch.setitem(training.WORKS, "extractive-qa", dataclasses.replace(work, loss=changed))
+        monkeypatch.setitem(job.WORKS, "extractive-qa", dataclasses.replace(work, loss=changed))
         return calls
 
     return around
@@ -173,7 +173,7 @@ def test_a_run_that_is_killed_at_its_end_is_not_trained_again(
             patch.setattr(recording.Recorder, "_append", dying)
         with pytest.raises(Killed):
             train()
-    monkeypatch.setattr(training.TaskTrainer, "training_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(job.TaskTrainer, "training_step", lambda *_: pytest.fail("trained again"))
     assert_same(train(resume=True), undisturbed)
     # And once more, where nothing is left of it.
     assert train(resume=True).info.run_id == only_run(tmp_path.name).info.run_id
@@ -182,19 +182,19 @@ def test_a_run_that_is_killed_at_its_end_is_not_trained_again(
 @pytest.mark.slow
 def test_early_stopping_is_not_forgotten(train, kill, monkeypatch, tmp_path):
     """The Trainer itself would train a step more after the checkpoint at which it stopped."""
-    fields, scores, falling = dict(early_stopping_patience=1), training.Job.scores, iter(range(99, 0, -1))
+    fields, scores, falling = dict(early_stopping_patience=1), job.Job.scores, iter(range(99, 0, -1))
 
     def worse(self, *args):
         summary, each = scores(self, *args)
         return summary | {"f1": float(next(falling))}, each
 
-    monkeypatch.setattr(training.Job, "scores", worse)
+    monkeypatch.setattr(job.Job, "scores", worse)
     with monkeypatch.context() as patch:
-        patch.setattr(training.Job, "_test", lambda *_: kill())
+        patch.setattr(job.Job, "_test", lambda *_: kill())
         with pytest.raises(Killed):
             train(**fields)
     steps = curve(only_run(tmp_path.name))
-    monkeypatch.setattr(training.TaskTrainer, "training_step", lambda *_: pytest.fail("trained a step more"))
+    monkeypatch.setattr(job.TaskTrainer, "training_step", lambda *_: pytest.fail("trained a step more"))
     assert curve(train(resume=True, **fields)) == steps
 
 

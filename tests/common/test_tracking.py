@@ -2,11 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -16,12 +12,9 @@ from matplotlib.figure import Figure
 
 from common import tracking
 from common.errors import UserError
-from common.paths import ROOT
+from common.store import configure
+from tests.processes import process
 from tests.runs import RECORD, log_finished
-
-CLIENT_OF = (
-    "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom common import tracking\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -32,72 +25,13 @@ def store(tmp_path_factory):
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.delenv("MLFLOW_RUN_ID", raising=False)
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-        tracking.configure()
+        configure()
         yield folder
         mlflow.set_tracking_uri(None)
 
 
-@pytest.fixture
-def elsewhere(store):
-    """Points this process at another store for the length of a test."""
-    yield mlflow.set_tracking_uri
-    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
-
-
 def get(run_id):
     return mlflow.get_run(run_id)
-
-
-def process(body, cwd, *arguments, **environment):
-    """A Python process that has imported `tracking`, with no tracking URI set but what `environment` says."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    program = CLIENT_OF.format(root=str(ROOT)) + body
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        cwd=cwd,
-        env=kept | {"MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_three_first_scripts_at_once_from_three_folders_share_the_projects_store(tmp_path):
-    root = tmp_path / "a project, 50% é?"
-    body = (
-        "tracking.ROOT = Path(sys.argv[1])\n"
-        "tracking.configure()\n"
-        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
-        "    run.log_text('x', 'x.txt')\n"
-    )
-    started = []
-    for name in "abc":
-        (tmp_path / name).mkdir()
-        started.append(process(body, tmp_path / name, root))
-    for one in started:
-        _, errors = one.communicate(timeout=120)
-        assert one.returncode == 0, errors
-    database = sqlite3.connect(root / "mlflow.db")
-    assert database.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)] * 3
-    assert database.execute("SELECT count(*) FROM experiments WHERE name = 'squad-qa'").fetchone() == (1,)
-    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert len(list((root / "mlruns" / "squad-qa").glob("*/artifacts/x.txt"))) == 3
-    assert not any(path for name in "abc" for path in (tmp_path / name).iterdir())
-
-
-def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
-    body = (
-        "tracking.ROOT = Path('/nowhere')\n"
-        "tracking.configure()\n"
-        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
-        "    run.log_text('x', 'x.txt')\n"
-    )
-    (tmp_path / "here").mkdir()
-    one = process(body, tmp_path / "here", MLFLOW_TRACKING_URI="sqlite:///../there/my.db")
-    _, errors = one.communicate(timeout=120)
-    assert one.returncode == 0, errors
-    assert (tmp_path / "there" / "my.db").is_file()
-    assert len(list((tmp_path / "there" / "mlruns" / "squad-qa").glob("*/artifacts/x.txt"))) == 1
 
 
 def test_a_run_holds_what_it_was_given(store):
@@ -212,7 +146,7 @@ def test_signals_mark_a_run_killed(store, tmp_path, sent, code):
         "import time\n"
         "from common.cli import guarded\n"
         "def work():\n"
-        "    tracking.configure()\n"
+        "    store.configure()\n"
         "    with tracking.start('signals', 'x', {}) as run:\n"
         "        print(run.id, flush=True)\n"
         "        time.sleep(100)\n"
@@ -303,27 +237,6 @@ def test_a_deleted_experiment_is_refused(store):
     mlflow.delete_experiment(tracking.experiment("gone"))
     with pytest.raises(UserError, match="'gone' is deleted: restore it"):
         tracking.experiment("gone")
-
-
-def test_a_store_whose_folder_was_moved_is_refused(store):
-    mlflow.create_experiment("moved", "file:///nowhere/mlruns/moved")
-    with pytest.raises(UserError, match="keeps its artifacts in /nowhere/mlruns/moved"):
-        tracking.experiment("moved")
-
-
-def test_stores_that_cannot_be_used_are_refused(elsewhere, tmp_path):
-    (tmp_path / "file").write_text("no database, only text")
-    elsewhere(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
-    with pytest.raises(UserError, match="cannot be made: .*Set MLFLOW_TRACKING_URI"):
-        tracking.configure()
-    for uri, reason in (
-        (f"sqlite:///{tmp_path / 'file'}", "not a database"),
-        (str(tmp_path / "old"), "maintenance mode"),
-    ):
-        elsewhere(uri)
-        tracking.configure()
-        with pytest.raises(UserError, match=f"{reason}.*Check MLFLOW_TRACKING_URI"):
-            tracking.experiment("x")
 
 
 def test_a_finished_run_is_found_by_its_fingerprint(store):

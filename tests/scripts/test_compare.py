@@ -9,8 +9,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from common import tracking
 from common.paths import ROOT
+from common.store import configure
 from tests.runs import RECORD, log_finished
 
 OTHER = RECORD | {"name": "squad", "version": "v1.1", "fingerprint": "cd" * 32}
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.delenv("MLFLOW_RUN_ID", raising=False)
         mlflow.set_tracking_uri(uri)
-        tracking.configure()
+        configure()
         rng = np.random.default_rng(0)
         questions = rng.random(40)
         yield {

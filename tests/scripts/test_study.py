@@ -16,6 +16,7 @@ import yaml
 from common import cli, tracking
 from common.errors import UserError
 from common.paths import ROOT
+from common.store import configure
 from common.study_folder import Folder
 from tests.techniques import TECHNIQUES
 from tests.trained import prepare_data
@@ -271,7 +272,7 @@ def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)
-    tracking.configure()
+    configure()
     file, results, moment = tmp_path / "small.yaml", tmp_path / "results" / "small", random.Random(5)
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     command = [sys.executable, str(ROOT / "scripts" / "study.py"), str(file)]

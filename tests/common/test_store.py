@@ -1,0 +1,84 @@
+"""Where the store lies, and what is said when it cannot be used."""
+
+import sqlite3
+
+import mlflow
+import pytest
+
+from common import tracking
+from common.errors import UserError
+from common.store import configure
+from tests import trained
+from tests.processes import process
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with trained.store(tmp_path_factory.mktemp("store")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def elsewhere(store):
+    """Points this process at another store for the length of a test."""
+    yield mlflow.set_tracking_uri
+    mlflow.set_tracking_uri(store)
+
+
+def test_three_first_scripts_at_once_from_three_folders_share_the_projects_store(tmp_path):
+    root = tmp_path / "a project, 50% é?"
+    body = (
+        "store.ROOT = Path(sys.argv[1])\n"
+        "store.configure()\n"
+        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+        "    run.log_text('x', 'x.txt')\n"
+    )
+    started = []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        started.append(process(body, tmp_path / name, root))
+    for one in started:
+        _, errors = one.communicate(timeout=120)
+        assert one.returncode == 0, errors
+    database = sqlite3.connect(root / "mlflow.db")
+    assert database.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)] * 3
+    assert database.execute("SELECT count(*) FROM experiments WHERE name = 'squad-qa'").fetchone() == (1,)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert len(list((root / "mlruns" / "squad-qa").glob("*/artifacts/x.txt"))) == 3
+    assert not any(path for name in "abc" for path in (tmp_path / name).iterdir())
+
+
+def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
+    body = (
+        "store.ROOT = Path('/nowhere')\n"
+        "store.configure()\n"
+        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+        "    run.log_text('x', 'x.txt')\n"
+    )
+    (tmp_path / "here").mkdir()
+    one = process(body, tmp_path / "here", MLFLOW_TRACKING_URI="sqlite:///../there/my.db")
+    _, errors = one.communicate(timeout=120)
+    assert one.returncode == 0, errors
+    assert (tmp_path / "there" / "my.db").is_file()
+    assert len(list((tmp_path / "there" / "mlruns" / "squad-qa").glob("*/artifacts/x.txt"))) == 1
+
+
+def test_a_store_whose_folder_was_moved_is_refused(store):
+    mlflow.create_experiment("moved", "file:///nowhere/mlruns/moved")
+    with pytest.raises(UserError, match="keeps its artifacts in /nowhere/mlruns/moved"):
+        tracking.experiment("moved")
+
+
+def test_stores_that_cannot_be_used_are_refused(elsewhere, tmp_path):
+    (tmp_path / "file").write_text("no database, only text")
+    elsewhere(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
+    with pytest.raises(UserError, match="cannot be made: .*Set MLFLOW_TRACKING_URI"):
+        configure()
+    for uri, reason in (
+        (f"sqlite:///{tmp_path / 'file'}", "not a database"),
+        (str(tmp_path / "old"), "maintenance mode"),
+    ):
+        elsewhere(uri)
+        configure()
+        with pytest.raises(UserError, match=f"{reason}.*Check MLFLOW_TRACKING_URI"):
+            tracking.experiment("x")
