@@ -1,6 +1,6 @@
 """A shipped study's smoke variant, from nothing to its report, as `scripts/study.py STUDY --smoke` runs it.
 
-By default the one that takes the least time; SMOKE=all runs every one, half an hour on two cores.
+By default the one that takes the least time; SMOKE=all runs every one.
 """
 
 import json
