@@ -12,8 +12,11 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from datasets import Dataset, DatasetDict
 
+from common import data
 from common.paths import ROOT
+from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 from tests.trained import prepare_data, store
 
@@ -52,6 +55,18 @@ def cluster():
         made.wait_for_nodes()
         yield made, nodes
         made.shutdown()
+
+
+def learnable_data(folder):
+    """A data folder whose validation questions are those of training: whoever trains at all is seen to learn them."""
+    examples = [e for e in EXAMPLES if e["answers"]["text"]]
+    parts = {
+        part: Dataset.from_list([e | {"id": f"{part}-{e['id']}"} for e in examples])
+        for part in ("train", "validation", "test")
+    }
+    DatasetDict(parts).save_to_disk(str(folder / "saved"))
+    data.prepare_saved(folder / "saved", folder / "data")
+    return str(folder / "data")
 
 
 def start(folder, content, *flags):
@@ -141,13 +156,19 @@ def test_a_row_whose_machine_dies_goes_on_on_another_to_the_same_result(base, cl
 @pytest.mark.long
 def test_optuna_proposes_trials_and_a_hopeless_one_is_stopped_early(base, tmp_path):
     """One trial after another, on a Ray of its own, for each asks for the whole machine."""
-    hopeless = "lora-learning_rate=1e-12-seed=42"
+    hopeless = "standard-learning_rate=1e-12-seed=42"
     content = {
         "name": "search",
         "description": "One trial is hopeless.",
-        "base": base | {"experiment_name": "search", "num_train_epochs": 30, "save_steps": 50},
+        "base": base
+        | {
+            "experiment_name": "search",
+            "num_train_epochs": 30,
+            "save_steps": 50,
+            "data_dir": learnable_data(tmp_path),
+        },
         "techniques": {
-            "lora": {"grid": {"learning_rate": ["1e-2", "1e-12"]}},
+            "standard": {"grid": {"learning_rate": ["1e-3", "1e-12"]}},
             "ia3": {"search": {"learning_rate": {"loguniform": [1e-4, 1e-1]}}},
         },
         "trials": 2,
@@ -157,7 +178,7 @@ def test_optuna_proposes_trials_and_a_hopeless_one_is_stopped_early(base, tmp_pa
     out, err = end(start(tmp_path, content, "--backend", "ray")[0])
     folder = tmp_path / "results" / "search"
     found = table(folder)
-    assert len(found) == 4 and "ASHA stopped it after epoch 1" in found.loc[hopeless, "failure"]
+    assert len(found) == 4 and "ASHA stopped it after epoch" in found.loc[hopeless, "failure"]
     assert found.loc[hopeless, "status"] == "stopped" and hopeless in (folder / "report.md").read_text()
     assert "finished" in set(found.loc[found["technique"] == "IA3", "status"])
     rates = found.loc[found["technique"] == "IA3", "learning_rate"]
@@ -166,5 +187,5 @@ def test_optuna_proposes_trials_and_a_hopeless_one_is_stopped_early(base, tmp_pa
     (stopped,) = [run for run in runs if run.info.run_name == hopeless]
     assert stopped.info.status == "KILLED" and "ASHA" in stopped.data.tags["failure"]
     assert len(mlflow.MlflowClient().get_metric_history(stopped.info.run_id, "validation_f1")) < 30
-    assert not list((folder / "checkpoints").glob("lora-*/run.json"))
+    assert not list((folder / "checkpoints").glob("standard-*/run.json"))
     assert "Traceback" not in err
