@@ -15,7 +15,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from . import data, serving, side_by_side, store, tracking
+from . import data, serving, side_by_side, store, stored_code, tracking
 from .agreement import TOLERANCE, disagreements
 from .bundles import fingerprint, read_bundle
 from .choosing import choose
@@ -115,7 +115,7 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
                 bundle, asked[0], run_id=run.info.run_id, name="model", served="side_by_side"
             )
         # Loaded from the store, as a server does.
-        model = mlflow.pyfunc.load_model(info.model_uri)
+        model = stored_code.load(info.model_uri)
         answered = model.predict(pd.DataFrame(asked), params={"technique": side_by_side.ALL})["answers"]
         for i, ((technique, source), about) in enumerate(zip(runs.items(), infos, strict=True)):
             threshold = about.null_threshold if about.version == "v2.0" else None

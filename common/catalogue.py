@@ -13,6 +13,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from . import stored_code
 from .errors import UserError
 from .tasks import TASKS
 
@@ -156,7 +157,7 @@ class Catalogue:
     """
 
     def __init__(
-        self, uris: Sequence[str] = (), load: Callable = mlflow.pyfunc.load_model, patience: float = PATIENCE
+        self, uris: Sequence[str] = (), load: Callable = stored_code.load, patience: float = PATIENCE
     ):
         self.uris, self._load, self._patience = tuple(uris), load, patience
         self._loaded: OrderedDict[str, object] = OrderedDict()
@@ -183,7 +184,7 @@ class Catalogue:
             return Reply(answers, seconds, loading)
         except Exception as error:
             # Whatever a stored model's own code raises is to be read on its card, beside the others' answers.
-            if not isinstance(error, MlflowException):
+            if not isinstance(error, MlflowException | UserError):
                 traceback.print_exc(file=sys.stderr)
             raise Unanswered(_reason(error)) from None
         finally:
@@ -208,5 +209,8 @@ def _predict(model, record: Mapping[str, str], top_k: int) -> dict:
 
 
 def _reason(error: Exception) -> str:
-    message = error.message if isinstance(error, MlflowException) else f"{type(error).__name__}: {error}"
+    if isinstance(error, MlflowException):
+        message = error.message
+    else:
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return (message.strip().splitlines() or [type(error).__name__])[0][:300]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 
-from . import data, fresh, serving, tracking
+from . import data, fresh, serving, stored_code, tracking
 from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled, rewritten
 from .bundles import BundleInfo
 from .errors import UserError
@@ -159,9 +160,15 @@ def in_fresh_process(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
             "HUGGINGFACE_HUB_CACHE": nothing,
             # What is downloaded from a server goes with the folder.
             "TMPDIR": scratch,
+            # Bytecode that lies beside the code is not read: Python would not notice that it is of another source.
+            "PYTHONPYCACHEPREFIX": str(Path(scratch) / "bytecode"),
         }
+        try:
+            stored = stored_code.verify(uri, Path(scratch) / "model")
+        except (UserError, MlflowException, OSError) as error:
+            raise Unloadable(str(error)) from None
         # Without -P the file's folder, which is this package's, would be looked through for imports.
-        command = [sys.executable, "-P", fresh.__file__, uri, str(sent), str(answered)]
+        command = [sys.executable, "-P", fresh.__file__, str(stored), str(sent), str(answered)]
         try:
             done = subprocess.run(
                 command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=TIMEOUT

@@ -13,7 +13,7 @@ LEAST = 20
 
 
 def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
-    """Load a model by its URI and ask it for each record, one request at a time, as MLflow's server does.
+    """Load a model by its folder or URI and ask it for each record, one request at a time, as MLflow's server does.
 
     `loading`: seconds; `answers`: the answer to each record; `latencies`: ms of each request, every record at least
     once and LEAST requests in all.

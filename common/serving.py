@@ -1,7 +1,7 @@
 """How a model is logged so that MLflow serves it; what it serves is its task's (`Task.served`).
 
 What MLflow stores is code, never a pickle: a copy of this package under a name made of its content (two versions in
-one process must each answer with their own code), a two-line file that loads it, and the saved model as an artifact.
+one process must each answer with their own code), a short file that loads it, and the saved model as an artifact.
 """
 
 import ast
@@ -32,6 +32,28 @@ SHARED_BASES = "shared-bases"
 """The experiment that holds the bases which adapters refer to."""
 
 REFERENCE = "base.json"
+
+LOADER = """\
+import hashlib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from mlflow.models import set_model
+
+if "{package}" not in sys.modules:
+    (folder,) = find_spec("{package}").submodule_search_locations
+    digest = hashlib.sha256()
+    for file in sorted(Path(folder).glob("*.py")):
+        digest.update(file.name.encode() + b"\\0" + file.read_bytes())
+    if "{package}" != f"suite_{{digest.hexdigest()[:12]}}":
+        raise RuntimeError(f"{{folder}} was changed since this model was logged: its code is not run.")
+
+from {package}.{served} import MODEL
+
+set_model(MODEL())
+"""
+"""What MLflow runs to load a model."""
 
 REQUIREMENTS = (
     "mlflow",
@@ -153,6 +175,8 @@ def log_bundle(
 
     served: the module that serves it, by default its task's. Returns MLflow's ModelInfo. The run's status and times stay as they are.
     """
+    from . import stored_code
+
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     about = read_bundle(bundle) if served is None else None
@@ -166,15 +190,12 @@ def log_bundle(
     with tempfile.TemporaryDirectory() as scratch:
         package = copy_of_package(Path(scratch), served)
         loader = Path(scratch) / "model.py"
-        loader.write_text(
-            f"from mlflow.models import set_model\n\nfrom {package.name}.{served} import MODEL\n\n"
-            "set_model(MODEL())\n"
-        )
+        loader.write_text(LOADER.format(package=package.name, served=served))
         # MLflow runs the loader once to check it, before the code is where the logged model will have it.
         sys.path.insert(0, scratch)
         try:
             # `mlflow.pyfunc.log_model` is this call without `run_id`.
-            return Model.log(
+            info = Model.log(
                 artifact_path=None,
                 name=name,
                 flavor=mlflow.pyfunc,
@@ -188,6 +209,8 @@ def log_bundle(
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
                 pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in packages],
             )
+            stored_code.record(info, package, loader)
+            return info
         finally:
             sys.path.remove(scratch)
 

@@ -30,14 +30,14 @@ def main() -> None:
     if len(context) < 200 and Path(context).is_file():
         context = Path(context).read_text(encoding="utf-8")
 
-    from common import store
+    from common import store, stored_code
 
     store.configure()
     import mlflow
     import pandas as pd
 
     try:
-        model = mlflow.pyfunc.load_model(args.model)
+        model = stored_code.load(args.model)
     except mlflow.MlflowException as error:
         raise UserError(
             f"{args.model} cannot be loaded: {error.message} Register one with scripts/register_best.py."

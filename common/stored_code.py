@@ -1,0 +1,106 @@
+"""A stored model is run only on the code that was recorded when it was logged.
+
+The code lies among the model's files, its fingerprint among the store's records: writing to the files alone does not
+get code run. `mlflow models serve` knows nothing of the record; there the file that loads the model compares the
+package beside it with its name (`serving.LOADER`).
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow.models import Model
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+from .errors import UserError
+
+TAG = "code_sha256"
+"""Of a logged model."""
+
+_LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
+
+
+def record(info, package: Path, loader: Path) -> None:
+    """Note on a model that was just logged (`ModelInfo`) which code it runs: the package and the file that loads it."""
+    files = {f"code/{package.name}/{file.name}": file for file in package.iterdir()} | {"model.py": loader}
+    mlflow.MlflowClient().set_logged_model_tags(info.model_id, {TAG: _fingerprint(info.flavors, files)})
+
+
+def load(uri: str):
+    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError where its code is not what was recorded."""
+    stored = verify(uri)
+    # Bytecode that lies beside the code is not read: Python would not notice that it is of another source.
+    with _own_bytecode():
+        return mlflow.pyfunc.load_model(str(stored))
+
+
+def verify(uri: str, folder: Path | None = None) -> Path:
+    """Where the files of a stored model are at hand; UserError where its code is not what was recorded.
+
+    folder: they are copied there. By default they are used where they lie, or downloaded to where MLflow pleases.
+    """
+    stored = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder and str(folder)))
+    flavors = Model.load(str(stored)).flavors
+    model_id = _model_id(uri, stored)
+    recorded = mlflow.MlflowClient().get_logged_model(model_id).tags.get(TAG)
+    if recorded is None:
+        raise UserError(
+            f"{uri} was logged without a record of its code (by an earlier version of the suite, or by something else), so "
+            "it is not run: train again, or serve it with `mlflow models serve`, which asks for no record."
+        )
+    files = {
+        str(file.relative_to(stored)): file
+        for file in [*(stored / "code").rglob("*"), stored / "model.py"]
+        if file.is_file() and file.parent.name != "__pycache__"
+    }
+    if _fingerprint(flavors, files) != recorded:
+        raise UserError(
+            f"{uri} is not run: its code (MLmodel, model.py, code/) was changed since it was logged as {model_id}. Find out by "
+            "whom; then register the model of another run, or train again."
+        )
+    return stored
+
+
+def _model_id(uri: str, stored: Path) -> str:
+    """Of the logged model that a URI names; it never comes from the files alone, for those may have been changed."""
+    client = mlflow.MlflowClient()
+    if match := _LOGGED.match(uri):
+        return match[1]
+    if uri.startswith("models:/"):
+        name, version = get_model_name_and_version(client, uri)
+        if match := _LOGGED.match(client.get_model_version(name, version).source):
+            return match[1]
+    elif match := re.match(r"runs:/([0-9a-f]{32})/", uri):
+        model_id = Model.load(str(stored)).model_id
+        if model_id and client.get_logged_model(model_id).source_run_id == match[1]:
+            return model_id
+    raise UserError(
+        f"{uri} leads to no logged model of the store {mlflow.get_tracking_uri()}: write models:/NAME@ALIAS, "
+        "models:/NAME/VERSION, models:/MODEL_ID or runs:/RUN_ID/model."
+    )
+
+
+def _fingerprint(flavors: Mapping, files: Mapping[str, Path]) -> str:
+    """flavors: how MLflow loads the model (of its file MLmodel); files: path within the model → file."""
+    digest = hashlib.sha256(json.dumps(flavors, sort_keys=True).encode())
+    for name in sorted(files):
+        content = files[name].read_bytes()
+        digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _own_bytecode() -> Iterator[None]:
+    before = sys.pycache_prefix
+    with tempfile.TemporaryDirectory() as folder:
+        sys.pycache_prefix = folder
+        try:
+            yield
+        finally:
+            sys.pycache_prefix = before
