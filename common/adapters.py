@@ -22,6 +22,7 @@ from .choosing import choose
 from .errors import UserError
 from .gate import CHAMPION
 from .tasks import DEFAULT_TASK, TASKS
+from .versions import logged_model
 
 TASK = TASKS[DEFAULT_TASK]
 NAME = f"{TASK.registered}-all"
@@ -140,20 +141,10 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
 
 def assemble(runs: Mapping, folder: Path) -> None:
     """Write the saved models of runs (technique → run) and their one base into a folder, as side_by_side.py wants it."""
-    for i, (technique, run) in enumerate(runs.items()):
-        models = mlflow.search_logged_models(
-            experiment_ids=[run.info.experiment_id],
-            filter_string=f"source_run_id = '{run.info.run_id}' AND name = 'model'",
-            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-            output_format="list",
-        )
-        ready = [model for model in models if model.status == "READY"]
-        if not ready:
-            raise UserError(
-                f"Run {run.info.run_id} ({technique}) holds no logged model; delete it and train again."
-            )
+    for i, run in enumerate(runs.values()):
+        model = logged_model(run)
         with tempfile.TemporaryDirectory() as scratch:
-            stored = mlflow.artifacts.download_artifacts(f"models:/{ready[0].model_id}", dst_path=scratch)
+            stored = mlflow.artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=scratch)
             bundle = Path(stored) / "artifacts" / "bundle"
             reference = serving.read_reference(bundle)
             if not (folder / "base").is_dir():

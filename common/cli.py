@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from .config import RunArgs, Technique
+from .config import RunArgs, Technique, check, settled
 from .errors import UserError
 
 
@@ -39,6 +39,8 @@ def _say(text: str) -> None:
 
 def _fit(technique: type[Technique], argv: list[str]) -> None:
     chosen, args = parse(technique, argv)
+    # `fit` does so too, but importing it takes seconds.
+    check(chosen, settled(args))
     from .training import fit
 
     fit(chosen, args)

@@ -1,6 +1,7 @@
 """Small models of every family, built from a config with a tokenizer trained on a few sentences: no network, no weights."""
 
 import os
+import signal
 
 # Before anything imports transformers or mlflow: tests never ask a hub and never report to anyone.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,6 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As a shell starts what runs in its background; the processes of tests would inherit it and outlive a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What a test draws is the same each time, so that a change is never refused for what it did not touch; FUZZ_EXAMPLES looks further.
 settings.register_profile("same", derandomize="FUZZ_EXAMPLES" not in os.environ, deadline=None)

@@ -5,10 +5,16 @@ import os
 import subprocess
 import sys
 
+import mlflow
 import pytest
 
 from common.paths import ROOT
 from tests.questions import EXAMPLES
+
+SMALL = (
+    "--max_length", 96, "--doc_stride", 16, "--batch_size", 4, "--num_train_epochs", 2, "--logging_steps", 1,
+)  # fmt: skip
+"""A training of seconds."""
 
 
 def run_script(name, *args, env=None, check=True, **kwargs):
@@ -28,6 +34,19 @@ def run_script(name, *args, env=None, check=True, **kwargs):
         )
     assert "Traceback" not in done.stderr or done.returncode not in (0, 2), done.stderr[-6000:]
     return done
+
+
+def train(script, tiny, data, *flags, **kwargs):
+    """A technique's script on a tiny BERT."""
+    flags = ("--model_checkpoint", tiny("bert"), "--data_dir", data, *SMALL, *flags)
+    return run_script(script, *flags, **kwargs)
+
+
+def runs():
+    """Of the store in force, the parts that others share left out."""
+    return mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.technique != ''", output_format="list"
+    )
 
 
 def squad_json(examples, version="v2.0"):

@@ -23,8 +23,7 @@ from common.errors import UserError
 from common.paths import ROOT
 from common.team import Team
 from tests import trained
-from tests.scripts.conftest import run_script
-from tests.scripts.test_bert_fine_tuning import SMALL
+from tests.scripts.conftest import SMALL, run_script
 from tests.scripts.test_serve import as_formats, wait_for
 
 DOC = (ROOT / "docs" / "TEAM.md").read_text()
