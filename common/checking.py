@@ -105,7 +105,7 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
     about: of the saved model; precision: the run's.
     """
     try:
-        found = in_fresh_process(uri, asked.asked)
+        found = ask(uri, asked.asked)
     except Unloadable as error:
         reason = f"it does not load and answer in a fresh process without the hub ({error})"
         return Checked((reason,), f"It fails its check: {reason}.")
@@ -135,15 +135,26 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
 def latency(uri: str, asked: Questions) -> float:
     """Median ms of a stored model's single requests, measured now; NaN if it does not load."""
     try:
-        return float(np.median(in_fresh_process(uri, asked.asked)["latencies"]))
+        return float(np.median(ask(uri, asked.asked)["latencies"]))
     except Unloadable:
         return math.nan
 
 
-def in_fresh_process(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
-    """What `fresh.ask` gives, from a process that has neither this package, nor the hub, nor anything cached of it.
+def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
+    """What `fresh.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            stored = stored_code.verify(uri, Path(scratch))
+        except (UserError, MlflowException, OSError) as error:
+            raise Unloadable(str(error)) from None
+        return in_fresh_process(stored, asked)
 
-    On one thread, unless OMP_NUM_THREADS says otherwise. Raises Unloadable.
+
+def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
+    """What `fresh.ask` gives of a model's folder.
+
+    The process has neither this package, nor the hub, nor anything cached of it, and one thread unless OMP_NUM_THREADS
+    says otherwise. Raises Unloadable.
     """
     with tempfile.TemporaryDirectory() as scratch:
         sent, answered = Path(scratch) / "asked.json", Path(scratch) / "answered.json"
@@ -163,10 +174,6 @@ def in_fresh_process(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
             # Bytecode that lies beside the code is not read: Python would not notice that it is of another source.
             "PYTHONPYCACHEPREFIX": str(Path(scratch) / "bytecode"),
         }
-        try:
-            stored = stored_code.verify(uri, Path(scratch) / "model")
-        except (UserError, MlflowException, OSError) as error:
-            raise Unloadable(str(error)) from None
         # Without -P the file's folder, which is this package's, would be looked through for imports.
         command = [sys.executable, "-P", fresh.__file__, str(stored), str(sent), str(answered)]
         try:

@@ -12,8 +12,8 @@ LEAST = 20
 """Requests that are timed; fewer would leave the median to chance."""
 
 
-def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
-    """Load a model by its folder or URI and ask it for each record, one request at a time, as MLflow's server does.
+def ask(folder: str, asked: Sequence[Mapping[str, str]]) -> dict:
+    """Load a model from its folder and ask it for each record, one request at a time, as MLflow's server does.
 
     `loading`: seconds; `answers`: the answer to each record; `latencies`: ms of each request, every record at least
     once and LEAST requests in all.
@@ -22,7 +22,7 @@ def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
     import pandas as pd
 
     started = time.perf_counter()
-    model = mlflow.pyfunc.load_model(uri)
+    model = mlflow.pyfunc.load_model(folder)
     loading = time.perf_counter() - started
     frames = [pd.DataFrame([record]) for record in asked]
     # A first answer takes several times as long as any later one.
@@ -38,10 +38,10 @@ def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
     return {"loading": loading, "answers": answers, "latencies": latencies}
 
 
-def main(uri: str, asked: str, answered: str) -> None:
+def main(folder: str, asked: str, answered: str) -> None:
     """asked: JSON file of the records; answered: where the result goes, for a model may print what it likes."""
     with open(asked, encoding="utf-8") as file:
-        result = ask(uri, json.load(file))
+        result = ask(folder, json.load(file))
     with open(answered, "w", encoding="utf-8") as file:
         json.dump(result, file, default=lambda value: value.item())
 

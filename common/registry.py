@@ -158,7 +158,7 @@ class _Registration:
     def _candidate(self, version: ModelVersion | None) -> _Candidate:
         """Load, check and measure the model: a version's, or a run's with its base inside, which is logged for it.
 
-        In a dry run, a copy of it.
+        In a dry run, the run's own.
         """
         run = self.run
         if version is None:
@@ -170,10 +170,7 @@ class _Registration:
             bundle, example = versions.self_contained(uri, Path(scratch))
             about, size = read_bundle(bundle), versions.size_mib(bundle)
             asked = checking.questions(run, example, self.data_dir, self.task)
-            if self.dry_run:
-                # MLflow writes into the folder of a model that it loads by its URI.
-                uri = str(bundle.parents[1])
-            elif version is None:
+            if version is None and not self.dry_run:
                 # Of one that was killed between this and the next call.
                 serving.forget_models(run.info.run_id, "self-contained")
                 logged = serving.log_bundle(bundle, example, run_id=run.info.run_id, name="self-contained")

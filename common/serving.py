@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -222,15 +222,20 @@ def module_of(task: Task):
 
 def copy_of_package(folder: Path, served: str) -> Path:
     """The module that serves and what it needs, as a package named by their content: `suite_<sha256, 12 digits>`."""
-    files = sorted(_needed_modules(served))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    package = folder / f"suite_{digest.hexdigest()[:12]}"
+    files = _needed_modules(served)
+    package = folder / name_of(files)
     package.mkdir()
     for file in files:
         shutil.copy(file, package / file.name)
     return package
+
+
+def name_of(files: Iterable[Path]) -> str:
+    """What a package of these modules is called; LOADER computes the same."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return f"suite_{digest.hexdigest()[:12]}"
 
 
 def _needed_modules(served: str) -> set[Path]:

@@ -36,9 +36,9 @@ def store(folder):
 def checked_here():
     """Candidates are loaded and asked in this process: a fresh one takes seconds, and has tests of its own."""
 
-    def ask(uri, asked):
+    def ask(stored, asked):
         try:
-            return json.loads(json.dumps(fresh.ask(uri, asked), default=lambda value: value.item()))
+            return json.loads(json.dumps(fresh.ask(str(stored), asked), default=lambda value: value.item()))
         except Exception as error:
             raise checking.Unloadable(f"{type(error).__name__}: {error}") from None
 

@@ -32,7 +32,7 @@ def test_a_fresh_process_has_neither_the_hub_nor_its_cache_nor_this_package(tmp_
 
     (tmp_path / "model.py").write_text(MODEL)
     mlflow.pyfunc.save_model(tmp_path / "saved", python_model=str(tmp_path / "model.py"), pip_requirements=[])
-    found = checking.in_fresh_process(str(tmp_path / "saved"), [{"question": "a"}, {"question": "é"}])
+    found = checking.in_fresh_process(tmp_path / "saved", [{"question": "a"}, {"question": "é"}])
     told = {"offline": True, "cached": False, "project": False}
     assert found["answers"] == [told | {"asked": "a"}, told | {"asked": "é"}]
     assert len(found["latencies"]) == 20 and all(ms > 0 for ms in found["latencies"]) and found["loading"] > 0
@@ -40,4 +40,4 @@ def test_a_fresh_process_has_neither_the_hub_nor_its_cache_nor_this_package(tmp_
 
 def test_what_does_not_load_says_why(tmp_path):
     with pytest.raises(checking.Unloadable, match="nowhere"):
-        checking.in_fresh_process(str(tmp_path / "nowhere"), [{"question": "a"}])
+        checking.in_fresh_process(tmp_path / "nowhere", [{"question": "a"}])

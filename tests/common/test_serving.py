@@ -141,7 +141,7 @@ def test_two_versions_answer_each_with_their_own_code(served, saved, store, monk
         text = file.read_text()
         assert text.count("MAX_ROWS = 256") == 1
         file.write_text(text.replace("MAX_ROWS = 256", "MAX_ROWS = 3"))
-        return package.rename(folder / "suite_another")
+        return package.rename(folder / serving.name_of(package.iterdir()))
 
     monkeypatch.setattr(serving, "copy_of_package", altered)
     with tracking.start("serving", "altered", {}) as run:

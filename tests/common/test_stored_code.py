@@ -97,7 +97,7 @@ def test_changed_code_is_refused_before_a_line_of_it_runs(change, logged, kept, 
         with pytest.raises(UserError, match=f"{uri} is not run: its code .* was changed since"):
             stored_code.load(uri)
     with pytest.raises(checking.Unloadable, match="was changed since"):
-        checking.in_fresh_process(f"models:/{logged[0]}", [ASKED])
+        checking.ask(f"models:/{logged[0]}", [ASKED])
     assert not (tmp_path / "exploded").exists()
 
 
@@ -109,7 +109,7 @@ def test_bytecode_that_lies_beside_the_code_is_not_run(logged, kept, tmp_path):
     cached = Path(importlib.util.cache_from_source(str(source)))
     cached.parent.mkdir(exist_ok=True)
     cached.write_bytes(importlib.util.MAGIC_NUMBER + b"".join(times) + marshal.dumps(said))
-    checking.in_fresh_process(f"models:/{NAME}/1", [ASKED])
+    checking.ask(f"models:/{NAME}/1", [ASKED])
     assert not (tmp_path / "exploded").exists()
 
 
