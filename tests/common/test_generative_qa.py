@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.families import FAMILIES
 from common.generation import Written, choose, make_prompts, windows
 from common.squad_json import read_squad_json
-from tests import trained
+from tests import learning, trained
 from tests.common.test_models import closed_form
 from tests.conftest import make_config
 from tests.questions import EXAMPLES
@@ -63,18 +63,8 @@ def loss_of(model, batch):
     return generative_qa.answer_loss(model, batch, labels) / (labels != generation.IGNORED).sum()
 
 
-def train(model, batch, steps=12, learning_rate=1e-2):
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
-    model.train()
-    losses = []
-    for _ in range(steps):
-        loss = loss_of(model, batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    model.eval()
-    return losses
+def train(model, batch, steps, learning_rate):
+    return learning.train(model, lambda: loss_of(model, batch), steps, learning_rate)
 
 
 @torch.no_grad()
@@ -94,7 +84,7 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
     model, tokenizer, prompts, collator = build(tiny, technique, family_name)
     batch = collator([prompts[i] for i in range(len(prompts))])
     start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
-    losses = train(model, batch)
+    losses = train(model, batch, 12, learning.rate(technique))
     assert losses[-1] < losses[0]
     assert all(not start[name].equal(tensor) for name, tensor in models.trainable_state(model).items())
 
@@ -344,7 +334,7 @@ def test_prompt_and_answer_must_fit_the_positions(tiny):
 @EVERY_FAMILY
 def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
     model, tokenizer, prompts, collator = build(tiny, "lora", family_name)
-    train(model, collator([prompts[i] for i in range(len(prompts))]), steps=3, learning_rate=1e-1)
+    train(model, collator([prompts[i] for i in range(len(prompts))]), 3, 1e-1)
     info = bundles.BundleInfo("LoRA", family_name, "", "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK)
     bundles.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     bundles.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)

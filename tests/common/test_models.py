@@ -13,7 +13,7 @@ from common.families import FAMILIES, family_of, uses_segment_ids
 from common.preprocessing import Collator, make_windows
 from common.prompts import PromptModel
 from common.texts import make_texts
-from tests import texts
+from tests import learning, texts
 from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 
@@ -60,17 +60,7 @@ def batch_of(tokenizer, config, task: str = QA):
 
 
 def train(model, batch, steps, learning_rate):
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
-    model.train()
-    losses = []
-    for _ in range(steps):
-        loss = loss_of(model, batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    model.eval()
-    return losses
+    return learning.train(model, lambda: loss_of(model, batch), steps, learning_rate)
 
 
 def loss_of(model, batch):
@@ -90,7 +80,7 @@ def logits(model, batch):
 def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_name, task, tiny, tmp_path):
     model, tokenizer, batch = build(tiny, technique, family_name, task)
     start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
-    losses = train(model, batch, 12, 1e-2 if task == QA else 3e-3)
+    losses = train(model, batch, 12, learning.rate(technique) if task == QA else 3e-3)
     assert losses[-1] < 0.97 * losses[0]
     moved = {name for name, tensor in models.trainable_state(model).items() if not tensor.equal(start[name])}
     of_head = {name for name in moved if any(part in name for part in FAMILIES[family_name].heads[task])}
