@@ -144,7 +144,7 @@ def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
     """What `fresh.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            stored = stored_code.verify(uri, Path(scratch))
+            stored = stored_code.verified(uri, Path(scratch))
         except (UserError, MlflowException, OSError) as error:
             raise Unloadable(str(error)) from None
         return in_fresh_process(stored, asked)
@@ -171,8 +171,6 @@ def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
             "HUGGINGFACE_HUB_CACHE": nothing,
             # What is downloaded from a server goes with the folder.
             "TMPDIR": scratch,
-            # Bytecode that lies beside the code is not read: Python would not notice that it is of another source.
-            "PYTHONPYCACHEPREFIX": str(Path(scratch) / "bytecode"),
         }
         # Without -P the file's folder, which is this package's, would be looked through for imports.
         command = [sys.executable, "-P", fresh.__file__, str(stored), str(sent), str(answered)]

@@ -5,13 +5,12 @@ get code run. `mlflow models serve` knows nothing of the record; there the file 
 package beside it with its name (`serving.LOADER`).
 """
 
-import contextlib
 import hashlib
 import json
 import re
-import sys
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -22,6 +21,9 @@ from .errors import UserError
 
 TAG = "code_sha256"
 """Of a logged model."""
+
+_COPIES: list[tempfile.TemporaryDirectory] = []
+"""Of models in use; removed when the process ends."""
 
 _LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 
@@ -34,18 +36,23 @@ def record(info, package: Path, loader: Path) -> None:
 
 def load(uri: str):
     """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError where its code is not what was recorded."""
-    stored = verify(uri)
-    # Bytecode that lies beside the code is not read: Python would not notice that it is of another source.
-    with _own_bytecode():
-        return mlflow.pyfunc.load_model(str(stored))
+    copy = tempfile.TemporaryDirectory(prefix="stored-model-")
+    try:
+        model = mlflow.pyfunc.load_model(str(verified(uri, Path(copy.name))))
+    except BaseException:
+        copy.cleanup()
+        raise
+    # A model may read its files as long as it lives.
+    _COPIES.append(copy)
+    return model
 
 
-def verify(uri: str, folder: Path | None = None) -> Path:
-    """Where the files of a stored model are at hand; UserError where its code is not what was recorded.
-
-    folder: they are copied there. By default they are used where they lie, or downloaded to where MLflow pleases.
-    """
-    stored = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder and str(folder)))
+def verified(uri: str, folder: Path) -> Path:
+    """A copy of a stored model, in the folder. UserError where its code is not what was recorded."""
+    stored = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    # Python would not notice that bytecode is of another source.
+    for cached in list(stored.rglob("__pycache__")):
+        shutil.rmtree(cached)
     flavors = Model.load(str(stored)).flavors
     model_id = _model_id(uri, stored)
     recorded = mlflow.MlflowClient().get_logged_model(model_id).tags.get(TAG)
@@ -57,7 +64,7 @@ def verify(uri: str, folder: Path | None = None) -> Path:
     files = {
         str(file.relative_to(stored)): file
         for file in [*(stored / "code").rglob("*"), stored / "model.py"]
-        if file.is_file() and file.parent.name != "__pycache__"
+        if file.is_file()
     }
     if _fingerprint(flavors, files) != recorded:
         raise UserError(
@@ -93,14 +100,3 @@ def _fingerprint(flavors: Mapping, files: Mapping[str, Path]) -> str:
         content = files[name].read_bytes()
         digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _own_bytecode() -> Iterator[None]:
-    before = sys.pycache_prefix
-    with tempfile.TemporaryDirectory() as folder:
-        sys.pycache_prefix = folder
-        try:
-            yield
-        finally:
-            sys.pycache_prefix = before
