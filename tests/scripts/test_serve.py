@@ -3,12 +3,7 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +16,7 @@ from hypothesis import strategies as st
 from common import data, registry
 from common.question_requests import MAX_CONTEXT
 from tests import trained
+from tests.server import post, served
 
 pytestmark = pytest.mark.slow
 
@@ -51,58 +47,8 @@ def world(tmp_path_factory, tiny):
         run_id = trained.log_run(folder, tiny, record, examples, experiment="serve")
         assert registry.register_best("serve").alias == "champion"
         recorded = mlflow.artifacts.load_dict(f"runs:/{run_id}/predictions/test.json")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "models",
-            "serve",
-            "-m",
-            "models:/bert-squad-qa@champion",
-        ]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        log = folder / "server.log"
-        with open(log, "w") as output:
-            server = subprocess.Popen(
-                [*command, "--env-manager", "local", "-p", str(port)],
-                env={n: v for n, v in os.environ.items() if n != "OMP_NUM_THREADS"} | {"PATH": path},
-                cwd=folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_for(f"{address}/ping", server, log)
+        with served(folder, "models:/bert-squad-qa@champion") as (address, log, server):
             yield World(address, examples, recorded, log, server.pid)
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(30)
-
-
-def wait_for(url, server, log, seconds=150):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"the server did not start:\n{log.read_text()[-3000:]}")
-
-
-def post(address, body, content_type="application/json"):
-    """(status, text) of a request."""
-    body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": content_type})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def answers(address, body):

@@ -5,14 +5,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -24,7 +22,7 @@ from common.paths import ROOT
 from common.team import Team
 from tests import trained
 from tests.scripts.conftest import SMALL, run_script
-from tests.scripts.test_serve import as_formats, wait_for
+from tests.server import post, served
 
 DOC = (ROOT / "docs" / "TEAM.md").read_text()
 
@@ -235,12 +233,9 @@ def test_registered_served_backed_up_wiped_and_restored(world, acting_as):
     version = mlflow.MlflowClient().get_model_version_by_alias("bert-squad-qa", "champion")
     recorded = mlflow.artifacts.load_dict(f"runs:/{version.tags['run_id']}/predictions/test.json")
     asked, expected = question(world, recorded)
-    with serving(world.folder, "models:/bert-squad-qa@champion") as address:
-        body = json.dumps({"dataframe_records": as_formats([asked])["dataframe_records"]}).encode()
-        post = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(post, timeout=60) as answer:
-            served = json.load(answer)["predictions"][0]
-    assert served["answer"] == expected
+    with served(world.folder, "models:/bert-squad-qa@champion", OMP_NUM_THREADS="1") as (address, _, _):
+        status, text = post(address, {"dataframe_records": [asked]})
+    assert status == 200 and json.loads(text)["predictions"][0]["answer"] == expected
 
     kept = Path(world.call("backup", "--to", world.folder / "backups").stdout.strip())
     assert "Stopped" in world.call("down").stdout
@@ -275,29 +270,6 @@ def question(world, recorded) -> tuple[dict, str]:
     row = load_from_disk(str(world.folder / "data"))["test"][0]
     found = next(entry for entry in recorded if entry["id"] == row["id"])
     return {name: row[name] for name in ("question", "context")}, found["prediction"]
-
-
-@contextmanager
-def serving(folder, model):
-    """The address of a `mlflow models serve` of a model URI, with this process's environment."""
-    port, log = free_port(), folder / "serve.log"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with open(log, "w") as output:
-        server = subprocess.Popen(
-            [*command, "-p", str(port)],
-            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
-            cwd=folder,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/ping", server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(30)
 
 
 def free_port() -> int:

@@ -1,0 +1,65 @@
+"""A real `mlflow models serve` in a process group of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def served(folder: Path, uri: str, *flags: str, **environment: str):
+    """Serve a model of the store in force from a folder; gives (address, log, process)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    log = folder / "server.log"
+    with open(log, "w") as output:
+        server = subprocess.Popen(
+            [*command, "-p", str(port), *flags],
+            # How many cores an answer takes is the model's to decide.
+            env={n: v for n, v in os.environ.items() if n != "OMP_NUM_THREADS"}
+            | {"PATH": path}
+            | environment,
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/ping", server, log)
+        yield address, log, server
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+
+
+def wait_for(url, server, log, seconds=150):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"the server did not start:\n{log.read_text()[-3000:]}")
+
+
+def post(address, body, content_type="application/json"):
+    """(status, text) of a request."""
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
