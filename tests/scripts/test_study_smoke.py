@@ -1,7 +1,4 @@
-"""A shipped study's smoke variant, from nothing to its report, as `scripts/study.py STUDY --smoke` runs it.
-
-By default the one that takes the least time; SMOKE=all runs every one.
-"""
+"""Each shipped study's smoke variant, from nothing to its report, as `scripts/study.py STUDY --smoke` runs it."""
 
 import json
 import os
@@ -22,9 +19,7 @@ STUDIES = {name: content for name, content in STUDIES.items() if "search" not in
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "name", sorted(STUDIES) if os.environ.get("SMOKE") == "all" else ["imdb_full_vs_lora_sizes"]
-)
+@pytest.mark.parametrize("name", sorted(STUDIES))
 def test_the_smoke_variant_runs_to_its_report(name, tmp_path):
     content = STUDIES[name]
     content["smoke"]["base"]["data_dir"] = str(tmp_path / "data")
