@@ -159,8 +159,9 @@ def outcome(trial: Trial) -> dict:
     if versions:
         champion = client.get_model_version_by_alias("bert-squad-qa", "champion")
         source = champion.source
+        own = {"run_id", "champion_since", "latency_ms", "latency_p95_ms"}
         tags = champion.tags.items()
-        registered["tags"] = {k: v for k, v in tags if not k.startswith("git_") and k != "run_id"}
+        registered["tags"] = {k: v for k, v in tags if not k.startswith("git_") and k not in own}
     folder = Path(mlflow.artifacts.download_artifacts(source))
     tensors = {
         f"{file.relative_to(folder)}:{name}": tensor.tobytes().hex()
