@@ -212,8 +212,8 @@ def differences(found: dict, wanted: dict) -> list[str]:
 
 def disturb(trial: Trial, kills: int, lengths: dict, chance: random.Random) -> list[dict]:
     """Go through the stages with so many kills on the way; what each one hit."""
-    # A stage is hit the more often the longer it lasts.
-    stages = collections.Counter(chance.choices(list(lengths), [s for s, _ in lengths.values()], k=kills))
+    # A stage is hit the more often the more it writes; of its time most goes into imports.
+    stages = collections.Counter(chance.choices(list(lengths), [n for _, n in lengths.values()], k=kills))
     log = []
     for stage, (seconds, changes) in lengths.items():
         for _ in range(stages[stage]):
