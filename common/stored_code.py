@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,9 +22,6 @@ from .errors import UserError
 
 TAG = "code_sha256"
 """Of a logged model."""
-
-_COPIES: list[tempfile.TemporaryDirectory] = []
-"""Of models in use; removed when the process ends."""
 
 _LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 
@@ -42,8 +40,8 @@ def load(uri: str):
     except BaseException:
         copy.cleanup()
         raise
-    # A model may read its files as long as it lives.
-    _COPIES.append(copy)
+    # A model may read its files as long as it lives, and no longer: a page that is open for weeks loads many.
+    weakref.finalize(model, copy.cleanup)
     return model
 
 

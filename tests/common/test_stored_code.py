@@ -1,10 +1,12 @@
 """A model whose code was changed in the store is not run: not a line of it."""
 
+import gc
 import importlib.util
 import marshal
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -47,6 +49,15 @@ def test_an_untouched_model_is_loaded_by_each_of_its_names(logged):
     ):  # fmt: skip
         answers.add(stored_code.load(uri).predict(pd.DataFrame([ASKED])).iloc[0]["answer"])
     assert len(answers) == 1
+
+
+def test_the_copy_that_is_run_goes_with_its_model(logged, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = stored_code.load(f"models:/{logged[0]}")
+    assert len(list(tmp_path.glob("stored-model-*"))) == 1
+    del model
+    gc.collect()
+    assert not list(tmp_path.glob("stored-model-*"))
 
 
 def module(folder):
