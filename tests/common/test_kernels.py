@@ -66,7 +66,7 @@ def test_layers_give_pefts_results_and_gradients(technique, family_name, tiny):
         torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("masked", [None, "bool", "float"])
+@pytest.mark.parametrize("masked", [None, "padding", "holes", "ragged", "float"])
 @pytest.mark.parametrize("more_keys", [0, 3])
 def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
     torch.manual_seed(1)
@@ -75,16 +75,18 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
     query, key, value = (torch.randn(s, requires_grad=True) for s in (shape, keys, keys))
     keep = (torch.rand(2, 3, 7, keys[2]) >= p).float()
     rows = iter(keep)
-    monkeypatch.setattr(kernels, "kept", lambda shape, p: next(rows).view(shape).clone())
+    monkeypatch.setattr(kernels, "draw", lambda shape, p: (next(rows)[..., : shape[-1]], 0.5 * torch.ones(1)))
     mask = None
     if masked:
         mask = torch.ones(2, 1, 7, keys[2], dtype=torch.bool)
-        mask[0, ..., -2:] = False
-        mask = mask if masked == "bool" else torch.zeros(mask.shape).masked_fill(~mask, -1e9)
+        # Of the shapes that are not "the first keys for all" too.
+        mask[0, ..., {"holes": slice(1, 4)}.get(masked, slice(-2, None))] = False
+        mask[1, :, 3, -1] = masked != "ragged"
+        mask = mask if masked != "float" else torch.zeros(mask.shape).masked_fill(~mask, -1e9)
     found, _ = kernels.attention(torch.nn.Module(), query, key, value, mask, dropout=p)
     scores = query @ key.mT / math.sqrt(4)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if masked == "bool" else scores + mask
+        scores = scores + mask if masked == "float" else scores.masked_fill(~mask, -math.inf)
     expected = ((torch.softmax(scores, -1) * keep / (1 - p)) @ value).transpose(1, 2)
     torch.testing.assert_close(found, expected)
     weight = torch.randn(found.shape)
@@ -115,7 +117,8 @@ def test_training_takes_the_fast_attention_and_dropout(family_name, technique, t
     family = FAMILIES[family_name]
     model = kernels.quicken(models.apply(TECHNIQUES[technique]().peft_config(family), model, family)).train()
     shapes = []
-    monkeypatch.setattr(kernels, "kept", lambda shape, p: shapes.append(shape) or torch.ones(shape))
+    draw = kernels.draw
+    monkeypatch.setattr(kernels, "draw", lambda shape, p: shapes.append(shape) or draw(shape, p))
     outcome(model, batch_of(tokenizer, model.config))
     assert sum(len(shape) == 3 and shape[0] % 4 == 0 and shape[1] != 32 for shape in shapes) >= 2
     assert sum(shape[-1] in (32, 64) for shape in shapes) >= 2
