@@ -1,7 +1,7 @@
 """Training on a GPU: the Hugging Face recipe against the suite, at the sizes of BERT-base and BERT-large.
 
 `recipe` pads windows to --max_length, in random order, in fp32 and in bf16 (autocast); `suite` takes batches grouped by
-length in bf16, and once more with torch.compile. Ways take turns on the same model, optimizer, loss and windows, whose
+length in bf16, as it is, packed (--pack_batches), and each once more with torch.compile. Ways take turns on the same model, optimizer, loss and windows, whose
 lengths are drawn like those of SQuAD (181 tokens on average). Weights are random: speed does not depend on them. Utilisation
 is the arithmetic that real tokens need, over what a bf16 matrix product reaches in the same run. Each way also tells its
 peak memory, and the largest batch (a power of two) for which a step has room. Without a GPU it runs on a CPU, for what it
@@ -23,9 +23,10 @@ from decoding import provenance
 from training import SCRIPTS, arithmetic, batches_of, spread, technique_of
 
 from common import models
-from common.extractive_qa import span_loss
+from common.extractive_qa import span_loss, unpadded_span_loss
 from common.families import FAMILIES
 from common.kernels import quicken
+from common.prompts import PromptModel
 
 # hidden size, layers, heads
 SHAPES = {"tiny": (64, 2, 2), "base": (768, 12, 12), "large": (1024, 24, 16)}
@@ -34,7 +35,9 @@ WAYS = {
     "recipe fp32": (True, None, False),
     "recipe bf16": (True, torch.bfloat16, False),
     "suite": (False, torch.bfloat16, False),
+    "suite packed": (False, torch.bfloat16, False),
     "suite compiled": (False, torch.bfloat16, True),
+    "suite packed compiled": (False, torch.bfloat16, True),
 }
 
 
@@ -75,11 +78,15 @@ def made(lengths: np.ndarray, width: int, device) -> dict[str, torch.Tensor]:
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def step(model, optimizer, batch: dict, precision) -> None:
+def loss_of(way: str):
+    return unpadded_span_loss(FAMILIES["bert"]) if "packed" in way else span_loss
+
+
+def step(model, optimizer, batch: dict, precision, loss_function) -> None:
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     device = batch["labels"].device.type
     with torch.autocast(device, precision) if precision else nullcontext():
-        loss = span_loss(model, inputs, batch["labels"]) / batch["labels"].numel()
+        loss = loss_function(model, inputs, batch["labels"]) / batch["labels"].numel()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -106,7 +113,7 @@ def peak(device, config, rows: int, precision=torch.bfloat16) -> float:
     return best
 
 
-def room(model, optimizer, longest: int, precision, device, most: int) -> int | None:
+def room(model, optimizer, longest: int, precision, loss_function, device, most: int) -> int | None:
     """The largest power of two of full-length windows that a step has room for, `most` if none has failed by then."""
     if device.type != "cuda":
         return None
@@ -114,7 +121,7 @@ def room(model, optimizer, longest: int, precision, device, most: int) -> int | 
     size = 8
     while size <= most:
         try:
-            step(model, optimizer, made(np.full(size, longest), longest, device), precision)
+            step(model, optimizer, made(np.full(size, longest), longest, device), precision, loss_function)
             found, size = size, 2 * size
         except torch.cuda.OutOfMemoryError:
             break
@@ -130,10 +137,11 @@ def run(shape: str, name: str, args, device) -> dict:
     config = plain.config
     lengths = lengths_like_squad(args.windows, args.max_length)
     all_weights = technique.peft_config(FAMILIES["bert"]) is None
-    rates, shares = {way: [] for way in args.ways}, {way: [] for way in args.ways}
+    ways = [way for way in args.ways if "packed" not in way or not isinstance(plain, PromptModel)]
+    rates, shares = {way: [] for way in ways}, {way: [] for way in ways}
     peaks, warm_up = {}, {}
     built = {}
-    for way in args.ways:
+    for way in ways:
         model = copy.deepcopy(plain)
         if way.startswith("suite"):
             model = quicken(model)
@@ -142,7 +150,7 @@ def run(shape: str, name: str, args, device) -> dict:
         trained = [p for p in model.parameters() if p.requires_grad]
         built[way] = model.train(), torch.optim.AdamW(trained, lr=1e-5, fused=True)
     for round_ in range(args.rounds + 1):
-        for way in args.ways:
+        for way in ways:
             fixed, precision, _ = WAYS[way]
             model, optimizer = built[way]
             chosen = batches_of("fixed" if fixed else "grouped", lengths, args.batch_size, args.batches)
@@ -158,7 +166,7 @@ def run(shape: str, name: str, args, device) -> dict:
             settle(device)
             begun = time.perf_counter()
             for batch in ready:
-                step(model, optimizer, batch, precision)
+                step(model, optimizer, batch, precision, loss_of(way))
             settle(device)
             seconds = time.perf_counter() - begun
             # The first round warms up, and compiles.
@@ -173,7 +181,7 @@ def run(shape: str, name: str, args, device) -> dict:
                 own = sum(p.numel() * p.element_size() for p in model.parameters())
                 own += sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
                 peaks[way] = round((torch.cuda.max_memory_allocated() - held + own) / 2**20)
-    last = args.ways[-1]
+    last = ways[-1]
     return {
         "shape": shape,
         "technique": technique.name,
@@ -181,14 +189,13 @@ def run(shape: str, name: str, args, device) -> dict:
         "utilisation": {way: round(statistics.median(s), 3) for way, s in shares.items()},
         "peak_memory_mib": peaks,
         "largest_batch": {
-            way: room(*built[way], args.max_length, WAYS[way][1], device, args.most)
-            for way in args.ways
+            way: room(*built[way], args.max_length, WAYS[way][1], loss_of(way), device, args.most)
+            for way in ways
             if not WAYS[way][2]
         },
         "seconds_of_first_round": warm_up,
         "ratio": {
-            way: spread([b / a for a, b in zip(rates[way], rates[last], strict=True)])
-            for way in args.ways[:-1]
+            way: spread([b / a for a, b in zip(rates[way], rates[last], strict=True)]) for way in ways[:-1]
         },
         "ratio_of": last,
         "batch_size": args.batch_size,

@@ -81,6 +81,11 @@ class RunArgs:
         "auto",
         "fp32, fp16, bf16, or auto: half precision where a GPU has it (on a CPU bf16 is for matrix products alone)",
     )
+    pack_batches: bool = option(
+        False,
+        "lay a batch's windows end to end, so that no padding is computed: for GPUs and windows of uneven length "
+        "(extractive-qa, encoders with absolute positions, no virtual tokens)",
+    )
     torch_compile: str = option(
         "", "backend to compile the model with: inductor pays in long runs on a GPU; on a CPU it does not"
     )
@@ -198,6 +203,14 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config) -> 
             f"{technique.name} does not work with {family.model_type} for {args.task}: {reason}. "
             "Choose another technique, --model_checkpoint or --task."
         )
+    if args.pack_batches:
+        virtual = technique.key in ("prefix-tuning", "prompt-encoder")
+        positions = family.kind == "encoder" and family.first_position is not None
+        if args.task != "extractive-qa" or virtual or not positions:
+            raise UserError(
+                f"--pack_batches is for extractive-qa by encoders with absolute positions and without virtual tokens, not for "
+                f"{technique.name} on {family.model_type} for {args.task}: leave it out."
+            )
     room = usable_positions(config)
     beside = {f"{technique.virtual_tokens} virtual tokens": technique.virtual_tokens}
     if task_of(args.task).generates and family.kind == "decoder":
@@ -242,6 +255,7 @@ _DECIDES_THE_RESULT = {
     "kernels",
     "metrics",
     "models",
+    "packing",
     "planning",
     "postprocessing",
     "preprocessing",

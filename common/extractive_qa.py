@@ -5,8 +5,9 @@ from dataclasses import asdict
 import torch
 
 from . import metrics
-from .families import uses_segment_ids
+from .families import Family, uses_segment_ids
 from .inference import decode_spans, predict_spans
+from .packing import end_to_end, in_rows
 from .postprocessing import Spans, concatenate, tune_null_threshold
 from .preprocessing import Collator, Windows, make_windows
 from .tasks import Work
@@ -30,8 +31,23 @@ def span_loss(model, batch, labels: torch.Tensor) -> torch.Tensor:
     windows that it happens to share a batch with.
     """
     out = model(**batch)
-    logits = torch.stack([out.start_logits, out.end_logits], dim=1).float()
-    logits = logits.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(logits.dtype).min)
+    return _cross_entropy(out.start_logits, out.end_logits, batch["attention_mask"], labels)
+
+
+def unpadded_span_loss(family: Family):
+    """`span_loss` that computes no padding at all, for a family with absolute positions."""
+
+    def loss(model, batch, labels: torch.Tensor) -> torch.Tensor:
+        mask = batch["attention_mask"]
+        out = model(**end_to_end(batch, family.first_position))
+        return _cross_entropy(in_rows(out.start_logits, mask), in_rows(out.end_logits, mask), mask, labels)
+
+    return loss
+
+
+def _cross_entropy(starts, ends, mask, labels) -> torch.Tensor:
+    logits = torch.stack([starts, ends], dim=1).float()
+    logits = logits.masked_fill(mask[:, None] == 0, torch.finfo(logits.dtype).min)
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
 
 
@@ -85,4 +101,5 @@ WORK = Work(
     score=score,
     row=row,
     request=request,
+    unpadded_loss=unpadded_span_loss,
 )

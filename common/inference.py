@@ -11,9 +11,12 @@ from .postprocessing import Prediction, Spans, best_spans, concatenate, decode, 
 from .preprocessing import NO_CONTEXT, Collator, Windows, length_sorted_batches
 
 
-def tokens_per_batch(device: torch.device) -> int:
-    """Padded tokens that are computed at once. On a CPU more of them are slower: what lies between two layers leaves the cache."""
-    return 1_024 if device.type == "cpu" else 16_384
+def tokens_per_batch(model, device: torch.device) -> int:
+    """Padded tokens that are computed at once: what a model says of itself, or what torch is fastest with.
+
+    On a CPU more of them are slower: what lies between two layers leaves the cache.
+    """
+    return getattr(model, "tokens_per_batch", 1_024 if device.type == "cpu" else 16_384)
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def predict_spans(
     # So that a share without a window is a share still.
     spans = [no_spans(n_best)]
     with evaluating(model) as device:
-        batches = length_sorted_batches(windows.lengths, tokens_per_batch(device), part)
+        batches = length_sorted_batches(windows.lengths, tokens_per_batch(model, device), part)
         for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
             batch = collator([windows[i] for i in indices])
             inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}

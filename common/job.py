@@ -54,6 +54,7 @@ class Job:
         self.technique, self.args, self.task = planned.technique, planned.args, planned.task
         self.record, self.output_dir = planned.record, planned.output_dir
         self.work = WORKS[self.task.name]
+        self.loss = self.work.unpadded_loss(planned.family) if self.args.pack_batches else self.work.loss
         self.chosen_by = f"eval_{self.task.metric}"
         on_gpu = torch.cuda.is_available()
         # Autocast converts every activation too: on a CPU that costs more than half of what the products gain.

@@ -6,6 +6,7 @@ replaced code runs as before.
 """
 
 import ctypes
+import itertools
 import math
 
 import torch
@@ -164,7 +165,13 @@ def _weights(query, key, bias, scaling, scores, weights) -> None:
 def attention(
     module, query, key, value, attention_mask, dropout=0.0, scaling=None, position_bias=None, **kwargs
 ):
-    """transformers' scaled dot-product attention; query, key, value: (batch, heads, length, size)."""
+    """transformers' scaled dot-product attention; query, key, value: (batch, heads, length, size).
+
+    With `cu_seq_lens_q` the one row is several sequences end to end (packing.py); where they begin, and where the last ends.
+    """
+    bounds = kwargs.get("cu_seq_lens_q")
+    if bounds is not None and not (_droppable(dropout) and _plain(query)):
+        return _attended_jagged(query, key, value, bounds, kwargs["max_length_q"], dropout, scaling), None
     causal = kwargs.get("is_causal") or getattr(module, "is_causal", False)
     grouped = getattr(module, "num_key_value_groups", 1) > 1
     if not _droppable(dropout) or causal or grouped or position_bias is not None or not _plain(query):
@@ -180,6 +187,12 @@ def attention(
             **kwargs,
         )
     length, keys, bias = query.shape[2], key.shape[2], None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if bounds is not None:
+        sequences = [slice(begin, end) for begin, end in itertools.pairwise(bounds.tolist())]
+        return _Attended.apply(
+            query, key, value, None, [(0, s, s) for s in sequences], dropout, scaling
+        ), None
     counts = [keys] * len(key) if attention_mask is None else _key_counts(attention_mask)
     if counts is None:
         counts, bias = [keys] * len(key), attention_mask
@@ -188,8 +201,22 @@ def attention(
             bias = torch.where(bias, 0.0, torch.finfo(query.dtype).min)
         bias = bias.expand(len(query), -1, -1, -1)
     parts = [(row, slice(0, length), slice(0, n)) for row, n in enumerate(counts)]
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _Attended.apply(query, key, value, bias, parts, dropout, scaling), None
+
+
+def _attended_jagged(query, key, value, bounds, longest, dropout, scaling):
+    """torch's attention over sequences of different lengths, on a GPU in half precision a single flash kernel."""
+
+    def jagged(x):
+        values = x[0].transpose(0, 1).contiguous()
+        return torch.nested.nested_tensor_from_jagged(
+            values, bounds, min_seqlen=1, max_seqlen=longest
+        ).transpose(1, 2)
+
+    out = torch.nn.functional.scaled_dot_product_attention(
+        jagged(query), jagged(key), jagged(value), dropout_p=dropout, scale=scaling
+    )
+    return out.transpose(1, 2).values().unsqueeze(0)
 
 
 def _key_counts(mask: torch.Tensor) -> list[int] | None:

@@ -72,6 +72,9 @@ def export(model, task: str, folder: Path) -> dict[str, Path]:
 class OnnxModel(torch.nn.Module):
     """An exported model that is called like the one it was made of; always in evaluation mode, on the CPU."""
 
+    tokens_per_batch = 512
+    """Padded tokens that ONNX Runtime is fastest with at once."""
+
     def __init__(self, file: Path, config):
         super().__init__()
         runtime = needed()

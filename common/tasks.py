@@ -119,3 +119,5 @@ class Work:
     """(predictions, examples, folder): write further artifacts of the test into the folder."""
     trained: Callable = lambda features, version: features
     """(features, data version) → those of them that are trained on."""
+    unpadded_loss: Callable | None = None
+    """family → `loss` on the batch's real tokens alone; None where the task has none."""

@@ -71,7 +71,7 @@ def predict_logits(
     # So that a share without a text is a share still.
     found = [(np.zeros(0, dtype=np.int64), np.zeros((0, len(texts.names)), dtype=np.float32))]
     with evaluating(model) as device:
-        batches = length_sorted_batches(texts.lengths, tokens_per_batch(device), part)
+        batches = length_sorted_batches(texts.lengths, tokens_per_batch(model, device), part)
         for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
             batch = collator([texts[i] for i in indices])
             inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}

@@ -103,7 +103,7 @@ class TaskTrainer(Trainer):
         """The mean over every label of the optimizer step, whatever batches and processes it is shared among."""
         labels = inputs.pop("labels")
         # The processes' gradients are averaged.
-        return self.job.work.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
+        return self.job.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """One batch forwards and backwards: in parts where it has no room on the device, which have the same gradients."""

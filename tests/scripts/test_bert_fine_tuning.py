@@ -1,6 +1,8 @@
 """The technique scripts through their own command line, on tiny models: what they log and refuse."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -82,6 +84,32 @@ def test_a_strangers_folder_is_not_touched(tiny, prepared, store, tmp_path):
     done = train("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--output_dir", tmp_path, check=False)
     assert done.returncode == 2 and "empty folder" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.long
+def test_packed_and_compiled_training_has_the_same_curve(tiny, prepared, store, tmp_path):
+    """Without dropout, whose random numbers each way draws in an order of its own."""
+    checkpoint = tmp_path / "steady"
+    shutil.copytree(tiny("bert"), checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    ways = {
+        "plain": (),
+        "packed": ("--pack_batches",),
+        "compiled": ("--torch_compile", "inductor"),
+        "both": ("--pack_batches", "--torch_compile", "inductor"),
+    }
+    for name, flags in ways.items():
+        flags += ("--model_checkpoint", checkpoint, "--num_train_epochs", 1, "--run_name", name)
+        train("bert_fine_tuning_LoRA.py", tiny, prepared[1], *flags)
+    client, curves = mlflow.MlflowClient(), {}
+    for run in runs():
+        history = client.get_metric_history(run.info.run_id, "train_loss")
+        curves[run.info.run_name] = [point.value for point in sorted(history, key=lambda point: point.step)]
+    assert curves.keys() == ways.keys() and len(curves["plain"]) > 3
+    for name in ways:
+        assert curves[name] == pytest.approx(curves["plain"], rel=1e-3), name
 
 
 @pytest.mark.slow
