@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .kernels import updates_held
 from .postprocessing import Prediction, Spans, best_spans, concatenate, decode, no_spans
 from .preprocessing import NO_CONTEXT, Collator, Windows, length_sorted_batches
 
@@ -22,15 +23,17 @@ def tokens_per_batch(model, device: torch.device) -> int:
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[torch.device]:
     """The device of a model that is in evaluation mode, and afterwards in the mode that it came in."""
-    was_training = model.training
+    device = next(model.parameters()).device
     # To walk through all modules takes milliseconds, which a served model need not spend on each request.
-    if was_training:
-        model.eval()
+    if not model.training:
+        yield device
+        return
+    model.eval()
     try:
-        yield next(model.parameters()).device
+        with updates_held(model):
+            yield device
     finally:
-        if was_training:
-            model.train()
+        model.train()
 
 
 @torch.inference_mode()

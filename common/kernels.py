@@ -8,6 +8,8 @@ replaced code runs as before.
 import ctypes
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from peft.tuners import loha, lora
@@ -255,8 +257,24 @@ class _Updated(torch.autograd.Function):
         return x_grad, None, None, a_grad, b_grad, None
 
 
+@contextmanager
+def updates_held(model: nn.Module) -> Iterator[None]:
+    """Within, layers with LoRA or LoHa make the updated weight once and not at every batch; for when nothing is trained."""
+    layers = [module for module in model.modules() if isinstance(module, (LoraLinear, LohaLinear))]
+    for layer in layers:
+        layer.held = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.held = None
+
+
 class LoraLinear(lora.Linear):
     """PEFT's linear layer with LoRA."""
+
+    held: dict | None = None
+    """Adapter → updated weight, while it stays as it is."""
 
     def forward(self, x, *args, **kwargs):
         name = _only_adapter(self, self.lora_A, x)
@@ -265,19 +283,31 @@ class LoraLinear(lora.Linear):
             return super().forward(x, *args, **kwargs)
         base = self.base_layer
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        if self.held is not None:
+            if name not in self.held:
+                self.held[name] = torch.addmm(base.weight, b, a, alpha=self.scaling[name])
+            return linear(x, self.held[name], base.bias)
         return _Updated.apply(x, base.weight, base.bias, a, b, self.scaling[name])
 
 
 class LohaLinear(loha.layer.Linear):
     """PEFT's linear layer with LoHa, which multiplies the input with the weight and its update in turn."""
 
+    held: dict | None = None
+    """Adapter → updated weight, while it stays as it is."""
+
     def forward(self, x, *args, **kwargs):
         name = _only_adapter(self, self.hada_w1_a, x)
         if not name or args or kwargs or (self.training and self.module_dropout[name]):
             return super().forward(x, *args, **kwargs)
+        if self.held is not None and name in self.held:
+            return linear(x, self.held[name], self.base_layer.bias)
         rank_dropout = self.training and bool(self.rank_dropout[name])
         update = self.get_delta_weight(name, apply_rank_dropout=rank_dropout)
-        return linear(x, self.base_layer.weight + update, self.base_layer.bias)
+        updated = self.base_layer.weight + update
+        if self.held is not None:
+            self.held[name] = updated
+        return linear(x, updated, self.base_layer.bias)
 
 
 def _only_adapter(layer, adapters, x: torch.Tensor) -> str | None:

@@ -8,6 +8,7 @@ import torch
 
 from common import kernels, models
 from common.families import FAMILIES
+from common.inference import evaluating
 from tests.common.test_models import batch_of
 from tests.techniques import TECHNIQUES
 
@@ -64,6 +65,29 @@ def test_layers_give_pefts_results_and_gradients(technique, family_name, tiny):
     assert grads.keys() == expected_grads.keys()
     for name, grad in grads.items():
         torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("technique", QUICK)
+def test_evaluation_updates_each_weight_once_and_forgets_it(technique, tiny):
+    model, batch = built(tiny, "bert", technique)
+    model = kernels.quicken(model).eval()
+    layers = [module for module in model.modules() if isinstance(module, QUICK[technique])]
+    before = logits(model, batch)
+    model.train()
+    with evaluating(model):
+        torch.testing.assert_close(logits(model, batch), before, rtol=1e-5, atol=1e-5)
+        (weight,) = layers[0].held.values()
+        logits(model, batch)
+        assert layers[0].held["default"] is weight
+    assert model.training and not any(layer.held for layer in layers)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "_" in name:
+                parameter.mul_(1.5)
+    with evaluating(model):
+        after = logits(model, batch)
+    assert not torch.allclose(after, before, atol=1e-3)
+    torch.testing.assert_close(logits(model.eval(), batch), after, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("masked", [None, "padding", "holes", "ragged", "float"])
