@@ -20,7 +20,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 from decoding import provenance
-from training import SCRIPTS, spread
+from training import SCRIPTS, spread, technique_of
 
 from common import models
 from common.cli import guarded
@@ -138,6 +138,7 @@ def run_peer(peer: str, technique: str, args, work: Path, files: tuple[Path, Pat
         "test": files[1],
         "output": work,
         "epochs": args.epochs,
+        "learning_rate": technique_of(technique).learning_rate,
     }
     python = environment(name, args.environments)
     command = [python, HERE / "recipe.py", *(t for k, v in flags.items() for t in (f"--{k}", str(v)))]
