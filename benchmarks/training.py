@@ -3,7 +3,7 @@
 Four ways take turns in one process on the same windows, with the same batch size, optimizer and loss: windows padded to
 max_length, padded per batch, padded per batch and grouped by length, all three as torch and PEFT compute them, and the
 suite's own (grouped, with common/kernels.py). Ratios are taken round by round. From each way's epoch the same number of
-batches is timed, spread evenly over their lengths. The share of the machine's peak is that of a matrix product of a
+batches is timed, spread evenly over their lengths, after the longest of them has been trained on once. The share of the machine's peak is that of a matrix product of a
 layer's shape, and counts the arithmetic that real tokens need, not padding. Needs prepared data (scripts/prepare_data.py)
 and the packaged model, or --model_checkpoint.
 """
@@ -101,6 +101,17 @@ def peak(config, rows: int) -> float:
     return best
 
 
+def train_on(batches: list[dict], model, optimizer) -> None:
+    """An optimizer step on each batch."""
+    for batch in batches:
+        labels = batch["labels"]
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        (span_loss(model, inputs, labels) / labels.numel()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def run(name: str, args) -> dict:
     splits, record = data.load(args.data_dir)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
@@ -130,6 +141,7 @@ def run(name: str, args) -> dict:
             model, optimizer = built[which].train(), optimizers[which]
             keep_memory(way == "suite")
             chosen = batches_of(way, windows.lengths, args.batch_size, args.batches)
+            # In the first round, which warms up, one batch alone.
             ready = [
                 collate([windows[i] for i in batch]) for batch in chosen[:: 1 if round_ else args.batches]
             ]
@@ -137,18 +149,12 @@ def run(name: str, args) -> dict:
                 ready = [padded(batch, args.max_length, tokenizer.pad_token_id) for batch in ready]
             reachable = peak(config, args.batch_size * 180)
             torch.set_float32_matmul_precision("medium" if args.bf16 and way == "suite" else "highest")
+            # The longest batch once before: what an epoch pays but once, the way before has undone.
+            train_on(ready[-1:], model, optimizer)
             started = time.perf_counter()
-            for batch in ready:
-                labels = batch["labels"]
-                inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-                loss = span_loss(model, inputs, labels) / labels.numel()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
+            train_on(ready, model, optimizer)
             seconds = time.perf_counter() - started
             torch.set_float32_matmul_precision("highest")
-            # The first round warms up.
             if round_:
                 rates[way].append(sum(map(len, chosen)) / seconds)
                 needed = arithmetic(config, windows.lengths[np.concatenate(chosen)], peft_config is None)
