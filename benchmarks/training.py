@@ -3,9 +3,9 @@
 Four ways take turns in one process on the same windows, with the same batch size, optimizer and loss: windows padded to
 max_length, padded per batch, padded per batch and grouped by length, all three as torch and PEFT compute them, and the
 suite's own (grouped, with common/kernels.py). Ratios are taken round by round. From each way's epoch the same number of
-batches is timed, spread evenly over their lengths, after the longest of them has been trained on once. The share of the machine's peak is that of a matrix product of a
-layer's shape, and counts the arithmetic that real tokens need, not padding. Needs prepared data (scripts/prepare_data.py)
-and the packaged model, or --model_checkpoint.
+batches is timed, spread evenly over their lengths, after the longest of them has been trained on once. The share of the
+machine's peak is that of a matrix product of a layer's shape, and counts the arithmetic that real tokens need, not padding.
+Needs prepared data (scripts/prepare_data.py) and the packaged model, or --model_checkpoint.
 """
 
 import argparse
