@@ -1,11 +1,11 @@
 """Training on a GPU: the Hugging Face recipe against the suite, at the sizes of BERT-base and BERT-large.
 
 `recipe` pads windows to --max_length, in random order, in fp32 and in bf16 (autocast); `suite` takes batches grouped by
-length in bf16, as it is, packed (--pack_batches), and each once more with torch.compile. Ways take turns on the same model, optimizer, loss and windows, whose
-lengths are drawn like those of SQuAD (181 tokens on average). Weights are random: speed does not depend on them. Utilisation
-is the arithmetic that real tokens need, over what a bf16 matrix product reaches in the same run. Each way also tells its
-peak memory, and the largest batch (a power of two) for which a step has room. Without a GPU it runs on a CPU, for what it
-is worth there: --shapes tiny.
+length in bf16, as it is, packed (--pack_batches), and each once more with torch.compile. Ways take turns on the same model,
+optimizer, loss and windows, whose lengths are drawn like those of SQuAD (181 tokens on average). Weights are random: speed
+does not depend on them. Utilisation is the arithmetic that real tokens need, over what a bf16 matrix product reaches in the
+same run. Each way also tells its peak memory, and the largest batch (a power of two) for which a step has room. Without a
+GPU it runs on a CPU, for what it is worth there: --shapes tiny.
 """
 
 import argparse

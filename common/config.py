@@ -204,7 +204,9 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config) -> 
             "Choose another technique, --model_checkpoint or --task."
         )
     if args.pack_batches:
-        virtual = technique.key in ("prefix-tuning", "prompt-encoder")
+        from peft import PromptLearningConfig
+
+        virtual = isinstance(technique.peft_config(family), PromptLearningConfig)
         positions = family.kind == "encoder" and family.first_position is not None
         if args.task != "extractive-qa" or virtual or not positions:
             raise UserError(

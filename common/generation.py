@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from .errors import UserError
+from .inference import evaluating
 from .preprocessing import length_sorted_batches
 from .prompts import real_positions
 
@@ -239,33 +240,30 @@ def write(
     part: (i, n) takes the i-th of n shares of the prompts. progress: label of a progress bar. The model is left in the mode
     that it came in.
     """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
     tokenizer, end = collator.tokenizer, collator.tokenizer.eos_token_id
     batches = length_sorted_batches(prompts.prompt_lengths + max_answer_length, TOKENS_PER_BATCH, part)
     text, score = [], []
-    for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
-        batch = collator.prompts([prompts.prompts[i] for i in indices])
-        recorder = _Recorder()
-        rows = model.generate(
-            **{name: tensor.to(device) for name, tensor in batch.items()},
-            max_new_tokens=max_answer_length,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=end,
-            pad_token_id=tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([recorder]),
-        )
-        new = rows[:, -len(recorder.steps) :].cpu().numpy()
-        taken = torch.stack(recorder.steps, dim=1).cpu().numpy()
-        for ids, each in zip(new, taken, strict=True):
-            # What stands behind the first end is padding, which may look like it.
-            ends = np.flatnonzero(ids == end)
-            n = int(ends[0]) if len(ends) else len(ids)
-            text.append(tokenizer.decode(ids[:n], skip_special_tokens=True).strip())
-            score.append(float(each[: n + 1].sum()))
-    model.train(was_training)
+    with evaluating(model) as device:
+        for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
+            batch = collator.prompts([prompts.prompts[i] for i in indices])
+            recorder = _Recorder()
+            rows = model.generate(
+                **{name: tensor.to(device) for name, tensor in batch.items()},
+                max_new_tokens=max_answer_length,
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=end,
+                pad_token_id=tokenizer.pad_token_id,
+                logits_processor=LogitsProcessorList([recorder]),
+            )
+            new = rows[:, -len(recorder.steps) :].cpu().numpy()
+            taken = torch.stack(recorder.steps, dim=1).cpu().numpy()
+            for ids, each in zip(new, taken, strict=True):
+                # What stands behind the first end is padding, which may look like it.
+                ends = np.flatnonzero(ids == end)
+                n = int(ends[0]) if len(ends) else len(ids)
+                text.append(tokenizer.decode(ids[:n], skip_special_tokens=True).strip())
+                score.append(float(each[: n + 1].sum()))
     order = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
     return Written(text, np.array(score, dtype=np.float64), order)
 
