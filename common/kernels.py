@@ -19,7 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "sdpa_quick"
+ATTENTION = f"sdpa_quick_{__package__}"
+"""A name of this package's own: stored copies of it live in the same process (serving.py) and have theirs."""
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 

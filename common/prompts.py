@@ -20,7 +20,8 @@ from transformers.masking_utils import sdpa_mask
 from .families import Family
 from .kernels import attention
 
-ATTENTION = "sdpa_with_prefix"
+ATTENTION = f"sdpa_with_prefix_{__package__}"
+"""A name of this package's own, as in kernels.py."""
 WEIGHTS = "adapter_model.safetensors"
 PREFIX_STD = 0.1
 """Of the untrained prefix; PEFT draws with a deviation of 1. What was tried stands in docs/RESULTS.md."""

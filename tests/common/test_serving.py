@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.types import Schema
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from common import answering, question_requests, serving, tracking
+from common import answering, kernels, prompts, question_requests, serving, tracking
 from tests import trained
 from tests.questions import EXAMPLES
 
@@ -151,6 +152,13 @@ def test_two_versions_answer_each_with_their_own_code(served, saved, store, monk
         new.predict(frame(ASKED))
     for first in (old, served[0]):
         assert len(first.predict(frame(ASKED))) == len(ASKED)
+
+
+@pytest.mark.parametrize("module", [kernels, prompts])
+def test_a_loaded_models_code_leaves_the_attention_of_this_one_alone(module, served):
+    assert any(name.startswith("suite_") and name.endswith(".kernels") for name in sys.modules)
+    ours = kernels.attention if module is kernels else prompts.attention_with_prefix
+    assert ALL_ATTENTION_FUNCTIONS[module.ATTENTION] is ours
 
 
 def test_the_name_of_the_code_follows_its_content(tmp_path, monkeypatch):
