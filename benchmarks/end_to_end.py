@@ -24,7 +24,7 @@ from training import SCRIPTS, spread, technique_of
 
 from common import models
 from common.cli import guarded
-from common.metrics import squad_scores
+from common.metrics import bootstrap_interval, score_examples
 from common.paths import ROOT
 
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ PEERS = {
     "adapters": ("adapters", "adapters"),
 }
 KNOWN_TO_ADAPTERS = ("lora", "prefix", "ia3")
-SETTINGS = {"max_length": 384, "doc_stride": 128, "batch_size": 16}
+SETTINGS = {"max_length": 384, "doc_stride": 128}
 
 
 def environment(name: str, folder: Path) -> Path:
@@ -94,6 +94,7 @@ def run_suite(technique: str, args, work: Path, data: Path) -> dict:
 
     uri = f"sqlite:///{work / 'mlflow.db'}"
     settings = SETTINGS | {
+        "batch_size": args.batch_size,
         "data_dir": data,
         "model_checkpoint": args.model,
         "num_train_epochs": args.epochs,
@@ -123,7 +124,7 @@ def run_suite(technique: str, args, work: Path, data: Path) -> dict:
         "test_windows": round(metrics["evaluation_samples_per_second"] * metrics["evaluation_seconds"]),
         "peak_memory_mib": metrics["peak_memory_mib"],
         "size_mib": metrics["adapter_mib"],
-        "f1": metrics["test_f1"],
+        "f1": [metrics[f"test_f1{end}"] for end in ("", "_low", "_high")],
     }
 
 
@@ -131,6 +132,7 @@ def run_peer(peer: str, technique: str, args, work: Path, files: tuple[Path, Pat
     """One run of recipe.py in a peer's environment."""
     name, library = PEERS[peer]
     flags = SETTINGS | {
+        "batch_size": args.batch_size,
         "library": library,
         "technique": technique,
         "model": args.model_folder,
@@ -149,7 +151,8 @@ def run_peer(peer: str, technique: str, args, work: Path, files: tuple[Path, Pat
     found = json.loads(printed.strip().splitlines()[-1])
     found["seconds"]["process"] = process
     predictions = json.loads((work / "predictions.json").read_text())
-    found["f1"] = squad_scores(predictions, references, "v1.1")["f1"]
+    each = 100 * score_examples(predictions, references, "v1.1")["f1"]
+    found["f1"] = [each.mean(), *bootstrap_interval(each)]
     return found
 
 
@@ -217,6 +220,7 @@ def run(args) -> dict:
         "questions": len(kept) * args.epochs,
         "test_questions": args.test_questions,
         "model": args.model,
+        "batch_size": args.batch_size,
         **SETTINGS,
         "provenance": provenance() | {"threads": os.cpu_count(), "environments": ENVIRONMENTS},
     }
@@ -226,7 +230,7 @@ def markdown(result: dict) -> str:
     """Medians of each way, and by how much the suite is faster."""
     lines = [
         "| technique | way | whole process s | suite is faster by | to first step s | training windows/s | evaluation windows/s "
-        "| peak MiB | on disk MiB | F1 |",
+        "| peak MiB | on disk MiB | F1 [95%] |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, runs in result["runs"].items():
@@ -235,6 +239,7 @@ def markdown(result: dict) -> str:
         def median(value, runs=runs):
             return statistics.median(map(value, runs))
 
+        f1, low, high = (median(lambda r, i=i: r["f1"][i]) for i in range(3))
         ratio = result["ratios_of_seconds"].get(name, {}).get("process")
         faster = f"{ratio['median']} ({ratio['lowest']} to {ratio['highest']})" if ratio else ""
         lines.append(
@@ -243,7 +248,7 @@ def markdown(result: dict) -> str:
             f"| {median(lambda r: r['train_windows'] / r['seconds']['training']):.2f} "
             f"| {median(lambda r: r['test_windows'] / r['seconds']['evaluation']):.2f} "
             f"| {median(lambda r: r['peak_memory_mib']):.0f} | {median(lambda r: r['size_mib']):.2f} "
-            f"| {median(lambda r: r['f1']):.1f} |"
+            f"| {f1:.1f} [{low:.1f}, {high:.1f}] |"
         )
     return "\n".join(lines) + "\n"
 
@@ -259,6 +264,7 @@ def main() -> None:
     p.add_argument("--model", default="embedded", help="embedded, or a local folder with a BERT")
     p.add_argument("--questions", type=int, default=500)
     p.add_argument("--test_questions", type=int, default=300)
+    p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--epochs", type=int, default=1)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument(
