@@ -7,6 +7,7 @@ can be served. Ways take turns; ratios are taken round by round. Writes JSON, an
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -70,12 +71,15 @@ def environment(name: str, folder: Path) -> Path:
 
 
 def excerpt(file: Path, n: int, output: Path) -> list[dict]:
-    """The first n questions of a file in the official format, as one; their ids and answers."""
-    content, left, references = json.loads(file.read_text(encoding="utf-8")), n, []
+    """n questions of a file in the official format, evenly spread over it, as one; their ids and answers."""
+    content, references = json.loads(file.read_text(encoding="utf-8")), []
+    total = sum(len(p["qas"]) for article in content["data"] for p in article["paragraphs"])
+    if total < n:
+        sys.exit(f"{file} holds only {total} questions.")
+    place = itertools.count()
     for article in content["data"]:
         for paragraph in article["paragraphs"]:
-            paragraph["qas"] = paragraph["qas"][: max(left, 0)]
-            left -= len(paragraph["qas"])
+            paragraph["qas"] = [qa for qa in paragraph["qas"] if next(place) * n % total < n]
             references += [
                 {"id": qa["id"], "answers": {"text": [a["text"] for a in qa["answers"]]}}
                 for qa in paragraph["qas"]
@@ -83,8 +87,6 @@ def excerpt(file: Path, n: int, output: Path) -> list[dict]:
         article["paragraphs"] = [p for p in article["paragraphs"] if p["qas"]]
     content["data"] = [article for article in content["data"] if article["paragraphs"]]
     output.write_text(json.dumps(content))
-    if left > 0:
-        sys.exit(f"{file} holds only {n - left} questions.")
     return references
 
 
@@ -98,7 +100,7 @@ def run_suite(technique: str, args, work: Path, data: Path) -> dict:
         "data_dir": data,
         "model_checkpoint": args.model,
         "num_train_epochs": args.epochs,
-        "max_validation_samples": 8,
+        "max_validation_samples": args.validation_questions,
         "logging_steps": 1,
         "experiment_name": "benchmark",
         "output_dir": work / "out",
@@ -255,15 +257,19 @@ def markdown(result: dict) -> str:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument(
-        "--train_file", type=Path, required=True, help="SQuAD v1.1 JSON, 50 questions more than --questions"
-    )
+    p.add_argument("--train_file", type=Path, required=True, help="SQuAD v1.1 JSON")
     p.add_argument("--test_file", type=Path, required=True, help="SQuAD v1.1 JSON")
     p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=["standard", "lora", "loha", "ia3"])
     p.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     p.add_argument("--model", default="embedded", help="embedded, or a local folder with a BERT")
-    p.add_argument("--questions", type=int, default=500)
+    p.add_argument("--questions", type=int, default=500, help="for training and validation")
     p.add_argument("--test_questions", type=int, default=300)
+    p.add_argument(
+        "--validation_questions",
+        type=int,
+        default=8,
+        help="of the suite, which keeps the best epoch; with several epochs, hundreds, or chance chooses",
+    )
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--epochs", type=int, default=1)
     p.add_argument("--rounds", type=int, default=3)

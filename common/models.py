@@ -41,6 +41,12 @@ class Checkpoint:
     source: str
     distil: bool = False
     """Whether the BERT weights at `source` are converted into a DistilBERT of the same shape."""
+    one_segment: bool = False
+    """Whether of the BERT's segments just the first is kept.
+
+    The packaged model was tuned on single texts, which are segment 0 throughout; since then nothing has trained the other,
+    and with it techniques that freeze the embeddings learn far slower (docs/RESULTS.md).
+    """
 
 
 def resolve_checkpoint(name: str) -> Checkpoint:
@@ -58,9 +64,10 @@ def resolve_checkpoint(name: str) -> Checkpoint:
             file=sys.stderr,
             flush=True,
         )
-        return Checkpoint("embedded", str(packaged_model()))
+        name = "embedded"
     if name in ("embedded", "embedded-distilbert"):
-        return Checkpoint(name, str(packaged_model()), distil=name == "embedded-distilbert")
+        distil = name == "embedded-distilbert"
+        return Checkpoint(name, str(packaged_model()), distil=distil, one_segment=not distil)
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -112,6 +119,8 @@ def load_config(checkpoint: Checkpoint):
         config = AutoConfig.from_pretrained(checkpoint.source)
     except (OSError, ValueError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
+    if checkpoint.one_segment:
+        config.type_vocab_size = 1
     return _distil_config(config) if checkpoint.distil else config
 
 
@@ -134,6 +143,8 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
                 ignore_mismatched_sizes=bool(config),
                 **config,
             )
+            if checkpoint.one_segment:
+                _keep_first_segment(model)
     except UnpicklingError as error:
         raise UserError(
             f"--model_checkpoint {checkpoint.name}: its weights are a pickle that could run code ({_first_line(error)}); use a "
@@ -188,6 +199,13 @@ def quietly(call, *args, **kwargs):
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
+
+
+def _keep_first_segment(bert) -> None:
+    embeddings = bert.base_model.embeddings
+    first = embeddings.token_type_embeddings.weight[:1].detach().clone()
+    embeddings.token_type_embeddings = torch.nn.Embedding.from_pretrained(first, freeze=False)
+    bert.config.type_vocab_size = 1
 
 
 def _distil_config(bert, **more):

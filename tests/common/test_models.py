@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
-from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertModel,
+)
 from transformers.pytorch_utils import Conv1D
 
 from common import bundles, classification, models
@@ -395,17 +400,35 @@ def test_auto_says_loudly_what_it_became(capsys, monkeypatch):
     assert "packaged MiniLM" in capsys.readouterr().err
 
 
-def test_the_packaged_model_as_distilbert_has_its_hidden_states():
-    tokenizer = models.load_base(models.resolve_checkpoint("embedded"))[1]
-    bert = models.load_base(models.resolve_checkpoint("embedded"))[0].bert.eval()
-    distil, its_tokenizer = models.load_base(models.resolve_checkpoint("embedded-distilbert"))
-    inputs = its_tokenizer([e["context"] for e in EXAMPLES], return_tensors="pt", padding=True)
-    assert "token_type_ids" not in inputs and tokenizer.get_vocab() == its_tokenizer.get_vocab()
+@pytest.mark.parametrize("name", ["embedded", "embedded-distilbert"])
+def test_the_packaged_model_has_its_hidden_states_of_single_texts(name):
+    checkpoint = models.resolve_checkpoint(name)
+    model, tokenizer = models.load_base(checkpoint)
+    packaged = BertModel.from_pretrained(checkpoint.source, add_pooling_layer=False).eval()
+    theirs = AutoTokenizer.from_pretrained(checkpoint.source)
+    texts = [e["question"] for e in EXAMPLES], [e["context"] for e in EXAMPLES]
+    inputs = tokenizer(*texts, return_tensors="pt", padding=True)
+    assert "token_type_ids" not in inputs and tokenizer.get_vocab() == theirs.get_vocab()
     with torch.no_grad():
-        expected = bert(**inputs).last_hidden_state
-        got = distil.distilbert.eval()(**inputs).last_hidden_state
+        expected = packaged(**inputs).last_hidden_state
+        got = model.base_model.eval()(**inputs).last_hidden_state
     kept = inputs["attention_mask"].bool()
     np.testing.assert_allclose(got[kept].numpy(), expected[kept].numpy(), atol=2e-5)
+
+
+def test_of_the_packaged_models_segments_the_first_is_kept(tmp_path):
+    checkpoint = models.resolve_checkpoint("embedded")
+    model, tokenizer = models.load_base(checkpoint)
+    assert models.load_config(checkpoint).type_vocab_size == model.config.type_vocab_size == 1
+    assert model.bert.embeddings.token_type_embeddings.weight.requires_grad
+    assert not uses_segment_ids(model.config)
+    # What is saved of it is a BERT like any other.
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, its_tokenizer = models.load_base(models.resolve_checkpoint(str(tmp_path)))
+    assert its_tokenizer.model_input_names == tokenizer.model_input_names
+    state = model.state_dict()
+    assert all(tensor.equal(state[name]) for name, tensor in again.state_dict().items())
 
 
 @pytest.mark.parametrize("checkpoint", ["embedded", "embedded-distilbert"])
