@@ -75,7 +75,8 @@ audit: .tools/.installed  ## known vulnerabilities of the locked packages; asks 
 bench: $(VENV)/.installed  ## speed against named peers, an hour of an idle machine: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
 	mkdir -p results/bench
 	test -e results/bench/data || $(BIN)/python scripts/prepare_data.py --source files --train_file $(TRAIN) --test_file $(DEV) --output_dir results/bench/data
-	$(BIN)/python benchmarks/training.py --data_dir results/bench/data --output results/bench/training.json
+	$(BIN)/python benchmarks/training.py --data_dir results/bench/data --profile --output results/bench/training.json
+	$(BIN)/python benchmarks/tokenization.py --data_dir results/bench/data --output results/bench/tokenization.json
 	$(BIN)/python benchmarks/decoding.py --output results/bench/decoding.json
 	$(BIN)/python benchmarks/end_to_end.py --train_file $(TRAIN) --test_file $(DEV) --output results/bench/end_to_end.json
 

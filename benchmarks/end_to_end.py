@@ -72,7 +72,10 @@ def environment(name: str, folder: Path) -> Path:
 
 def excerpt(file: Path, n: int, output: Path) -> list[dict]:
     """n questions of a file in the official format, evenly spread over it, as one; their ids and answers."""
-    content, references = json.loads(file.read_text(encoding="utf-8")), []
+    try:
+        content, references = json.loads(file.read_text(encoding="utf-8")), []
+    except (OSError, ValueError) as e:
+        sys.exit(f"{file}: SQuAD v1.1 JSON is needed ({e}).")
     total = sum(len(p["qas"]) for article in content["data"] for p in article["paragraphs"])
     if total < n:
         sys.exit(f"{file} holds only {total} questions.")

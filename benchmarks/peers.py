@@ -107,3 +107,53 @@ def postprocess_qa_predictions(
             for candidate in n_best
         ]
     return answers, n_best_lists, null_differences
+
+
+def windows(tokenizer, examples: Mapping[str, list], max_length: int, stride: int) -> Mapping:
+    """The windows of the Hugging Face documentation's way: every one padded to `max_length`."""
+    return tokenizer(
+        [question.strip() for question in examples["question"]],
+        examples["context"],
+        max_length=max_length,
+        truncation="only_second",
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        padding="max_length",
+    )
+
+
+def training_features(tokenizer, examples: Mapping[str, list], max_length: int, stride: int) -> Mapping:
+    """Windows with the first and the last token of their answers, for `datasets.map`."""
+    made = windows(tokenizer, examples, max_length, stride)
+    sample, offsets_of_all = made.pop("overflow_to_sample_mapping"), made.pop("offset_mapping")
+    starts, ends = [], []
+    for i, offsets in enumerate(offsets_of_all):
+        answer = examples["answers"][sample[i]]
+        if isinstance(answer, list):
+            answer = {name: [a[name] for a in answer] for name in ("text", "answer_start")}
+        kinds = made.sequence_ids(i)
+        first, last = kinds.index(1), len(kinds) - 1 - kinds[::-1].index(1)
+        start = end = 0
+        if answer["answer_start"]:
+            begin = answer["answer_start"][0]
+            finish = begin + len(answer["text"][0])
+            if offsets[first][0] <= begin and offsets[last][1] >= finish:
+                start = next(k for k in range(last, first - 1, -1) if offsets[k][0] <= begin)
+                end = next(k for k in range(first, last + 1) if offsets[k][1] >= finish)
+        starts.append(start)
+        ends.append(end)
+    made["start_positions"], made["end_positions"] = starts, ends
+    return made
+
+
+def test_features(tokenizer, examples: Mapping[str, list], max_length: int, stride: int) -> Mapping:
+    """Windows with what `postprocess_qa_predictions` needs, for `datasets.map`."""
+    made = windows(tokenizer, examples, max_length, stride)
+    sample = made.pop("overflow_to_sample_mapping")
+    made["example_id"] = [examples["id"][s] for s in sample]
+    made["offset_mapping"] = [
+        [o if kind == 1 else None for o, kind in zip(offsets, made.sequence_ids(i), strict=True)]
+        for i, offsets in enumerate(made["offset_mapping"])
+    ]
+    return made

@@ -17,7 +17,7 @@ from pathlib import Path  # noqa: E402
 import datasets  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from peers import postprocess_qa_predictions  # noqa: E402
+from peers import postprocess_qa_predictions, test_features, training_features  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForQuestionAnswering,
     AutoTokenizer,
@@ -105,53 +105,15 @@ def main() -> None:
     model = with_technique(model, args.library, args.technique)
     train, test = questions(args.train), questions(args.test)
 
-    def windows(examples):
-        return tokenizer(
-            [q.strip() for q in examples["question"]],
-            examples["context"],
-            max_length=args.max_length,
-            truncation="only_second",
-            stride=args.doc_stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            padding="max_length",
-        )
-
     def training_windows(examples):
-        made = windows(examples)
-        sample, offsets_of_all = made.pop("overflow_to_sample_mapping"), made.pop("offset_mapping")
-        starts, ends = [], []
-        for i, offsets in enumerate(offsets_of_all):
-            answer = examples["answers"][sample[i]]
-            if isinstance(answer, list):
-                answer = {name: [a[name] for a in answer] for name in ("text", "answer_start")}
-            kinds = made.sequence_ids(i)
-            first, last = kinds.index(1), len(kinds) - 1 - kinds[::-1].index(1)
-            start = end = 0
-            if answer["answer_start"]:
-                begin = answer["answer_start"][0]
-                finish = begin + len(answer["text"][0])
-                if offsets[first][0] <= begin and offsets[last][1] >= finish:
-                    start = next(k for k in range(last, first - 1, -1) if offsets[k][0] <= begin)
-                    end = next(k for k in range(first, last + 1) if offsets[k][1] >= finish)
-            starts.append(start)
-            ends.append(end)
-        made["start_positions"], made["end_positions"] = starts, ends
-        return made
+        return training_features(tokenizer, examples, args.max_length, args.doc_stride)
 
     def test_windows(examples):
-        made = windows(examples)
-        sample = made.pop("overflow_to_sample_mapping")
-        made["example_id"] = [examples["id"][s] for s in sample]
-        made["offset_mapping"] = [
-            [o if kind == 1 else None for o, kind in zip(offsets, made.sequence_ids(i), strict=True)]
-            for i, offsets in enumerate(made["offset_mapping"])
-        ]
-        return made
+        return test_features(tokenizer, examples, args.max_length, args.doc_stride)
 
     begun = time.perf_counter()
-    train_features = train.map(training_windows, batched=True, remove_columns=train.column_names)
-    test_features = test.map(test_windows, batched=True, remove_columns=test.column_names)
+    to_train = train.map(training_windows, batched=True, remove_columns=train.column_names)
+    to_test = test.map(test_windows, batched=True, remove_columns=test.column_names)
     seconds = {"tokenization": time.perf_counter() - begun}
 
     first = FirstStep()
@@ -168,7 +130,7 @@ def main() -> None:
             report_to="none",
             label_names=["start_positions", "end_positions"],
         ),
-        train_dataset=train_features,
+        train_dataset=to_train,
         data_collator=default_data_collator,
         callbacks=[first],
     )
@@ -176,10 +138,10 @@ def main() -> None:
     trainer.train()
     seconds["training"] = time.perf_counter() - begun
     begun = time.perf_counter()
-    logits = trainer.predict(test_features.remove_columns(["example_id", "offset_mapping"])).predictions
+    logits = trainer.predict(to_test.remove_columns(["example_id", "offset_mapping"])).predictions
     seconds["evaluation"] = time.perf_counter() - begun
     begun = time.perf_counter()
-    answers, _, _ = postprocess_qa_predictions(test, test_features, logits[:2])
+    answers, _, _ = postprocess_qa_predictions(test, to_test, logits[:2])
     seconds["decoding"] = time.perf_counter() - begun
     (args.output / "predictions.json").write_text(json.dumps(answers))
     trainer.save_model(str(args.output / "model"))
@@ -190,8 +152,8 @@ def main() -> None:
         json.dumps(
             {
                 "seconds": seconds | {"first_step": first.after, "process": time.perf_counter() - STARTED},
-                "train_windows": len(train_features) * args.epochs,
-                "test_windows": len(test_features),
+                "train_windows": len(to_train) * args.epochs,
+                "test_windows": len(to_test),
                 "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
                 "size_mib": sum(files) / 2**20,
                 "transformers": transformers.__version__,

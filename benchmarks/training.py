@@ -5,6 +5,7 @@ max_length, padded per batch, padded per batch and grouped by length, all three 
 suite's own (grouped, with common/kernels.py). Ratios are taken round by round. From each way's epoch the same number of
 batches is timed, spread evenly over their lengths, after the longest of them has been trained on once. The share of the
 machine's peak is that of a matrix product of a layer's shape, and counts the arithmetic that real tokens need, not padding.
+--profile also tells what the suite's time goes to, by torch's profiler.
 Needs prepared data (scripts/prepare_data.py) and the packaged model, or --model_checkpoint.
 """
 
@@ -41,6 +42,17 @@ SCRIPTS = {
     "prompt": "bert_fine_tuning_prompt_encoder",
 }
 WAYS = ("fixed", "padded per batch", "grouped", "suite")
+# What a profile sums up: torch's operators that belong to each part. Every other operator is a pass over tensors.
+PARTS = {
+    "linear layers": ("addmm", "mm"),
+    "attention's products": ("bmm", "baddbmm"),
+    "softmax": ("_softmax", "_softmax_backward_data"),
+    "dropout's draws": ("random_", "uniform_", "ge", "lt"),
+    "GELU": ("gelu", "gelu_backward"),
+    "layer norm": ("native_layer_norm", "native_layer_norm_backward"),
+    "optimizer, clipping": ("_fused_adamw_", "_foreach_norm", "linalg_vector_norm", "_foreach_mul_"),
+}
+PASSES, REST = "other passes", "Python and calls"
 
 
 def technique_of(name: str) -> Technique:
@@ -112,6 +124,23 @@ def train_on(batches: list[dict], model, optimizer) -> None:
         optimizer.zero_grad()
 
 
+def profile(batches: list[dict], model, optimizer) -> dict[str, float]:
+    """The share of each part in the time of training on the batches."""
+    part_of = {f"aten::{name}": part for part, names in PARTS.items() for name in names}
+    spent = dict.fromkeys((*PARTS, PASSES), 0.0)
+    train_on(batches[-1:], model, optimizer)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        started = time.perf_counter()
+        train_on(batches, model, optimizer)
+        seconds = time.perf_counter() - started
+    for event in profiler.key_averages():
+        # What is not torch's own are functions written in Python.
+        if event.key.startswith("aten::"):
+            spent[part_of.get(event.key, PASSES)] += event.self_cpu_time_total / 1e6
+    spent[REST] = seconds - sum(spent.values())
+    return {part: round(own / seconds, 3) for part, own in spent.items()}
+
+
 def run(name: str, args) -> dict:
     splits, record = data.load(args.data_dir)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
@@ -135,6 +164,7 @@ def run(name: str, args) -> dict:
     }
     collate = Collator(tokenizer.pad_token_id)
     rates, shares = {way: [] for way in args.ways}, {way: [] for way in args.ways}
+    profiled = None
     for round_ in range(args.rounds + 1):
         for way in args.ways:
             which = "suite" if way == "suite" else "plain"
@@ -159,8 +189,11 @@ def run(name: str, args) -> dict:
                 rates[way].append(sum(map(len, chosen)) / seconds)
                 needed = arithmetic(config, windows.lengths[np.concatenate(chosen)], peft_config is None)
                 shares[way].append(needed / seconds / reachable)
+            if args.profile and round_ == args.rounds and way == "suite":
+                profiled = profile(ready, model, optimizer)
     return {
         "technique": technique.name,
+        "profile": profiled,
         "windows_per_second": {way: round(statistics.median(r), 2) for way, r in rates.items()},
         "share_of_peak": {way: round(statistics.median(s), 3) for way, s in shares.items()},
         "ratio_of_suite": {
@@ -199,6 +232,12 @@ def markdown(results: list[dict]) -> str:
             ratio = ratios.get(way)
             cells.append(f"{ratio['median']} ({ratio['lowest']} to {ratio['highest']})" if ratio else "")
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    profiles = {found["technique"]: found["profile"] for found in results if found["profile"]}
+    if profiles:
+        parts = (*PARTS, PASSES, REST)
+        lines += ["", f"| technique | {' | '.join(parts)} |", "| --- | " + "---: | " * len(parts)]
+        for technique, shares in profiles.items():
+            lines.append(f"| {technique} | {' | '.join(f'{shares[part]:.0%}' for part in parts)} |")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -222,6 +261,7 @@ def main() -> None:
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--batches", type=int, default=6, help="timed in each round")
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--profile", action="store_true", help="also what the suite's time goes to")
     p.add_argument("--bf16", action="store_true", help="the suite with its matrix products in bf16")
     p.add_argument("--output", type=Path, default=Path("training.json"), help="JSON; .md lies beside it")
     args = p.parse_args()

@@ -127,15 +127,14 @@ def shorten(tokenizer, text: str, tokens: int) -> str:
 
 def context_offsets(encoding, context: str) -> np.ndarray:
     """(length, 2) character offsets of the context's tokens, without the space that some tokenizers count in."""
-    offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
-    inside = np.array([sequence == 1 for sequence in encoding.sequence_ids])
-    offsets[~inside] = NO_CONTEXT
-    for i in np.flatnonzero(inside):
-        start, end = offsets[i]
+    found = []
+    for (start, end), sequence in zip(encoding.offsets, encoding.sequence_ids, strict=True):
+        if sequence != 1:
+            start = end = NO_CONTEXT
         while start < end and context[start].isspace():
             start += 1
-        offsets[i, 0] = start
-    return offsets
+        found.append((start, end))
+    return np.array(found, dtype=np.int32).reshape(-1, 2)
 
 
 def answer_tokens(offsets: np.ndarray, answers: Mapping | None) -> tuple[int, int]:
