@@ -6,6 +6,8 @@ Needs requirements-ray.txt; only `--backend ray` imports this.
 import contextlib
 import logging
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +85,7 @@ def connected(address: str | None, store: str, asked: Sequence[Resources]) -> It
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         ray.init(
             address or "local",
@@ -94,11 +97,27 @@ def connected(address: str | None, store: str, asked: Sequence[Resources]) -> It
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"--address {address}: " if address else ""
         raise UserError(f"{where}Ray cannot be used: {' '.join(str(error).split())[:300]}") from None
+    signals = []
+
+    def leave(number, _):
+        signals.append(number)
+        sys.exit(128 + number)
+
+    # In place of Ray's own, which prints a stack of its C++.
+    for number in handlers:
+        signal.signal(number, leave)
     try:
         _check(asked, store)
         yield
+    except SystemExit:
+        if signals:
+            # Where Ray waits, every exit code becomes 1.
+            sys.exit(128 + signals[0])
+        raise
     finally:
         ray.shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _check(asked: Sequence[Resources], store: str) -> None:

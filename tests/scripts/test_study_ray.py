@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -154,7 +155,7 @@ def test_a_row_whose_machine_dies_goes_on_on_another_to_the_same_result(base, cl
 
 
 @pytest.mark.long
-def test_optuna_proposes_trials_and_a_hopeless_one_is_stopped_early(base, tmp_path):
+def test_a_stopped_search_goes_on_and_a_hopeless_trial_is_stopped_early(base, tmp_path):
     """One trial after another, on a Ray of its own, for each asks for the whole machine."""
     hopeless = "standard-learning_rate=1e-12-seed=42"
     content = {
@@ -175,8 +176,14 @@ def test_optuna_proposes_trials_and_a_hopeless_one_is_stopped_early(base, tmp_pa
         "scheduler": {"asha": {"reduction_factor": 2}},
         "resources": {"cpus": os.cpu_count()},
     }
+    process, folder = start(tmp_path, content, "--backend", "ray")
+    row, _ = row_process("standard-learning_rate=0.001-seed=42", folder)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "Stopped. To go on: python " in err
+    assert "Traceback" not in err and "SIGTERM" not in err
+    row.wait(timeout=30)
     out, err = end(start(tmp_path, content, "--backend", "ray")[0])
-    folder = tmp_path / "results" / "search"
     found = table(folder)
     assert len(found) == 4 and "ASHA stopped it after epoch" in found.loc[hopeless, "failure"]
     assert found.loc[hopeless, "status"] == "stopped" and hopeless in (folder / "report.md").read_text()
