@@ -100,6 +100,7 @@ def run_suite(technique: str, args, work: Path, data: Path) -> dict:
     uri = f"sqlite:///{work / 'mlflow.db'}"
     settings = SETTINGS | {
         "batch_size": args.batch_size,
+        "seed": args.seed,
         "data_dir": data,
         "model_checkpoint": args.model,
         "num_train_epochs": args.epochs,
@@ -138,6 +139,7 @@ def run_peer(peer: str, technique: str, args, work: Path, files: tuple[Path, Pat
     name, library = PEERS[peer]
     flags = SETTINGS | {
         "batch_size": args.batch_size,
+        "seed": args.seed,
         "library": library,
         "technique": technique,
         "model": args.model_folder,
@@ -226,6 +228,7 @@ def run(args) -> dict:
         "test_questions": args.test_questions,
         "model": args.model,
         "batch_size": args.batch_size,
+        "seed": args.seed,
         **SETTINGS,
         "provenance": provenance() | {"threads": os.cpu_count(), "environments": ENVIRONMENTS},
     }
@@ -275,6 +278,7 @@ def main() -> None:
     )
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--epochs", type=int, default=1)
+    p.add_argument("--seed", type=int, default=42)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument(
         "--environments", type=Path, default=ROOT / ".environments", help="where the peers' are kept"

@@ -98,8 +98,9 @@ def main() -> None:
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--epochs", type=int, default=1)
     p.add_argument("--learning_rate", type=float, default=2e-5)
+    p.add_argument("--seed", type=int, default=42)
     args = p.parse_args()
-    torch.manual_seed(42)
+    torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForQuestionAnswering.from_pretrained(args.model)
     model = with_technique(model, args.library, args.technique)
@@ -125,6 +126,7 @@ def main() -> None:
             per_device_eval_batch_size=args.batch_size,
             num_train_epochs=args.epochs,
             learning_rate=args.learning_rate,
+            seed=args.seed,
             save_strategy="no",
             disable_tqdm=True,
             report_to="none",
