@@ -155,6 +155,8 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
     tokenizer.model_input_names = names
+    # So that a stored tokenizer knows it too, whoever loads it.
+    tokenizer.init_kwargs["model_input_names"] = names
     return model, completed(tokenizer)
 
 

@@ -422,11 +422,13 @@ def test_of_the_packaged_models_segments_the_first_is_kept(tmp_path):
     assert models.load_config(checkpoint).type_vocab_size == model.config.type_vocab_size == 1
     assert model.bert.embeddings.token_type_embeddings.weight.requires_grad
     assert not uses_segment_ids(model.config)
-    # What is saved of it is a BERT like any other.
+    # What is saved of it is a BERT like any other, for transformers alone too.
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     again, its_tokenizer = models.load_base(models.resolve_checkpoint(str(tmp_path)))
     assert its_tokenizer.model_input_names == tokenizer.model_input_names
+    inputs = AutoTokenizer.from_pretrained(tmp_path)("Who?", "Marie Curie", return_tensors="pt")
+    AutoModelForQuestionAnswering.from_pretrained(tmp_path)(**inputs)
     state = model.state_dict()
     assert all(tensor.equal(state[name]) for name, tensor in again.state_dict().items())
 
