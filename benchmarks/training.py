@@ -265,6 +265,8 @@ def main() -> None:
     p.add_argument("--bf16", action="store_true", help="the suite with its matrix products in bf16")
     p.add_argument("--output", type=Path, default=Path("training.json"), help="JSON; .md lies beside it")
     args = p.parse_args()
+    if args.profile and "suite" not in args.ways:
+        p.error("--profile tells of the suite: add it to --ways.")
     found = []
     for name in args.techniques:
         found.append(run(name, args))
