@@ -252,6 +252,7 @@ _DECIDES_THE_RESULT = {
     "families",
     "generation",
     "generative_qa",
+    "graphemes",
     "inference",
     "job",
     "kernels",

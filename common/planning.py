@@ -11,6 +11,7 @@ from .errors import UserError
 from .families import Family, family_of
 from .paths import ROOT
 from .tasks import Task, task_of
+from .tokenizer_checks import check_reading
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,18 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     own_config = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
     return Plan(
         technique, args, task, precision, splits, record, checkpoint, family, own_config, settings, key
+    )
+
+
+def check_tokenizer(planned: Plan) -> None:
+    """UserError where the checkpoint's tokenizer does not fit its model, or does not read the data."""
+    check_reading(
+        models.load_tokenizer(planned.checkpoint),
+        planned.splits,
+        data=planned.task.data,
+        generates=planned.task.generates,
+        name=planned.checkpoint.name,
+        data_dir=planned.args.data_dir,
     )
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 
 from .errors import UserError
+from .graphemes import cuts, widened
 
 NO_CONTEXT = -1
 """Offset of a token that is not context (question, special token): decoding must never cut an answer there."""
@@ -17,10 +19,11 @@ class Windows(torch.utils.data.Dataset):
     """W overlapping windows over E examples; a sequence of items that `Collator` batches.
 
     input_ids, token_type_ids (None where the model has none): W arrays of that window's length in tokens.
-    offsets: W arrays (length, 2) of character offsets into the context; NO_CONTEXT outside the context.
+    offsets: W arrays (length, 2) of character offsets into the context; NO_CONTEXT outside the context. They never halve
+    a character as readers see it (`graphemes.cuts`): from whichever token to whichever, the text between is whole.
     example_index: (W,) the example that each window was cut from.
     start_positions, end_positions: (W,) first and last token of the answer; 0, the [CLS] token, where the window
-    does not hold the whole answer.
+    does not hold every token of it.
     """
 
     input_ids: list[np.ndarray]
@@ -98,15 +101,22 @@ def make_windows(
             return_offsets_mapping=True,
             return_token_type_ids=True,
         )
-        for i, sample in enumerate(encoded["overflow_to_sample_mapping"]):
-            offsets = context_offsets(encoded.encodings[i], chunk[sample]["context"])
-            start, end = answer_tokens(offsets, chunk[sample].get("answers"))
-            columns["input_ids"].append(np.array(encoded["input_ids"][i], dtype=np.int64))
-            columns["token_type_ids"].append(np.array(encoded["token_type_ids"][i], dtype=np.int64))
-            columns["offsets"].append(offsets)
-            columns["index"].append(begin + sample)
-            columns["start"].append(start)
-            columns["end"].append(end)
+        context, found = "", None
+        windows = groupby(enumerate(encoded["overflow_to_sample_mapping"]), key=lambda pair: pair[1])
+        for sample, of_sample in windows:
+            numbers = [i for i, _ in of_sample]
+            # Questions on one context stand behind one another.
+            if context != (context := chunk[sample]["context"]):
+                found = cuts(context)
+            offsets = [context_offsets(encoded.encodings[i], context) for i in numbers]
+            labels = answer_tokens(offsets, chunk[sample].get("answers"))
+            for i, of_window, (start, end) in zip(numbers, offsets, labels, strict=True):
+                columns["input_ids"].append(np.array(encoded["input_ids"][i], dtype=np.int64))
+                columns["token_type_ids"].append(np.array(encoded["token_type_ids"][i], dtype=np.int64))
+                columns["offsets"].append(widened(of_window, found))
+                columns["index"].append(begin + sample)
+                columns["start"].append(start)
+                columns["end"].append(end)
     return Windows(
         input_ids=columns["input_ids"],
         token_type_ids=columns["token_type_ids"] if segment_ids else None,
@@ -137,19 +147,27 @@ def context_offsets(encoding, context: str) -> np.ndarray:
     return np.array(found, dtype=np.int32).reshape(-1, 2)
 
 
-def answer_tokens(offsets: np.ndarray, answers: Mapping | None) -> tuple[int, int]:
-    """First and last token of the first answer; (0, 0), the [CLS] token, where this window does not hold all of it."""
-    context = np.flatnonzero(offsets[:, 1] != NO_CONTEXT)
-    if not answers or not answers["text"] or not len(context):
-        return 0, 0
+def answer_tokens(windows: Sequence[np.ndarray], answers: Mapping | None) -> list[tuple[int, int]]:
+    """First and last token of the first answer in each window of one example; (0, 0), the [CLS] token, where a window does
+    not hold every token that overlaps it.
+
+    windows: the offsets of all the example's windows. An answer may begin or end with characters that no token has (accents,
+    spaces, zero-width characters): tokens decide whether a window holds it, not characters.
+    """
+    if not answers or not answers["text"]:
+        return [(0, 0)] * len(windows)
     begin = answers["answer_start"][0]
     end = begin + len(answers["text"][0])
-    if offsets[context[0], 0] > begin or offsets[context[-1], 1] < end:
-        return 0, 0
-    first = np.searchsorted(offsets[context, 1], begin, side="right")
-    last = np.searchsorted(offsets[context, 0], end, side="left") - 1
-    # The tokenizer may have dropped every character of the answer.
-    return (int(context[first]), int(context[last])) if first <= last else (0, 0)
+    labels, places = [], []
+    for offsets in windows:
+        starts, ends = offsets[:, 0], offsets[:, 1]
+        tokens = np.flatnonzero((starts < end) & (ends > begin) & (starts < ends))
+        first, last = (int(tokens[0]), int(tokens[-1])) if len(tokens) else (0, 0)
+        labels.append((first, last))
+        places.append((starts[first], ends[last]) if len(tokens) else None)
+    found = [place for place in places if place]
+    whole = (min(place[0] for place in found), max(place[1] for place in found)) if found else None
+    return [label if place == whole else (0, 0) for label, place in zip(labels, places, strict=True)]
 
 
 def length_sorted_batches(

@@ -63,6 +63,7 @@ REQUIREMENTS = (
     "safetensors",
     "numpy",
     "pandas",
+    "regex",
     "tqdm",
     "filelock",
 )

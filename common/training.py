@@ -8,7 +8,7 @@ import sys
 from . import mirror, recording
 from .config import RunArgs, Technique
 from .job import Job
-from .planning import Plan, plan
+from .planning import Plan, check_tokenizer, plan
 from .workspace import local_rank, own, read_state, remove, unwritable
 
 
@@ -22,6 +22,7 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
     if args.skip_finished and (done := planned.finished):
         print(f"{technique.name}: run {done} already holds this result; nothing to do.")
         return done
+    check_tokenizer(planned)
     output_dir = planned.output_dir
     with own(output_dir, planned.key, args.resume, recording.abandon) as state:
         if done := _ended(planned, state):
