@@ -227,8 +227,9 @@ def completed(tokenizer):
     """The tokenizer with what GPT-2's lacks: a padding token, and special tokens around a question and its context.
 
     Padding is written as the end of text is. Masks and labels are made from lengths, so that they never take one for
-    the other.
+    the other. Of a text that is too long the beginning is kept, whatever a checkpoint's settings say.
     """
+    tokenizer.truncation_side = "right"
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if (

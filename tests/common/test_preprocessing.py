@@ -3,9 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.peers import training_features
+from common import models
+from common.data import SAMPLE
 from common.families import FAMILIES
+from common.graphemes import cuts, widened
 from common.models import completed
 from common.preprocessing import NO_CONTEXT, Collator, length_sorted_batches, make_windows, shorten
+from common.squad_json import read_squad_json
+from tests import odd
 from tests.conftest import make_tokenizer
 
 
@@ -89,8 +95,98 @@ def test_labels_hold_the_answer_for_any_text(context, data):
             assert first <= last
             assert offsets[first, 0] < end and offsets[first, 1] > start
             assert offsets[last, 0] < end and offsets[last, 1] > start
-            assert first == 0 or offsets[first - 1, 1] <= start
-            assert last == len(offsets) - 2 or offsets[last + 1, 0] >= end
+            before, after = cuts(context) or (np.arange(len(context) + 1),) * 2
+            assert first == 0 or offsets[first - 1, 1] <= after[start]
+            assert last == len(offsets) - 2 or offsets[last + 1, 0] >= before[end]
+
+
+@pytest.fixture(scope="module", params=odd.KINDS)
+def odd_tokenizer(request):
+    return odd.tokenizer(request.param)
+
+
+@settings(max_examples=40)
+@given(parts=odd.texts())
+def test_from_any_token_to_any_the_text_is_whole(odd_tokenizer, parts):
+    context = "".join(parts)
+    example = {"question": "What?", "context": context, "answers": None}
+    for offsets in windows_of(odd_tokenizer, [example], max_length=24).offsets:
+        real = offsets[(offsets[:, 1] != NO_CONTEXT) & (offsets[:, 0] < offsets[:, 1])]
+        assert (widened(real, cuts(context)) == real).all()
+
+
+@settings(max_examples=60)
+@given(parts=odd.texts(), data=st.data())
+def test_a_gold_of_whole_characters_comes_back(odd_tokenizer, parts, data):
+    """But for what no token has at its ends; with more than it only where one token holds more."""
+    first = data.draw(st.integers(0, len(parts) - 1))
+    last = data.draw(st.integers(first, len(parts) - 1))
+    context, start = "".join(parts), len("".join(parts[:first]))
+    gold = "".join(parts[first : last + 1])
+    example = {
+        "question": "What?",
+        "context": context,
+        "answers": {"text": [gold], "answer_start": [start]},
+    }
+    windows = windows_of(odd_tokenizer, [example], max_length=200)
+    raw = odd_tokenizer(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    tokens = [(e - len(context[b:e].lstrip()), e) for b, e in raw]
+    overlapping = [(b, e) for b, e in tokens if b < e and b < start + len(gold) and e > start]
+    if not overlapping:
+        assert not windows.end_positions.any()
+        return
+    (first,), (last,) = windows.start_positions, windows.end_positions
+    begin, end = windows.offsets[0][first, 0], windows.offsets[0][last, 1]
+    before, after = cuts(context) or (np.arange(len(context) + 1),) * 2
+    assert (begin, end) == (before[min(b for b, _ in overlapping)], after[max(e for _, e in overlapping)])
+
+
+@pytest.mark.parametrize(
+    ("context", "gold", "answer"),
+    [
+        ("​The heart pumps", "​The heart", "The heart"),
+        ("The heart pumps", "The", "The"),
+        ("The heart pumps bloó", "bloó", "bloó"),
+        ("The heart pumps bloód​", "bloód​", "bloód"),
+        ("The heart ", "heart ", "heart"),
+    ],
+)
+@pytest.mark.parametrize("max_length", [16, 200])
+def test_a_gold_whose_ends_no_token_has_is_trained(context, gold, answer, max_length):
+    """A BERT drops accents, zero-width and control characters: such golds were labelled "no answer" at the context's ends."""
+    example = {
+        "question": "What?",
+        "context": context,
+        "answers": {"text": [gold], "answer_start": [context.index(gold)]},
+    }
+    windows = windows_of(make_cached("bert"), [example], max_length=max_length, doc_stride=6)
+    held = np.flatnonzero(windows.end_positions)
+    assert len(held)
+    for i in held:
+        offsets = windows.offsets[i]
+        begin, end = offsets[windows.start_positions[i], 0], offsets[windows.end_positions[i], 1]
+        assert context[begin:end] == answer
+
+
+def test_a_window_without_all_of_a_golds_tokens_holds_no_answer():
+    context = "blood pumps the heart " * 6
+    gold = context[6:110]
+    example = {"question": "What?", "context": context, "answers": {"text": [gold], "answer_start": [6]}}
+    windows = windows_of(make_cached("bert"), [example], max_length=16, doc_stride=4)
+    assert len(windows) > 2 and not windows.end_positions.any()
+
+
+def test_plain_golds_have_the_labels_of_the_documentation():
+    """Hugging Face's, on the packaged sample: no window differs."""
+    _, tokenizer = models.load_base(models.resolve_checkpoint("embedded"))
+    examples = list(read_squad_json(SAMPLE / "test-v2.0.json").examples)
+    cut = {"max_length": 128, "doc_stride": 32}
+    windows = windows_of(tokenizer, examples, **cut)
+    columns = {name: [example[name] for example in examples] for name in ("question", "context", "answers")}
+    theirs = training_features(tokenizer, columns, cut["max_length"], cut["doc_stride"])
+    assert windows.start_positions.tolist() == list(theirs["start_positions"])
+    assert windows.end_positions.tolist() == list(theirs["end_positions"])
+    assert np.count_nonzero(windows.end_positions) > 100
 
 
 _CACHE = {}
