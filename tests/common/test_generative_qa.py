@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.families import FAMILIES
 from common.generation import Written, choose, make_prompts, windows
 from common.squad_json import read_squad_json
-from tests import learning, trained
+from tests import learning, odd, trained
 from tests.common.test_models import closed_form
 from tests.conftest import make_config
 from tests.questions import EXAMPLES
@@ -357,6 +357,50 @@ def test_the_place_of_an_answer_is_told_where_it_is_the_only_one():
     assert generating._place("two", "one two") == {"start": 4, "end": 7}
     for answer, context in (("two", "two two"), ("three", "one"), ("", "one")):
         assert generating._place(answer, context) == {"start": -1, "end": -1}
+
+
+def test_an_answer_does_not_stand_in_a_half_character():
+    assert generating._place("Cafe", "A Cafe\u0301, a Cafe.") == {"start": 11, "end": 15}
+    assert generating._place("Cafe", "A Cafe\u0301.") == {"start": -1, "end": -1}
+    assert generating._place("Cafe\u0301", "A Cafe\u0301.") == {"start": 2, "end": 7}
+    assert generating._place("Cafe", "A Cafe\u200f.") == {"start": 2, "end": 6}
+
+
+def test_a_window_holds_an_answer_whose_ends_no_token_has():
+    """A tokenizer that drops accents and zero-width characters took such answers for unanswerable."""
+    tokenizer = odd.tokenizer("wordpiece")
+    tokenizer.eos_token = "[SEP]"
+    text = "\u200bThe heart pumps the cafe\u0301"
+    for gold in (text, "\u200bThe", "cafe\u0301", "the cafe\u0301"):
+        example = question_on(text, gold)
+        prompts = prompts_of(tokenizer, [example], "encoder-decoder")
+        assert prompts.holds.tolist() == [True]
+    long = question_on(f"{'The heart ' * 30}{text}{' The heart' * 30}", "cafe\u0301")
+    prompts = prompts_of(tokenizer, [long], "encoder-decoder")
+    assert len(prompts) > 2 and 0 < prompts.holds.sum() < len(prompts)
+
+
+def question_on(context, gold):
+    answers = {"text": [gold], "answer_start": [context.index(gold)]}
+    return {"id": "0", "question": "What?", "context": context, "answers": answers}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_what_is_written_never_ends_in_a_part_of_a_character(limit, tiny, monkeypatch):
+    """A byte-level tokenizer writes 心 as three tokens, the limit may fall between them."""
+    model, tokenizer, prompts, collator = build(tiny, "standard", "gpt2")
+    ids = torch.tensor(tokenizer("a心", add_special_tokens=False)["input_ids"])
+    assert len(ids) == 4
+
+    def generate(input_ids, max_new_tokens, logits_processor, **_):
+        scores = torch.zeros(len(input_ids), len(tokenizer))
+        for _ in range(max_new_tokens):
+            logits_processor(input_ids, scores)
+        return torch.cat([input_ids, ids[:max_new_tokens].repeat(len(input_ids), 1)], dim=1)
+
+    monkeypatch.setattr(model, "generate", generate)
+    assert set(generation.write(model, prompts, collator, max_answer_length=limit).text) == {"a"}
+    assert set(generation.write(model, prompts, collator, max_answer_length=4).text) == {"a心"}
 
 
 def small_checkpoint(tiny, family_name, folder):

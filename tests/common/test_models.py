@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -360,6 +363,65 @@ def test_a_checkpoint_with_other_labels_gets_a_new_head(tiny, tmp_path):
     )
     assert model.classifier.out_features == model.config.num_labels == 2
     assert torch.equal(model.bert.pooler.dense.weight, other.bert.pooler.dense.weight)
+
+
+@pytest.mark.parametrize("family_name", ["bert", "distilbert", "modernbert", "t5"])
+def test_answers_get_a_new_head_where_the_checkpoint_has_three_labels(family_name, tiny, tmp_path, capsys):
+    auto = AutoModelForQuestionAnswering
+    config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+    if family_name == "distilbert":
+        auto = AutoModelForSequenceClassification
+    config.num_labels = 3
+    other = auto.from_config(config)
+    other.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny(family_name)).save_pretrained(tmp_path)
+    checkpoint = models.resolve_checkpoint(str(tmp_path))
+    for _ in range(2):
+        model, tokenizer = models.load_base(checkpoint)
+    assert model.config.num_labels == 2
+    batch = batch_of(tokenizer, model.config)
+    train(model, batch, 2, 1e-3)
+    kept = {n: t for n, t in other.state_dict().items() if not n.startswith(FAMILIES[family_name].heads[QA])}
+    fresh = models.load_base(checkpoint)[0].state_dict()
+    assert all(fresh[name].equal(tensor) for name, tensor in kept.items() if name in fresh)
+    said = capsys.readouterr().err
+    # DistilBERT's classifier is a head of another name.
+    assert said.count("its head starts from scratch") == (0 if family_name == "distilbert" else 1)
+    bundles.save_base(checkpoint, tmp_path / "base")
+    assert AutoModelForQuestionAnswering.from_pretrained(tmp_path / "base").config.num_labels == 2
+
+
+@pytest.mark.parametrize("task", list(CONFIGS))
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_hidden_layers", 3, "lack 16 of the model's tensors, for example bert.encoder.layer.2"),
+        ("intermediate_size", 96, r"is \(64,\) in its weights, \(96,\) by its config.json"),
+        (
+            "vocab_size",
+            230,
+            r"word_embeddings.weight is \(\d+, 32\) in its weights, \(230, 32\) by its config",
+        ),
+    ],
+)
+def test_weights_that_do_not_belong_to_their_config_are_refused(task, field, value, message, tiny, tmp_path):
+    """What is not found or has another size, transformers draws at random; just of a head that is meant."""
+    folder = shutil.copytree(tiny("bert"), tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text()) | {field: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message) as refused:
+        models.load_base(models.resolve_checkpoint(str(folder)), task, **CONFIGS[task])
+    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_weights_that_are_cut_short_are_one_line(tiny, tmp_path):
+    folder = shutil.copytree(tiny("bert"), tmp_path / "bert")
+    whole = (folder / "model.safetensors").read_bytes()
+    for size in (len(whole) // 2, 20, 0):
+        (folder / "model.safetensors").write_bytes(whole[:size])
+        with pytest.raises(UserError, match="--model_checkpoint") as refused:
+            models.load_base(models.resolve_checkpoint(str(folder)))
+        assert "\n" not in str(refused.value)
 
 
 def test_ia3_is_not_pulled_from_its_scales_by_decay():

@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.types import Schema
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from common import answering, kernels, prompts, question_requests, serving, tracking
-from tests import trained
+from common import answering, graphemes, kernels, prompts, question_requests, serving, tracking
+from tests import odd, trained
 from tests.questions import EXAMPLES
 
 ASKED = [{name: e[name] for name in ("question", "context")} for e in EXAMPLES]
@@ -48,6 +48,26 @@ def served(store, saved):
 
 def frame(rows):
     return pd.DataFrame(rows)
+
+
+def test_no_answer_ends_inside_a_character(answerer):
+    """The tiny BERT drops accents, as BERT's uncased ones do: "Café" with its accent apart was answered "Cafe"."""
+    contexts = [
+        "The heart of the Cafe\u0301 pumps about seventy cafe\u0301s a minute.",
+        " ".join(["The heart", *odd.CLUSTERS, "pumps"]),
+        "".join(["body", *odd.CLUSTERS[::-1], "Iceland"]),
+    ]
+    records = [{"question": "What does the heart pump?", "context": context} for context in contexts]
+    for record, ranked in zip(records, answerer.answer(records, top_k=60, null_threshold=100.0), strict=True):
+        context, (before, after) = record["context"], graphemes.cuts(record["context"])
+        found = [answer for answer in ranked if answer["start"] >= 0]
+        assert len(found) > 5
+        for answer in found:
+            assert answer["answer"] == context[answer["start"] : answer["end"]]
+            assert (before[answer["start"]], after[answer["end"]]) == (answer["start"], answer["end"])
+        assert len({(a["start"], a["end"]) for a in found}) == len(found)
+        if "Cafe" in context:
+            assert any(a["answer"].endswith("Cafe\u0301") for a in found)
 
 
 def test_answers_are_those_of_evaluation(saved, answerer):
