@@ -262,7 +262,7 @@ def quietly(call, *args, **kwargs):
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _keep_first_segment(bert) -> None:

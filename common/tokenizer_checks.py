@@ -222,13 +222,22 @@ def _speller(tokenizer) -> Callable[[int], str]:
 
 def whole_answers(tokenizer, examples: Sequence[Mapping], give_back: Callable) -> tuple[float, str]:
     """(share of the true answers with letters that come back from their tokens with the same letters, an example of another)."""
-    asked = [example for example in examples if example["answers"]["text"]]
+    asked = [example for example in examples if _stands(example)]
     golds = [example["answers"]["text"][0] for example in asked]
     returned = give_back(tokenizer, asked)
     pairs = [(gold, text) for gold, text in zip(golds, returned, strict=True) if _letters(gold)]
     lost = [(gold, text) for gold, text in pairs if _letters(gold) != _letters(text)]
     example = f"{lost[0][0][:40]!r} comes back as {lost[0][1][:40]!r}" if lost else ""
     return 1 - len(lost) / max(1, len(pairs)), example
+
+
+def _stands(example: Mapping) -> bool:
+    """Whether there is a first answer and it stands in the context at its place."""
+    answers = example["answers"]
+    if not answers["text"]:
+        return False
+    gold, start = answers["text"][0], answers["answer_start"][0]
+    return start >= 0 and example["context"].startswith(gold, start)
 
 
 def cut_out(tokenizer, examples: Sequence[Mapping]) -> list[str]:

@@ -51,14 +51,16 @@ def frame(rows):
 
 
 def test_no_answer_ends_inside_a_character(answerer):
-    """The tiny BERT drops accents, as BERT's uncased ones do: "Café" with its accent apart was answered "Cafe"."""
+    """The tiny BERT drops accents, as uncased BERTs do: "Marié" with its accent apart was answered "Marie"."""
     contexts = [
-        "The heart of the Cafe\u0301 pumps about seventy cafe\u0301s a minute.",
+        "In 1903 Marie\u0301 Curie shared the Nobel Prize in Physics.",
         " ".join(["The heart", *odd.CLUSTERS, "pumps"]),
         "".join(["body", *odd.CLUSTERS[::-1], "Iceland"]),
     ]
     records = [{"question": "What does the heart pump?", "context": context} for context in contexts]
-    for record, ranked in zip(records, answerer.answer(records, top_k=60, null_threshold=100.0), strict=True):
+    # All spans of at most two tokens.
+    answers = answerer.answer(records, top_k=100, max_answer_length=2, null_threshold=100.0)
+    for record, ranked in zip(records, answers, strict=True):
         context, (before, after) = record["context"], graphemes.cuts(record["context"])
         found = [answer for answer in ranked if answer["start"] >= 0]
         assert len(found) > 5
@@ -66,8 +68,8 @@ def test_no_answer_ends_inside_a_character(answerer):
             assert answer["answer"] == context[answer["start"] : answer["end"]]
             assert (before[answer["start"]], after[answer["end"]]) == (answer["start"], answer["end"])
         assert len({(a["start"], a["end"]) for a in found}) == len(found)
-        if "Cafe" in context:
-            assert any(a["answer"].endswith("Cafe\u0301") for a in found)
+        if "Marie" in context:
+            assert "Marie\u0301" in {answer["answer"] for answer in found}
 
 
 def test_answers_are_those_of_evaluation(saved, answerer):

@@ -79,6 +79,16 @@ def test_a_users_mistake_is_one_clear_line(flags, message, tiny, prepared, store
     assert not runs()
 
 
+def test_a_checkpoint_without_its_tokenizer_is_one_clear_line(tiny, prepared, store, tmp_path):
+    folder = shutil.copytree(
+        tiny("bert"), tmp_path / "weights alone", ignore=shutil.ignore_patterns("token*")
+    )
+    flags = ("--model_checkpoint", folder, "--output_dir", tmp_path / "out")
+    done = train("bert_fine_tuning_LoRA.py", tiny, prepared[0], *flags, check=False)
+    assert done.returncode == 2 and f"{folder}: there is no tokenizer beside the weights" in done.stderr
+    assert not runs() and not (tmp_path / "out").exists()
+
+
 def test_a_strangers_folder_is_not_touched(tiny, prepared, store, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     done = train("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--output_dir", tmp_path, check=False)
