@@ -70,7 +70,6 @@ REQUIREMENTS = (
     "numpy",
     "pandas",
     "tqdm",
-    "filelock",
 )
 
 

@@ -251,6 +251,8 @@ def test_every_file_of_a_model_and_of_its_base_is_held_against_the_record(door, 
     changes = [changed, cut, removed, added] if door is own_door else [changed]
     base = base_folder(kept)
     files = [file for folder in (kept, base) for file in sorted(folder.rglob("*")) if file.is_file()]
+    # What MLflow and Python put there, of which the copy that is loaded has nothing.
+    files = [file for file in files if file.name != "registered_model_meta" and file.suffix != ".pyc"]
     assert len(files) > 25 and any(file.name == "requirements.txt" for file in files)
     for number, (file, change) in enumerate((file, change) for file in files for change in changes):
         content = file.read_bytes()
