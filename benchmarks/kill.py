@@ -131,7 +131,7 @@ def small_model(folder: Path) -> Path:
         max_position_embeddings=128,
     )
     BertForQuestionAnswering(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(packaged_model()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(packaged_model(), trust_remote_code=False).save_pretrained(folder)
     return folder
 
 

@@ -101,8 +101,8 @@ def main() -> None:
     p.add_argument("--seed", type=int, default=42)
     args = p.parse_args()
     torch.manual_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = AutoModelForQuestionAnswering.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    model = AutoModelForQuestionAnswering.from_pretrained(args.model, trust_remote_code=False)
     model = with_technique(model, args.library, args.technique)
     train, test = questions(args.train), questions(args.test)
 

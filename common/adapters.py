@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from . import data, serving, side_by_side, store, stored_code, tracking
 from .agreement import TOLERANCE, disagreements
-from .bundles import fingerprint, read_bundle
+from .bundles import read_bundle
 from .choosing import choose
 from .errors import UserError
 from .gate import CHAMPION
@@ -62,7 +62,7 @@ def register_adapters(
     best, notes = _best_of_each(found, data_fingerprint)
     runs = {technique: mlflow.get_run(id_) for technique, id_ in best.items()}
     client = mlflow.MlflowClient()
-    with serving.lock("register"):
+    with store.lock("register"):
         ids = ",".join(best.values())
         # A tag holds 8,000 characters: 240 runs.
         versions = client.search_model_versions(f"name = '{NAME}' and tags.run_ids = '{ids}'")
@@ -144,18 +144,9 @@ def assemble(runs: Mapping, folder: Path) -> None:
     for i, run in enumerate(runs.values()):
         model = logged_model(run)
         with tempfile.TemporaryDirectory() as scratch:
-            stored = mlflow.artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=scratch)
-            bundle = Path(stored) / "artifacts" / "bundle"
-            reference = serving.read_reference(bundle)
+            bundle = stored_code.verified(f"models:/{model.model_id}", Path(scratch)) / "artifacts" / "bundle"
             if not (folder / "base").is_dir():
-                with tempfile.TemporaryDirectory() as fetched:
-                    base = mlflow.artifacts.download_artifacts(reference["uri"], dst_path=fetched)
-                    shutil.copytree(base, folder / "base")
-                if fingerprint(folder / "base") != reference["fingerprint"]:
-                    raise UserError(
-                        f"The shared base {reference['uri']} was changed since it was stored: delete its run and train "
-                        "again."
-                    )
+                shutil.copytree(bundle / "base", folder / "base")
             target = folder / "adapters" / f"{i:02d}"
             shutil.copytree(bundle / "adapter", target / "adapter")
             shutil.copy(bundle / "bundle.json", target / "bundle.json")
@@ -196,8 +187,14 @@ def _version(client, uri: str, runs: Mapping, tags: dict[str, str], questions: i
     version = client.create_model_version(
         NAME, uri, tags=tags, description=_description(runs, questions), model_id=uri.rpartition("/")[2]
     )
-    client.set_registered_model_alias(NAME, CHAMPION, version.version)
-    return version
+    same = client.search_model_versions(f"name = '{NAME}' and tags.run_ids = '{tags['run_ids']}'")
+    first = min(same, key=lambda version: int(version.version), default=version)
+    if first.version != version.version:
+        # Another machine registered the same runs meanwhile: both keep the first.
+        with contextlib.suppress(MlflowException):
+            client.delete_model_version(NAME, version.version)
+    client.set_registered_model_alias(NAME, CHAMPION, first.version)
+    return first
 
 
 def _description(runs: Mapping, questions: int) -> str:

@@ -9,21 +9,24 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, PromptLearningConfig
+from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer
 
 from .errors import UserError
 from .families import family_of
 from .models import Checkpoint, auto_class, completed, load_base, quietly
 from .onnx_model import ONNX, OnnxModel
-from .prompts import PromptModel
+from .prompts import PromptModel, is_prompt
 
 BUNDLE = "bundle.json"
+
+REFERENCE = "base.json"
+"""Names the base that an adapter needs, where the base is not inside."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,56 @@ class BundleInfo:
     """Names of the classes, in the order of the logits."""
     runtime: str = "torch"
     """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
+
+
+def read_reference(bundle: Path) -> dict | None:
+    """`uri` and `fingerprint` of the base that a saved model refers to, None where it holds its own."""
+    file = Path(bundle) / REFERENCE
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Path within a folder → sha256, of every file in it."""
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(Path(folder).rglob("*"))
+        if file.is_file()
+    }
+
+
+def difference(held: Mapping[str, str], recorded: Mapping[str, str]) -> str:
+    """The first file that is not as recorded, and what became of it; empty where all are."""
+    for name in sorted(held.keys() | recorded.keys()):
+        if name not in held:
+            return f"{name} is missing"
+        if name not in recorded:
+            return f"{name} was added"
+        if held[name] != recorded[name]:
+            return f"{name} was changed"
+    return ""
+
+
+def check_files(bundle: Path, recorded: Mapping[str, str]) -> None:
+    """UserError names a file of a saved model that is not as recorded when it was logged (path → sha256).
+
+    A base that was put inside in place of the reference to it must be the one that `bundle.json` names.
+    """
+    held = hashes(bundle)
+    if REFERENCE in recorded and REFERENCE not in held:
+        base = bundle / "base"
+        held = {name: value for name, value in held.items() if not name.startswith("base/")}
+        if base.is_dir():
+            held[REFERENCE] = recorded[REFERENCE]
+    if found := difference(held, recorded):
+        raise UserError(f"{bundle} is not loaded: its file {found} since this model was logged.")
+    if REFERENCE in recorded and (bundle / "base").is_dir():
+        check_base(bundle / "base", read_bundle(bundle).base_fingerprint)
+
+
+def check_base(base: Path, wanted: str) -> None:
+    """UserError where a base is not the one with this fingerprint."""
+    if fingerprint(base) != wanted:
+        raise UserError(f"{base} is not loaded: it is not the base that this model was trained on.")
 
 
 def fingerprint(folder: Path) -> str:
@@ -113,9 +166,10 @@ class SharedBase:
 
 def load_shared_base(base: Path, info: BundleInfo) -> SharedBase:
     """The saved base that adapters like `info`'s need."""
-    tokenizer = completed(AutoTokenizer.from_pretrained(base))
+    tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
     auto = auto_class(info.task, family_of(info.model_type).kind)
-    return SharedBase(quietly(auto.from_pretrained, base, dtype=torch.float32), tokenizer)
+    model = quietly(auto.from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
+    return SharedBase(model, tokenizer)
 
 
 def load_bundle(
@@ -137,12 +191,13 @@ def load_bundle(
         if base is None:
             raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
         if info.runtime != "torch":
-            tokenizer = completed(AutoTokenizer.from_pretrained(base))
-            return OnnxModel(folder / ONNX, AutoConfig.from_pretrained(base)), tokenizer, info
+            tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
+            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+            return OnnxModel(folder / ONNX, config), tokenizer, info
         model, tokenizer = (loaded := load_shared_base(base, info)).model, loaded.tokenizer
     adapter = folder / "adapter"
     if adapter.is_dir():
-        if isinstance(PeftConfig.from_pretrained(str(adapter)), PromptLearningConfig):
+        if is_prompt(adapter):
             model = PromptModel.from_pretrained(model, adapter, family, info.task)
         else:
             model = quietly(PeftModel.from_pretrained, model, str(adapter))

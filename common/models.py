@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import sys
 import warnings
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from pickle import UnpicklingError
 import torch
 import transformers
 from peft import PeftConfig, PromptLearningConfig, get_peft_model
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer
 
@@ -121,11 +123,14 @@ def _in_cache(name: str) -> bool:
 
 
 def load_config(checkpoint: Checkpoint):
-    """The transformers config alone, before any weight is read."""
+    """The transformers config alone, before any weight is read; UserError where a file of a folder is damaged, or a
+    config wants code of its own to run."""
+    check_files(checkpoint)
     try:
-        config = AutoConfig.from_pretrained(checkpoint.source)
+        config = AutoConfig.from_pretrained(checkpoint.source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
+    _refuse_code(checkpoint, "config.json", getattr(config, "auto_map", None))
     if checkpoint.one_segment:
         config.type_vocab_size = 1
     return _distil_config(config) if checkpoint.distil else config
@@ -135,7 +140,10 @@ def load_tokenizer(checkpoint: Checkpoint):
     """The checkpoint's tokenizer, which fits its config; before any weight is read."""
     config = load_config(checkpoint)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, trust_remote_code=False)
+        _refuse_code(checkpoint, "tokenizer_config.json", tokenizer.init_kwargs.get("auto_map"))
+    except UserError:
+        raise
     except Exception as error:
         # A damaged file ends in exceptions of many types, those of tokenizers' own Rust code among them.
         raise UserError(
@@ -157,6 +165,7 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
 
     Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
     """
+    check_files(checkpoint)
     tokenizer = load_tokenizer(checkpoint)
     config = HEADS.get(task, {}) | config
     try:
@@ -169,6 +178,7 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            trust_remote_code=False,
             **config,
         )
     except UnpicklingError as error:
@@ -215,6 +225,39 @@ def _check_weights(checkpoint: Checkpoint, model, report: dict, head: tuple[str,
 def _say_once(message: str) -> None:
     """A base is loaded again for each technique and for its copy in the store."""
     print(message, file=sys.stderr, flush=True)
+
+
+def check_files(checkpoint: Checkpoint) -> None:
+    """UserError names a file of a local checkpoint that is cut off or damaged, or that names code to be run."""
+    if not Path(checkpoint.source).is_dir():
+        return
+    for file in sorted(Path(checkpoint.source).iterdir()):
+        try:
+            if file.suffix == ".json":
+                content = json.loads(file.read_text(encoding="utf-8"))
+                if file.name == "tokenizer.json":
+                    Tokenizer.from_file(str(file))
+                _refuse_code(checkpoint, file.name, isinstance(content, dict) and content.get("auto_map"))
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+        except UserError:
+            raise
+        # Of a file that is no tokenizer `tokenizers` raises nothing more special.
+        except Exception as error:
+            raise UserError(
+                f"--model_checkpoint {checkpoint.name}: {file.name} is damaged ({_first_line(error)}); copy the checkpoint "
+                "again."
+            ) from None
+
+
+def _refuse_code(checkpoint: Checkpoint, file: str, auto_map) -> None:
+    """transformers ignores foreign code where it has a class of its own for the type: the weights are made for the other."""
+    if auto_map:
+        raise UserError(
+            f"--model_checkpoint {checkpoint.name}: {file} names code of its own to run (auto_map), which is never run; use a "
+            "checkpoint that transformers loads by itself."
+        )
 
 
 def auto_class(task: str, kind: str):
@@ -300,6 +343,7 @@ def _distil(checkpoint: Checkpoint, task: str, config: dict):
         checkpoint.source,
         dtype=torch.float32,
         add_pooling_layer=False,
+        trust_remote_code=False,
     )
     renamed = {
         "encoder.layer": "transformer.layer",

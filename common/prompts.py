@@ -7,10 +7,11 @@ labels, offsets and decoding see only the real input; real tokens keep their pos
 enter at the attention function, which every model of the `transformers` attention interface calls.
 """
 
+import json
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftType, PrefixTuningConfig
+from peft import PeftConfig, PeftType, PrefixTuningConfig, PromptLearningConfig
 from peft.tuners import PrefixEncoder, PromptEncoder
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -23,6 +24,11 @@ from .kernels import attention
 ATTENTION = f"sdpa_with_prefix_{__package__}"
 """A name of this package's own, as in kernels.py."""
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+REFUSED = "{} as this suite computes it (load it with the code of its stored model): PEFT's own forward answers otherwise"
+"""What stands for PEFT's type in the config of a saved adapter: PEFT names it in the error that it raises."""
+OWN_TYPE = "prompt_type"
+"""Field of that config with the type."""
 PREFIX_STD = 0.1
 """Of the untrained prefix; PEFT draws with a deviation of 1. What was tried stands in docs/RESULTS.md."""
 
@@ -171,7 +177,10 @@ class PromptModel(nn.Module):
         return inputs, torch.where(real < first, real, real + n)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write PEFT's adapter_config.json, and the encoded virtual tokens and the head as safetensors."""
+        """Write adapter_config.json, and the encoded virtual tokens and the head as safetensors.
+
+        The config is PEFT's but for the type, lest PEFT load the adapter and answer otherwise.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
         tensors = {"prompt_embeddings": self.prompt().detach().clone().contiguous()}
         for name in self.head:
@@ -181,13 +190,18 @@ class PromptModel(nn.Module):
         was, self.peft_config.inference_mode = self.peft_config.inference_mode, True
         self.peft_config.save_pretrained(str(folder))
         self.peft_config.inference_mode = was
+        file = Path(folder) / CONFIG
+        config = json.loads(file.read_text())
+        kind = config["peft_type"]
+        config |= {"peft_type": REFUSED.format(kind), OWN_TYPE: kind}
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def from_pretrained(
         cls, model: nn.Module, folder: str | Path, family: Family, task: str
     ) -> "PromptModel":
         """The model that `save_pretrained` wrote, on a fresh base; for inference only."""
-        peft_config = PeftConfig.from_pretrained(str(folder))
+        peft_config = read_config(Path(folder))
         peft_config.inference_mode = True
         tensors = load_file(Path(folder) / WEIGHTS)
         prompt = tensors.pop("prompt_embeddings")
@@ -200,6 +214,19 @@ class PromptModel(nn.Module):
             state = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
             model.get_submodule(name).load_state_dict(state)
         return self.requires_grad_(False).eval()
+
+
+def read_config(adapter: Path) -> PeftConfig:
+    """The config of a saved adapter; of virtual tokens also as earlier versions wrote it, with PEFT's own type."""
+    config = json.loads((adapter / CONFIG).read_text())
+    if kind := config.pop(OWN_TYPE, None):
+        return PeftConfig.from_peft_type(**config | {"peft_type": kind})
+    return PeftConfig.from_pretrained(str(adapter))
+
+
+def is_prompt(adapter: Path) -> bool:
+    """Whether a saved adapter is one of virtual tokens."""
+    return isinstance(read_config(adapter), PromptLearningConfig)
 
 
 def attention_layers(model: nn.Module, family: Family) -> list[nn.Module]:

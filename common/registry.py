@@ -80,7 +80,7 @@ def register_best(
     notes = [f"Left out: {line}." for line in left_out] + notes
     run = mlflow.get_run(best["run_id"])
     # Two at once on this machine would both find nothing registered; `promotion` settles what other machines do.
-    with serving.lock("register"):
+    with contextlib.nullcontext() if dry_run else store.lock("register"):
         return _Registration(run, found, data_dir, of, rules, dry_run, notes).carried_out()
 
 
@@ -91,7 +91,7 @@ def rollback(task: Task, dry_run: bool = False) -> tuple[str, str]:
     UserError if there is none.
     """
     store.configure()
-    with serving.lock("register"):
+    with contextlib.nullcontext() if dry_run else store.lock("register"):
         return promotion.rollback(mlflow.MlflowClient(), task.registered, dry_run)
 
 

@@ -6,7 +6,6 @@ one process must each answer with their own code), a short file that loads it, a
 
 import ast
 import contextlib
-import getpass
 import hashlib
 import importlib
 import json
@@ -19,19 +18,16 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
-from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from .bundles import read_bundle
+from .bundles import REFERENCE, check_base, hashes, read_bundle, read_reference
 from .request_guard import guard_server
 from .tasks import Task, task_of
 
 SHARED_BASES = "shared-bases"
 """The experiment that holds the bases which adapters refer to."""
-
-REFERENCE = "base.json"
 
 LOADER = """\
 import hashlib
@@ -49,11 +45,21 @@ if "{package}" not in sys.modules:
     if "{package}" != f"suite_{{digest.hexdigest()[:12]}}":
         raise RuntimeError(f"{{folder}} was changed since this model was logged: its code is not run.")
 
+from {package}.bundles import check_files
 from {package}.{served} import MODEL
 
-set_model(MODEL())
+FILES = {files}
+
+
+class Model(MODEL):
+    def load_context(self, context):
+        check_files(Path(context.artifacts["bundle"]), FILES)
+        super().load_context(context)
+
+
+set_model(Model())
 """
-"""What MLflow runs to load a model."""
+"""What MLflow runs to load a model. FILES: path within the saved model → sha256."""
 
 REQUIREMENTS = (
     "mlflow",
@@ -65,7 +71,6 @@ REQUIREMENTS = (
     "pandas",
     "regex",
     "tqdm",
-    "filelock",
 )
 
 
@@ -74,7 +79,11 @@ def fetch(context) -> tuple[Path, str | None]:
     guard_server()
     bundle = Path(context.artifacts["bundle"])
     reference = read_reference(bundle)
-    return bundle, reference and mlflow.artifacts.download_artifacts(reference["uri"])
+    if reference is None:
+        return bundle, None
+    base = mlflow.artifacts.download_artifacts(reference["uri"])
+    check_base(Path(base), read_bundle(bundle).base_fingerprint)
+    return bundle, base
 
 
 class Refusal(MlflowException):
@@ -134,19 +143,13 @@ def forget_models(run_id: str, name: str) -> None:
             client.delete_logged_model(model.model_id)
 
 
-def read_reference(bundle: Path) -> dict | None:
-    """`uri` and `fingerprint` of the base that a saved model refers to, None where it holds its own."""
-    file = Path(bundle) / REFERENCE
-    return json.loads(file.read_text()) if file.is_file() else None
-
-
 def shared_base(base: Path, fingerprint: str) -> str:
     """The store's one copy of a base, logged if it is not there yet; returns "runs:/<id>/base"."""
-    from . import tracking
+    from . import store, stored_code, tracking
 
     experiment = tracking.experiment(SHARED_BASES)
     client = mlflow.MlflowClient()
-    with lock(f"base-{fingerprint[:16]}"):
+    with store.lock(f"base-{fingerprint[:16]}"):
         found = client.search_runs([experiment], f"tags.base_fingerprint = '{fingerprint}'")
         done = [run for run in found if run.info.status == "FINISHED"]
         if done:
@@ -159,14 +162,11 @@ def shared_base(base: Path, fingerprint: str) -> str:
                 experiment, run_name=f"base {fingerprint[:12]}", tags={"base_fingerprint": fingerprint}
             )
         )
+        for key, value in stored_code.as_tags(hashes(base)).items():
+            client.set_tag(run.info.run_id, key, value)
         client.log_artifacts(run.info.run_id, str(base), "base")
         client.set_terminated(run.info.run_id)
         return f"runs:/{run.info.run_id}/base"
-
-
-def lock(name: str) -> FileLock:
-    """Held by one process of this user at a time, whatever store it writes to."""
-    return FileLock(Path(tempfile.gettempdir()) / f"bert-squad-qa-{getpass.getuser()}-{name}.lock")
 
 
 def log_bundle(
@@ -191,7 +191,7 @@ def log_bundle(
     with tempfile.TemporaryDirectory() as scratch:
         package = copy_of_package(Path(scratch), served)
         loader = Path(scratch) / "model.py"
-        loader.write_text(LOADER.format(package=package.name, served=served))
+        loader.write_text(LOADER.format(package=package.name, served=served, files=hashes(bundle)))
         # MLflow runs the loader once to check it, before the code is where the logged model will have it.
         sys.path.insert(0, scratch)
         try:
@@ -210,7 +210,7 @@ def log_bundle(
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
                 pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in packages],
             )
-            stored_code.record(info, package, loader)
+            stored_code.record(info.model_id)
             return info
         finally:
             sys.path.remove(scratch)

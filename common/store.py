@@ -1,10 +1,12 @@
 """Where the MLflow store lies, and what it raises as messages to the user."""
 
+import hashlib
 import logging
 import os
 import re
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,18 @@ def configure() -> None:
         mlflow.set_tracking_uri(_uri(ROOT / "mlflow.db"))
     if database := _database():
         _create(database)
+
+
+def lock(name: str) -> FileLock:
+    """Held by one process at a time of those that write to this store.
+
+    Of a local store by whichever user or container: it lies beside the database. Of a server by this user on this
+    machine; what others do meanwhile is found afterwards (`promotion`, `registry`, `serving.shared_base`).
+    """
+    if database := _database():
+        return FileLock(f"{database}.{name}.lock", mode=0o666)
+    store = hashlib.sha256(mlflow.get_tracking_uri().encode()).hexdigest()[:12]
+    return FileLock(Path(tempfile.gettempdir()) / f"mlflow-{store}-{os.getuid()}-{name}.lock")
 
 
 def artifact_location(name: str) -> str | None:

@@ -4,7 +4,6 @@ A version can be copied to another machine and loaded there without the store th
 """
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from . import serving
-from .bundles import fingerprint
+from . import stored_code
 from .checking import Checked
 from .errors import UserError
 from .gate import CHAMPION, Rules, Verdict
@@ -55,26 +53,10 @@ def logged_model(run):
 
 def self_contained(uri: str, folder: Path) -> tuple[Path, dict]:
     """(a copy of a stored model's bundle with its base inside, the input example that it was logged with)."""
-    try:
-        stored = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "model")))
-        bundle = stored / "artifacts" / "bundle"
-        reference = serving.read_reference(bundle)
-        if reference is not None:
-            base = Path(mlflow.artifacts.download_artifacts(reference["uri"], dst_path=str(folder / "base")))
-            held = fingerprint(base)
-            if held != reference["fingerprint"]:
-                raise UserError(
-                    f"The shared base {reference['uri']} was changed since it was stored (its fingerprint is "
-                    f"{held[:12]}, not {reference['fingerprint'][:12]}): delete its run and train again."
-                )
-            shutil.copytree(base, bundle / "base")
-            (bundle / serving.REFERENCE).unlink()
-        return bundle, Model.load(str(stored)).load_input_example(str(stored)).iloc[0].to_dict()
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"The model {uri} cannot be read from the store ({str(error).splitlines()[0]}): if the project's folder was "
-            "moved, move it back; else delete its run and train again."
-        ) from None
+    stored = stored_code.verified(uri, folder)
+    return stored / "artifacts" / "bundle", Model.load(str(stored)).load_input_example(str(stored)).iloc[
+        0
+    ].to_dict()
 
 
 def size_mib(bundle: Path) -> float:

@@ -1,6 +1,7 @@
 """Nothing that is read runs code: weights are safetensors, or pickles that may hold tensors alone."""
 
 import ast
+import json
 import os
 import pickle
 import shutil
@@ -22,7 +23,74 @@ def test_no_module_reads_pickles():
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert given.get("allow_pickle", "False") == "False", f"{file}:{node.lineno}"
                 assert given.get("weights_only", "True") == "True", f"{file}:{node.lineno}"
-                assert "trust_remote_code" not in given, f"{file}:{node.lineno}"
+
+
+OWN = {"PeftConfig", "PeftModel", "PromptModel", "torch.nn.Embedding", "nn.Embedding"}
+"""What else has a `from_pretrained`, and reads tensors and figures alone."""
+
+
+def test_transformers_is_nowhere_allowed_to_run_code_of_a_checkpoint():
+    """Without the argument it asks "[y/N]" on the terminal."""
+    seen = 0
+    for file in [
+        file for folder in ("common", "scripts", "benchmarks") for file in ROOT.glob(f"{folder}/*.py")
+    ]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            # Called by itself, or handed to what calls it, like `quietly`.
+            for part in (node.func, *node.args[:1]):
+                if isinstance(part, ast.Attribute) and part.attr in ("from_pretrained", "from_config"):
+                    if ast.unparse(part.value) not in OWN:
+                        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                        assert given.get("trust_remote_code") == "False", f"{file}:{node.lineno}"
+                        seen += 1
+    assert seen >= 8
+
+
+@pytest.mark.parametrize("model_type", ["bert", "foreign"])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_planted_auto_map_never_runs_and_is_refused(file, model_type, tiny, tmp_path, monkeypatch):
+    def asked(*_):
+        raise AssertionError("asked on the terminal")
+
+    monkeypatch.setattr("builtins.input", asked)
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny("bert"), folder)
+    (folder / "planted.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'exploded')!r})\n")
+    names = {
+        "config.json": ["AutoConfig", "AutoModelForQuestionAnswering"],
+        "tokenizer_config.json": ["AutoTokenizer"],
+    }
+    content = json.loads((folder / file).read_text())
+    content["auto_map"] = {name: "planted.Anything" for name in names[file]}
+    (folder / file).write_text(json.dumps(content))
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": model_type}
+    (folder / "config.json").write_text(json.dumps(config))
+    checkpoint = models.resolve_checkpoint(str(folder))
+    for load in (models.load_config, models.load_base):
+        with pytest.raises(UserError, match=rf"^--model_checkpoint .*{file} names code of its own") as caught:
+            load(checkpoint)
+        assert "\n" not in str(caught.value)
+    # What is loaded without the files' check, as from the hub.
+    monkeypatch.setattr(models, "check_files", lambda checkpoint: None)
+    with pytest.raises(UserError):
+        models.load_base(checkpoint)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+)
+def test_a_file_that_was_cut_off_is_named(file, tiny, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny("bert"), folder)
+    content = (folder / file).read_bytes()
+    for left in (0, 10, len(content) // 2, len(content) - 2):
+        (folder / file).write_bytes(content[:left])
+        with pytest.raises(UserError, match=rf"^--model_checkpoint .*: {file} is damaged") as caught:
+            models.load_base(models.resolve_checkpoint(str(folder)))
+        assert "\n" not in str(caught.value)
 
 
 class Bomb:

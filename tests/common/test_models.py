@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
+from peft import PeftConfig, PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.extractive_qa import span_loss
 from common.families import FAMILIES, family_of, uses_segment_ids
 from common.preprocessing import Collator, make_windows
-from common.prompts import PromptModel
+from common.prompts import OWN_TYPE, PromptModel
 from common.texts import make_texts
 from tests import learning, texts
 from tests.questions import EXAMPLES
@@ -523,3 +523,31 @@ def test_position_table_limits_are_known(tiny):
 
 def test_prompt_model_is_what_virtual_tokens_get(tiny):
     assert isinstance(build(tiny, "prefix-tuning", "bert")[0], PromptModel)
+
+
+@pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
+def test_peft_itself_refuses_saved_virtual_tokens_and_those_of_earlier_versions_load(
+    technique, tiny, tmp_path
+):
+    """It would load them and answer otherwise."""
+    model, tokenizer, batch = build(tiny, technique, "bert")
+    before = logits(model.eval(), batch)
+    info = bundles.BundleInfo(technique, "bert", tiny("bert"), "", "v1.1", 96, 16, 30, 20, 0.0)
+    bundles.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    checkpoint = models.resolve_checkpoint(tiny("bert"))
+    bundles.save_base(checkpoint, tmp_path / "base")
+    adapter = tmp_path / "bundle" / "adapter"
+    for load in (
+        lambda: PeftConfig.from_pretrained(str(adapter)),
+        lambda: PeftModel.from_pretrained(models.load_base(checkpoint)[0], str(adapter)),
+    ):
+        with pytest.raises(
+            Exception, match="as this suite computes it .* PEFT's own forward answers otherwise"
+        ):
+            load()
+    new = logits(bundles.load_bundle(tmp_path / "bundle", tmp_path / "base")[0], batch)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["peft_type"] = config.pop(OWN_TYPE)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    old = logits(bundles.load_bundle(tmp_path / "bundle", tmp_path / "base")[0], batch)
+    assert torch.equal(new, old) and torch.allclose(new, before, atol=1e-5)

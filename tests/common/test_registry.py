@@ -11,7 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from common import agreement, choosing, data, promotion, registry, versions
+from common import agreement, choosing, data, promotion, registry, stored_code, versions
 from common.errors import UserError
 from common.gate import Rules
 from common.tasks import TASKS
@@ -375,6 +375,13 @@ def test_a_model_that_answers_otherwise_or_does_not_load_is_no_champion(world, n
     other = trained.save(tmp_path, tiny, "lora", seed=7)[0]
     file = "adapter/adapter_model.safetensors"
     shutil.copy(other / file, stored(run_id) / "artifacts" / "bundle" / file)
+    for dry_run in (True, False):
+        with pytest.raises(
+            UserError, match=f"is not loaded: its file artifacts/bundle/{file} was changed since"
+        ):
+            registry.register_best("changed", dry_run=dry_run)
+    # As if it had been logged so.
+    stored_code.record(versions.logged_model(mlflow.get_run(run_id)).model_id)
     done = registry.register_best("changed")
     assert done.alias == "challenger" and champion(name) is None
     assert "does not answer as it did" in done.notes[-1] and "of 8 questions differ" in done.notes[-1]
@@ -383,6 +390,7 @@ def test_a_model_that_answers_otherwise_or_does_not_load_is_no_champion(world, n
 
     run_id = run("broken", technique="lora", seed=1)
     (stored(run_id) / "artifacts" / "bundle" / file).write_bytes(b"nothing")
+    stored_code.record(versions.logged_model(mlflow.get_run(run_id)).model_id)
     done = registry.register_best("broken")
     assert done.alias == "challenger" and "does not load and answer in a fresh process" in done.notes[-1]
 

@@ -1,10 +1,14 @@
 """Where the store lies, and what is said when it cannot be used."""
 
 import sqlite3
+import tempfile
+from pathlib import Path
 
 import mlflow
 import pytest
+from filelock import Timeout
 
+from common import store as store_module
 from common import tracking
 from common.errors import UserError
 from common.store import configure
@@ -82,3 +86,29 @@ def test_stores_that_cannot_be_used_are_refused(elsewhere, tmp_path):
         configure()
         with pytest.raises(UserError, match=f"{reason}.*Check MLFLOW_TRACKING_URI"):
             tracking.experiment("x")
+
+
+def test_a_local_store_is_locked_beside_its_database_for_every_user_and_container(
+    store, tmp_path, monkeypatch
+):
+    """Neither the user's name, which a container's may lack, nor the temporary folder decides."""
+    first = store_module.lock("register")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("getpass.getuser", lambda: 1 / 0)
+    second = store_module.lock("register")
+    assert Path(first.lock_file) == Path(second.lock_file)
+    assert Path(first.lock_file).parent == Path(mlflow.get_tracking_uri().removeprefix("sqlite:///")).parent
+    with first:
+        assert Path(first.lock_file).stat().st_mode & 0o777 == 0o666
+        with pytest.raises(Timeout):
+            second.acquire(timeout=0)
+    with second:
+        pass
+
+
+def test_a_servers_stores_are_locked_one_by_one(elsewhere):
+    files = set()
+    for uri in ("http://one:5000", "http://two:5000"):
+        elsewhere(uri)
+        files.add(store_module.lock("register").lock_file)
+    assert len(files) == 2

@@ -1,12 +1,18 @@
 """A model whose code was changed in the store is not run: not a line of it."""
 
+import contextlib
 import gc
+import hashlib
 import importlib.util
+import json
 import marshal
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -14,9 +20,12 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
-from common import checking, serving, stored_code, tracking
+from common import adapters, catalogue, checking, serving, stored_code, tracking, versions
 from common.errors import UserError
+from common.paths import ROOT
 from tests import trained
 from tests.questions import EXAMPLES
 
@@ -105,9 +114,11 @@ def explode(tmp_path):
 def test_changed_code_is_refused_before_a_line_of_it_runs(change, logged, kept, tmp_path):
     change(kept, explode(tmp_path))
     for uri in (f"models:/{NAME}@champion", f"runs:/{logged[1]}/model"):
-        with pytest.raises(UserError, match=f"{uri} is not run: its code .* was changed since"):
+        with pytest.raises(
+            UserError, match=f"{uri} is not loaded: its file .* (was changed|was added) since"
+        ):
             stored_code.load(uri)
-    with pytest.raises(checking.Unloadable, match="was changed since"):
+    with pytest.raises(checking.Unloadable, match="was (changed|added) since"):
         checking.ask(f"models:/{logged[0]}", [ASKED])
     assert not (tmp_path / "exploded").exists()
 
@@ -133,15 +144,213 @@ def test_mlflow_itself_loads_no_package_that_was_changed(logged, kept, tmp_path)
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_model_without_a_record_is_not_run(logged):
+@pytest.fixture
+def unrecorded(logged):
+    """The tags of the model, which are put back after the test."""
     client = mlflow.MlflowClient()
-    held = client.get_logged_model(logged[0]).tags[stored_code.TAG]
-    client.delete_logged_model_tag(logged[0], stored_code.TAG)
-    with pytest.raises(UserError, match="without a record of its code"):
+    held = client.get_logged_model(logged[0]).tags
+    mine = [name for name in held if name.startswith((stored_code.FILES, stored_code.BASE))]
+    for name in mine:
+        client.delete_logged_model_tag(logged[0], name)
+    yield
+    with contextlib.suppress(MlflowException):
+        client.delete_logged_model_tag(logged[0], stored_code.CODE)
+    client.set_logged_model_tags(logged[0], {name: held[name] for name in mine})
+
+
+def test_a_model_without_a_record_is_not_run(logged, unrecorded):
+    with pytest.raises(UserError, match="without a record of its files"):
         stored_code.load(f"models:/{NAME}/1")
-    client.set_logged_model_tags(logged[0], {stored_code.TAG: held})
+
+
+def test_a_model_whose_code_alone_was_recorded_runs_on_that_code_and_on_its_runs_base(
+    logged, unrecorded, kept, tmp_path
+):
+    """As earlier versions logged it."""
+    client, uri = mlflow.MlflowClient(), f"models:/{NAME}/1"
+    digest = hashlib.sha256(json.dumps(Model.load(str(kept)).flavors, sort_keys=True).encode())
+    for file in sorted(
+        [*kept.glob("code/*/*.py"), kept / "model.py"], key=lambda f: str(f.relative_to(kept))
+    ):
+        content = file.read_bytes()
+        digest.update(f"\0{file.relative_to(kept)}\0{len(content)}\0".encode() + content)
+    client.set_logged_model_tags(logged[0], {stored_code.CODE: digest.hexdigest()})
+    client.set_tag(logged[1], stored_code.BASE, json.loads(bundle_file(kept, "base.json"))["fingerprint"])
+    assert stored_code.load(uri).predict(pd.DataFrame([ASKED])).iloc[0]["answer"] is not None
+    client.set_tag(logged[1], stored_code.BASE, "f" * 64)
+    with pytest.raises(UserError, match="base.json refers to another base"):
+        stored_code.load(uri)
+    in_a_module(kept, explode(tmp_path))
+    with pytest.raises(UserError, match="its code .* was changed"):
+        stored_code.load(uri)
+
+
+def bundle_file(folder, name):
+    return (folder / "artifacts" / "bundle" / name).read_text()
 
 
 def test_a_model_that_is_none_of_the_store(logged):
     with pytest.raises(UserError, match="leads to no logged model"):
         stored_code.load(str(logged[2]))
+
+
+def changed(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return "was changed"
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-7])
+    return "was changed"
+
+
+def removed(file):
+    file.unlink()
+    return "is missing"
+
+
+def added(file):
+    shutil.copy(file, file.with_name(f"{file.name}.more"))
+    return "was added"
+
+
+def own_door(uri, run_id, scratch):
+    stored_code.load(uri)
+
+
+def page(uri, run_id, scratch):
+    try:
+        catalogue.Catalogue([uri]).ask(catalogue.Entry(uri, "", (), {}), "Who?", "It is a text.", 1)
+    except catalogue.Unanswered as error:
+        raise UserError(str(error)) from None
+
+
+def gate(uri, run_id, scratch):
+    try:
+        checking.ask(uri, [ASKED])
+    except checking.Unloadable as error:
+        raise UserError(str(error)) from None
+
+
+def registration_and_onnx(uri, run_id, scratch):
+    versions.self_contained(uri, scratch)
+
+
+def adapter_set(uri, run_id, scratch):
+    adapters.assemble({"LoRA": mlflow.get_run(run_id)}, scratch / "set")
+
+
+DOORS = [own_door, page, gate, registration_and_onnx, adapter_set]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_every_file_of_a_model_and_of_its_base_is_held_against_the_record(door, logged, kept, tmp_path):
+    """Each change of each file at one door, a changed byte of each file at the others."""
+    changes = [changed, cut, removed, added] if door is own_door else [changed]
+    base = base_folder(kept)
+    files = [file for folder in (kept, base) for file in sorted(folder.rglob("*")) if file.is_file()]
+    # What MLflow and Python put there, of which the copy that is loaded has nothing.
+    files = [file for file in files if file.name != "registered_model_meta" and file.suffix != ".pyc"]
+    assert len(files) > 25 and any(file.name == "requirements.txt" for file in files)
+    for number, (file, change) in enumerate((file, change) for file in files for change in changes):
+        content = file.read_bytes()
+        if not content:
+            continue
+        told = change(file)
+        try:
+            with pytest.raises(UserError) as caught:
+                door(f"models:/{NAME}/1", logged[1], tmp_path / str(number))
+            message = str(caught.value)
+            name = file.relative_to(base if base in file.parents else kept).as_posix()
+            assert f"its file {name}{'.more' if change is added else ''} {told}" in message, message
+            assert "\n" not in message
+        finally:
+            file.write_bytes(content)
+            file.with_name(f"{file.name}.more").unlink(missing_ok=True)
+
+
+def base_folder(kept):
+    """Of the base that a model refers to, in the store."""
+    run_id = json.loads(bundle_file(kept, "base.json"))["uri"].split("/")[1]
+    return Path(urlparse(mlflow.get_run(run_id).info.artifact_uri).path) / "base"
+
+
+def test_another_base_in_the_place_of_the_models_own(logged, kept, tiny):
+    """Recorded and whole, but not the one that the model was trained on."""
+    file = kept / "artifacts" / "bundle" / "base.json"
+    reference = json.loads(file.read_text())
+    client = mlflow.MlflowClient()
+    run = client.create_run(tracking.experiment(serving.SHARED_BASES), tags={stored_code.BASE: "f" * 64})
+    client.log_artifacts(run.info.run_id, tiny("bert"), "base")
+    other = {"uri": f"runs:/{run.info.run_id}/base"}
+    for given in (other | {"fingerprint": "f" * 64}, reference | other):
+        file.write_text(json.dumps(given))
+        for door in (stored_code.load, lambda uri: mlflow.pyfunc.load_model(str(kept))):
+            with pytest.raises(
+                (UserError, Exception), match="its file (artifacts/bundle/)?base.json was changed"
+            ):
+                door(f"models:/{NAME}/1")
+
+
+@pytest.mark.parametrize("change", [changed, cut, removed, added])
+def test_mlflow_itself_loads_no_saved_model_that_was_changed(change, logged, kept):
+    """`mlflow models serve` asks for no record: the loader holds the files against what is written in it."""
+    bundle, base = kept / "artifacts" / "bundle", base_folder(kept)
+    assert mlflow.pyfunc.load_model(str(kept))
+    for folder in (bundle, base):
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            content = file.read_bytes()
+            told = change(file)
+            try:
+                with pytest.raises(
+                    Exception, match=f"{told} since|not the base that this model was"
+                ) as caught:
+                    mlflow.pyfunc.load_model(str(kept))
+                assert type(caught.value).__name__ == "UserError"
+            finally:
+                file.write_bytes(content)
+                file.with_name(f"{file.name}.more").unlink(missing_ok=True)
+
+
+def test_ask_tells_it_in_one_line(logged, kept):
+    changed(kept / "artifacts" / "bundle" / "adapter" / "adapter_model.safetensors")
+    command = [sys.executable, str(ROOT / "scripts" / "ask.py"), "--model", f"models:/{NAME}/1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and not done.stdout
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith(f"error: models:/{NAME}/1 is not loaded: its file artifacts/")
+    )
+
+
+def test_copies_that_a_killed_process_left_are_removed_and_those_of_living_ones_are_not(
+    logged, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, signal, sys\nfrom common import stored_code\nfolder, _ = stored_code._own_folder()\n"
+        "(folder / 'weights').write_text('')\nprint(folder, flush=True)\n"
+        "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\nsignal.pause()"
+    )
+    left = {}
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+        left[number] = Path(process.stdout.readline().strip())
+        time.sleep(0.5)
+        model = stored_code.load(f"models:/{logged[0]}")
+        assert left[number].is_dir()
+        process.send_signal(number)
+        process.wait(30)
+        assert left[number].is_dir() == (number == signal.SIGKILL)
+    stranger = tmp_path / "stored-model-of-something-else"
+    stranger.mkdir()
+    second = stored_code.load(f"models:/{logged[0]}")
+    assert not left[signal.SIGKILL].exists() and stranger.is_dir()
+    assert len(list(tmp_path.glob("stored-model-*"))) == 3
+    del model, second
