@@ -52,7 +52,14 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
 
     import __main__
 
-    parser = HfArgumentParser(
+    class Parser(HfArgumentParser):
+        def add_argument(self, *names, bounds=None, **more):
+            """With the field's bounds in its help."""
+            if bounds:
+                more["help"] = f"{more['help']} ({bounds})"
+            return super().add_argument(*names, **more)
+
+    parser = Parser(
         (technique, RunArgs),
         description=__main__.__doc__,
         usage="%(prog)s [flags]",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
+from common.bounds import number
 from common.cli import guarded
 from common.errors import UserError
 
@@ -24,7 +25,9 @@ def main() -> None:
     parser.add_argument(
         "--model", default="models:/bert-squad-qa@champion", help="MLflow model URI (default: %(default)s)"
     )
-    parser.add_argument("--top_k", type=int, default=3, help="answers to show (default: %(default)s)")
+    parser.add_argument(
+        "--top_k", type=number(minimum=1), default=3, help="answers to show (default: %(default)s)"
+    )
     args = parser.parse_args()
     context = args.context
     if len(context) < 200 and Path(context).is_file():

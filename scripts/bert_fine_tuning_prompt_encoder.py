@@ -13,10 +13,12 @@ class PromptEncoder(Technique):
     name = "Prompt encoder"
     key = "prompt-encoder"
 
-    num_virtual_tokens: int = option(20, "virtual tokens in front of the input")
-    encoder: str = option("MLP", "network that the virtual tokens are trained through: MLP or LSTM")
-    encoder_size: int | None = option(None, "width of that network; default: the embedding's")
-    learning_rate: float = option(5e-3, "peak learning rate")
+    num_virtual_tokens: int = option(20, "virtual tokens in front of the input", minimum=1)
+    encoder: str = option(
+        "MLP", "network that the virtual tokens are trained through", choices=("MLP", "LSTM")
+    )
+    encoder_size: int | None = option(None, "width of that network; default: the embedding's", minimum=1)
+    learning_rate: float = option(5e-3, "peak learning rate", above=0)
 
     def peft_config(self, family):
         from peft import PromptEncoderConfig

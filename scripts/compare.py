@@ -21,7 +21,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--experiment_name", help="MLflow experiment (default: squad-qa, or the task's)")
+    parser.add_argument(
+        "--experiment_name",
+        help="MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's)",
+    )
     parser.add_argument(
         "--task", choices=tuple(TASKS), help="compare the runs for this task (default: the newest run's)"
     )
@@ -47,7 +50,7 @@ def main() -> None:
     from common import comparison, plots, store, tracking
 
     store.configure()
-    experiment = args.experiment_name or task_of(args.task or DEFAULT_TASK).experiment
+    experiment = tracking.experiment_name(args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment)
     runs = tracking.runs(experiment)
     if runs.empty:
         raise UserError(nothing_to_compare(experiment, tracking.experiments()))

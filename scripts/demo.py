@@ -11,6 +11,7 @@ import sys
 
 import _path  # noqa: F401
 
+from common.bounds import number
 from common.cli import guarded
 from common.errors import UserError
 
@@ -26,7 +27,12 @@ def main() -> None:
         default=[],
         help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model",
     )
-    parser.add_argument("--port", type=int, default=5002, help="0: a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=number(minimum=0, maximum=65535),
+        default=5002,
+        help="0: a free one (default: %(default)s)",
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
+from common.bounds import number
 from common.cli import guarded
 from common.errors import UserError
 from common.paths import ROOT
@@ -46,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
 
     def settings(one: argparse.ArgumentParser) -> None:
         one.add_argument(
-            "--port", type=int, help="where the server listens on this machine (default: as before; 5000)"
+            "--port",
+            type=number(minimum=1, maximum=65535),
+            help="where the server listens on this machine (default: as before; 5000)",
         )
         one.add_argument(
             "--allowed_host",
@@ -54,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help="a name by which clients address it through a proxy; may be repeated (default: as before; none)",
         )
-        one.add_argument("--workers", type=int, help="server processes (default: as before; 2)")
+        one.add_argument("--workers", type=number(minimum=1), help="server processes (default: as before; 2)")
 
     def backups(one: argparse.ArgumentParser) -> None:
         one.add_argument(
