@@ -1,5 +1,6 @@
 """A technique script's command line: dataclasses → flags → `fit`."""
 
+import argparse
 import dataclasses
 import signal
 import sys
@@ -12,6 +13,13 @@ from .errors import UserError
 def main(technique: type[Technique], argv: list[str] | None = None) -> None:
     """Parse the command line, train, and leave: 0 done, 2 the user's mistake (one line, no traceback), 130/143 interrupted."""
     sys.exit(guarded(lambda: _fit(technique, sys.argv[1:] if argv is None else argv)))
+
+
+class Parser(argparse.ArgumentParser):
+    """A script's command line; a mistake in it is one line."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}; --help lists the flags.")
 
 
 def guarded(command) -> int:
@@ -52,14 +60,14 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
 
     import __main__
 
-    class Parser(HfArgumentParser):
+    class FieldParser(Parser, HfArgumentParser):
         def add_argument(self, *names, bounds=None, **more):
             """With the field's bounds in its help."""
             if bounds:
                 more["help"] = f"{more['help']} ({bounds})"
             return super().add_argument(*names, **more)
 
-    parser = Parser(
+    parser = FieldParser(
         (technique, RunArgs),
         description=__main__.__doc__,
         usage="%(prog)s [flags]",
@@ -69,7 +77,6 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
     parser.add_argument(
         "--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it"
     )
-    parser.error = _refuse
     values, rest = parser.parse_known_args(argv)
     if rest:
         raise UserError(f"unknown argument {rest[0]}; --help lists the flags.")
@@ -80,13 +87,7 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
     return take(technique), take(RunArgs)
 
 
-def _refuse(message: str):
-    raise UserError(f"{message}; --help lists the flags.")
-
-
 def _formatter():
-    import argparse
-
     class Formatter(argparse.ArgumentDefaultsHelpFormatter):
         def __init__(self, prog):
             super().__init__(prog, max_help_position=34, width=110)

@@ -1,13 +1,12 @@
 """Ask a registered model a question about a text."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import _path  # noqa: F401
 
 from common.bounds import number
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.errors import UserError
 
 HEART = (
@@ -17,7 +16,7 @@ HEART = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("question", nargs="?", default="Where does blood take up oxygen?")
     parser.add_argument(
         "--context", metavar="TEXT|FILE", default=HEART, help="the text, or a file that holds it"

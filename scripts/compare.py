@@ -11,16 +11,14 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
 from common.tasks import DEFAULT_TASK, LABELS, TASKS, task_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--experiment_name",
         help="MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's)",

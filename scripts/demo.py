@@ -12,12 +12,12 @@ import sys
 import _path  # noqa: F401
 
 from common.bounds import number
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(

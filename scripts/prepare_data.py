@@ -20,7 +20,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.bounds import SEEDS, number
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
 
@@ -39,8 +39,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
     pass
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter, allow_abbrev=False)
+def parser() -> Parser:
+    p = Parser(description=__doc__, formatter_class=Formatter, allow_abbrev=False)
     p.add_argument(
         "--source",
         choices=("sample", "sample-texts", "files", "hub", "saved", "text", "aclimdb"),

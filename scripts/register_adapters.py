@@ -11,12 +11,12 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.tasks import DEFAULT_TASK, task_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(

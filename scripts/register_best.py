@@ -23,8 +23,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.bounds import bounds_of
-from common.cli import guarded
-from common.errors import UserError
+from common.cli import Parser, guarded
 from common.gate import CHAMPION, Rules, check
 from common.tasks import DEFAULT_TASK, TASKS, task_of
 
@@ -35,14 +34,13 @@ EXAMPLES = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser() -> Parser:
+    made = Parser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.error = _refuse
     chosen = made.add_argument_group("which run")
     chosen.add_argument(
         "--experiment_name",
@@ -152,10 +150,6 @@ def rollback(args) -> None:
     print(f"{task.registered}: version {before} {what} to version {now}, the {CHAMPION} before it.")
     if not args.dry_run:
         print("A server that is running keeps the version that it started with: restart it.")
-
-
-def _refuse(message: str):
-    raise UserError(f"{message}; --help lists the flags.")
 
 
 if __name__ == "__main__":

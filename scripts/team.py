@@ -13,7 +13,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.bounds import number
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
 
@@ -27,13 +27,13 @@ def main() -> None:
     args.run(Team(args.folder), args)
 
 
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(
+def parser() -> Parser:
+    whole = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(run, name: str, help: str) -> argparse.ArgumentParser:
+    def command(run, name: str, help: str) -> Parser:
         one = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         one.add_argument(
             "--folder",
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one
 
-    def settings(one: argparse.ArgumentParser) -> None:
+    def settings(one: Parser) -> None:
         one.add_argument(
             "--port",
             type=number(minimum=1, maximum=65535),
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         )
         one.add_argument("--workers", type=number(minimum=1), help="server processes (default: as before; 2)")
 
-    def backups(one: argparse.ArgumentParser) -> None:
+    def backups(one: Parser) -> None:
         one.add_argument(
             "--to",
             type=Path,
