@@ -2,12 +2,15 @@
 
 import argparse
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 
 from .errors import UserError
 
 SEEDS = 2**32 - 1
 """The largest seed that NumPy takes."""
+
+LARGE = 1e30
+"""No number of a training goes beyond it: single precision holds its products with what is usual."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Bounds:
         if self.choices:
             return value in self.choices
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))
             and (self.minimum is None or value >= self.minimum)
             and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
@@ -58,8 +61,14 @@ def bounded(default, **limits):
 
 
 def bounds_of(kind) -> dict[str, Bounds]:
-    """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `config.option`; only fields that have some."""
-    return {field.name: field.metadata["bounds"] for field in fields(kind) if field.metadata.get("bounds")}
+    """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `config.option`; only fields that have some.
+
+    A field that is declared again without bounds, such as another default of a technique's, keeps those that it had.
+    """
+    kind = kind if isinstance(kind, type) else type(kind)
+    kinds = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
+    declared = [field for each in kinds for field in fields(each)]
+    return {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
 
 
 def check_bounds(declared) -> None:

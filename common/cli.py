@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+from .bounds import bounds_of
 from .config import RunArgs, Technique, check, settled
 from .errors import UserError
 
@@ -60,10 +61,12 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
 
     import __main__
 
+    allowed = bounds_of(RunArgs) | bounds_of(technique)
+
     class FieldParser(Parser, HfArgumentParser):
         def add_argument(self, *names, bounds=None, **more):
-            """With the field's bounds in its help."""
-            if bounds:
+            """With the field's bounds in its help, of which a class's own field may lack those of its parent's."""
+            if bounds := allowed.get(names[0].removeprefix("--")):
                 more["help"] = f"{more['help']} ({bounds})"
             return super().add_argument(*names, **more)
 

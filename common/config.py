@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from typing import ClassVar
 
-from .bounds import SEEDS, Bounds, check_bounds
+from .bounds import LARGE, SEEDS, Bounds, check_bounds
 from .errors import UserError
 from .families import Family, usable_positions
 from .paths import ROOT
@@ -33,10 +33,12 @@ class Technique:
     key: ClassVar[str]
     """As families name it when they refuse it."""
 
-    learning_rate: float = option(3e-5, "peak learning rate, reached after the warm-up", above=0)
-    num_train_epochs: float = option(2.0, "passes over the training questions", above=0)
+    learning_rate: float = option(
+        3e-5, "peak learning rate, reached after the warm-up", above=0, maximum=LARGE
+    )
+    num_train_epochs: float = option(2.0, "passes over the training questions", above=0, maximum=10**6)
     weight_decay: float = option(
-        0.0, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0
+        0.0, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0, maximum=LARGE
     )
 
     def peft_config(self, family: Family):
@@ -63,9 +65,11 @@ class RunArgs:
         "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
         "DistilBERT), or 'auto': bert-base-uncased if the cache or the hub has it, else embedded",
     )
-    batch_size: int = option(8, "windows in a batch on each device", minimum=1)
-    gradient_accumulation_steps: int = option(1, "batches that make one optimizer step", minimum=1)
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", above=0)
+    batch_size: int = option(8, "windows in a batch on each device", minimum=1, maximum=10**6)
+    gradient_accumulation_steps: int = option(
+        1, "batches that make one optimizer step", minimum=1, maximum=10**6
+    )
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", above=0, maximum=LARGE)
     warmup_ratio: float = option(
         0.1,
         "share of the steps in which the learning rate rises; it then falls linearly to 0",
@@ -76,19 +80,26 @@ class RunArgs:
         384,
         "longest window in tokens; longer contexts are cut into several, longer texts are cut off",
         minimum=1,
+        maximum=10**6,
     )
-    doc_stride: int = option(128, "tokens that neighbouring windows share", minimum=0)
-    max_answer_length: int = option(30, "longest answer in tokens", minimum=1)
-    n_best: int = option(20, "candidates kept for each question", minimum=1)
+    doc_stride: int = option(128, "tokens that neighbouring windows share", minimum=0, maximum=10**6)
+    max_answer_length: int = option(30, "longest answer in tokens", minimum=1, maximum=10**6)
+    n_best: int = option(20, "candidates kept for each question", minimum=1, maximum=10**6)
     max_train_samples: int | None = option(
         None,
         "train on this many questions, or texts balanced by label, drawn by the seed; more hold the fewer",
         minimum=1,
+        maximum=10**9,
     )
-    max_test_samples: int | None = option(None, "test on this many, drawn likewise", minimum=1)
-    max_validation_samples: int | None = option(None, "validate on this many, drawn likewise", minimum=1)
+    max_test_samples: int | None = option(None, "test on this many, drawn likewise", minimum=1, maximum=10**9)
+    max_validation_samples: int | None = option(
+        None, "validate on this many, drawn likewise", minimum=1, maximum=10**9
+    )
     early_stopping_patience: int | None = option(
-        None, "stop after this many epochs without a better validation F1 (or accuracy)", minimum=1
+        None,
+        "stop after this many epochs without a better validation F1 (or accuracy)",
+        minimum=1,
+        maximum=10**6,
     )
     seed: int = option(
         42, "of the new head, the adapter, the order of the data and dropout", minimum=0, maximum=SEEDS
@@ -114,9 +125,12 @@ class RunArgs:
         None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run"
     )
     save_steps: int = option(
-        500, "steps between checkpoints within an epoch; the end of an epoch always makes one", minimum=1
+        500,
+        "steps between checkpoints within an epoch; the end of an epoch always makes one",
+        minimum=1,
+        maximum=10**9,
     )
-    logging_steps: int = option(10, "steps between two points of the loss curve", minimum=1)
+    logging_steps: int = option(10, "steps between two points of the loss curve", minimum=1, maximum=10**9)
     resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
     gradient_norms: bool = option(
         False, "record the gradient norm of each layer at the logging steps: gradient_norms.json and a figure"

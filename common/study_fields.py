@@ -181,7 +181,7 @@ def _typed(value, field, declared, where):
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             pass
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
     share = ", or a share of the data such as 10%" if field in SAMPLES else ""

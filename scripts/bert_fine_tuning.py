@@ -13,12 +13,8 @@ class Standard(Technique):
     name = "Standard"
     key = "standard"
 
-    learning_rate: float = option(
-        1e-4, "peak learning rate; 3e-5 is usual for a model of BERT-base's size", above=0
-    )
-    weight_decay: float = option(
-        0.01, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0
-    )
+    learning_rate: float = option(1e-4, "peak learning rate; 3e-5 is usual for a model of BERT-base's size")
+    weight_decay: float = option(0.01, "AdamW's decoupled weight decay; biases and layer norms are left out")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ class IA3(Technique):
     key = "ia3"
 
     # Decay would pull the scales from 1, where they leave the model as it is, towards 0: none, therefore.
-    learning_rate: float = option(2e-2, "peak learning rate; 10 to 100 times full fine-tuning's", above=0)
+    learning_rate: float = option(2e-2, "peak learning rate; 10 to 100 times full fine-tuning's")
 
     def peft_config(self, family):
         from peft import IA3Config

@@ -8,7 +8,7 @@ import pytest
 from common import studies
 from common.bounds import SEEDS, Bounds, bounds_of, number
 from common.cli import parse
-from common.config import RunArgs, check
+from common.config import RunArgs, check, option
 from common.errors import UserError
 from common.study_fields import types_of
 from tests.techniques import TECHNIQUES
@@ -32,7 +32,7 @@ def outside(kind, name):
     if bounds.choices:
         return ["no such choice", bounds.choices[0].swapcase()]
     found = given(bounds.above, bounds.below) + [v - d for v in given(bounds.minimum)]
-    found += [v + d for v in given(bounds.maximum)]
+    found += [v * 2 for v in given(bounds.maximum)] + [10**400] * (d == 1)
     return found + [math.nan, math.inf, -math.inf] * (d != 1)
 
 
@@ -78,7 +78,7 @@ def test_values_outside_are_refused_by_name_and_those_at_the_bounds_pass(key, na
         check(*made(key, **{name: [value] if is_list else value}))
 
 
-BY_THEMSELVES = {("max_length", 1), ("task", "classification"), ("report_to", "wandb")}
+BY_THEMSELVES = {("max_length", 1), ("doc_stride", 10**6), ("task", "classification"), ("report_to", "wandb")}
 """Within bounds, but not with the other fields' defaults, or only where something is installed."""
 
 
@@ -141,6 +141,15 @@ def test_a_flag_of_a_script_is_a_number_within_bounds():
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=text):
             convert(text)
+
+
+def test_another_default_keeps_the_bounds():
+    @dataclasses.dataclass(frozen=True)
+    class Other(TECHNIQUES["lora"]):
+        learning_rate: float = option(1.0, "peak learning rate")
+
+    with pytest.raises(UserError, match="--learning_rate is -1.0: it must be above 0"):
+        check(Other(learning_rate=-1.0), RunArgs())
 
 
 def test_bounds_are_said_in_words():
