@@ -1,10 +1,12 @@
 """A technique script's command line: dataclasses → flags → `fit`."""
 
+import argparse
 import dataclasses
 import signal
 import sys
 from pathlib import Path
 
+from .bounds import bounds_of
 from .config import RunArgs, Technique, check, settled
 from .errors import UserError
 
@@ -12,6 +14,13 @@ from .errors import UserError
 def main(technique: type[Technique], argv: list[str] | None = None) -> None:
     """Parse the command line, train, and leave: 0 done, 2 the user's mistake (one line, no traceback), 130/143 interrupted."""
     sys.exit(guarded(lambda: _fit(technique, sys.argv[1:] if argv is None else argv)))
+
+
+class Parser(argparse.ArgumentParser):
+    """A script's command line; a mistake in it is one line."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}; --help lists the flags.")
 
 
 def guarded(command) -> int:
@@ -52,7 +61,16 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
 
     import __main__
 
-    parser = HfArgumentParser(
+    allowed = bounds_of(RunArgs) | bounds_of(technique)
+
+    class FieldParser(Parser, HfArgumentParser):
+        def add_argument(self, *names, bounds=None, **more):
+            """With the field's bounds in its help, of which a class's own field may lack those of its parent's."""
+            if bounds := allowed.get(names[0].removeprefix("--")):
+                more["help"] = f"{more['help']} ({bounds})"
+            return super().add_argument(*names, **more)
+
+    parser = FieldParser(
         (technique, RunArgs),
         description=__main__.__doc__,
         usage="%(prog)s [flags]",
@@ -62,7 +80,6 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
     parser.add_argument(
         "--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it"
     )
-    parser.error = _refuse
     values, rest = parser.parse_known_args(argv)
     if rest:
         raise UserError(f"unknown argument {rest[0]}; --help lists the flags.")
@@ -73,13 +90,7 @@ def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunAr
     return take(technique), take(RunArgs)
 
 
-def _refuse(message: str):
-    raise UserError(f"{message}; --help lists the flags.")
-
-
 def _formatter():
-    import argparse
-
     class Formatter(argparse.ArgumentDefaultsHelpFormatter):
         def __init__(self, prog):
             super().__init__(prog, max_help_position=34, width=110)

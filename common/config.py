@@ -4,18 +4,24 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import ClassVar
 
+from .bounds import LARGE, SEEDS, Bounds, check_bounds
 from .errors import UserError
 from .families import Family, usable_positions
 from .paths import ROOT
 from .tasks import TASKS, task_of
 
 
-def option(default, help: str):
-    """A dataclass field whose help is the flag's help."""
-    return field(default=default, metadata={"help": help})
+def option(default, help: str, **bounds):
+    """A dataclass field whose help is the flag's help. bounds: the values that it may have, as `Bounds` names them.
+
+    A list as default is copied for each instance.
+    """
+    metadata = {"help": help, "bounds": Bounds(**bounds)}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,13 @@ class Technique:
     key: ClassVar[str]
     """As families name it when they refuse it."""
 
-    learning_rate: float = option(3e-5, "peak learning rate, reached after the warm-up")
-    num_train_epochs: float = option(2.0, "passes over the training questions")
-    weight_decay: float = option(0.0, "AdamW's decoupled weight decay; biases and layer norms are left out")
+    learning_rate: float = option(
+        3e-5, "peak learning rate, reached after the warm-up", above=0, maximum=LARGE
+    )
+    num_train_epochs: float = option(2.0, "passes over the training questions", above=0, maximum=10**6)
+    weight_decay: float = option(
+        0.0, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0, maximum=LARGE
+    )
 
     def peft_config(self, family: Family):
         """PEFT's config for this family, or None to train all weights."""
@@ -45,7 +55,7 @@ class Technique:
 class RunArgs:
     """What every run has, whatever its technique."""
 
-    task: str = option("extractive-qa", f"what is trained for: {', '.join(TASKS)}")
+    task: str = option("extractive-qa", "what is trained for", choices=tuple(TASKS))
     data_dir: str | None = option(
         None,
         "prepared data (see scripts/prepare_data.py); default: squad_data, or the task's; made if it is missing",
@@ -55,31 +65,49 @@ class RunArgs:
         "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
         "DistilBERT), or 'auto': bert-base-uncased if the cache or the hub has it, else embedded",
     )
-    batch_size: int = option(8, "windows in a batch on each device")
-    gradient_accumulation_steps: int = option(1, "batches that make one optimizer step")
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm")
+    batch_size: int = option(8, "windows in a batch on each device", minimum=1, maximum=10**6)
+    gradient_accumulation_steps: int = option(
+        1, "batches that make one optimizer step", minimum=1, maximum=10**6
+    )
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", above=0, maximum=LARGE)
     warmup_ratio: float = option(
-        0.1, "share of the steps in which the learning rate rises; it then falls linearly to 0"
+        0.1,
+        "share of the steps in which the learning rate rises; it then falls linearly to 0",
+        minimum=0,
+        below=1,
     )
     max_length: int = option(
-        384, "longest window in tokens; longer contexts are cut into several, longer texts are cut off"
+        384,
+        "longest window in tokens; longer contexts are cut into several, longer texts are cut off",
+        minimum=1,
+        maximum=10**6,
     )
-    doc_stride: int = option(128, "tokens that neighbouring windows share")
-    max_answer_length: int = option(30, "longest answer in tokens")
-    n_best: int = option(20, "candidates kept for each question")
+    doc_stride: int = option(128, "tokens that neighbouring windows share", minimum=0, maximum=10**6)
+    max_answer_length: int = option(30, "longest answer in tokens", minimum=1, maximum=10**6)
+    n_best: int = option(20, "candidates kept for each question", minimum=1, maximum=10**6)
     max_train_samples: int | None = option(
         None,
         "train on this many questions, or texts balanced by label, drawn by the seed; more hold the fewer",
+        minimum=1,
+        maximum=10**9,
     )
-    max_test_samples: int | None = option(None, "test on this many, drawn likewise")
-    max_validation_samples: int | None = option(None, "validate on this many, drawn likewise")
+    max_test_samples: int | None = option(None, "test on this many, drawn likewise", minimum=1, maximum=10**9)
+    max_validation_samples: int | None = option(
+        None, "validate on this many, drawn likewise", minimum=1, maximum=10**9
+    )
     early_stopping_patience: int | None = option(
-        None, "stop after this many epochs without a better validation F1 (or accuracy)"
+        None,
+        "stop after this many epochs without a better validation F1 (or accuracy)",
+        minimum=1,
+        maximum=10**6,
     )
-    seed: int = option(42, "of the new head, the adapter, the order of the data and dropout")
+    seed: int = option(
+        42, "of the new head, the adapter, the order of the data and dropout", minimum=0, maximum=SEEDS
+    )
     precision: str = option(
         "auto",
         "fp32, fp16, bf16, or auto: half precision where a GPU has it (on a CPU bf16 is for matrix products alone)",
+        choices=("auto", "fp32", "fp16", "bf16"),
     )
     pack_batches: bool = option(
         False,
@@ -89,22 +117,28 @@ class RunArgs:
     torch_compile: str = option(
         "", "backend to compile the model with: inductor pays in long runs on a GPU; on a CPU it does not"
     )
-    experiment_name: str | None = option(None, "MLflow experiment; default: squad-qa, or the task's")
+    experiment_name: str | None = option(
+        None, "MLflow experiment; default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's"
+    )
     run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
     output_dir: str | None = option(
         None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run"
     )
     save_steps: int = option(
-        500, "steps between checkpoints within an epoch; the end of an epoch always makes one"
+        500,
+        "steps between checkpoints within an epoch; the end of an epoch always makes one",
+        minimum=1,
+        maximum=10**9,
     )
-    logging_steps: int = option(10, "steps between two points of the loss curve")
+    logging_steps: int = option(10, "steps between two points of the loss curve", minimum=1, maximum=10**9)
     resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
     gradient_norms: bool = option(
         False, "record the gradient norm of each layer at the logging steps: gradient_norms.json and a figure"
     )
-    report_to: list[str] = field(
-        default_factory=lambda: ["mlflow"],
-        metadata={"help": "who else is told of the run beside MLflow: wandb (Weights & Biases)"},
+    report_to: list[str] = option(
+        ["mlflow"],
+        "where the run is logged beside MLflow: wandb (Weights & Biases)",
+        choices=("mlflow", "wandb"),
     )
     parent_run: str | None = option(None, "id of the MLflow run that this one is a child of (a study's)")
     skip_finished: bool = option(
@@ -129,60 +163,21 @@ _ABOUT_THE_RUN_ONLY = {
 
 
 def settled(args: RunArgs) -> RunArgs:
-    """With what its task decides filled in."""
+    """With the data folder that its task decides; the experiment is for the store to settle (`tracking.experiment_name`)."""
     task = task_of(args.task)
-    return replace(
-        args,
-        data_dir=args.data_dir or str(ROOT / task.data_dir),
-        experiment_name=args.experiment_name or task.experiment,
-    )
+    return replace(args, data_dir=args.data_dir or str(ROOT / task.data_dir))
 
 
 def check(technique: Technique, args: RunArgs) -> None:
     """Refuse values that no model could train with; UserError names the flag and the remedy."""
     task = task_of(args.task)
-    positive = (
-        "batch_size",
-        "gradient_accumulation_steps",
-        "max_length",
-        "max_answer_length",
-        "n_best",
-        "save_steps",
-    )
-    positive += ("logging_steps", "max_grad_norm")
-    for name in positive:
-        if not getattr(args, name) > 0:
-            raise UserError(f"--{name} is {getattr(args, name)}: it must be greater than 0.")
-    for name in (
-        "max_train_samples",
-        "max_test_samples",
-        "max_validation_samples",
-        "early_stopping_patience",
-    ):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(
-                f"--{name} is {getattr(args, name)}: it must be at least 1; leave it out for no limit."
-            )
-    for name in ("learning_rate", "num_train_epochs"):
-        value = getattr(technique, name)
-        if not 0 < value < float("inf"):
-            raise UserError(f"--{name} is {value}: it must be a positive number.")
-    if not technique.weight_decay >= 0:
-        raise UserError(f"--weight_decay is {technique.weight_decay}: it must be 0 or more.")
-    if not 0 <= args.warmup_ratio < 1:
-        raise UserError(f"--warmup_ratio is {args.warmup_ratio}: it must be at least 0 and below 1.")
-    if args.precision not in ("auto", "fp32", "fp16", "bf16"):
-        raise UserError(f"--precision is {args.precision!r}: choose auto, fp32, fp16 or bf16.")
+    check_bounds(technique)
+    check_bounds(args)
     if args.torch_compile:
         from torch import compiler
 
         if args.torch_compile not in (known := compiler.list_backends(exclude_tags=())):
             raise UserError(f"--torch_compile is {args.torch_compile!r}: choose one of {', '.join(known)}.")
-    for tracker in args.report_to:
-        if tracker not in ("mlflow", "wandb"):
-            raise UserError(
-                f"--report_to is {tracker!r}: choose mlflow, wandb or both; MLflow is always told."
-            )
     if "wandb" in args.report_to and not find_spec("wandb"):
         raise UserError(
             "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
@@ -234,36 +229,7 @@ def resolved(technique: Technique, args: RunArgs) -> dict:
 
 
 def run_fingerprint(settings: dict, **content: str) -> str:
-    """sha256 of a run: its resolved settings, the fingerprints of what it reads, and the code that decides its result."""
-    code = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if file.stem in _DECIDES_THE_RESULT:
-            code.update(file.read_bytes())
-    content = {"settings": settings, "content": content, "code": code.hexdigest()}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-_DECIDES_THE_RESULT = {
-    "batches",
-    "bundles",
-    "classification",
-    "confusion",
-    "extractive_qa",
-    "families",
-    "generation",
-    "generative_qa",
-    "graphemes",
-    "inference",
-    "job",
-    "kernels",
-    "metrics",
-    "models",
-    "packing",
-    "planning",
-    "postprocessing",
-    "preprocessing",
-    "prompts",
-    "texts",
-    "trainer",
-    "training",
-}
+    """sha256 of a run: its resolved settings and the fingerprints of everything else that decides its result."""
+    return hashlib.sha256(
+        json.dumps({"settings": settings, "content": content}, sort_keys=True).encode()
+    ).hexdigest()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .errors import UserError
+from .bounds import bounded, check_bounds
 from .metrics import paired_bootstrap
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -15,38 +15,25 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 class Rules:
     """What promotion asks for."""
 
-    confidence: float = 0.95
+    confidence: float = bounded(0.95, above=0, below=1)
     """Of the paired bootstrap interval by which a candidate must be better."""
-    tolerance: float = 1.0
+    tolerance: float = bounded(1.0, minimum=0)
     """Points that a cheaper candidate may be worse by, at that confidence."""
-    cheaper_latency: float | None = None
+    cheaper_latency: float | None = bounded(None, above=0, below=1)
     """Share of the incumbent's latency that a candidate must save to count as cheaper; None: latency does not count."""
-    cheaper_size: float | None = None
+    cheaper_size: float | None = bounded(None, above=0, below=1)
     """Share of the incumbent's size on disk that a candidate must save to count as cheaper; None: size does not count."""
-    max_latency_ms: float | None = None
+    max_latency_ms: float | None = bounded(None, minimum=0)
     """Median latency of one request that no champion may exceed; None: no bound."""
-    max_slice_loss: float = 5.0
+    max_slice_loss: float = bounded(5.0, minimum=0)
     """Points that no slice may have lost against the incumbent with the rules' confidence."""
-    min_slice: int = 30
+    min_slice: int = bounded(30, minimum=1)
     """Examples that a slice needs to be judged by itself."""
 
 
 def check(rules: Rules) -> None:
     """UserError names the first field that no promotion can go by."""
-    if not 0 < rules.confidence < 1:
-        raise UserError(
-            f"--confidence is {rules.confidence:g}: choose a share between 0 and 1, such as 0.95."
-        )
-    for name in ("cheaper_latency", "cheaper_size"):
-        share = getattr(rules, name)
-        if share is not None and not 0 < share < 1:
-            raise UserError(
-                f"--{name} is {share:g}: choose the share to be saved, between 0 and 1, such as 0.3."
-            )
-    for name in ("tolerance", "max_slice_loss", "max_latency_ms", "min_slice"):
-        value = getattr(rules, name)
-        if value is not None and not value >= (name == "min_slice"):
-            raise UserError(f"--{name} is {value:g}: choose {'1' if name == 'min_slice' else '0'} or more.")
+    check_bounds(rules)
 
 
 @dataclass(frozen=True)

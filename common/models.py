@@ -165,7 +165,6 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
 
     Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
     """
-    check_files(checkpoint)
     tokenizer = load_tokenizer(checkpoint)
     config = HEADS.get(task, {}) | config
     try:

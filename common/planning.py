@@ -1,11 +1,11 @@
 """A run settled and checked before any weight is read: the technique, its data, its checkpoint, its fingerprint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from . import data, models, store, tracking
+from . import data, fingerprints, models, store, tracking
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 from .errors import UserError
 from .families import Family, family_of
@@ -30,7 +30,7 @@ class Plan:
     """Fields that the data decides of the model's config."""
     settings: dict
     key: str
-    """Fingerprint of the run: its resolved settings, its data, its checkpoint, the code that decides its result."""
+    """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
 
     @property
     def finished(self) -> str | None:
@@ -51,13 +51,19 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     precision = choose_precision(args.precision)
     task = task_of(args.task)
     store.configure()
+    args = replace(args, experiment_name=tracking.experiment_name(args.experiment_name, task.experiment))
     splits, record = data.ensure(Path(args.data_dir), task.data)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
     config = models.load_config(checkpoint)
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
     settings = resolved(technique, args) | {"precision": precision}
-    key = run_fingerprint(settings, data=record["fingerprint"], checkpoint=checkpoint.name)
+    key = run_fingerprint(
+        settings,
+        data=record["fingerprint"],
+        checkpoint=fingerprints.checkpoint(checkpoint),
+        method=fingerprints.method(technique, family),
+    )
     labels = dict(enumerate(record.get("labels", ())))
     own_config = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
     return Plan(

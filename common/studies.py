@@ -242,7 +242,7 @@ def _stage(name, own, content, earlier, file, techniques) -> Stage:
                 )
     seeds = own.get("seeds", content.get("seeds", [RunArgs.seed]))
     at = f"{where if 'seeds' in own else file}, seeds"
-    seeds = tuple(study_fields.listed(seeds, "seed", int, at))
+    seeds = study_fields.seeds(seeds, at)
     # Where a later stage takes the best of a search, the search is not its own.
     above = {} if best_of else {key: content[key] for key in ("trials", "scheduler") if key in content}
     above |= {key: own[key] for key in ("trials", "scheduler") if key in own}

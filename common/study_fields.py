@@ -6,8 +6,10 @@ import functools
 import re
 import types
 import typing
+from typing import NamedTuple
 
 from . import search
+from .bounds import Bounds, bounds_of
 from .config import RunArgs
 from .errors import UserError
 
@@ -27,6 +29,14 @@ _OF_THE_STUDY = {
     "skip_finished": "a study never repeats finished runs",
 }
 _FIXED = ("task", "experiment_name", "data_dir")
+
+
+class Declared(NamedTuple):
+    """What is known of a field: its type, the values that it may have, and whose it is (a technique's key)."""
+
+    type: object
+    bounds: Bounds
+    owner: str
 
 
 def check_keys(content, keys, where) -> None:
@@ -86,14 +96,19 @@ def spaces(declared, where, kinds, key) -> dict[str, search.Space]:
     for axis, space in (declared or {}).items():
         if axis in _FIXED:
             raise UserError(f"{where}: {axis} cannot vary within a study; set it in `base`.")
-        type_ = _declared(axis, where, kinds, key)
-        convert = functools.partial(_value, field=axis, declared=type_, where=where)
-        found[axis] = search.space(space, axis, _plain(type_), convert, where)
+        declared_as = _declared(axis, where, kinds, key)
+        convert = functools.partial(_value, field=axis, declared=declared_as, where=where)
+        found[axis] = search.space(space, axis, _plain(declared_as.type), convert, where)
     return found
 
 
+def seeds(values, where) -> tuple[int, ...]:
+    """A study's seeds, at least one and each once."""
+    return tuple(listed(values, "seed", Declared(int, bounds_of(RunArgs)["seed"], ""), where))
+
+
 def listed(values, field, declared, where) -> list:
-    """A field's values, at least one and each once, of its declared type."""
+    """A field's values, at least one and each once, as it is `Declared`."""
     if not isinstance(values, list) or not values:
         raise UserError(f"{where}: {field} is {values!r}; it must be a list of at least one value.")
     found = [_value(value, field, declared, where) for value in values]
@@ -121,13 +136,13 @@ def types_of(kind) -> dict:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _declared(field, where, kinds, key):
-    """The declared type of a field that every one of these techniques must have."""
+def _declared(field, where, kinds, key) -> Declared:
+    """What is known of a field that every one of these techniques must have."""
     if field in _OF_THE_STUDY:
         raise UserError(f"{where}: {field} is not for a row to set: {_OF_THE_STUDY[field]}.")
     run = types_of(RunArgs)
     if field in run:
-        return run[field]
+        return Declared(run[field], bounds_of(RunArgs).get(field, Bounds()), key)
     have = [k for k, kind in kinds.items() if field in types_of(kind)]
     if not have:
         known = [name for kind in kinds.values() for name in types_of(kind)] + list(run)
@@ -138,10 +153,20 @@ def _declared(field, where, kinds, key):
         raise UserError(
             f"{where}: {missing[0]} has no field {field!r}; set it below `techniques`, {' and '.join(have)}."
         )
-    return types_of(kinds[key])[field]
+    return Declared(types_of(kinds[key])[field], bounds_of(kinds[key]).get(field, Bounds()), key)
 
 
-def _value(value, field, declared, where):
+def _value(value, field, declared: Declared, where):
+    """A value of the declared type and within its bounds."""
+    found = _typed(value, field, declared.type, where)
+    is_share = field in SAMPLES and isinstance(found, str)
+    if declared.bounds and not is_share and not declared.bounds.hold(found):
+        owner = f" for {declared.owner}" if declared.owner else ""
+        raise UserError(f"{where}: {field} is {value!r}{owner}; it must be {declared.bounds}.")
+    return found
+
+
+def _typed(value, field, declared, where):
     """A value of the declared type; a whole number is a float too, and YAML takes 1e-3 for a text."""
     optional, kind = isinstance(declared, types.UnionType), _plain(declared)
     if optional and value is None or kind is not float and type(value) is kind:
@@ -156,7 +181,7 @@ def _value(value, field, declared, where):
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             pass
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
     share = ", or a share of the data such as 10%" if field in SAMPLES else ""

@@ -65,7 +65,6 @@ class Status:
         try:
             args = dataclasses.replace(row.args, model_checkpoint=checkpoint(row.args.model_checkpoint))
             planned = planning.plan(row.technique, args)
-            row.technique.peft_config(planned.family)
         except UserError as error:
             raise UserError(f"{self.study.file}, row {row.name}: {error}") from None
         output_dir = self.folder.checkpoints(f"{row.technique.key}-{planned.key[:12]}")

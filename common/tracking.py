@@ -91,6 +91,25 @@ def experiment(name: str) -> str:
     return found.experiment_id
 
 
+def experiment_name(name: str | None, default: str) -> str:
+    """The experiment that is meant: `name`, else the one that MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID says, as for
+    MLflow's own clients, else the default. UserError where the two contradict each other or there is none of this id."""
+    named = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
+    id_ = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+    if name or not (named or id_):
+        return name or default
+    if not id_:
+        return named
+    with store.explained(f"MLFLOW_EXPERIMENT_ID is {id_!r}"):
+        of_id = mlflow.get_experiment(id_).name
+    if named and named != of_id:
+        raise UserError(
+            f"MLFLOW_EXPERIMENT_NAME is {named!r}, and MLFLOW_EXPERIMENT_ID {id_!r} is the experiment {of_id!r}: unset one of "
+            "them, or choose with --experiment_name."
+        )
+    return of_id
+
+
 @contextmanager
 def start(
     experiment_name: str, run_name: str, tags: Mapping[str, str], run_id: str | None = None

@@ -1,12 +1,12 @@
 """Ask a registered model a question about a text."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.bounds import number
+from common.cli import Parser, guarded
 from common.errors import UserError
 
 HEART = (
@@ -16,7 +16,7 @@ HEART = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("question", nargs="?", default="Where does blood take up oxygen?")
     parser.add_argument(
         "--context", metavar="TEXT|FILE", default=HEART, help="the text, or a file that holds it"
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument(
         "--model", default="models:/bert-squad-qa@champion", help="MLflow model URI (default: %(default)s)"
     )
-    parser.add_argument("--top_k", type=int, default=3, help="answers to show (default: %(default)s)")
+    parser.add_argument(
+        "--top_k", type=number(minimum=1), default=3, help="answers to show (default: %(default)s)"
+    )
     args = parser.parse_args()
     context = args.context
     if len(context) < 200 and Path(context).is_file():

@@ -6,9 +6,6 @@ import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option
-from common.errors import UserError
-
-TARGETS = ("all", "attention", "attention+projection")
 
 
 @dataclass(frozen=True)
@@ -16,18 +13,15 @@ class LoRA(Technique):
     name = "LoRA"
     key = "lora"
 
-    r: int = option(16, "rank of each update")
-    alpha: int = option(32, "scale of the update is alpha / r")
-    dropout: float = option(0.0, "dropout before the update")
+    r: int = option(16, "rank of each update", minimum=1, maximum=65536)
+    alpha: int = option(32, "scale of the update is alpha / r", minimum=1, maximum=65536)
+    dropout: float = option(0.0, "dropout before the update", minimum=0, below=1)
     targets: str = option(
         "all",
         "layers that are updated: all linear ones, attention (query, key, value), or attention+projection (its output too)",
+        choices=("all", "attention", "attention+projection"),
     )
     learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
-
-    def __post_init__(self):
-        if self.targets not in TARGETS:
-            raise UserError(f"--targets is {self.targets!r}: choose one of {', '.join(TARGETS)}.")
 
     def peft_config(self, family):
         from peft import LoraConfig

@@ -13,11 +13,15 @@ class PrefixTuning(Technique):
     name = "Prefix tuning"
     key = "prefix-tuning"
 
-    num_virtual_tokens: int = option(20, "length of the prefix; it takes no room from the input")
+    num_virtual_tokens: int = option(
+        20, "length of the prefix; it takes no room from the input", minimum=1, maximum=65536
+    )
     projection: bool = option(
         False, "train the prefix through a two-layer network, as the paper does for stability"
     )
-    projection_size: int | None = option(None, "width of that network; default: the model's")
+    projection_size: int | None = option(
+        None, "width of that network; default: the model's", minimum=1, maximum=65536
+    )
     learning_rate: float = option(5e-2, "peak learning rate")
 
     def peft_config(self, family):

@@ -13,9 +13,13 @@ class PromptEncoder(Technique):
     name = "Prompt encoder"
     key = "prompt-encoder"
 
-    num_virtual_tokens: int = option(20, "virtual tokens in front of the input")
-    encoder: str = option("MLP", "network that the virtual tokens are trained through: MLP or LSTM")
-    encoder_size: int | None = option(None, "width of that network; default: the embedding's")
+    num_virtual_tokens: int = option(20, "virtual tokens in front of the input", minimum=1, maximum=65536)
+    encoder: str = option(
+        "MLP", "network that the virtual tokens are trained through", choices=("MLP", "LSTM")
+    )
+    encoder_size: int | None = option(
+        None, "width of that network; default: the embedding's", minimum=1, maximum=65536
+    )
     learning_rate: float = option(5e-3, "peak learning rate")
 
     def peft_config(self, family):

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
 from common.tasks import DEFAULT_TASK, LABELS, TASKS, task_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--experiment_name",
+        help="MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's)",
     )
-    parser.add_argument("--experiment_name", help="MLflow experiment (default: squad-qa, or the task's)")
     parser.add_argument(
         "--task", choices=tuple(TASKS), help="compare the runs for this task (default: the newest run's)"
     )
@@ -47,7 +48,7 @@ def main() -> None:
     from common import comparison, plots, store, tracking
 
     store.configure()
-    experiment = args.experiment_name or task_of(args.task or DEFAULT_TASK).experiment
+    experiment = tracking.experiment_name(args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment)
     runs = tracking.runs(experiment)
     if runs.empty:
         raise UserError(nothing_to_compare(experiment, tracking.experiments()))

@@ -11,12 +11,13 @@ import sys
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.bounds import number
+from common.cli import Parser, guarded
 from common.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
@@ -26,7 +27,12 @@ def main() -> None:
         default=[],
         help="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model",
     )
-    parser.add_argument("--port", type=int, default=5002, help="0: a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=number(minimum=0, maximum=65535),
+        default=5002,
+        help="0: a free one (default: %(default)s)",
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",

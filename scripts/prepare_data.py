@@ -19,7 +19,8 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.bounds import SEEDS, number
+from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
 
@@ -38,8 +39,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
     pass
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter, allow_abbrev=False)
+def parser() -> Parser:
+    p = Parser(description=__doc__, formatter_class=Formatter, allow_abbrev=False)
     p.add_argument(
         "--source",
         choices=("sample", "sample-texts", "files", "hub", "saved", "text", "aclimdb"),
@@ -74,10 +75,15 @@ def parser() -> argparse.ArgumentParser:
         help="replaced when complete (default: imdb_data for texts, else squad_data)",
         **quiet,
     )
-    p.add_argument("--seed", type=int, default=42, help="decides which articles or texts become validation")
+    p.add_argument(
+        "--seed",
+        type=number(minimum=0, maximum=SEEDS),
+        default=42,
+        help="decides which articles or texts become validation",
+    )
     p.add_argument(
         "--validation_share",
-        type=float,
+        type=number(float, above=0, below=1),
         metavar="SHARE",
         default=0.1,
         help="share of the training questions or texts that become validation, between 0 and 1",

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.cli import Parser, guarded
+from common.tasks import DEFAULT_TASK, task_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
         "--experiment_name",
-        default="squad-qa",
-        help="MLflow experiment to choose from (default: %(default)s)",
+        help="MLflow experiment to choose from (default: MLFLOW_EXPERIMENT_NAME, else squad-qa)",
     )
     parser.add_argument(
         "--data_fingerprint",
@@ -36,9 +36,11 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common import adapters
+    from common import adapters, store, tracking
 
-    done = adapters.register_adapters(args.experiment_name, args.data_fingerprint, args.data_dir)
+    store.configure()
+    experiment = tracking.experiment_name(args.experiment_name, task_of(DEFAULT_TASK).experiment)
+    done = adapters.register_adapters(experiment, args.data_fingerprint, args.data_dir)
     for note in done.notes:
         print(note)
     for technique, run_id in done.runs.items():

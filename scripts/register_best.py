@@ -22,9 +22,9 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
-from common.errors import UserError
-from common.gate import CHAMPION, Rules
+from common.bounds import bounds_of
+from common.cli import Parser, guarded
+from common.gate import CHAMPION, Rules, check
 from common.tasks import DEFAULT_TASK, TASKS, task_of
 
 EXAMPLES = """examples:
@@ -34,18 +34,17 @@ EXAMPLES = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser() -> Parser:
+    made = Parser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.error = _refuse
     chosen = made.add_argument_group("which run")
     chosen.add_argument(
         "--experiment_name",
-        help="MLflow experiment to choose from (default: squad-qa, or the task's)",
+        help="MLflow experiment to choose from (default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's)",
     )
     chosen.add_argument(
         "--task", choices=tuple(TASKS), help="choose among the runs for this task (default: the newest run's)"
@@ -76,11 +75,15 @@ def parser() -> argparse.ArgumentParser:
         ("max_slice_loss", float, "POINTS", "that no slice may have lost, at that confidence"),
         ("min_slice", int, "EXAMPLES", "that a slice needs to be judged"),
     ):
-        default = getattr(Rules, name)
+        default, bounds = getattr(Rules(), name), bounds_of(Rules)[name]
         told = "does not count" if default is None and "cheaper" in name else default
         told = "none" if told is None else told
         rules.add_argument(
-            f"--{name}", type=kind, metavar=metavar, default=default, help=f"{text} (default: {told})"
+            f"--{name}",
+            type=kind,
+            metavar=metavar,
+            default=default,
+            help=f"{text} ({bounds}; default: {told})",
         )
     doing = made.add_argument_group("what is done")
     doing.add_argument(
@@ -105,10 +108,13 @@ def main() -> None:
     if args.rollback:
         rollback(args)
         return
-    from common import registry
-
-    experiment = args.experiment_name or task_of(args.task or DEFAULT_TASK).experiment
     rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
+    # Before the libraries are imported, which takes seconds.
+    check(rules)
+    from common import registry, store, tracking
+
+    store.configure()
+    experiment = tracking.experiment_name(args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment)
     done = registry.register_best(
         experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run
     )
@@ -144,10 +150,6 @@ def rollback(args) -> None:
     print(f"{task.registered}: version {before} {what} to version {now}, the {CHAMPION} before it.")
     if not args.dry_run:
         print("A server that is running keeps the version that it started with: restart it.")
-
-
-def _refuse(message: str):
-    raise UserError(f"{message}; --help lists the flags.")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
+from common.bounds import number
 from common.errors import UserError
 from common.metrics import squad_scores
 
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--na-prob-thresh",
-        type=float,
+        type=number(float),
         default=1.0,
         help='v2.0: a probability above it counts as the prediction "no answer" (default: %(default)s)',
     )

@@ -33,7 +33,7 @@ import _path  # noqa: F401
 from _techniques import technique_scripts
 
 from common import studies
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
 from common.study_folder import Folder
@@ -41,9 +41,7 @@ from common.tasks import LABELS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="what to run; studies/ holds some")
     parser.add_argument("--smoke", action="store_true", help="with the file's `smoke` section laid over it")
     parser.add_argument("--dry_run", action="store_true", help="show the rows and train nothing")

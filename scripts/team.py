@@ -12,7 +12,8 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.bounds import number
+from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
 
@@ -26,13 +27,13 @@ def main() -> None:
     args.run(Team(args.folder), args)
 
 
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(
+def parser() -> Parser:
+    whole = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(run, name: str, help: str) -> argparse.ArgumentParser:
+    def command(run, name: str, help: str) -> Parser:
         one = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         one.add_argument(
             "--folder",
@@ -44,9 +45,11 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one
 
-    def settings(one: argparse.ArgumentParser) -> None:
+    def settings(one: Parser) -> None:
         one.add_argument(
-            "--port", type=int, help="where the server listens on this machine (default: as before; 5000)"
+            "--port",
+            type=number(minimum=1, maximum=65535),
+            help="where the server listens on this machine (default: as before; 5000)",
         )
         one.add_argument(
             "--allowed_host",
@@ -54,9 +57,9 @@ def parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help="a name by which clients address it through a proxy; may be repeated (default: as before; none)",
         )
-        one.add_argument("--workers", type=int, help="server processes (default: as before; 2)")
+        one.add_argument("--workers", type=number(minimum=1), help="server processes (default: as before; 2)")
 
-    def backups(one: argparse.ArgumentParser) -> None:
+    def backups(one: Parser) -> None:
         one.add_argument(
             "--to",
             type=Path,

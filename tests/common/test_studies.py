@@ -214,7 +214,7 @@ def within_stage(**stage):
         (within_stage(best_off="sweep"), "stages, full: there is no 'best_off' here (did you mean best_of?)"),
         (within_stage(best_of="full"), "stages, full: best_of is 'full'; it must name a stage above"),
         (within_stage(techniques=["standard"]), "standard is not among the study's own `techniques`"),
-        (within_stage(base={"task": "x"}), "`task` must be one for the whole study, not extractive-qa, x"),
+        (within_stage(base={"task": "classification"}), "`task` must be one for the whole study, not classification, extractive-qa"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place_and_its_remedy(change, message):
@@ -230,9 +230,9 @@ def test_an_axis_that_a_sweep_decides_cannot_be_varied_again():
         parse(content)
 
 
-def test_a_value_that_a_technique_refuses_is_named_with_its_row():
+def test_a_value_that_a_technique_refuses_is_named_with_its_place():
     content = SMALL | {"techniques": {"lora": {"grid": {"targets": ["all", "feet"]}}}}
-    with pytest.raises(UserError, match="row lora-targets=feet-seed=42: --targets is 'feet': choose one of"):
+    with pytest.raises(UserError, match="targets is 'feet' for lora; it must be one of"):
         rows(content)
 
 
@@ -291,7 +291,7 @@ def searching(**space):
         (searching(r={"int": [8]}), "it must be [lowest, highest]"),
         (searching(r={"choice": [8, 8]}), "r lists a value twice"),
         (searching(r={"choice": 8}), "r, choice: is 8; it must be a list"),
-        (searching(dropout={"loguniform": [0, 1]}), "its lowest value must be above 0"),
+        (searching(dropout={"loguniform": [0, 0.5]}), "its lowest value must be above 0"),
         (searching(task={"choice": ["a"]}), "task cannot vary"),
         (searching(seed={"int": [1, 9]}), "seed is not for a row to set"),
         ({"scheduler": "hyperband"}, "scheduler is 'hyperband'; it must be asha"),

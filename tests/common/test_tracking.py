@@ -239,6 +239,27 @@ def test_a_deleted_experiment_is_refused(store):
         tracking.experiment("gone")
 
 
+def test_the_environment_names_the_experiment_as_for_mlflows_own_clients(store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    assert tracking.experiment_name(None, "default") == "default"
+    id_ = tracking.experiment("of an id")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", id_)
+    assert tracking.experiment_name(None, "default") == "of an id"
+    assert tracking.experiment_name("given", "default") == "given"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of an id")
+    assert tracking.experiment_name(None, "default") == "of an id"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+    with pytest.raises(UserError, match="'named', and MLFLOW_EXPERIMENT_ID .* is the experiment 'of an id'"):
+        tracking.experiment_name(None, "default")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
+    assert tracking.experiment_name(None, "default") == "named"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "987654")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    with pytest.raises(UserError, match="MLFLOW_EXPERIMENT_ID is '987654'"):
+        tracking.experiment_name(None, "default")
+
+
 def test_a_finished_run_is_found_by_its_fingerprint(store):
     tags = {"run_fingerprint": "f1"}
     assert tracking.finished_run("no such experiment", "f1") is None

@@ -3,6 +3,7 @@
 import pytest
 
 from common import models
+from common.config import RunArgs, check
 from common.errors import UserError
 from common.families import FAMILIES
 from tests.techniques import TECHNIQUES
@@ -41,5 +42,5 @@ def test_targets_are_the_layers_of_these_roles_and_no_others(tiny, model_type, t
 
 
 def test_an_unknown_target_is_refused():
-    with pytest.raises(UserError, match="--targets is 'feet': choose one of all, attention"):
-        LORA(targets="feet")
+    with pytest.raises(UserError, match="--targets is 'feet': it must be one of all, attention"):
+        check(LORA(targets="feet"), RunArgs())

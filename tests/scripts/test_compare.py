@@ -94,6 +94,12 @@ def test_other_data_is_compared_when_asked_for(compare, runs, tmp_path):
     [
         (["--data_fingerprint", "77"], "--data_fingerprint 77 fits 0 of the data sets"),
         (["--experiment_name", "empty"], "'empty' holds no finished run. There are some in: squad-qa"),
+        (
+            ["--experiment_name", "given", {"MLFLOW_EXPERIMENT_NAME": "of the environment"}],
+            "'given' holds no finished run",
+        ),
+        ([{"MLFLOW_EXPERIMENT_NAME": "of the environment"}], "'of the environment' holds no finished run"),
+        ([{"MLFLOW_EXPERIMENT_ID": "77"}], "MLFLOW_EXPERIMENT_ID is '77'"),
         (["--task", "classification"], "'imdb-sentiment' holds no finished run"),
         (
             ["--task", "classification", "--experiment_name", "squad-qa"],
@@ -103,7 +109,8 @@ def test_other_data_is_compared_when_asked_for(compare, runs, tmp_path):
     ],
 )
 def test_mistakes_are_explained(compare, arguments, message):
-    done = compare(*arguments)
+    environment = arguments.pop() if isinstance(arguments[-1], dict) else {}
+    done = compare(*arguments, **environment)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
 

@@ -249,7 +249,7 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "row sweep-lora-learning_rate=0.001-seed=42: --batch_size is 0"),
+        ({"batch_size": 0}, "base: batch_size is 0 for lora; it must be at least 1"),
         ({"max_length": 500}, "is longer than the 128 positions of this model"),
         ({"model_checkpoint": "/nowhere"}, "no such folder"),
         ({"model_checkpoint": "untrained-bert"}, "choose untrained-gpt2 or untrained-t5"),

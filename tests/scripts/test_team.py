@@ -42,7 +42,7 @@ def test_the_documents_commands_exist():
         (("down",), "holds no team's server"),
         (("add-user", "ann"), "holds no team's server"),
         (("backup",), "holds no team's server"),
-        (("up", "--port", 70000), "between 1 and 65535"),
+        (("up", "--port", 70000), "--port: '70000' is not a whole number at least 1 and at most 65535"),
         (("restore", "nowhere"), "nowhere is no backup"),
     ],
 )

@@ -1,0 +1,96 @@
+"""Which values a field or a flag may have: declared with it, shown in its help, checked before anything loads."""
+
+import argparse
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+
+from .errors import UserError
+
+SEEDS = 2**32 - 1
+"""The largest seed that NumPy takes."""
+
+LARGE = 1e30
+"""No number of a training goes beyond it: single precision holds its products with what is usual."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The values that may be given; a number must be finite too."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple | None = None
+
+    def __bool__(self) -> bool:
+        return self != Bounds()
+
+    def __str__(self) -> str:
+        """Such as "at least 0 and below 1"."""
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        limits = {
+            "at least": self.minimum,
+            "above": self.above,
+            "at most": self.maximum,
+            "below": self.below,
+        }
+        return " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
+
+    def hold(self, value) -> bool:
+        """Whether they allow a value; of a list, each of its values. None stands for no value and is allowed."""
+        if value is None:
+            return True
+        if isinstance(value, list | tuple):
+            return all(map(self.hold, value))
+        if self.choices:
+            return value in self.choices
+        return (
+            (isinstance(value, int) or math.isfinite(value))
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+
+def bounded(default, **limits):
+    """A dataclass field with bounds."""
+    return field(default=default, metadata={"bounds": Bounds(**limits)})
+
+
+def bounds_of(kind) -> dict[str, Bounds]:
+    """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `config.option`; only fields that have some.
+
+    A field that is declared again without bounds, such as another default of a technique's, keeps those that it had.
+    """
+    kind = kind if isinstance(kind, type) else type(kind)
+    kinds = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
+    declared = [field for each in kinds for field in fields(each)]
+    return {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
+
+
+def check_bounds(declared) -> None:
+    """UserError names the first field of a dataclass's instance that its bounds do not allow, as a flag."""
+    for name, bounds in bounds_of(declared).items():
+        value = getattr(declared, name)
+        if not bounds.hold(value):
+            raise UserError(f"--{name} is {value!r}: it must be {bounds}.")
+
+
+def number(kind: type = int, **limits):
+    """argparse's `type` for an int or a float within bounds."""
+    bounds = Bounds(**limits)
+
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not bounds.hold(value):
+            wanted = "a whole number" if kind is int else "a finite number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{f' {bounds}' if bounds else ''}")
+        return value
+
+    return convert

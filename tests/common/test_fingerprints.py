@@ -1,0 +1,243 @@
+"""What a run's fingerprint follows from: change it and "already finished" is no longer said."""
+
+import importlib.util
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common import fingerprints, models, planning
+from common.config import RunArgs, Technique
+from common.errors import UserError
+from common.families import FAMILIES
+from common.paths import ROOT
+from tests.scripts.conftest import prepared, store  # noqa: F401
+from tests.techniques import TECHNIQUES
+
+BERT = FAMILIES["bert"]
+LORA = TECHNIQUES["lora"]
+
+DECIDE = set(
+    "batches bounds classification config extractive_qa families generation generative_qa inference job kernels metrics "
+    "models packing planning postprocessing preprocessing prompts tasks texts trainer training".split()
+)
+"""Some of the modules that must count: a set that is emptied, or cut, must not pass."""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package, which is what fingerprints are made of."""
+    copy = tmp_path / "common"
+    shutil.copytree(fingerprints.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "sample"))
+    monkeypatch.setattr(fingerprints, "PACKAGE", copy)
+    return copy
+
+
+def script(file: Path) -> type[Technique]:
+    """The technique of a script, as `_techniques` finds it."""
+    spec = importlib.util.spec_from_file_location(f"copied_{time.monotonic_ns()}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return next(
+        k
+        for k in vars(module).values()
+        if isinstance(k, type) and issubclass(k, Technique) and k is not Technique
+    )
+
+
+def changed(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\n# changed\n")
+
+
+def test_a_changed_byte_counts_in_each_module_that_decides_and_in_no_other(package):
+    before, counted = fingerprints.code(), set()
+    for file in sorted(package.glob("*.py")):
+        content = file.read_bytes()
+        changed(file)
+        if fingerprints.code() != before:
+            counted.add(file.stem)
+        file.write_bytes(content)
+    assert fingerprints.code() == before
+    assert counted >= DECIDE
+    assert not counted & {
+        "plots",
+        "study_curves",
+        "mirror",
+        "recording",
+        "report",
+        "page",
+        "serving",
+        "registry",
+    }
+
+
+def test_a_new_module_counts_as_soon_as_something_that_trains_imports_it(package):
+    (package / "fresh_idea.py").write_text("RATE = 1\n")
+    before = fingerprints.code()
+    (package / "fresh_idea.py").write_text("RATE = 2\n")
+    assert fingerprints.code() == before
+    job = package / "trainer.py"
+    job.write_text(f"{job.read_text()}\n\ndef later():\n    from .fresh_idea import RATE\n    return RATE\n")
+    imported = fingerprints.code()
+    (package / "fresh_idea.py").write_text("RATE = 3\n")
+    assert len({before, imported, fingerprints.code()}) == 3
+
+
+def test_an_edited_method_is_another_run(tmp_path):
+    """The settings are the same, the PEFT config is not."""
+    original = ROOT / "scripts" / "bert_fine_tuning_LoRA.py"
+    shutil.copy(ROOT / "scripts" / "_path.py", tmp_path)
+    copy = tmp_path / original.name
+    shutil.copy(original, copy)
+    assert fingerprints.method(script(copy)(), BERT) == fingerprints.method(LORA(), BERT)
+    text = copy.read_text()
+    copy.write_text(text.replace("lora_alpha=self.alpha", "lora_alpha=self.alpha * 4"))
+    assert copy.read_text() != text
+    assert fingerprints.method(script(copy)(), BERT) != fingerprints.method(LORA(), BERT)
+
+
+def test_what_a_script_imports_from_its_own_folder_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "own_way.py"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom scale_of_own_way import SCALE\nfrom common.config import Technique\n\n"
+        "@dataclass(frozen=True)\nclass OwnWay(Technique):\n    name = key = 'own'\n"
+    )
+    (tmp_path / "scale_of_own_way.py").write_text("SCALE = 1\n")
+    technique = script(file)()
+    before = fingerprints.method(technique, BERT)
+    (tmp_path / "scale_of_own_way.py").write_text("SCALE = 2\n")
+    assert fingerprints.method(technique, BERT) != before
+
+
+def test_the_method_is_the_config_that_peft_is_given():
+    """Not what the fields say: another family gives other layers."""
+    found = [
+        fingerprints.method(kind(), FAMILIES[family])
+        for kind in (LORA, TECHNIQUES["ia3"])
+        for family in ("bert", "t5")
+    ]
+    assert len(set(found)) == 4
+    assert fingerprints.method(LORA(r=4), BERT) != fingerprints.method(LORA(r=8), BERT)
+
+
+def test_values_that_peft_refuses_are_one_line():
+    @dataclass(frozen=True)
+    class Broken(Technique):
+        name = key = "Broken"
+
+        def peft_config(self, family):
+            raise ValueError("`r` should be\na positive integer")
+
+    with pytest.raises(
+        UserError, match="^Broken cannot be set up with these values: `r` should be a positive integer$"
+    ):
+        fingerprints.method(Broken(), BERT)
+
+
+@pytest.fixture
+def folder(tmp_path, tiny):
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(tiny("bert"), copy)
+    return copy
+
+
+def content(folder):
+    return fingerprints.checkpoint(models.resolve_checkpoint(str(folder)))
+
+
+def flipped(file: Path) -> None:
+    """One bit changed, size and time of writing kept."""
+    times = file.stat()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"]
+)
+def test_an_overwritten_file_of_a_checkpoint_is_another_checkpoint(folder, name):
+    before = content(folder)
+    assert content(folder) == before
+    flipped(folder / name)
+    assert content(folder) != before
+
+
+def test_a_file_that_is_remembered_is_read_again_once_it_changes(folder, monkeypatch):
+    """As it is with a checkpoint that was there long before: hashed once, and again after each change."""
+    read = []
+    monkeypatch.setattr(fingerprints, "_SETTLED", -1.0)
+    monkeypatch.setattr(fingerprints, "sha256", lambda file: read.append(file.name) or f"{len(read)}")
+    before = content(folder)
+    assert content(folder) == before and len(read) == len(set(read)) > 2
+    time.sleep(0.05)
+    flipped(folder / "model.safetensors")
+    assert content(folder) != before and read[-1] == "model.safetensors"
+
+
+def test_descriptions_and_the_state_of_a_trainer_do_not_count_and_a_further_file_does(folder):
+    before = content(folder)
+    for name in ("README.md", "optimizer.pt", "training_args.bin", ".gitattributes"):
+        (folder / name).write_text("x")
+    assert content(folder) == before
+    (folder / "added_tokens.json").write_text("{}")
+    assert content(folder) != before
+
+
+def test_the_same_content_under_another_name_is_the_same_checkpoint(folder, tmp_path):
+    before = content(folder)
+    folder.rename(tmp_path / "moved")
+    assert content(tmp_path / "moved") == before
+
+
+def test_of_the_packaged_model_each_shape_is_another(monkeypatch):
+    plain, distil = (
+        fingerprints.checkpoint(models.resolve_checkpoint(n)) for n in ("embedded", "embedded-distilbert")
+    )
+    assert plain != distil
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    at = {"commit": "a" * 40}
+    monkeypatch.setattr(
+        huggingface_hub,
+        "try_to_load_from_cache",
+        lambda name, file: at["commit"] and str(tmp_path / "snapshots" / at["commit"] / file),
+    )
+    hub = models.Checkpoint("org/model", "org/model")
+    before = fingerprints.checkpoint(hub)
+    at["commit"] = "b" * 40
+    assert fingerprints.checkpoint(hub) != before
+    at["commit"] = None
+    with pytest.raises(UserError, match="org/model: the cache of the hub does not tell its commit"):
+        fingerprints.checkpoint(hub)
+
+
+def test_the_key_of_a_plan_follows_all_of_it(folder, package, prepared, store):  # noqa: F811
+    """What `--skip_finished`, `--resume` and the rows of a study go by."""
+
+    def key(technique=LORA, data=prepared[1], **args):
+        args = RunArgs(model_checkpoint=str(folder), data_dir=str(data), max_length=96, doc_stride=16, **args)
+        return planning.plan(technique(), args).key
+
+    keys = [key()]
+    assert key(run_name="other", save_steps=7) == keys[0]
+    changed(package / "plots.py")
+    assert key() == keys[0]
+    keys += [key(TECHNIQUES["loha"]), key(data=prepared[0]), key(seed=7)]
+    flipped(folder / "model.safetensors")
+    keys.append(key())
+    (folder / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes() + b"\n")
+    keys.append(key())
+    changed(package / "tasks.py")
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
