@@ -92,6 +92,7 @@ compare: $(VENV)/.installed  ## the table and the figure of all finished runs
 	$(BIN)/python scripts/compare.py $(ARGS)
 
 ui: $(VENV)/.installed  ## MLflow's pages on http://127.0.0.1:5000, light enough for a laptop
+	$(BIN)/python scripts/views.py
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --workers 1
 
 serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations

@@ -28,7 +28,7 @@ _LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
 
 def record(info, package: Path, loader: Path) -> None:
     """Note on a model that was just logged (`ModelInfo`) which code it runs: the package and the file that loads it."""
-    files = {f"code/{package.name}/{file.name}": file for file in package.iterdir()} | {"model.py": loader}
+    files = {f"code/{package.name}/{file.name}": file for file in package.glob("*.py")} | {"model.py": loader}
     mlflow.MlflowClient().set_logged_model_tags(info.model_id, {TAG: _fingerprint(info.flavors, files)})
 
 
@@ -47,6 +47,8 @@ def load(uri: str):
 
 def verified(uri: str, folder: Path) -> Path:
     """A copy of a stored model, in the folder. UserError where its code is not what was recorded."""
+    if not re.match(r"(models|runs):/", uri):
+        raise _no_model(uri)
     stored = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
     # Python would not notice that bytecode is of another source.
     for cached in list(stored.rglob("__pycache__")):
@@ -85,7 +87,11 @@ def _model_id(uri: str, stored: Path) -> str:
         model_id = Model.load(str(stored)).model_id
         if model_id and client.get_logged_model(model_id).source_run_id == match[1]:
             return model_id
-    raise UserError(
+    raise _no_model(uri)
+
+
+def _no_model(uri: str) -> UserError:
+    return UserError(
         f"{uri} leads to no logged model of the store {mlflow.get_tracking_uri()}: write models:/NAME@ALIAS, "
         "models:/NAME/VERSION, models:/MODEL_ID or runs:/RUN_ID/model."
     )
