@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY = true
+# Containers may run under a number without a name or a home, which MLflow and torch ask for while they are imported.
+export HOME := $(or $(HOME),$(shell echo ~))
+export USER := $(or $(USER),$(shell id -un 2>/dev/null || id -u))
 
 TECHNIQUES := standard lora ia3 loha prefix prompt
 standard := bert_fine_tuning.py
@@ -26,8 +29,8 @@ help:  ## this list
 $(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.txt requirements-team.txt requirements-onnx.txt requirements-ray.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep ^torch requirements.txt)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-embedded.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep ^torch requirements.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-embedded.txt
 	touch $@
 
 # Short enough for all six in a quarter of an hour on two cores; the scripts' own defaults train on everything.
@@ -40,20 +43,22 @@ demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, th
 	$(BIN)/python scripts/register_best.py
 	$(BIN)/python scripts/ask.py
 	@echo
-	@echo 'Next:'
-	@echo '  make ui                              the runs, on http://127.0.0.1:5000'
-	@echo '  make page                            ask it on a page, on http://127.0.0.1:5002'
-	@echo '  make serve                           the champion, on http://127.0.0.1:5001/invocations; that is'
-	@echo '  $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001'
+	@echo 'Next, in $(CURDIR):'
+	@echo '  make ui                              # the runs, on http://127.0.0.1:5000'
+	@echo '  make page                            # ask it on a page, on http://127.0.0.1:5002'
+	@echo '  make serve                           # the champion, on http://127.0.0.1:5001/invocations'
+	@echo '  . $(BIN)/activate                # once in each shell; then the commands of the README work as typed:'
+	@echo '  python scripts/ask.py "Where does blood take up oxygen?"'
+	@echo '  mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001'
 
 test: $(VENV)/.installed  ## the whole test suite
-	$(BIN)/pytest -x -q
-	$(BIN)/pytest -x -q -m long
+	$(BIN)/python -m pytest -x -q
+	$(BIN)/python -m pytest -x -q -m long
 
 quality: $(VENV)/.installed  ## ruff's checks, its security rules among them, formatting, and packages that fit each other
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pip check
+	$(BIN)/python -m pip check
 
 .tools/.installed: requirements-tools.txt
 	$(PYTHON) -m venv .tools
@@ -87,10 +92,11 @@ compare: $(VENV)/.installed  ## the table and the figure of all finished runs
 	$(BIN)/python scripts/compare.py $(ARGS)
 
 ui: $(VENV)/.installed  ## MLflow's pages on http://127.0.0.1:5000, light enough for a laptop
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1
+	$(BIN)/python scripts/views.py
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --workers 1
 
 serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m mlflow models serve -m models:/bert-squad-qa@champion --env-manager local -p 5001
 
 page: $(VENV)/.installed  ## a page that asks registered models side by side, on http://127.0.0.1:5002
 	$(BIN)/python scripts/demo.py $(ARGS)

@@ -108,7 +108,8 @@ class Trial:
     def finish(self, stage: str) -> float:
         """Let a stage run to its end; seconds. SystemExit with its output if it fails."""
         started = time.monotonic()
-        if (code := self.start(stage).wait()) != 0:
+        code = self.start(stage).wait()
+        if code != 0:
             said = (self.folder.parent / f"{self.folder.name}.log").read_text()[-4000:]
             raise SystemExit(f"{self.folder.name}: {stage} ended with {code}\n{said}")
         return time.monotonic() - started

@@ -94,7 +94,8 @@ def memory(pid: int) -> float:
     import psutil
 
     found = 0.0
-    for process in (top := psutil.Process(pid), *top.children(recursive=True)):
+    top = psutil.Process(pid)
+    for process in (top, *top.children(recursive=True)):
         try:
             found += process.memory_info().rss / 2**20
         except psutil.NoSuchProcess:

@@ -8,3 +8,42 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # An unreachable server would otherwise hold a script for four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+
+def _settle_user() -> None:
+    """A name and a home for a user who has none, as containers run under numbers: libraries ask for both while they
+    are imported, and write caches below the home."""
+    import pwd
+
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        home = ""
+        if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+            os.environ["USER"] = f"uid{os.getuid()}"
+    home = os.environ.get("HOME") or home
+    cache = os.path.join(home, ".cache")
+    if home and os.access(cache if os.path.isdir(cache) else home, os.W_OK | os.X_OK):
+        return
+    import tempfile
+
+    # One for all processes of this user; nobody else may have put anything into it.
+    own = os.path.join(tempfile.gettempdir(), f"home-{os.getuid()}")
+    try:
+        os.mkdir(own, 0o700)
+    except OSError:
+        pass
+    try:
+        about = os.lstat(own)
+        ours = os.path.isdir(own) and not os.path.islink(own)
+        ours = ours and about.st_uid == os.getuid() and not about.st_mode & 0o022
+    except OSError:
+        ours = False
+    os.environ["HOME"] = own if ours else tempfile.mkdtemp(prefix="home-")
+    hub = os.path.join(cache, "huggingface", "hub")
+    if os.path.isdir(hub):
+        # What was downloaded there is read on.
+        os.environ.setdefault("HF_HUB_CACHE", hub)
+
+
+_settle_user()

@@ -46,7 +46,11 @@ class Journal:
         self.told = min(_number(folder / TOLD), len(self.entries))
 
     def append(self, entry: dict) -> None:
-        """Keep an entry, whole or not at all; UserError where the disk takes no more."""
+        """Keep an entry, whole or not at all; UserError where the disk takes no more, or the file was deleted."""
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            raise UserError(
+                f"{self.folder} was deleted while it was in use: what was kept in it is lost. Start again."
+            )
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             end = self._file.seek(0, os.SEEK_END)
@@ -73,6 +77,10 @@ class Journal:
         part.replace(self.folder / TOLD)
         self.told = told
 
+    def forget(self) -> None:
+        """Note that the store has nothing: all is to be told again."""
+        self.mark(-self.told)
+
     def sync(self) -> None:
         """What was appended outlives a power cut."""
         os.fsync(self._file.fileno())
@@ -95,6 +103,7 @@ class Sender:
     process was killed, or an answer was lost), so telling twice must be the same as telling once. errors: what it raises
     where the store refuses or cannot be reached; any other exception is raised to the one who appends or waits.
     together: (entry, entry) → whether both may be told at once. say: told of the first failure, and when it has passed.
+    gone: those of the errors that no waiting mends; what the store had been told is to be told again, to another.
     """
 
     def __init__(
@@ -105,6 +114,7 @@ class Sender:
         together: Callable[[dict, dict], bool] = lambda a, b: False,
         say: Callable[[str], None] = lambda text: None,
         most: int = 200,
+        gone: tuple[type[Exception], ...] = (),
     ):
         self.journal, self.problem = journal, None
         self._deliver, self._errors, self._together, self._say, self._most = (
@@ -115,7 +125,7 @@ class Sender:
             most,
         )
         self._changed, self._closing = threading.Condition(), threading.Event()
-        self._stopped, self._fault = False, None
+        self._stopped, self._fault, self._gone = False, None, gone
         self._failing_since = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -138,7 +148,8 @@ class Sender:
             self._changed.notify_all()
             while self.journal.pending() and self._fault is None:
                 now = time.monotonic()
-                if now - started >= at_most or self.problem and now - self._failing_since >= patience:
+                waited = now - self._failing_since >= patience or isinstance(self.problem, self._gone)
+                if now - started >= at_most or self.problem and waited:
                     break
                 self._changed.wait(0.1)
         self._stopped = True
@@ -161,8 +172,12 @@ class Sender:
                 self.journal.sync()
                 self._deliver(group)
                 self.journal.mark(len(group))
-            except (*self._errors, OSError) as error:
-                if self.problem is None:
+            except (*self._errors, *self._gone, OSError) as error:
+                if isinstance(error, self._gone):
+                    self.journal.forget()
+                if self.problem is None or isinstance(error, self._gone) > isinstance(
+                    self.problem, self._gone
+                ):
                     self._failing_since = time.monotonic()
                     self._say(
                         f"{_first_line(error)} What is to be recorded is kept in {self.journal.folder}."

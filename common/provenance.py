@@ -12,18 +12,30 @@ from .paths import ROOT
 PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "mlflow", "numpy")
 
 
+FILE = "provenance.json"
+"""The artifact of a run that holds what `details` gives."""
+
+
 def tags() -> dict[str, str]:
-    """The commit, the libraries' versions and the machine, as tags of a run."""
+    """What runs are filtered by, as tags of a run: the commit and the device."""
     import torch
 
     commit = _git("rev-parse", "HEAD")
     return {
         "git_commit": commit or "unknown",
         "git_dirty": str(bool(_git("status", "--porcelain"))).lower() if commit else "unknown",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def details() -> dict[str, str]:
+    """The libraries' versions and the machine."""
+    import torch
+
+    return {
         **{f"version.{name}": found for name in PACKAGES if (found := _version(name))},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cpu": _processor(),
         "cpu_count": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),

@@ -17,10 +17,12 @@ import yaml
 from . import provenance, serving, store, tracking
 from .errors import UserError
 from .journal import Journal, Sender
+from .tasks import DEFAULT_TASK, task_of
 from .workspace import STATE, read_state, remove, write_json
 
 SPOOL = "spool"
-"""Folder of the files that the store does not have yet, by the entry that tells of them."""
+"""Folder of the files that entries tell of, by the number of the entry. They stay until the store has the whole run: it may
+be deleted, and is told everything again then."""
 
 PATIENCE = 30.0
 """Seconds that a training which has ended tries a store that does not answer."""
@@ -43,7 +45,7 @@ class Recorder:
         self._points = {(name, e["step"]) for e in entries if e["do"] == "metrics" for name in e["values"]}
         self._has_model = any(e["do"] == "model" for e in entries)
         self.delivery = Delivery(folder, run_id, entries)
-        self._sender = Sender(self.journal, self.delivery, store.ERRORS, _together, _say)
+        self._sender = Sender(self.journal, self.delivery, store.ERRORS, _together, _say, gone=(store.Gone,))
 
     def log_params(self, values: Mapping[str, object]) -> None:
         self._append("params", values={name: str(value) for name, value in values.items()})
@@ -118,7 +120,7 @@ class Recorder:
         """Lay files where the entry's number says, then append the entry: one that is there has its files whole."""
         number = len(self.journal.entries)
         folder = self.folder / SPOOL / str(number)
-        _clear(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         fill(folder)
         self._append(do, files=number, **content)
@@ -131,10 +133,31 @@ class Delivery:
         self.folder, self.run_id = folder, run_id
         self.model_uri: str | None = None
         self._run: tracking.Run | None = None
+        self._watch = store.Watch()
         tests = [e["record"] for e in entries if e["do"] == "data" and e["context"] == "testing"]
         self._tested_on = tests[-1] if tests else None
 
     def __call__(self, entries: list[dict]) -> None:
+        """Gone where the store has no such run any more: before, or while it is told."""
+        self._check()
+        try:
+            self._deliver(entries)
+        except store.ERRORS:
+            if reason := tracking.missing(self.run_id):
+                raise self._gone(reason) from None
+            raise
+        self._check()
+
+    def _check(self) -> None:
+        try:
+            self._watch.check()
+        except store.Gone as error:
+            raise self._gone(str(error)) from None
+
+    def _gone(self, reason: str) -> store.Gone:
+        return store.Gone(f"run {self.run_id} is not in it any more: {reason}.")
+
+    def _deliver(self, entries: list[dict]) -> None:
         if self._run is None:
             self._run = tracking.Run(self.run_id)
             if self._tested_on:
@@ -157,17 +180,11 @@ class Delivery:
 
     def _artifact(self, entry: dict) -> None:
         folder, file = self.folder / SPOOL / str(entry["files"]), Path(entry["file"])
-        if not folder.exists():
-            # Told already; the process was killed before it could note so.
-            return
         parent = file.parent.as_posix()
         self._run.log_artifact(folder / file.name, None if parent == "." else parent)
-        _clear(folder)
 
     def _model(self, entry: dict) -> None:
         folder = self.folder / SPOOL / str(entry["files"])
-        if not folder.exists():
-            return
         self.model_uri = serving.log_model(
             self._run,
             folder / "bundle",
@@ -176,7 +193,6 @@ class Delivery:
             entry["metrics"],
             entry["at"],
         )
-        _clear(folder)
 
     def _go_on(self, entry: dict) -> None:
         tracking.go_on(self.run_id)
@@ -187,15 +203,6 @@ class Delivery:
 
 def _together(first: dict, other: dict) -> bool:
     return first["do"] == other["do"] == "metrics"
-
-
-def _clear(folder: Path) -> None:
-    """Remove a folder of the spool so that it is there whole or not at all."""
-    if folder.exists():
-        gone = folder.with_name(f"{folder.name}.told")
-        shutil.rmtree(gone, ignore_errors=True)
-        folder.rename(gone)
-        shutil.rmtree(gone)
 
 
 def _say(text: str) -> None:
@@ -215,14 +222,15 @@ def recorded(
         recorder = Recorder(folder, run_id)
         recorder.go_on()
     else:
-        state = {"ticket": uuid.uuid4().hex} | state
+        state = {"ticket": uuid.uuid4().hex, "experiment_name": experiment_name, "run_name": run_name} | state
         write_json(folder / STATE, state)
         run_id = tracking.create(experiment_name, run_name, state["ticket"])
         write_json(folder / STATE, state | {"run_id": run_id})
         recorder = Recorder(folder, run_id)
     try:
-        about, packages = provenance.tags(), provenance.environment()
+        about, details, packages = provenance.tags(), provenance.details(), provenance.environment()
         recorder.set_tags({**about, **tags})
+        recorder.log_dict(details, provenance.FILE)
         recorder.log_text(packages, "environment.txt")
         yield recorder
     except BaseException as error:
@@ -250,24 +258,48 @@ def finished(folder: Path) -> str | None:
     return run_id if journal.entries and _is_finish(journal.entries[-1]) else None
 
 
-def send(folder: Path, patience: float | None = None) -> tuple[str, int, str | None]:
+def send(folder: Path, patience: float | None = None, new_run: bool = False) -> tuple[str, int, str | None]:
     """Tell the store what it does not have yet of the run in this folder, which the caller holds; a finished run's folder is removed.
 
-    patience: seconds, default PATIENCE. Returns (the run's id, how many entries were told, the status that the run has ended with or None). UserError if the
-    store cannot be told everything.
+    patience: seconds, default PATIENCE. new_run: where the store has no such run any more, everything is logged into a new
+    one. Returns (the run's id, how many entries were told, the status that the run has ended with or None). UserError if
+    the store cannot be told everything.
     """
-    state = read_state(folder)
-    run_id, journal = state["run_id"], Journal(folder)
-    entries, before = journal.entries, journal.told
-    sender = Sender(journal, Delivery(folder, run_id, entries), store.ERRORS, _together)
+    state, journal = read_state(folder), Journal(folder)
+    if new_run and _is_missing(state["run_id"]):
+        state = _replace_run(folder, state, journal)
+    run_id, entries, before = state["run_id"], journal.entries, journal.told
+    delivery = Delivery(folder, run_id, entries)
+    sender = Sender(journal, delivery, store.ERRORS, _together, gone=(store.Gone,))
     done = sender.close(PATIENCE if patience is None else patience)
     journal.close()
     if not done:
         raise _unsent(folder, run_id, sender.problem)
+    if len(entries) == before and (reason := _is_missing(run_id)):
+        raise _unsent(folder, run_id, store.Gone(f"run {run_id} is not in it any more: {reason}"))
     ended = entries and entries[-1]["do"] == "end" and entries[-1]["status"] or None
     if ended == "FINISHED":
         remove(folder, state | {"finished": True})
     return run_id, len(entries) - before, ended
+
+
+def _is_missing(run_id: str) -> str | None:
+    with store.explained():
+        return tracking.missing(run_id)
+
+
+def _replace_run(folder: Path, state: dict, journal: Journal) -> dict:
+    """A new run in the place of one that the store lost; the state that was written. Killed meanwhile, it finds it again."""
+    tags = {k: v for e in journal.entries if e["do"] == "tags" for k, v in e["values"].items()}
+    name = state.get("run_name") or tags.get("technique", "run")
+    experiment = state.get("experiment_name") or task_of(tags.get("task", DEFAULT_TASK)).experiment
+    ticket = state.get("next_ticket") or uuid.uuid4().hex
+    write_json(folder / STATE, state | {"next_ticket": ticket})
+    journal.forget()
+    run_id = tracking.create(experiment, name, ticket)
+    state = {k: v for k, v in state.items() if k != "next_ticket"} | {"ticket": ticket, "run_id": run_id}
+    write_json(folder / STATE, state)
+    return state
 
 
 def abandon(folder: Path) -> None:
@@ -284,7 +316,13 @@ def _is_finish(entry: dict) -> bool:
 
 def _unsent(folder: Path, run_id: str, problem: Exception | None) -> UserError:
     reason = (str(problem).strip().splitlines() or ["it does not answer"])[0][:300].rstrip(".")
+    place = shlex.quote(str(folder))
+    if isinstance(problem, store.Gone):
+        return UserError(
+            f"MLflow store: {store.without_secrets(reason)}. What was recorded is whole in {folder}: python scripts/sync.py "
+            f"--new_run {place} logs it into a new run; if the store is restored from a backup, leave --new_run out."
+        )
     return UserError(
         f"The MLflow store could not be told everything of run {run_id}: {store.without_secrets(reason)}. Nothing is lost: when "
-        f"it can be reached, run python scripts/sync.py {shlex.quote(str(folder))}"
+        f"it can be reached, run python scripts/sync.py {place}"
     )

@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -34,6 +34,7 @@ def configure() -> None:
         mlflow.set_tracking_uri(_uri(ROOT / "mlflow.db"))
     if database := _database():
         _create(database)
+        _relocate(database)
 
 
 def lock(name: str) -> FileLock:
@@ -57,16 +58,43 @@ def artifact_location(name: str) -> str | None:
     return (database.parent / "mlruns" / folder).as_uri()
 
 
+class Gone(Exception):
+    """What was to be told to the store has no place there any more: its database or the run was deleted."""
+
+
+class Watch:
+    """The database file of a local store as it is now; a process that holds a deleted file open would write on into it."""
+
+    def __init__(self):
+        self._database = _database()
+        self._file = self._identity()
+
+    def check(self) -> None:
+        """Raise Gone if the database was deleted, or another file was put in its place."""
+        if self._database is None or (now := self._identity()) == self._file:
+            return
+        what = "was deleted" if now is None else "was replaced by another one"
+        raise Gone(f"its database {self._database} {what}")
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            about = self._database.stat() if self._database else None
+        except OSError:
+            return None
+        return about and (about.st_dev, about.st_ino)
+
+
 def check_location(location: str) -> None:
-    """MLflow stores absolute paths, and would make a folder that was moved away anew, in its old place."""
+    """MLflow stores absolute paths, and would make a folder that was moved away again, in its old place."""
     parsed, database = urlparse(location), _database()
     if database is None or parsed.scheme not in ("", "file"):
         return
     folder = Path(unquote(parsed.path))
     if not folder.is_relative_to(database.parent) and not folder.parent.exists():
         raise UserError(
-            f"{database} keeps its artifacts in {folder}, which does not exist: was the project's folder moved? Move it "
-            f"back, link the old place to the new one, or remove {database.name} to start with an empty store."
+            f"{database} keeps its artifacts in {folder}, which does not exist: was the project's folder moved? Move its "
+            f"artifacts too (the folder mlruns), link the old place to the new one, or remove {database.name} to start with an "
+            "empty store."
         )
 
 
@@ -131,6 +159,74 @@ def _create(database: Path) -> None:
             f"The MLflow store {database} cannot be made: {error.strerror or error}. Set MLFLOW_TRACKING_URI to one "
             "that can be written."
         ) from None
+
+
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database holds absolute places of artifacts: (table, column)."""
+
+
+def _relocate(database: Path) -> None:
+    """Point a database that was copied or moved with its project's folder at the artifacts beside it.
+
+    MLflow stores absolute places, so that a copy would write into the folder that it was copied from. What lies where no
+    project of the suite would put it was chosen by somebody, and stays.
+    """
+    # A database that is linked to has its artifacts where it lies.
+    real = database.resolve()
+    if not (roots := _foreign_roots(real)):
+        return
+    try:
+        with FileLock(f"{database}.lock"), closing(sqlite3.connect(real, timeout=60)) as connection:
+            for old, new in roots.items():
+                with connection:
+                    for table, column in _LOCATIONS:
+                        connection.execute(
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                            f"WHERE substr({column}, 1, ?) = ?",
+                            (new, len(old) + 1, len(old) + 8, f"{old}/mlruns/"),
+                        )
+                print(
+                    f"{database} was copied or moved from {_path_of(old)}; its artifacts are those in {real.parent / 'mlruns'} now.",
+                    file=sys.stderr,
+                )
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(
+            f"{database} was copied or moved from {_path_of(next(iter(roots)))} and points at the artifacts there; it cannot be "
+            f"written to change that ({error})."
+        ) from None
+
+
+def _foreign_roots(database: Path) -> dict[str, str]:
+    """Old place → new place, as the database writes them, of each folder that this database was copied or moved from."""
+    here, found = database.parent, {}
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
+            rows = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+    except sqlite3.Error:
+        # MLflow says what is wrong with it.
+        return {}
+    for location in {row[0] for row in rows if row[0]}:
+        root, middle, name = location.rpartition("/mlruns/")
+        if not middle or urlparse(location).scheme not in ("", "file"):
+            continue
+        folder = _path_of(root)
+        if folder.resolve() == here:
+            continue
+        other = folder / database.name
+        # Of another project, which has its own database; or gone, or left behind, while the artifacts are here.
+        if (other.is_file() and not other.samefile(database)) or (here / "mlruns" / unquote(name)).exists():
+            found[root] = here.as_uri() if root.startswith("file:") else str(here)
+    return found
+
+
+def _path_of(location: str) -> Path:
+    return Path(unquote(urlparse(location).path))
 
 
 def _migrate(file: Path, artifacts: Path) -> None:

@@ -96,6 +96,8 @@ def verified(uri: str, folder: Path) -> Path:
 
     UserError names the file that is not what was recorded: of the model, or of the base that it refers to.
     """
+    if not re.match(r"(models|runs):/", uri):
+        raise _no_model(uri)
     client = mlflow.MlflowClient()
     model_id = _model_id(client, uri)
     logged = client.get_logged_model(model_id)
@@ -179,7 +181,11 @@ def _model_id(client, uri: str) -> str:
         for model in found:
             if model.name == match[2]:
                 return model.model_id
-    raise UserError(
+    raise _no_model(uri)
+
+
+def _no_model(uri: str) -> UserError:
+    return UserError(
         f"{uri} leads to no logged model of the store {mlflow.get_tracking_uri()}: write models:/NAME@ALIAS, "
         "models:/NAME/VERSION, models:/MODEL_ID or runs:/RUN_ID/model."
     )

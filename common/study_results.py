@@ -15,7 +15,7 @@ from .study_tables import FAILED, FINISHED, MISSING, STOPPED
 from .tasks import LABELS
 from .workspace import write_json
 
-ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.json")
+ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.json", "provenance.json")
 """What is copied of a run, where it has it."""
 
 
@@ -96,7 +96,8 @@ def write(status: Status, entries: Sequence[Entry], parent: str, write_report: C
         "metric": status.task.metric,
         "axes": status.study.axes,
         "edges": edges(status, entries),
-        "provenance": provenance(finished[-1].tags) | {"parent_run": parent, "study_file": status.study.file},
+        "provenance": provenance(finished[-1].tags, status.folder.row(finished[-1].row.name))
+        | {"parent_run": parent, "study_file": status.study.file},
     }
     histories = {run_id: _read(folder / "log_history.json") for run_id, folder in left.items()}
     gradients = {
@@ -125,11 +126,14 @@ def example_scores(left: dict[str, Path], metrics: Sequence[str]) -> dict[str, d
     return scores
 
 
-def provenance(tags: dict[str, str]) -> dict[str, str]:
-    """What results depend on beside the study's own settings."""
+def provenance(tags: dict[str, str], folder: Path) -> dict[str, str]:
+    """What results depend on beside the study's own settings; folder: that of a row, with what its run left."""
     names = ("checkpoint", "data_name", "data_version", "data_fingerprint", "git_commit", "git_dirty")
     names += ("device", "cpu", "python", "platform")
-    return {name: tags[name] for name in tags if name in names or name.startswith("version.")}
+    file = folder / "provenance.json"
+    # Earlier runs have all of it as tags.
+    about = tags | (_read(file) if file.is_file() else {})
+    return {name: about[name] for name in about if name in names or name.startswith("version.")}
 
 
 def failures(entries: Sequence[Entry]) -> str:

@@ -18,6 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from . import provenance, store
 from .errors import UserError
+from .experiment_pages import KIND, present
 from .tasks import DEFAULT_TASK, Task, task_of
 
 TAGS = (
@@ -65,8 +66,6 @@ TICKET = "ticket"
 _BY_STEP = {"train_loss", "learning_rate", "grad_norm"}
 _CONTEXTS = {"training": "train", "validation": "validation", "testing": "test"}
 _LONGEST_PARAMETER = 6_000
-# Else the user interface takes the experiment for one of generative AI and hides its charts.
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _LONGEST_TAG = 5_000
 
 
@@ -76,7 +75,9 @@ def experiment(name: str) -> str:
         found = mlflow.get_experiment_by_name(name)
         if found is None:
             try:
-                return mlflow.MlflowClient().create_experiment(name, store.artifact_location(name), _KIND)
+                made = mlflow.MlflowClient().create_experiment(name, store.artifact_location(name), KIND)
+                present(mlflow.get_experiment(made))
+                return made
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -88,6 +89,7 @@ def experiment(name: str) -> str:
             f"{found.experiment_id}) or choose another --experiment_name."
         )
     store.check_location(found.artifact_location)
+    present(found)
     return found.experiment_id
 
 
@@ -133,6 +135,7 @@ def start(
         if run_id and run_id == adopted:
             _tell_where(active.info.experiment_id, experiment_name)
         run.set_tags({**provenance.tags(), **tags})
+        run.log_dict(provenance.details(), provenance.FILE)
         run.log_text(provenance.environment(), "environment.txt")
         yield run
     except BaseException as error:
@@ -328,17 +331,24 @@ def predictions(run_id: str) -> list[dict]:
 
 def told(run_id: str) -> dict | None:
     """`status`, `tags` and the last value of each of the `metrics` of a run; None if the store has no such run."""
+    with store.explained():
+        if missing(run_id):
+            return None
+        run = mlflow.get_run(run_id)
+    return {"status": run.info.status, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics)}
+
+
+def missing(run_id: str) -> str | None:
+    """Why the store has no such run, None where it has it. MlflowException where the store cannot be asked."""
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        # A store that does not answer is none that has no such run.
-        with store.explained():
-            raise
+            return "the run, or the whole store, was deleted"
+        raise
     if run.info.lifecycle_stage == "deleted":
-        return None
-    return {"status": run.info.status, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics)}
+        return f"it was deleted (mlflow runs restore --run-id {run_id} brings it back)"
+    return None
 
 
 def fail(run_id: str, reason: str, status: str = "FAILED") -> None:
@@ -385,7 +395,9 @@ def _number(text: str | None) -> float:
 
 
 def _tell_where(experiment_id: str, wanted: str) -> None:
-    name = mlflow.get_experiment(experiment_id).name
+    found = mlflow.get_experiment(experiment_id)
+    present(found)
+    name = found.name
     if name != wanted:
         print(
             f"mlflow run put this run into the experiment {name!r}; to have it in {wanted!r}: "

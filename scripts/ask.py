@@ -40,9 +40,10 @@ def main() -> None:
 
     try:
         model = stored_code.load(args.model)
-    except mlflow.MlflowException as error:
+    except (mlflow.MlflowException, OSError, ValueError) as error:
         raise UserError(
-            f"{args.model} cannot be loaded: {error.message} Register one with scripts/register_best.py."
+            f"{args.model} cannot be loaded: {store.first_line(error)} Register one with scripts/register_best.py, or name "
+            "another --model."
         ) from None
     asked = pd.DataFrame([{"question": args.question, "context": context}])
     try:

@@ -1,8 +1,7 @@
 """Standard fine-tuning: every weight of the model is trained (Devlin et al., 2019)."""
 
+import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-
-import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option

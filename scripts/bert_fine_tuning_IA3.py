@@ -1,8 +1,7 @@
 """IA3: trained vectors that scale keys, values and the feed-forward layer's inner activations (Liu et al., 2022)."""
 
+import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-
-import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option

@@ -1,8 +1,7 @@
 """LoHa: updates that are the element-wise product of two low-rank matrices (Hyeon-Woo et al., 2021)."""
 
+import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-
-import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option

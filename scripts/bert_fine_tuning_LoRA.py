@@ -1,8 +1,7 @@
 """LoRA: trainable low-rank updates beside frozen weights (Hu et al., 2021)."""
 
+import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-
-import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option

@@ -1,8 +1,7 @@
 """Prefix tuning: trained keys and values that every layer's attention sees before the input's (Li & Liang, 2021)."""
 
+import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-
-import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option

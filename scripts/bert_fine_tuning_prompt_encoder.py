@@ -1,8 +1,7 @@
 """Prompt encoder (P-tuning): trained virtual tokens in front of the embedded input (Liu et al., 2021)."""
 
+import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-
-import _path  # noqa: F401
 
 from common.cli import main
 from common.config import Technique, option

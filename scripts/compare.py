@@ -29,7 +29,6 @@ def main() -> None:
     parser.add_argument(
         "--output_dir",
         type=Path,
-        default=ROOT / "results" / "compare",
         metavar="DIR",
         help="where the files go (default: results/compare in the project)",
     )
@@ -70,20 +69,26 @@ def main() -> None:
     listed("Left out:", left_out)
     listed("Other data in this experiment, to be compared with:", other_data)
 
+    output_dir = args.output_dir or ROOT / "results" / "compare"
     figure, picture = plots.f1_against_parameters(table, task.metric), f"{task.metric}_against_parameters.png"
     try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        table.to_csv(args.output_dir / "comparison.csv", index=False, float_format="%.10g")
-        figure.savefig(args.output_dir / picture)
-        (args.output_dir / "comparison.md").write_text(
+        output_dir.mkdir(parents=True, exist_ok=True)
+        table.to_csv(output_dir / "comparison.csv", index=False, float_format="%.10g")
+        figure.savefig(output_dir / picture)
+        (output_dir / "comparison.md").write_text(
             f"# {title}\n\n{comparison.to_markdown(shown)}\n{note}\n\n"
             f"Data fingerprint `{first['data_fingerprint']}`, MLflow experiment `{experiment}`.\n\n"
             f"![Test {LABELS[task.metric]} against trainable parameters]({picture})\n",
             encoding="utf-8",
         )
     except OSError as error:
-        raise UserError(f"--output_dir {args.output_dir}: {error.strerror}: {error.filename}.") from None
-    print(f"\nWritten to {args.output_dir}: comparison.md, comparison.csv, {picture}")
+        reason = f"--output_dir {output_dir}: {error.strerror}: {error.filename}."
+        if args.output_dir:
+            raise UserError(reason) from None
+        # The table was what was asked for; in a project that cannot be written it has no files.
+        print(f"\nNo files are written: {reason} Choose another one to have them.", file=sys.stderr)
+        return
+    print(f"\nWritten to {output_dir}: comparison.md, comparison.csv, {picture}")
 
 
 def nothing_to_compare(experiment_name: str, elsewhere: list[str]) -> str:

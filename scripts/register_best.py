@@ -15,12 +15,11 @@ Where the run is wrong is logged into its artifacts, error_analysis/. Running th
 judged again, which other rules may let through.
 """
 
+import _path  # noqa: F401  # isort: skip
 import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
-
-import _path  # noqa: F401
 
 from common.bounds import bounds_of
 from common.cli import Parser, guarded

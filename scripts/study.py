@@ -15,6 +15,7 @@ under the same path, and reach one MLflow store (MLFLOW_TRACKING_URI). A row who
 checkpoint on another one.
 """
 
+import _path  # noqa: F401  # isort: skip
 import argparse
 import contextlib
 import dataclasses
@@ -29,7 +30,6 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-import _path  # noqa: F401
 from _techniques import technique_scripts
 
 from common import studies
@@ -102,7 +102,9 @@ def check_backend(study: studies.Study, args) -> None:
             raise UserError(
                 f"{study.file} has a `{study.asks_for_ray}`, which takes --backend ray; it works on this machine alone too."
             )
-    elif missing := [name for name in ("ray", "optuna") if not find_spec(name)]:
+        return
+    missing = [name for name in ("ray", "optuna") if not find_spec(name)]
+    if missing:
         raise UserError(
             f"--backend ray needs {' and '.join(missing)}, which is not installed: pip install -r requirements-ray.txt"
         )
@@ -116,7 +118,8 @@ def show(status) -> None:
     done = sum(entry.status == "finished" for entry in entries)
     print(f"{status.study.name}: {status.study.description}\n\n{as_text(status, entries)}\n")
     print(f"{done} of {len(entries)} rows are finished; training time left: {time_left(status, entries)}.")
-    if failed := failures(entries):
+    failed = failures(entries)
+    if failed:
         print(failed)
 
 
@@ -174,7 +177,8 @@ class Runner:
                 for sentence in study_results.edges(self.status, entries):
                     print(f"At the edge of the grid: {sentence}")
                 print(f"Written to {self.folder.path}: {', '.join(file.name for file in files)}")
-                if failed := study_results.failures(entries):
+                failed = study_results.failures(entries)
+                if failed:
                     raise RowsFailed(failed)
         except RowsFailed as error:
             return str(error)
@@ -252,7 +256,8 @@ class Runner:
         note = {"name": row.name, "status": "failed", "reason": why}
         self.folder.state["rows"][self.status.plan(row).key] = note
         begun = self.begun(row)
-        if (code is None or code < 0) and begun.is_file() and (run_id := _run_id(begun)):
+        run_id = _run_id(begun) if (code is None or code < 0) and begun.is_file() else None
+        if run_id:
             # It had no time to say how it ended.
             tracking.fail(run_id, why)
 
@@ -366,7 +371,8 @@ class RayRunner(Runner):
         from common import tracking
 
         if self.begun(entry.row).is_file():
-            if run_id := _run_id(self.begun(entry.row)):
+            run_id = _run_id(self.begun(entry.row))
+            if run_id:
                 tracking.fail(run_id, entry.reason, "KILLED")
             shutil.rmtree(self.begun(entry.row).parent)
 

@@ -2,6 +2,7 @@
 
   python scripts/sync.py                 # all that lies below mlruns/checkpoints
   python scripts/sync.py FOLDER ...      # these output folders (--output_dir of the trainings)
+  python scripts/sync.py --new_run       # a run that was deleted from the store is logged into a new one
 
 Everything is told in order and once, however often this is run. A finished run's folder is removed when the store has all
 of it; an unfinished one stays, so that the training can go on with --resume.
@@ -23,6 +24,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="output folders of trainings")
+    parser.add_argument(
+        "--new_run",
+        action="store_true",
+        help="where the store has no such run any more (it was deleted), log everything into a new run",
+    )
     args = parser.parse_args()
     from common import recording, store
     from common.workspace import STATE, own, read_state
@@ -38,7 +44,7 @@ def main() -> None:
             with own(folder, read_state(folder).get("run_fingerprint"), resume=True) as state:
                 if "run_id" not in state or state.get("removing"):
                     continue
-                run_id, told, ended = recording.send(folder)
+                run_id, told, ended = recording.send(folder, new_run=args.new_run)
             print(f"{folder}: run {run_id}, {told} entries told; {ended or 'not ended: go on with --resume'}")
         except UserError as error:
             print(error, file=sys.stderr)

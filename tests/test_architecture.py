@@ -41,6 +41,7 @@ def test_imports_are_those_of_the_table(file):
     assert "common" not in others or file.stem == "squad_metric"
     assert "mlflow" not in others or file.stem in {
         "store",
+        "experiment_pages",
         "stored_code",
         "tracking",
         "registry",

@@ -13,6 +13,17 @@ from tests.scripts.conftest import run_script
 from tests.techniques import SCRIPTS, TECHNIQUES
 
 README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
+TYPED = sorted(
+    {
+        line.split("  #")[0].strip()
+        for block in BLOCKS
+        for line in block.splitlines()
+        if re.match(r"(python|mlflow) ", line)
+    }
+)
+"""What the README has people type that starts a program of the environment."""
+ACTIVATE = ". .venv/bin/activate"
 COMMANDS = sorted(set(re.findall(r"python (scripts/[^\n`#|]+)", README)))
 
 
@@ -50,3 +61,40 @@ def test_files_that_it_links_to_exist():
 def test_the_table_of_what_works_is_that_of_the_code():
     table = markdown({key: kind.name for key, kind in TECHNIQUES.items()})
     assert README.split(BEGIN + "\n")[1].split(END)[0] == table
+
+
+def typed(line, shell="bash"):
+    """Type a line into a shell that knows nothing, in the project's folder."""
+    return subprocess.run(
+        ["env", "-i", shell, "--noprofile", "--norc", "-c", line],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_activation_is_said_before_the_first_command():
+    assert README.index(f"\n{ACTIVATE}\n") < README.index("\npython scripts/")
+    said = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ACTIVATE in said
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere")
+@pytest.mark.parametrize("line", TYPED)
+def test_a_line_of_the_readme_finds_its_program_in_an_empty_environment(line):
+    """Up to its help: what the program does then has tests of its own."""
+    program = " ".join(shlex.split(line)[: 3 if line.startswith("mlflow models") else 2])
+    done = typed(f"{ACTIVATE} && {program} --help" + (" && command -v uvicorn" if "serve" in line else ""))
+    assert done.returncode == 0, done.stderr
+    assert not line.startswith("python") or "usage:" in done.stdout.lower()
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere")
+def test_make_starts_programs_in_an_empty_environment():
+    done = typed("make -n serve ui page compare")
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert len(lines) == 5, done
+    for line in lines:
+        program = re.sub(r"( serve| ui| scripts/\w+\.py).*", r"\1 --help", line)
+        assert (helped := typed(program)).returncode == 0, (line, helped.stderr)

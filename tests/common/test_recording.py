@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -171,3 +172,82 @@ def test_secrets_are_neither_logged_nor_said(store, monkeypatch, capsys):
         tracking.experiment("anything")
     assert secret not in str(refused.value) and "ann:***@" in str(refused.value)
     assert secret not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "how",
+    (
+        "database deleted",
+        *(pytest.param(how, marks=pytest.mark.long) for how in ("database replaced", "run deleted")),
+    ),
+)
+def test_a_store_that_was_deleted_under_a_run_is_noticed_and_a_new_run_takes_all(
+    how, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    database = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{database}"
+    mlflow.set_tracking_uri(uri)
+    configure()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    began = time.monotonic()
+    state = {"run_fingerprint": "key"}
+    try:
+        with (
+            pytest.raises(UserError, match=r"is not in it any more: .*delete|replaced") as refused,
+            recording.recorded(folder, state, "lost", "my run", {"technique": "LoRA"}) as run,
+        ):
+            run.log_params({"r": 16})
+            run.log_text("early", "early.txt")
+            while run.journal.pending():
+                time.sleep(0.01)
+            if how == "run deleted":
+                mlflow.delete_run(run.id)
+            else:
+                for file in tmp_path.glob("mlflow.db*"):
+                    file.unlink()
+            if how == "database replaced":
+                database.write_bytes(b"")
+            for step in range(3):
+                run.log_metrics({"loss": float(step)}, step)
+        # Waiting would not have helped.
+        assert time.monotonic() - began < 25
+        assert "--new_run" in str(refused.value) and "Nothing is lost" not in str(refused.value)
+        assert "is not in it any more" in capsys.readouterr().err
+        if how == "database replaced":
+            database.unlink()
+
+        env = {"MLFLOW_TRACKING_URI": uri}
+        failed = run_script("sync.py", folder, check=False, env=env)
+        assert failed.returncode == 2 and "--new_run" in failed.stderr and folder.exists()
+        assert (
+            "FINISHED" in run_script("sync.py", "--new_run", folder, env=env).stdout and not folder.exists()
+        )
+        (new,) = recording_runs(database)
+        assert new["run_id"] != run.id and new["name"] == "my run" and new["status"] == "FINISHED"
+        assert new["points"] == 3 and new["params"] == {"r": "16"}
+        (early,) = tmp_path.glob(f"mlruns/lost/{new['run_id']}/artifacts/early.txt")
+        assert early.read_text() == "early"
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def recording_runs(database):
+    """The active runs of a database; read past MLflow, which holds the deleted file open in this process."""
+    with sqlite3.connect(database) as held:
+        rows = held.execute(
+            "SELECT run_uuid, name, status FROM runs WHERE lifecycle_stage = 'active'"
+        ).fetchall()
+        return [
+            {
+                "run_id": run_id,
+                "name": name,
+                "status": status,
+                "points": held.execute(
+                    "SELECT count(*) FROM metrics WHERE run_uuid = ?", (run_id,)
+                ).fetchone()[0],
+                "params": dict(held.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,))),
+            }
+            for run_id, name, status in rows
+        ]

@@ -1,8 +1,10 @@
 """Where the store lies, and what is said when it cannot be used."""
 
+import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import mlflow
 import pytest
@@ -14,6 +16,10 @@ from common.errors import UserError
 from common.store import configure
 from tests import trained
 from tests.processes import process
+
+
+def long(case):
+    return pytest.param(case, marks=pytest.mark.long)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,66 @@ def test_a_store_whose_folder_was_moved_is_refused(store):
     mlflow.create_experiment("moved", "file:///nowhere/mlruns/moved")
     with pytest.raises(UserError, match="keeps its artifacts in /nowhere/mlruns/moved"):
         tracking.experiment("moved")
+
+
+TRAIN = (
+    "store.ROOT = Path(sys.argv[1])\n"
+    "store.configure()\n"
+    "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+    "    run.log_text('x', 'x.txt')\n"
+)
+
+
+def trained_in(project, folder):
+    one = process(TRAIN, folder, project)
+    _, errors = one.communicate(timeout=120)
+    return one.returncode, errors
+
+
+@pytest.mark.parametrize("how", ("copied", long("copied without artifacts"), long("moved")))
+def test_a_project_that_was_copied_or_moved_keeps_to_itself(how, tmp_path):
+    first, second = tmp_path / "a project, 50% é", tmp_path / "second"
+    assert trained_in(first, tmp_path)[0] == 0
+    files = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
+    if how == "moved":
+        first.rename(second)
+    elif how == "copied":
+        shutil.copytree(first, second)
+    else:
+        second.mkdir()
+        shutil.copy(first / "mlflow.db", second)
+    code, errors = trained_in(second, tmp_path)
+    assert code == 0 and f"was copied or moved from {first}" in errors, errors
+    assert how != "moved" or not first.exists()
+    if how != "moved":
+        assert files == {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
+    assert len(list(second.glob("mlruns/squad-qa/*/artifacts/x.txt"))) == (1 if "without" in how else 2)
+    database = sqlite3.connect(second / "mlflow.db")
+    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        assert {Path(unquote(urlparse(row[0]).path)).is_relative_to(second) for row in database.execute(
+            f"SELECT {column} FROM {table}"
+        )} == {True}  # fmt: skip
+    # Told once.
+    assert "copied" not in trained_in(second, tmp_path)[1]
+
+
+@pytest.mark.long
+def test_places_that_were_chosen_and_linked_folders_stay(tmp_path):
+    first = tmp_path / "first"
+    assert trained_in(first, tmp_path)[0] == 0
+    chosen = tmp_path / "chosen" / "mlruns" / "squad-qa"
+    with sqlite3.connect(first / "mlflow.db") as database:
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE name = 'squad-qa'", (chosen.as_uri(),)
+        )
+    chosen.mkdir(parents=True)
+    (first / "mlruns").rename(tmp_path / "away")
+    code, errors = trained_in(first, tmp_path)
+    assert code == 0 and "copied" not in errors and len(list(chosen.glob("*/artifacts/x.txt"))) == 1
+
+    (tmp_path / "link").symlink_to(tmp_path / "first")
+    code, errors = trained_in(tmp_path / "link", tmp_path)
+    assert code == 0 and "copied" not in errors and len(list(chosen.glob("*/artifacts/x.txt"))) == 2
 
 
 def test_stores_that_cannot_be_used_are_refused(elsewhere, tmp_path):

@@ -1,0 +1,26 @@
+"""Print where MLflow's pages show each task's runs with their scores and costs, and save those views where they are missing."""
+
+import argparse
+import sys
+
+import _path  # noqa: F401
+
+from common.cli import guarded
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--address", default="http://127.0.0.1:5000", help="where the pages are served (default: %(default)s)"
+    )
+    address = parser.parse_args().address.rstrip("/")
+    from common import experiment_pages, store
+
+    store.configure()
+    with store.explained():
+        lines = experiment_pages.links(address)
+    print("\n".join(lines) or "No run is in the store yet; train first, for example: make lora")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
