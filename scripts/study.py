@@ -16,7 +16,6 @@ checkpoint on another one.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import json
@@ -36,6 +35,7 @@ from common import studies
 from common.cli import guarded
 from common.errors import UserError
 from common.paths import ROOT
+from common.row_starter import Starter
 from common.study_folder import Folder
 from common.tasks import LABELS
 
@@ -141,6 +141,7 @@ class Runner:
         self.scripts, self.retry_failed = scripts, retry_failed
         self.started = time.monotonic()
         self.position, self.total, self.parent = 0, 0, None
+        self.starter = Starter()
 
     def go(self) -> str:
         """Run what is left, report, and tell of the rows that failed; "" if none did."""
@@ -184,7 +185,7 @@ class Runner:
 
     def workers(self):
         """What trains the rows, while it is needed."""
-        return contextlib.nullcontext()
+        return self.starter
 
     def carry_out_stage(self, stage, entries, best):
         """Train what is left of a stage; what has become of its rows."""
@@ -217,7 +218,7 @@ class Runner:
     def train(self, row: studies.Row) -> None:
         """Run a row's script to its end; should it leave no finished run, the study's notes say why."""
         print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
-        code, why = self.folder.run([sys.executable, *self.command(row)], row.name)
+        code, why = self.folder.run(self.command(row), row.name, self.starter.start)
         self.note_failure(row, code, why)
 
     def command(self, row: studies.Row) -> list[str]:
