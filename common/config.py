@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from .errors import UserError
+from .errors import NotHere, UserError
 from .families import Family, usable_positions
 from .paths import ROOT
 from .tasks import TASKS, task_of
@@ -184,7 +184,7 @@ def check(technique: Technique, args: RunArgs) -> None:
                 f"--report_to is {tracker!r}: choose mlflow, wandb or both; MLflow is always told."
             )
     if "wandb" in args.report_to and not find_spec("wandb"):
-        raise UserError(
+        raise NotHere(
             "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
         )
     # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.

@@ -26,9 +26,17 @@ SCRIPT = ROOT / "scripts" / "_row_starter.py"
 
 PRELOADED = (
     "common.training",
-    "mlflow.pyfunc",
+    "common.answering",
+    "common.classifying",
+    "common.generating",
+    "common.stored_code",
+    "transformers.hf_argparser",
+    "mlflow.pyfunc.scoring_server",
     "mlflow.store.tracking.sqlalchemy_store",
-    "matplotlib.pyplot",
+    "sqlalchemy.dialects.sqlite",
+    "alembic.command",
+    "git",
+    "PIL.PngImagePlugin",
 )
 """What every row imports; what one imports beside that costs it time, and nothing else."""
 
@@ -55,6 +63,7 @@ class Starter:
     def __init__(self):
         self._process: subprocess.Popen | None = None
         self._row: Forked | None = None
+        self._ready = False
 
     def __enter__(self) -> "Starter":
         if _possible():
@@ -64,19 +73,26 @@ class Starter:
     def __exit__(self, *_) -> None:
         self._close()
 
-    def start(self, command: Sequence[str], log: IO, lock: IO):
-        """As `started`: what it gives has `pid`, `wait` and `terminate` too. `wait` gives None where the exit code was lost."""
+    def ready(self) -> None:
+        """Wait until the imports are done, however that ends."""
         if self._process and (self._code != _code() or self._process.poll() is not None or self._busy):
             # A row computes with the code that its fingerprint is made of.
             self._close()
             self._open()
-        if self._process and _receive(self._socket).get("ready"):
+        if self._process and not self._ready:
+            self._ready = _receive(self._socket).get("ready", False)
+
+    def start(self, command: Sequence[str], log: IO, lock: IO):
+        """As `started`: what it gives has `pid`, `wait` and `terminate` too. `wait` gives None where the exit code was lost."""
+        self.ready()
+        if self._ready:
             # A row that is stopped before its process is known would go on.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
             try:
                 socket.send_fds(
                     self._socket, [json.dumps(list(command)).encode()], [log.fileno(), lock.fileno()]
                 )
+                self._ready = False
                 if pid := _receive(self._socket).get("pid"):
                     self._row = Forked(pid, self._socket)
                     return self._row
@@ -92,7 +108,7 @@ class Starter:
         return self._row is not None and self._row.code is None
 
     def _open(self) -> None:
-        self._code, self._row = _code(), None
+        self._code, self._row, self._ready = _code(), None, False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -112,7 +128,7 @@ class Starter:
                 self._process.kill()
                 self._process.wait()
             # Else it ends once its row has ended.
-            self._process = None
+            self._process, self._ready = None, False
 
 
 class Forked:

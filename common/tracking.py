@@ -308,7 +308,8 @@ def predictions(run_id: str) -> list[dict]:
 
 
 def told(run_id: str) -> dict | None:
-    """`status`, `tags` and the last value of each of the `metrics` of a run; None if the store has no such run."""
+    """`status`, `tags`, the last value of each of the `metrics` and the `seconds` from start to end of a run (None while it
+    lasts); None if the store has no such run."""
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
@@ -319,7 +320,13 @@ def told(run_id: str) -> dict | None:
             raise
     if run.info.lifecycle_stage == "deleted":
         return None
-    return {"status": run.info.status, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics)}
+    ended = run.info.end_time
+    return {
+        "status": run.info.status,
+        "tags": dict(run.data.tags),
+        "metrics": dict(run.data.metrics),
+        "seconds": (ended - run.info.start_time) / 1000 if ended else None,
+    }
 
 
 def fail(run_id: str, reason: str, status: str = "FAILED") -> None:
