@@ -185,10 +185,12 @@ def _begin(command: list[str], log: int, lock: int) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    # Python seeds itself again, NumPy does not.
+    # Python seeds itself again, the others do not.
     import numpy
+    import torch
 
     numpy.random.seed()
+    torch.default_generator.seed()
     sys.argv[:] = command
 
 
