@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import ClassVar
 
 from .bounds import LARGE, SEEDS, Bounds, check_bounds
-from .errors import UserError
+from .errors import NotHere, UserError
 from .families import Family, usable_positions
 from .paths import ROOT
 from .tasks import TASKS, task_of
@@ -179,7 +179,7 @@ def check(technique: Technique, args: RunArgs) -> None:
         if args.torch_compile not in (known := compiler.list_backends(exclude_tags=())):
             raise UserError(f"--torch_compile is {args.torch_compile!r}: choose one of {', '.join(known)}.")
     if "wandb" in args.report_to and not find_spec("wandb"):
-        raise UserError(
+        raise NotHere(
             "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
         )
     # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.

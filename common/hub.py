@@ -1,31 +1,42 @@
 """The model and data hub: whether it can be reached, found out in seconds instead of minutes, and data from it."""
 
+import math
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from .errors import UserError
+from .errors import NotHere, UserError
 
 
 def hub_answers(seconds: float = 3.0) -> bool:
-    """Whether the hub accepts a connection within `seconds`; False when the user has set HF_HUB_OFFLINE."""
+    """Whether the hub accepts a connection within `seconds`; False when the user has set HF_HUB_OFFLINE.
+
+    One that has not is not asked again for a minute: a study has many runs.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return False
     address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if time.monotonic() - _silent_since.get(address, -math.inf) < 60:
+        return False
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
         with socket.create_connection((address.hostname, port), timeout=seconds):
             return True
     except OSError:
+        _silent_since[address] = time.monotonic()
         return False
+
+
+_silent_since: dict[SplitResult, float] = {}
 
 
 def download_parquet(
     repository: str, splits: Sequence[str], *, online: bool, instead: str
 ) -> dict[str, list[Path]]:
-    """The parquet files of each split of a data set, from the cache or the hub; UserError if they cannot be had.
+    """The parquet files of each split of a data set, from the cache or the hub; NotHere if they cannot be had.
 
     instead: what the user can do then.
     """
@@ -44,7 +55,7 @@ def download_parquet(
         reason = (
             type(error).__name__ if online else "the hub cannot be reached and the cache does not hold it"
         )
-        raise UserError(f"The hub's {repository} cannot be had: {reason}. Go online, or {instead}.") from None
+        raise NotHere(f"The hub's {repository} cannot be had: {reason}. Go online, or {instead}.") from None
     files = {split: sorted(Path(folder).rglob(f"{split}-*.parquet")) for split in splits}
     for split, names in files.items():
         if not names:

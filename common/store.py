@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from .errors import UserError
+from .errors import NotHere, UserError
 from .paths import ROOT
 
 ERRORS = (MlflowException, SQLAlchemyError)
@@ -106,7 +106,7 @@ def explained(doing: str = "") -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         what = f"{doing}: " if doing else ""
         uri = mlflow.get_tracking_uri()
-        raise UserError(
+        raise NotHere(
             without_secrets(f"MLflow store {uri}: {what}{first_line(error)}{_advice(uri, error)}")
         ) from error
 

@@ -5,7 +5,6 @@ import fcntl
 import json
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import UserError
+from .row_starter import started
 from .workspace import write_json
 
 STATE = "study.json"
@@ -83,22 +83,18 @@ class Folder:
         finally:
             lock.release()
 
-    def run(self, command: Sequence[str], name: str) -> tuple[int, str]:
-        """Run a row's process to its end; (exit code, why it failed). SIGTERM is sent to it when this one is stopped."""
+    def run(self, command: Sequence[str], name: str, start=started) -> tuple[int | None, str]:
+        """Run a row's process to its end; (exit code or None where it was lost, why it failed). SIGTERM is sent to it when
+        this one is stopped.
+
+        command: a script and its arguments. start: `row_starter.started`, or what does the same.
+        """
         log = self.log(name)
         with self._child_lock() as file, log.open("ab") as out:
             fcntl.flock(file, fcntl.LOCK_EX)
             before = log.stat().st_size
-            # In a session of its own, so that Ctrl-C reaches it once, from here. It inherits the lock, and holds it if
-            # this process is killed.
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=[file.fileno()],
-            )
+            # It inherits the lock, and holds it if this process is killed.
+            child = start(command, out, file)
             try:
                 self.state["child"] = {"pid": child.pid, "name": name}
                 self.save()
@@ -127,10 +123,15 @@ class Folder:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def reason(code: int, said: str) -> str:
-    """Why a process failed, in one line: its last `error:`, else the last line that it wrote; "" if it did not fail."""
+def reason(code: int | None, said: str) -> str:
+    """Why a process failed, in one line: its last `error:`, else the last line that it wrote; "" if it did not fail.
+
+    code: None if nobody knows it, which is no sign of failure.
+    """
     if code == 0:
         return ""
+    if code is None:
+        return "how it ended is not known: the process that had started it was killed"
     if code < 0:
         name = signal.Signals(-code).name
         return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -1,6 +1,7 @@
 """What a study tells: its table, the files that each row left, the report."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -134,6 +135,23 @@ def provenance(tags: dict[str, str], folder: Path) -> dict[str, str]:
     # Earlier runs have all of it as tags.
     about = tags | (_read(file) if file.is_file() else {})
     return {name: about[name] for name in about if name in names or name.startswith("version.")}
+
+
+def overview(status: Status, entries: Sequence[Entry], left: str) -> str:
+    """A study and its rows for a terminal. left: the time that those take that are not done."""
+    done = sum(entry.status == "finished" for entry in entries)
+    figures = f"{done} of {len(entries)} rows are finished; time left: {left}."
+    notes = "\n".join(filter(None, (figures, unchecked(entries), failures(entries))))
+    return f"{status.study.name}: {status.study.description}\n\n{as_text(status, entries)}\n\n{notes}"
+
+
+def unchecked(entries: Sequence[Entry]) -> str:
+    """What of a study's rows cannot be told on this machine, by its reason; "" if nothing is."""
+    reasons = Counter(entry.reason for entry in entries if entry.status == "unchecked")
+    return "\n".join(
+        f"{n} of {len(entries)} rows cannot be checked here, nor whether they are finished: {reason}"
+        for reason, n in reasons.items()
+    )
 
 
 def failures(entries: Sequence[Entry]) -> str:

@@ -1,14 +1,14 @@
 """What has become of each row of a study, by the store and the study's own notes."""
 
+import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import outcomes, search, studies, tracking
 from .config import RunArgs, settled
-from .errors import UserError
+from .errors import NotHere, UserError
 from .paths import ROOT
 from .study_folder import Folder
 from .tasks import task_of
@@ -27,8 +27,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Entry:
-    """What has become of a row: "finished", "failed", "stopped" (by a scheduler, as one of the bad ones), "pending", or
-    "undecided" while an earlier stage or the search for it goes on."""
+    """What has become of a row: "finished", "failed", "stopped" (by a scheduler, as one of the bad ones), "pending",
+    "undecided" while an earlier stage or the search for it goes on, or "unchecked" where this machine cannot tell."""
 
     row: studies.Row
     status: str
@@ -36,6 +36,8 @@ class Entry:
     reason: str = ""
     metrics: dict = field(default_factory=dict)
     tags: dict = field(default_factory=dict)
+    seconds: float | None = None
+    """From the run's start to its end, as the store has it."""
 
 
 StageDone = Callable[[studies.Stage, list[Entry], dict | None], list[Entry]]
@@ -43,21 +45,40 @@ StageDone = Callable[[studies.Stage, list[Entry], dict | None], list[Entry]]
 
 
 class Status:
-    """The rows of a study, each planned once."""
+    """The rows of a study, each planned once.
 
-    def __init__(self, study: studies.Study, folder: Folder):
-        self.study, self.folder = study, folder
+    only_show: nothing is to be run, so that a row which cannot be checked on this machine is no error, but "unchecked".
+    """
+
+    def __init__(self, study: studies.Study, folder: Folder, only_show: bool = False):
+        self.study, self.folder, self.only_show = study, folder, only_show
         self.task = task_of(study.task)
         self.plans: dict[str, Planned] = {}
+        self._sizes: dict[tuple, int] = {}
+        self._store: NotHere | None = None
+        """Why the store does not answer: it is not asked again."""
 
     def check(self) -> None:
         """Plan every row that may come, before any is run; UserError for the first that cannot be."""
         for stage in self.study.stages:
-            for row in studies.expand(self.study, stage, size):
-                self.plan(row)
+            for row in studies.expand(self.study, stage, self.size):
+                with contextlib.suppress(NotHere if self.only_show else ()):
+                    self.plan(row)
+
+    def size(self, task: str, data_dir: str | None, split: str) -> int:
+        """How many examples a split of prepared data holds; 0 where it is not here, and rows are only shown."""
+        asked = (task, data_dir, split)
+        if asked not in self._sizes:
+            try:
+                self._sizes[asked] = size(*asked)
+            except NotHere:
+                if not self.only_show:
+                    raise
+                self._sizes[asked] = 0
+        return self._sizes[asked]
 
     def plan(self, row: studies.Row) -> Planned:
-        """Settle and check a row; UserError names the file and the row."""
+        """Settle and check a row; UserError names the file and the row, NotHere if it is this machine that stands against it."""
         from . import planning
 
         if row.name in self.plans:
@@ -66,7 +87,7 @@ class Status:
             args = dataclasses.replace(row.args, model_checkpoint=checkpoint(row.args.model_checkpoint))
             planned = planning.plan(row.technique, args)
         except UserError as error:
-            raise UserError(f"{self.study.file}, row {row.name}: {error}") from None
+            raise type(error)(f"{self.study.file}, row {row.name}: {error}") from error
         output_dir = self.folder.checkpoints(f"{row.technique.key}-{planned.key[:12]}")
         # What `auto` became is what the row is to train.
         args = dataclasses.replace(
@@ -77,10 +98,25 @@ class Status:
 
     def look(self, row: studies.Row) -> Entry:
         """What has become of one row."""
-        planned = self.plan(row)
+        if not self.only_show:
+            return self._look(row, self.plan(row))
+        try:
+            planned = self.plan(row)
+        except NotHere as error:
+            return Entry(row, "unchecked", reason=str(error.__cause__))
+        try:
+            if self._store is None:
+                return self._look(row, planned)
+        except NotHere as error:
+            self._store = error
+        return Entry(row, "unchecked", reason=str(self._store))
+
+    def _look(self, row: studies.Row, planned: Planned) -> Entry:
         if run_id := tracking.finished_run(planned.args.experiment_name, planned.key):
             told = tracking.told(run_id)
-            return Entry(row, "finished", run_id, metrics=told["metrics"], tags=told["tags"])
+            return Entry(
+                row, "finished", run_id, metrics=told["metrics"], tags=told["tags"], seconds=told["seconds"]
+            )
         noted = self.folder.state["rows"].get(planned.key, {})
         if noted.get("status") in ("failed", "stopped"):
             return Entry(row, noted["status"], reason=noted["reason"])
@@ -97,7 +133,7 @@ class Status:
 
     def row(self, stage: studies.Stage, key: str, point: dict, best: dict | None) -> studies.Row:
         """The row of a point of a technique's search."""
-        rows = studies.expand(self.study, stage, size, best, {key: [point]})
+        rows = studies.expand(self.study, stage, self.size, best, {key: [point]})
         return next(row for row in rows if row.technique.key == key)
 
     def propose(self, stage: studies.Stage, key: str, point: dict, best: dict | None) -> studies.Row:
@@ -123,11 +159,11 @@ class Status:
         found: dict[str, list[Entry]] = {}
         for stage in self.study.stages:
             below = found.get(stage.best_of, [])
-            if any(entry.status in ("pending", "undecided") for entry in below):
+            if any(entry.status in ("pending", "undecided", "unchecked") for entry in below):
                 # As many rows as there will be, with values that stand for those to be decided.
                 swept = self.study.stage(stage.best_of)
                 assumed = {key: swept.candidates(key)[0] for key in swept.fields}
-                rows = studies.expand(self.study, stage, size, assumed)
+                rows = studies.expand(self.study, stage, self.size, assumed)
                 found[stage.name] = [Entry(row, "undecided") for row in rows]
                 continue
             best = None
@@ -138,10 +174,10 @@ class Status:
 
     def entries(self, stage: studies.Stage, best: dict | None) -> list[Entry]:
         """What has become of the rows of a stage that is decided, and a row for each trial that is yet to be proposed."""
-        rows = studies.expand(self.study, stage, size, best, self.proposed(stage))
+        rows = studies.expand(self.study, stage, self.size, best, self.proposed(stage))
         found = [self.look(row) for row in rows]
         left = self.trials_left(stage, best)
-        for row in studies.expand(self.study, stage, size, best):
+        for row in studies.expand(self.study, stage, self.size, best):
             key = row.technique.key
             count = left.pop(key, 0)
             for i in range(count):
@@ -156,18 +192,39 @@ class Status:
         """Row name → the validation score that decides."""
         return {entry.row.name: entry.metrics.get(f"best_validation_{self.task.metric}") for entry in entries}
 
-    def seconds_left(self, entries: Sequence[Entry]) -> float | None:
-        """What the rows that are left will train for; None where nothing was measured."""
-        finished = [
-            (e.row.technique.key, self.plan(e.row).amount, e.metrics.get("training_seconds", 0.0))
-            for e in entries
-            if e.status == "finished"
+    def seconds_left(
+        self, entries: Sequence[Entry], passed: Mapping[str, float] | None = None
+    ) -> float | None:
+        """What the rows that are left will take, whole and one after another; None where nothing was measured.
+
+        passed: row name → seconds that it has run for already.
+        """
+        finished = [entry for entry in entries if entry.status == "finished"]
+        noted = {entry.row.name: self.seconds(entry.row) for entry in finished}
+        measured = any(seconds is not None for seconds in noted.values())
+        costs = [
+            outcomes.Cost(
+                self._work(entry.row),
+                entry.metrics.get("training_seconds", 0.0),
+                # The store's begins when the imports are done, and counts the time for which a run lay still.
+                noted[entry.row.name] if measured else entry.seconds,
+            )
+            for entry in finished
         ]
-        waiting = [e.row for e in entries if e.status in ("pending", "undecided")]
-        return outcomes.estimate(finished, [(row.technique.key, self.plan(row).amount) for row in waiting])
+        waiting = [entry.row for entry in entries if entry.status in ("pending", "undecided")]
+        return outcomes.estimate(
+            costs, [self._work(row, (passed or {}).get(row.name, 0.0)) for row in waiting]
+        )
+
+    def seconds(self, row: studies.Row) -> float | None:
+        """What the study has noted that a row took, whole."""
+        return self.folder.state.get("seconds", {}).get(self.plan(row).key)
+
+    def _work(self, row: studies.Row, passed: float = 0.0) -> outcomes.Work:
+        planned = self.plan(row)
+        return outcomes.Work(row.technique.key, planned.args.model_checkpoint, planned.amount, passed)
 
 
-@functools.cache
 def size(task: str, data_dir: str | None, split: str) -> int:
     """How many examples a split of prepared data holds."""
     from . import data

@@ -330,12 +330,19 @@ def predictions(run_id: str) -> list[dict]:
 
 
 def told(run_id: str) -> dict | None:
-    """`status`, `tags` and the last value of each of the `metrics` of a run; None if the store has no such run."""
+    """`status`, `tags`, the last value of each of the `metrics` and the `seconds` from start to end of a run (None while it
+    lasts); None if the store has no such run."""
     with store.explained():
         if missing(run_id):
             return None
         run = mlflow.get_run(run_id)
-    return {"status": run.info.status, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics)}
+    ended = run.info.end_time
+    return {
+        "status": run.info.status,
+        "tags": dict(run.data.tags),
+        "metrics": dict(run.data.metrics),
+        "seconds": (ended - run.info.start_time) / 1000 if ended else None,
+    }
 
 
 def missing(run_id: str) -> str | None:

@@ -17,7 +17,6 @@ checkpoint on another one.
 
 import _path  # noqa: F401  # isort: skip
 import argparse
-import contextlib
 import dataclasses
 import functools
 import json
@@ -26,7 +25,6 @@ import shlex
 import shutil
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,6 +34,7 @@ from common import studies
 from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT
+from common.row_starter import Starter
 from common.study_folder import Folder
 from common.tasks import LABELS
 
@@ -71,7 +70,7 @@ def main() -> None:
     from common.study_status import Status
 
     store.configure()
-    status = Status(study, Folder(args.output_dir / study.name))
+    status = Status(study, Folder(args.output_dir / study.name), only_show=args.dry_run)
     status.check()
     if args.dry_run:
         return show(status)
@@ -112,22 +111,11 @@ def check_backend(study: studies.Study, args) -> None:
 
 def show(status) -> None:
     """The rows, what is done and the time that is left."""
-    from common.study_results import as_text, failures
+    from common.study_clock import Clock
+    from common.study_results import overview
 
     entries = status.survey()
-    done = sum(entry.status == "finished" for entry in entries)
-    print(f"{status.study.name}: {status.study.description}\n\n{as_text(status, entries)}\n")
-    print(f"{done} of {len(entries)} rows are finished; training time left: {time_left(status, entries)}.")
-    failed = failures(entries)
-    if failed:
-        print(failed)
-
-
-def time_left(status, entries) -> str:
-    from common.study_results import clock
-
-    seconds = status.seconds_left(entries)
-    return "unknown" if seconds is None else f"about {clock(seconds)}"
+    print(overview(status, entries, Clock(status).left(entries)))
 
 
 class RowsFailed(Exception):
@@ -138,10 +126,12 @@ class Runner:
     """Carries a study out: rows that are left are trained one after another, then what all left is told."""
 
     def __init__(self, status, scripts: dict[str, Path], retry_failed: bool):
+        from common.study_clock import Clock
+
         self.status, self.folder, self.study = status, status.folder, status.study
-        self.scripts, self.retry_failed = scripts, retry_failed
-        self.started = time.monotonic()
+        self.scripts, self.retry_failed, self.clock = scripts, retry_failed, Clock(status)
         self.position, self.total, self.parent = 0, 0, None
+        self.starter = Starter()
 
     def go(self) -> str:
         """Run what is left, report, and tell of the rows that failed; "" if none did."""
@@ -182,11 +172,14 @@ class Runner:
                     raise RowsFailed(failed)
         except RowsFailed as error:
             return str(error)
+        finally:
+            self.clock.stop_all()
+            self.folder.save()
         return ""
 
     def workers(self):
         """What trains the rows, while it is needed."""
-        return contextlib.nullcontext()
+        return self.starter
 
     def carry_out_stage(self, stage, entries, best):
         """Train what is left of a stage; what has become of its rows."""
@@ -219,7 +212,11 @@ class Runner:
     def train(self, row: studies.Row) -> None:
         """Run a row's script to its end; should it leave no finished run, the study's notes say why."""
         print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
-        code, why = self.folder.run([sys.executable, *self.command(row)], row.name)
+        command = self.command(row)
+        self.starter.ready()
+        self.clock.start(row)
+        code, why = self.folder.run(command, row.name, self.starter.start)
+        self.clock.stop(row)
         self.note_failure(row, code, why)
 
     def command(self, row: studies.Row) -> list[str]:
@@ -235,6 +232,8 @@ class Runner:
         if run_id and tracking.told(run_id) is None:
             # It was deleted, or the store is another one: there is nothing to go on with.
             shutil.rmtree(begun.parent)
+        if not begun.is_file():
+            self.clock.forget(row)
         fields = dataclasses.asdict(row.technique) | dataclasses.asdict(planned.args)
         fields |= {"run_name": row.name, "resume": None, "skip_finished": None, "parent_run": None}
         fields = {name: value for name, value in fields.items() if value is not None}
@@ -270,11 +269,8 @@ class Runner:
             found, label = entry.metrics, LABELS[metric]
             about = f"validation {label} {found[f'best_validation_{metric}']:.1f}, test {label} {found[f'test_{metric}']:.1f}"
             about += f", trained in {clock(found['training_seconds'])}"
-        passed, left = (
-            clock(time.monotonic() - self.started),
-            time_left(self.status, self.status.survey()),
-        )
-        print(f"{self.place(entry.row)}: {about}; {passed} passed, left {left}", flush=True)
+        left = self.clock.left(self.status.survey())
+        print(f"{self.place(entry.row)}: {about}; {self.clock.passed()} passed, left {left}", flush=True)
 
     def place(self, row: studies.Row) -> str:
         return f"[{self.position}/{self.total}] {row.name}"
@@ -345,11 +341,13 @@ class RayRunner(Runner):
         if again:
             print(f"{self.place(row)}: its worker died; it goes on from its last checkpoint", flush=True)
             return
+        self.clock.start(row)
         self.position += 1
         self.positions[row.name] = self.position
         print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
 
     def end(self, row: studies.Row, code: int | None, why: str) -> float | None:
+        self.clock.stop(row)
         entry = self.status.look(row)
         if entry.status != "finished":
             self.note_failure(row, code, why)
@@ -358,6 +356,7 @@ class RayRunner(Runner):
         return self.status.scores([entry])[row.name]
 
     def stop(self, row: studies.Row, epoch: float, score: float) -> None:
+        self.clock.stop(row)
         why = (
             f"ASHA stopped it after epoch {epoch:g}: validation {LABELS[self.status.task.metric]} {score:.1f}"
         )

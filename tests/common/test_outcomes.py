@@ -84,12 +84,38 @@ def test_each_axis_is_judged_at_the_best_point():
 
 
 def test_the_estimate_is_in_proportion_and_by_technique():
-    finished = [("lora", 100, 50.0), ("lora", 300, 110.0), ("ia3", 100, 10.0)]
-    assert outcomes.estimate(finished, [("lora", 1000)]) == pytest.approx(400)
-    assert outcomes.estimate(finished, [("ia3", 50), ("lora", 10)]) == pytest.approx(5 + 4)
-    assert outcomes.estimate(finished, [("loha", 500)]) == pytest.approx(500 * 170 / 500)
+    finished = [cost("lora", 100, 50.0), cost("lora", 300, 110.0), cost("ia3", 100, 10.0)]
+    assert outcomes.estimate(finished, [work("lora", 1000)]) == pytest.approx(400)
+    assert outcomes.estimate(finished, [work("ia3", 50), work("lora", 10)]) == pytest.approx(5 + 4)
+    assert outcomes.estimate(finished, [work("loha", 500)]) == pytest.approx(500 * 170 / 500)
     assert outcomes.estimate(finished, []) == 0
-    assert outcomes.estimate([], [("lora", 1)]) is None
+    assert outcomes.estimate([], [work("lora", 1)]) is None
+
+
+def test_the_estimate_counts_whole_rows():
+    """Of the rows that are most alike: what is not training is that of those nearest in amount."""
+    one = [cost("lora", 100, 2.0, 15.0)]
+    assert outcomes.estimate(one, [work("lora", 100)] * 5) == pytest.approx(5 * 15)
+    assert outcomes.estimate(one, [work("ia3", 200)]) == pytest.approx(4 + 13)
+    assert outcomes.estimate(one, [work("ia3", 200, passed=7.0)]) == pytest.approx(10)
+    assert outcomes.estimate(one, [work("ia3", 200, passed=70.0)]) == 0
+    several = [
+        *one,
+        cost("lora", 1000, 20.0, 60.0),
+        cost("lora", 1000, 20.0, None),
+        cost("ia3", 100, 1, 99.0),
+    ]
+    assert outcomes.estimate(several, [work("lora", 900)]) == pytest.approx(18 + 40)
+    large = [*several, cost("ia3", 100, 50.0, 70.0, "large")]
+    assert outcomes.estimate(large, [work("lora", 100, "large")]) == pytest.approx(70)
+
+
+def work(key, amount, checkpoint="small", passed=0.0):
+    return outcomes.Work(key, checkpoint, amount, passed)
+
+
+def cost(key, amount, training, whole=None, checkpoint="small"):
+    return outcomes.Cost(work(key, amount, checkpoint), training, whole)
 
 
 def test_an_amount_is_epochs_times_the_examples_that_there_are():

@@ -30,6 +30,7 @@ def folder(tmp_path):
         (3, "", "exit code 3"),
         (-9, "whatever", "ended by SIGKILL (out of memory?)"),
         (-15, "", "ended by SIGTERM"),
+        (None, "whatever", "how it ended is not known: the process that had started it was killed"),
     ],
 )
 def test_the_reason_is_one_line(code, said, expected):
@@ -61,11 +62,11 @@ def test_a_damaged_note_and_a_place_that_cannot_be_written_are_named(tmp_path):
 
 
 def test_a_process_writes_to_its_log_and_only_its_last_words_are_the_reason(folder):
-    assert folder.run(["sh", "-c", "echo error: first >&2; exit 2"], "row") == (2, "first")
+    assert folder.run(shell("echo error: first >&2; exit 2"), "row") == (2, "first")
     bar = "printf '  0%%|   | 0/4 [00:00<?, ?it/s]error: second\n  0%%|   | 0/4 [00:00<?, ?it/s]\n'; exit 2"
-    assert folder.run(["sh", "-c", bar], "bar") == (2, "second")
-    assert folder.run(["sh", "-c", "echo hello"], "row") == (0, "")
-    assert folder.run(["sh", "-c", "exit 4"], "row") == (4, "exit code 4")
+    assert folder.run(shell(bar), "bar") == (2, "second")
+    assert folder.run(shell("echo hello"), "row") == (0, "")
+    assert folder.run(shell("exit 4"), "row") == (4, "exit code 4")
     assert folder.log("row").read_text() == "error: first\nhello\n"
 
 
@@ -108,10 +109,15 @@ from common.study_folder import Folder
 def main():
     folder = Folder(Path(sys.argv[1]))
     with folder.held():
-        folder.run(["sh", "-c", sys.argv[2]], "row")
+        folder.run(["-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])", sys.argv[2]], "row")
 
 sys.exit(guarded(main))
 """
+
+
+def shell(command):
+    """Arguments of Python that make it a shell with this command."""
+    return ["-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])", command]
 
 
 def start(path, command):

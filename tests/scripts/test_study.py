@@ -88,13 +88,13 @@ class Study:
         (folder / "report.md").write_text("told")
         return [folder / "report.md"]
 
-    def train(self, command, name):
-        technique = next(k for k in TECHNIQUES.values() if command[1].endswith(_script(k)))
+    def train(self, command, name, start):
+        technique = next(k for k in TECHNIQUES.values() if command[0].endswith(_script(k)))
         self.trained.append(name)
         # MLflow's active run, the parent, is this thread's.
         with ThreadPoolExecutor(1) as pool:
             try:
-                pool.submit(cli._fit, technique, command[2:]).result()
+                pool.submit(cli._fit, technique, command[1:]).result()
             except UserError as error:
                 return 2, str(error)
             except ValueError as error:
@@ -201,7 +201,7 @@ def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(
     assert "nothing to do" in capsys.readouterr().out
     assert study("--dry_run") == 0 and study.trained == []
     shown = capsys.readouterr().out
-    assert "3 of 4 rows are finished; training time left: about 0:00:00" in shown and "diverged" in shown
+    assert "3 of 4 rows are finished; time left: about 0:00:00" in shown and "diverged" in shown
     assert len(mlflow.search_runs(output_format="list", search_all_experiments=True)) == len(before)
     assert study("--retry_failed") == 1 and study.trained == [BAD]
 
@@ -229,7 +229,7 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
     def state():
         return json.loads((tmp_path / "results" / "stopped" / "study.json").read_text())
 
-    def stop(folder, command, name):
+    def stop(folder, command, name, start):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:

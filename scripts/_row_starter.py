@@ -1,0 +1,13 @@
+"""The process that forks the rows of a study; common/row_starter.py starts it, on the import path that scripts have."""
+
+import runpy
+import sys
+
+import _path  # noqa: F401
+
+from common import row_starter
+
+if __name__ == "__main__":
+    row_starter.serve(int(sys.argv[1]))
+    # In a row's process alone.
+    runpy.run_path(sys.argv[0], run_name="__main__")
