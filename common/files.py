@@ -1,13 +1,34 @@
 """A user's files: read as text with plain errors, and told apart by their checksums."""
 
+import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 from .errors import UserError
 
+FORMATS = {
+    b"PK\x03\x04": "a zip archive; unpack it and name the file in it",
+    b"PAR1": "Parquet; texts with a label are read from it as FILE.parquet (--source text)",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
+    b"BZh": "compressed with bzip2; unpack it (bunzip2)",
+    b"\xfd7zXZ": "compressed with xz; unpack it (unxz)",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it (unzstd)",
+    b"ARROW1": "an Arrow file; name the folder that save_to_disk wrote (--source saved)",
+    b"%PDF": "a PDF; save its text",
+    b"\x89PNG": "a picture",
+    b"SQLite format 3": "an SQLite database",
+    b"\xd0\xcf\x11\xe0": "an old Office file; save it as CSV or text in UTF-8",
+    b"\x80\x04\x95": "a Python pickle, which is not read; save the data as JSON",
+}
+"""How a file begins → what it is, and what to do instead."""
+
 
 def read_text(path: Path) -> str:
-    """The file's content, which must be UTF-8; UserError if it cannot be read or is empty."""
+    """The file's content: UTF-8, or UTF-16 with a byte-order mark, either of them also compressed by gzip.
+
+    UserError names the real format and the remedy where it is another one, and if the file cannot be read or is empty.
+    """
     if path.is_dir():
         raise UserError(
             f"{path} is a folder; name the file in it (or use --source saved for a saved dataset)."
@@ -16,11 +37,34 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from None
+    if raw.startswith(b"\x1f\x8b"):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is damaged gzip ({error}); download it again.") from None
     if not raw.strip():
         raise UserError(f"{path} is empty; download it again.")
+    for start, what in FORMATS.items():
+        if raw.startswith(start):
+            raise UserError(f"{path} is not text: it is {what}.")
+    if raw.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull.")
+    if raw.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        raise UserError(
+            f"{path} is a web page: the download saved a page about the file; download the file itself."
+        )
+    marked = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if not marked and b"\0" in (begin := raw[:1000]):
+        like = "UTF-16 without a byte-order mark" if 3 * begin.count(b"\0") > len(begin) else "not text"
+        raise UserError(f"{path} is {like}; save it as UTF-8 text.")
+    encoding = "utf-16" if marked else "utf-8-sig"
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding == "utf-16":
+            raise UserError(
+                f"{path} is UTF-16 that breaks off or is damaged; save it again as UTF-8."
+            ) from None
         raise UserError(
             f"{path} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}. Save it as UTF-8 "
             f"(for example: iconv -f latin1 -t utf-8)."
