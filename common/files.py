@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import zlib
 from pathlib import Path
 
@@ -69,6 +70,32 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}. Save it as UTF-8 "
             f"(for example: iconv -f latin1 -t utf-8)."
         ) from None
+
+
+def text_or_file(argument: str, flag: str) -> str:
+    """The text that a flag gives, or that the file holds whose path it gives.
+
+    What looks like a path is one: UserError where it names no file, for a model would answer from the name.
+    """
+    if "\n" in argument or len(argument) > 4096:
+        return argument
+    try:
+        path = Path(argument).expanduser()
+        exists = path.exists()
+    except (OSError, ValueError, RuntimeError):
+        return argument
+    if exists and argument.strip():
+        return read_text(path)
+    if _PATH.fullmatch(argument):
+        raise UserError(
+            f"{flag} {argument}: no such file. To give a text that looks like a path, write it into a file."
+        )
+    return argument
+
+
+_PATH = re.compile(
+    r"(~|\.{0,2})[/\\]\S.*|\S*[/\\]\S*|[^\n]*\S\.(txt|md|rst|html?|json|csv|tsv|xml|tex|docx?|pdf|gz)", re.I
+)
 
 
 def file_record(file: Path) -> dict:

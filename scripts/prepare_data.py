@@ -47,7 +47,7 @@ def parser() -> Parser:
         required=True,
         default=argparse.SUPPRESS,
         help="sample, sample-texts: questions and reviews written for this project, need no network; files: SQuAD JSON, v1.1 or v2.0, also flat rows and gzip; "
-        "hub: squad, squad_v2 or imdb; saved: a folder written by save_to_disk; text: parquet or CSV with the columns "
+        "hub: squad, squad_v2 or imdb; saved: a folder written by save_to_disk; text: parquet, JSON lines or CSV with the columns "
         "text and label (0 or 1, or neg or pos); aclimdb: the unpacked folder of the original reviews",
     )
     # Suppressed, so that a flag of another source can be told from a default.
