@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import data, registry
+from common.paths import ROOT
 from common.question_requests import MAX_CONTEXT
 from tests import trained
 from tests.server import post, served
@@ -412,6 +415,14 @@ def refused(status, text):
     assert 0 < len(text) < 3000, text[:3000]
     assert "Traceback" not in text and "stack_trace" not in text and 'File \\"' not in text, text[:3000]
     return text
+
+
+def test_the_fuzz_finds_nothing(world):
+    """A few hundred of its requests; docs/SERVING.md holds the outcome of 10,000."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "fuzz.py"), "--address", world.address]
+    done = subprocess.run([*command, "--requests", "400"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| CSV |" in done.stdout
 
 
 def test_sigterm_finishes_what_was_begun(world):
