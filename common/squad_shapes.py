@@ -49,6 +49,8 @@ def _of_rows(rows: list) -> list:
             articles.setdefault(None, {}).setdefault(None, []).append(row)
             continue
         title, context = row.get("title"), row.get("context")
+        if _answered_by_nothing(row):
+            row = row | {"is_impossible": True}
         key = title if isinstance(title, str | int) else None, context if isinstance(context, str) else None
         articles.setdefault(key[0], {}).setdefault(key[1], []).append(row)
     made = []
@@ -56,6 +58,12 @@ def _of_rows(rows: list) -> list:
         article = {"paragraphs": [{"context": c, "qas": qas} for c, qas in paragraphs.items()]}
         made.append(article if title is None else article | {"title": title})
     return made
+
+
+def _answered_by_nothing(row: dict) -> bool:
+    """Rows have no is_impossible: as in the hub's squad_v2, an empty list of texts says it."""
+    answers = row.get("answers")
+    return "is_impossible" not in row and isinstance(answers, dict) and answers.get("text") == []
 
 
 def _of_cmrc(record) -> object:
