@@ -193,9 +193,16 @@ def _parse(path: Path, text: str):
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            try:
+                return [json.loads(line) for line in text.split("\n") if line.strip()]
+            except (ValueError, RecursionError):
+                pass
         raise UserError(
             f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}."
         ) from None
+    except ValueError:
+        raise UserError(f"{path} is not SQuAD: a number in it has thousands of digits.") from None
     except RecursionError:
         raise UserError(f"{path} is not SQuAD: it is nested too deeply.") from None
 

@@ -69,11 +69,17 @@ def _answered_by_nothing(row: dict) -> bool:
 def _of_cmrc(record) -> object:
     if not isinstance(record, dict):
         return record
+    if not isinstance(record.get("qas"), list):
+        # The reader says what is wrong with it.
+        return {
+            "title": record.get("title"),
+            "paragraphs": [{**record, "context": record.get("context_text")}],
+        }
     questions = [
         {"id": qa.get("query_id"), "question": qa.get("query_text"), "answers": qa.get("answers")}
         if isinstance(qa, dict)
         else qa
-        for qa in record.get("qas") or []
+        for qa in record["qas"]
     ]
     title = record.get("title") or record.get("context_id")
     return {"title": title, "paragraphs": [{"context": record.get("context_text"), "qas": questions}]}
@@ -82,11 +88,14 @@ def _of_cmrc(record) -> object:
 def _of_korquad(record) -> object:
     if not isinstance(record, dict):
         return record
+    if not isinstance(record.get("qas"), list):
+        # The reader says what is wrong with it.
+        return {"title": record.get("title"), "paragraphs": [record]}
     questions = [
         {**{k: v for k, v in qa.items() if k != "answer"}, "answers": [qa["answer"]]}
         if isinstance(qa, dict) and "answer" in qa
         else qa
-        for qa in record.get("qas") or []
+        for qa in record["qas"]
     ]
     return {
         "title": record.get("title"),

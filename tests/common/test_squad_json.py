@@ -261,3 +261,26 @@ def test_a_mark_makes_it_v2_however_it_is_written(mark, write):
     impossible = qa("q2", is_impossible=mark) | {"answers": []}
     found = read_squad_json(write(squad(qa(), impossible, version=None)))
     assert found.version == "v2.0" and found.examples[1]["answers"]["text"] == []
+
+
+def test_rows_may_stand_one_a_line(write):
+    row = {
+        "id": "1",
+        "context": CONTEXT,
+        "question": "Q?",
+        "answers": {"text": ["Bees"], "answer_start": [0]},
+    }
+    lines = "\n".join(json.dumps(row | {"id": str(n)}) for n in range(3)) + "\n"
+    assert [e["id"] for e in read_squad_json(write(lines.encode())).placed] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("qas", [5, None, {"a": 1}])
+@pytest.mark.parametrize("name", ["context", "context_text"])
+def test_other_shapes_with_no_list_of_questions_are_refused_by_place(name, qas, write):
+    with pytest.raises(UserError, match="paragraph 0: 'qas' must be a list"):
+        read_squad_json(write([{"title": "T", name: CONTEXT, "qas": qas}]))
+
+
+def test_a_number_of_thousands_of_digits_is_refused(write):
+    with pytest.raises(UserError, match="thousands of digits"):
+        read_squad_json(write(b'{"data": ' + b"9" * 5000 + b"}"))
