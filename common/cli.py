@@ -9,6 +9,7 @@ from pathlib import Path
 from .bounds import bounds_of
 from .config import RunArgs, Technique, check, settled
 from .errors import UserError
+from .files import read_text
 
 
 def main(technique: type[Technique], argv: list[str] | None = None) -> None:
@@ -107,10 +108,8 @@ def _read_config(file: Path, technique: type[Technique]) -> list[str]:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {file}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
         raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"--config {file} must hold 'name: value' lines.")

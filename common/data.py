@@ -34,7 +34,7 @@ def prepare_files(
 ) -> dict:
     """Prepare two SQuAD JSON files; returns the record. UserError names the file and place of any fault.
 
-    Answers that cannot be placed in their context leave train and validation, and stay in test, where they are scored.
+    Answers that cannot be placed in their context leave train, and stay in validation and test, where they are scored.
     on_bad_rows: "skip" leaves faulty questions out, and writes them with their reasons beside the data (`skipped.json`).
     """
     read = [read_squad_json(file, on_bad_rows) for file in (train, test)]
@@ -59,7 +59,15 @@ def prepare_files(
     if skipped:
         about["skipped"] = len(skipped)
     return _prepare(
-        read[0].placed, None, read[1].examples, output_dir, about, seed, validation_share, skipped
+        read[0].examples,
+        None,
+        read[1].examples,
+        output_dir,
+        about,
+        seed,
+        validation_share,
+        skipped,
+        {e["id"]: e for e in read[0].placed},
     )
 
 
@@ -213,10 +221,17 @@ def _check(examples: list[dict], where: str, trained: bool = True) -> None:
             raise UserError(f"{place}: {text!r} does not stand at {start} of its context.")
 
 
-def _prepare(train, validation, test, output_dir, about, seed, share, skipped=()) -> dict:
+def _prepare(train, validation, test, output_dir, about, seed, share, skipped=(), placed=None) -> dict:
+    """placed: by id, the questions as they are trained on; those that it lacks are scored alone."""
     unit = "given"
     if validation is None:
         train, validation, unit = carve(train, share, seed)
+    if placed is not None:
+        train = [placed[e["id"]] for e in train if e["id"] in placed]
+        if not train:
+            raise UserError(
+                "No answer of the questions left for train stands in its context; mend answer_start."
+            )
     splits = dict(zip(SPLITS, (train, validation, test), strict=True))
     home: dict[str, str] = {}
     for split, part in splits.items():

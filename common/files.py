@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -38,13 +39,17 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from None
+    return _decoded(raw, path)
+
+
+def _decoded(raw: bytes, path: Path | str) -> str:
     if raw.startswith(b"\x1f\x8b"):
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path} is damaged gzip ({error}); download it again.") from None
     if not raw.strip():
-        raise UserError(f"{path} is empty; download it again.")
+        raise UserError(f"{path} is empty; save or download it again.")
     for start, what in FORMATS.items():
         if raw.startswith(start):
             raise UserError(f"{path} is not text: it is {what}.")
@@ -73,22 +78,28 @@ def read_text(path: Path) -> str:
 
 
 def text_or_file(argument: str, flag: str) -> str:
-    """The text that a flag gives, or that the file holds whose path it gives.
+    """The text that a flag gives, or that the file holds whose path it gives; "-" is the standard input.
 
     What looks like a path is one: UserError where it names no file, for a model would answer from the name.
     """
-    if "\n" in argument or len(argument) > 4096:
+    if argument.strip() == "-":
+        return _decoded(sys.stdin.buffer.read(), "The standard input")
+    if "\n" in argument:
         return argument
+    exists, reason = False, "no such file"
     try:
         path = Path(argument).expanduser()
         exists = path.exists()
-    except (OSError, ValueError, RuntimeError):
-        return argument
+    except RuntimeError:
+        reason = "no such user"
+    except OSError as error:
+        # Too long for a path, as most texts are, or below a folder that must not be read.
+        reason = error.strerror
     if exists and argument.strip():
         return read_text(path)
-    if _PATH.fullmatch(argument):
+    if _PATH.fullmatch(argument.strip()):
         raise UserError(
-            f"{flag} {argument}: no such file. To give a text that looks like a path, write it into a file."
+            f"{flag} {argument}: {reason}. To give a text that looks like a path, write it into a file."
         )
     return argument
 

@@ -4,6 +4,7 @@ Every reader of such a file goes through here, so that a file is judged by one r
 and which version's rules hold.
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -74,7 +75,9 @@ def _listed_faults(path: Path, faults: list[dict]) -> str:
         return f"{path}: {lines[0]}"
     more = f"\n  ... and {len(lines) - MOST_FAULTS} more" if len(lines) > MOST_FAULTS else ""
     shown = "".join(f"\n  {line}" for line in lines[:MOST_FAULTS])
-    return f"{path} has {len(lines)} faults (--on_bad_rows skip leaves them out):{shown}{more}"
+    return (
+        f"{path} has {len(lines)} faults (prepare_data.py --on_bad_rows skip leaves them out):{shown}{more}"
+    )
 
 
 class _Reader:
@@ -143,7 +146,9 @@ class _Reader:
             )
         id_ = _as_id(qa.get("id"))
         if not id_:
-            id_ = "-".join(map(str, (self.found.path.stem, *number)))
+            # By its content too: two files of one name, in two folders, must not make the same ids.
+            content = hashlib.sha256(f"{context}\n{question}".encode("utf-8", "surrogatepass"))
+            id_ = "-".join(map(str, (self.found.path.stem, *number, content.hexdigest()[:8])))
         if id_ in self.ids:
             raise _Fault(f": this id stands at {self.ids[id_]} already; ids must be unique.")
         self.ids[id_] = place_
@@ -188,9 +193,16 @@ def _parse(path: Path, text: str):
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            try:
+                return [json.loads(line) for line in text.split("\n") if line.strip()]
+            except (ValueError, RecursionError):
+                pass
         raise UserError(
             f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}."
         ) from None
+    except ValueError:
+        raise UserError(f"{path} is not SQuAD: a number in it has thousands of digits.") from None
     except RecursionError:
         raise UserError(f"{path} is not SQuAD: it is nested too deeply.") from None
 
@@ -201,7 +213,7 @@ def _version(content, articles: list) -> str:
     if re.fullmatch(r"v?2(\.\d+)*", str(named).strip().lower()):
         return "v2.0"
     marked = any(
-        isinstance(qa, dict) and qa.get("is_impossible") in (True, 1, "true", "True", "1")
+        isinstance(qa, dict) and _is_true(qa.get("is_impossible"))
         for article in articles
         for paragraph in _listed(article, "paragraphs")
         for qa in _listed(paragraph, "qas")
@@ -235,9 +247,13 @@ def _as_id(value) -> str:
 def _as_flag(value) -> bool:
     if value in (None, False, 0, "", "0") or isinstance(value, str) and value.lower() == "false":
         return False
-    if value in (True, 1, "1") or isinstance(value, str) and value.lower() == "true":
+    if _is_true(value):
         return True
     raise _Fault(f": 'is_impossible' must be true or false, not {value!r}.")
+
+
+def _is_true(value) -> bool:
+    return value in (True, 1, "1") or isinstance(value, str) and value.lower() == "true"
 
 
 def _answers(qa: dict, *, required: bool) -> list[tuple[str, int]]:

@@ -49,6 +49,8 @@ def _of_rows(rows: list) -> list:
             articles.setdefault(None, {}).setdefault(None, []).append(row)
             continue
         title, context = row.get("title"), row.get("context")
+        if _answered_by_nothing(row):
+            row = row | {"is_impossible": True}
         key = title if isinstance(title, str | int) else None, context if isinstance(context, str) else None
         articles.setdefault(key[0], {}).setdefault(key[1], []).append(row)
     made = []
@@ -58,14 +60,26 @@ def _of_rows(rows: list) -> list:
     return made
 
 
+def _answered_by_nothing(row: dict) -> bool:
+    """Rows have no is_impossible: as in the hub's squad_v2, an empty list of texts says it."""
+    answers = row.get("answers")
+    return "is_impossible" not in row and isinstance(answers, dict) and answers.get("text") == []
+
+
 def _of_cmrc(record) -> object:
     if not isinstance(record, dict):
         return record
+    if not isinstance(record.get("qas"), list):
+        # The reader says what is wrong with it.
+        return {
+            "title": record.get("title"),
+            "paragraphs": [{**record, "context": record.get("context_text")}],
+        }
     questions = [
         {"id": qa.get("query_id"), "question": qa.get("query_text"), "answers": qa.get("answers")}
         if isinstance(qa, dict)
         else qa
-        for qa in record.get("qas") or []
+        for qa in record["qas"]
     ]
     title = record.get("title") or record.get("context_id")
     return {"title": title, "paragraphs": [{"context": record.get("context_text"), "qas": questions}]}
@@ -74,11 +88,14 @@ def _of_cmrc(record) -> object:
 def _of_korquad(record) -> object:
     if not isinstance(record, dict):
         return record
+    if not isinstance(record.get("qas"), list):
+        # The reader says what is wrong with it.
+        return {"title": record.get("title"), "paragraphs": [record]}
     questions = [
         {**{k: v for k, v in qa.items() if k != "answer"}, "answers": [qa["answer"]]}
         if isinstance(qa, dict) and "answer" in qa
         else qa
-        for qa in record.get("qas") or []
+        for qa in record["qas"]
     ]
     return {
         "title": record.get("title"),

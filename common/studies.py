@@ -12,6 +12,7 @@ from pathlib import Path
 from . import search, study_fields
 from .config import RunArgs, Technique
 from .errors import UserError
+from .files import read_text
 
 _OF_A_SEARCH = ("search", "trials", "scheduler", "resources")
 KEYS = ("name", "description", "base", "techniques", "grid", *_OF_A_SEARCH, "seeds", "stages", "smoke")
@@ -102,10 +103,8 @@ def read(file: Path, techniques: Mapping[str, type[Technique]], smoke: bool = Fa
     import yaml
 
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(Path(file)))
+    except yaml.YAMLError as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     return parse(content, str(file), techniques, smoke)
 

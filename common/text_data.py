@@ -197,7 +197,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, object, object]]:
     if content.lstrip().startswith("["):
         numbered = [("row", 0, content)]
     else:
-        numbered = [("line", n, line) for n, line in enumerate(content.splitlines(), 1) if line.strip()]
+        # Not splitlines: JSON allows U+2028 and U+0085 within a text.
+        numbered = [("line", n, line) for n, line in enumerate(content.split("\n"), 1) if line.strip()]
     rows = []
     for what, n, source in numbered:
         try:

@@ -19,7 +19,10 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("question", nargs="?", default="Where does blood take up oxygen?")
     parser.add_argument(
-        "--context", metavar="TEXT|FILE", default=HEART, help="the text, or a file that holds it"
+        "--context",
+        metavar="TEXT|FILE",
+        default=HEART,
+        help="the text, or a file that holds it (-: standard input)",
     )
     parser.add_argument(
         "--model", default="models:/bert-squad-qa@champion", help="MLflow model URI (default: %(default)s)"

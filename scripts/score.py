@@ -88,7 +88,7 @@ def read_json(path: Path):
     """The file's content; UserError where it cannot be read."""
     try:
         return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}.") from error
 
 

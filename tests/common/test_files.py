@@ -1,3 +1,6 @@
+import io
+from pathlib import Path
+
 import pytest
 
 from common.errors import UserError
@@ -12,7 +15,8 @@ def test_a_text_is_itself(text):
 
 
 @pytest.mark.parametrize(
-    "path", ["notes-missing.txt", "/no/such/notes", "./notes", "~/no-notes", "my notes.TXT", "a/b/c"]
+    "path",
+    ["notes-missing.txt", "/no/such/notes", "./notes", "~/no-notes", "my notes.TXT", "a/b/c", "notes.txt "],
 )
 def test_what_looks_like_a_path_is_one(path):
     with pytest.raises(UserError, match="--context .*no such file"):
@@ -31,3 +35,38 @@ def test_a_file_gives_its_text_and_says_what_is_wrong_with_it(tmp_path):
         text_or_file(str(file), "--context")
     with pytest.raises(UserError, match="is a folder"):
         text_or_file(str(tmp_path), "--context")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("n" * 300 + ".txt", "File name too long"),
+        ("/tmp/" + "d/" * 3000 + "notes.txt", "File name too long"),
+        ("~no-such-user/notes.txt", "no such user"),
+    ],
+    ids=["name", "path", "user"],
+)
+def test_a_path_that_cannot_be_asked_for_is_no_text(path, reason):
+    with pytest.raises(UserError, match=reason):
+        text_or_file(path, "--context")
+
+
+def test_a_file_in_a_closed_folder_is_no_text(monkeypatch):
+    def closed(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", closed)
+    with pytest.raises(UserError, match="Permission denied"):
+        text_or_file("closed/notes.txt", "--context")
+    assert text_or_file("The heart beats.", "--context") == "The heart beats."
+
+
+def test_a_dash_is_the_standard_input(monkeypatch):
+    def given(raw):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+        return text_or_file("-", "--context")
+
+    assert given("Zürich".encode()) == "Zürich" and given("Zürich".encode("utf-16")) == "Zürich"
+    for raw, message in ((b"", "standard input is empty"), (b"Z\xfc", "standard input is not UTF-8")):
+        with pytest.raises(UserError, match=message):
+            given(raw)

@@ -128,7 +128,8 @@ def test_what_annotation_tools_export_is_read(write):
         {"question": "Q?", "answers": good, "is_impossible": "false"},
     ]
     found = read_squad_json(write({"data": [{"paragraphs": [{"context": CONTEXT, "qas": rows}], "meta": 1}]}))
-    assert [e["id"] for e in found.examples] == ["0", "data-0-0-1"]
+    first, second = (e["id"] for e in found.examples)
+    assert first == "0" and second.startswith("data-0-0-1-")
     assert {e["title"] for e in found.examples} == {"data 0"}
     assert found.placed[0]["answers"]["text"] == ["flowers"]
     assert found.examples[0]["answers"]["text"] == ["flowers", ""]
@@ -228,3 +229,58 @@ def test_offsets_are_in_characters_whatever_the_text(before, answer, tmp_path_fa
     file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8", newline="")
     (example,) = read_squad_json(file).examples
     assert example["context"] == context and example["answers"]["answer_start"] == [len(before)]
+
+
+def test_made_ids_of_files_of_one_name_differ(tmp_path):
+    made = []
+    for folder, question in (("train", "Who?"), ("test", "Where?"), ("again", "Who?")):
+        (tmp_path / folder).mkdir()
+        row = {"question": question, "answers": [{"text": "Bees", "answer_start": 0}]}
+        content = {"data": [{"paragraphs": [{"context": "Bees dance", "qas": [row]}]}]}
+        (tmp_path / folder / "data.json").write_text(json.dumps(content))
+        made.append(read_squad_json(tmp_path / folder / "data.json").examples[0]["id"])
+    assert made[0] != made[1] and made[0] == made[2]
+
+
+def test_flat_rows_without_answers_are_unanswerable(write):
+    """As the hub's squad_v2 has them: no is_impossible, an empty list of texts."""
+    row = {
+        "id": "1",
+        "context": CONTEXT,
+        "question": "Q?",
+        "answers": {"text": ["Bees"], "answer_start": [0]},
+    }
+    none = row | {"id": "2", "answers": {"text": [], "answer_start": []}}
+    for content in ([row, none], {"data": [row, none]}):
+        found = read_squad_json(write(content))
+        assert found.version == "v2.0" and [len(e["answers"]["text"]) for e in found.placed] == [1, 0]
+
+
+@pytest.mark.parametrize("mark", [True, 1, "1", "true", "TRUE"])
+def test_a_mark_makes_it_v2_however_it_is_written(mark, write):
+    impossible = qa("q2", is_impossible=mark) | {"answers": []}
+    found = read_squad_json(write(squad(qa(), impossible, version=None)))
+    assert found.version == "v2.0" and found.examples[1]["answers"]["text"] == []
+
+
+def test_rows_may_stand_one_a_line(write):
+    row = {
+        "id": "1",
+        "context": CONTEXT,
+        "question": "Q?",
+        "answers": {"text": ["Bees"], "answer_start": [0]},
+    }
+    lines = "\n".join(json.dumps(row | {"id": str(n)}) for n in range(3)) + "\n"
+    assert [e["id"] for e in read_squad_json(write(lines.encode())).placed] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("qas", [5, None, {"a": 1}])
+@pytest.mark.parametrize("name", ["context", "context_text"])
+def test_other_shapes_with_no_list_of_questions_are_refused_by_place(name, qas, write):
+    with pytest.raises(UserError, match="paragraph 0: 'qas' must be a list"):
+        read_squad_json(write([{"title": "T", name: CONTEXT, "qas": qas}]))
+
+
+def test_a_number_of_thousands_of_digits_is_refused(write):
+    with pytest.raises(UserError, match="thousands of digits"):
+        read_squad_json(write(b'{"data": ' + b"9" * 5000 + b"}"))

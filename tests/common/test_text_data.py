@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import pytest
@@ -245,3 +246,11 @@ def test_a_line_that_is_not_json_is_refused_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "Good", "label": 1}\n{"text": \n')
     with pytest.raises(UserError, match="line 2 is not JSON"):
         text_data._read([tmp_path / "a.jsonl"], "train")
+
+
+def test_json_lines_end_at_line_feeds_alone(tmp_path):
+    text = "Good \N{LINE SEPARATOR}and \N{NEXT LINE}long"
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"text": text, "label": 1}, ensure_ascii=False) + "\r\n", "utf-8"
+    )
+    assert text_data._read([tmp_path / "a.jsonl"], "train")[0]["text"] == text

@@ -169,3 +169,29 @@ def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):
     (skipped,) = json.loads((tmp_path / "o" / "skipped.json").read_text())
     assert skipped["file"] == "train.json" and "the question is empty" in skipped["reason"]
     assert data.load(tmp_path / "o")[1]["skipped"] == 1
+
+
+def test_validation_is_scored_by_all_references_and_train_holds_placed_answers_alone(files, tmp_path):
+    """One question of each article has an answer that stands nowhere: whichever article is validation has one."""
+    content = json.loads(files[0].read_text())
+    for article in content["data"]:
+        article["paragraphs"][0]["qas"][0]["answers"] = [{"text": "mauve", "answer_start": 0}]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
+    prepare("--source", "files", *paths)
+    splits = data.load(tmp_path / "o")[0]
+    unplaced = {"text": ["mauve"], "answer_start": [-1]}
+    assert unplaced in splits["validation"]["answers"][:]
+    assert all(start >= 0 for answers in splits["train"]["answers"] for start in answers["answer_start"])
+
+
+def test_questions_with_nothing_to_train_on_are_refused(files, tmp_path):
+    content = json.loads(files[0].read_text())
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            for qa in paragraph["qas"]:
+                qa["answers"] = [{"text": "mauve", "answer_start": 0}]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
+    refused = prepare("--source", "files", *paths, check=False)
+    assert refused.returncode == 2 and "nothing to train on" in refused.stderr
