@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -124,6 +125,38 @@ def test_the_logged_model_answers_as_the_answerer(served, answerer):
     given = {"max_answer_length": None, "null_threshold": None, "top_k": None}
     assert served[0].predict(frame(ASKED), params=given).equals(served[0].predict(frame(ASKED)))
     assert list(served[0].predict(frame(ASKED)[:0])) == ["answer", "score", "start", "end"]
+
+
+def test_answers_keep_the_index_of_what_was_asked(served):
+    asked = frame(ASKED[:3]).set_axis(["c", "a", "b"])
+    plain = served[0].predict(frame(ASKED[:3]))
+    found = served[0].predict(asked)
+    assert list(found.index) == ["c", "a", "b"]
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), plain)
+
+
+def test_mlflow_models_predict_takes_csv(served, tmp_path):
+    rows = [*ASKED[:2], {"question": "NA", "context": 'He said "no",\nthen yes.'}]
+    frame(rows).to_csv(tmp_path / "asked.csv", index=False)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "predict",
+        "-m",
+        served[1],
+        "--env-manager",
+        "local",
+        "-t",
+        "csv",
+    ]
+    files = ["-i", str(tmp_path / "asked.csv"), "-o", str(tmp_path / "answers.json")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads((tmp_path / "answers.json").read_text())["predictions"]
+    expected = served[0].predict(frame(rows)).to_dict("records")
+    assert [a["answer"] for a in answers] == [e["answer"] for e in expected]
 
 
 def test_what_is_logged(served, store):
