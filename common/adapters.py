@@ -6,7 +6,6 @@ All weights trained ("Standard") is no adapter: it has a base of its own, and is
 import contextlib
 import math
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from .bundles import read_bundle
 from .choosing import choose
 from .errors import UserError
 from .gate import CHAMPION
+from .scratch import scratch
 from .tasks import DEFAULT_TASK, TASKS
 from .versions import logged_model
 
@@ -108,8 +108,8 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
     )
     info = None
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            bundle = Path(scratch) / "bundle"
+        with scratch() as place:
+            bundle = place / "bundle"
             assemble(runs, bundle)
             infos = [read_bundle(folder) for folder in sorted((bundle / "adapters").iterdir())]
             info = serving.log_bundle(
@@ -143,8 +143,8 @@ def assemble(runs: Mapping, folder: Path) -> None:
     """Write the saved models of runs (technique → run) and their one base into a folder, as side_by_side.py wants it."""
     for i, run in enumerate(runs.values()):
         model = logged_model(run)
-        with tempfile.TemporaryDirectory() as scratch:
-            bundle = stored_code.verified(f"models:/{model.model_id}", Path(scratch)) / "artifacts" / "bundle"
+        with scratch() as place:
+            bundle = stored_code.verified(f"models:/{model.model_id}", place) / "artifacts" / "bundle"
             if not (folder / "base").is_dir():
                 shutil.copytree(bundle / "base", folder / "base")
             target = folder / "adapters" / f"{i:02d}"

@@ -309,7 +309,7 @@ def test_other_rules_let_a_challenger_through_and_a_dry_run_changes_nothing(worl
     done = registry.register_best("r70", rules=cheaper)
     assert done.alias == "champion" and "its latency is" in done.notes[-1]
     assert mlflow.MlflowClient().get_registered_model(name).aliases == {"champion": 2}
-    with pytest.raises(UserError, match="--cheaper_size is 3: choose"):
+    with pytest.raises(UserError, match="--cheaper_size is 3.0: it must be above 0 and below 1"):
         registry.register_best("r70", rules=Rules(cheaper_size=3.0))
 
 

@@ -6,13 +6,10 @@ import hashlib
 import importlib.util
 import json
 import marshal
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -324,33 +321,3 @@ def test_ask_tells_it_in_one_line(logged, kept):
         .splitlines()[-1]
         .startswith(f"error: models:/{NAME}/1 is not loaded: its file artifacts/")
     )
-
-
-def test_copies_that_a_killed_process_left_are_removed_and_those_of_living_ones_are_not(
-    logged, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = (
-        "import os, signal, sys\nfrom common import stored_code\nfolder, _ = stored_code._own_folder()\n"
-        "(folder / 'weights').write_text('')\nprint(folder, flush=True)\n"
-        "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\nsignal.pause()"
-    )
-    left = {}
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"TMPDIR": str(tmp_path)},
-        )  # fmt: skip
-        left[number] = Path(process.stdout.readline().strip())
-        time.sleep(0.5)
-        model = stored_code.load(f"models:/{logged[0]}")
-        assert left[number].is_dir()
-        process.send_signal(number)
-        process.wait(30)
-        assert left[number].is_dir() == (number == signal.SIGKILL)
-    stranger = tmp_path / "stored-model-of-something-else"
-    stranger.mkdir()
-    second = stored_code.load(f"models:/{logged[0]}")
-    assert not left[signal.SIGKILL].exists() and stranger.is_dir()
-    assert len(list(tmp_path.glob("stored-model-*"))) == 3
-    del model, second
