@@ -4,6 +4,7 @@ import contextlib
 import gc
 import hashlib
 import importlib.util
+import itertools
 import json
 import marshal
 import shutil
@@ -20,11 +21,12 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from common import adapters, catalogue, checking, serving, stored_code, tracking, versions
+from common import adapters, checking, serving, stored_code, tracking, versions
 from common.errors import UserError
 from common.paths import ROOT
-from tests import trained
+from tests import tampering, trained
 from tests.questions import EXAMPLES
+from tests.tampering import added, changed, cut, removed
 
 ASKED = {name: EXAMPLES[0][name] for name in ("question", "context")}
 NAME = "stored-code"
@@ -191,37 +193,12 @@ def test_a_model_that_is_none_of_the_store(logged):
         stored_code.load(str(logged[2]))
 
 
-def changed(file):
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    return "was changed"
-
-
-def cut(file):
-    file.write_bytes(file.read_bytes()[:-7])
-    return "was changed"
-
-
-def removed(file):
-    file.unlink()
-    return "is missing"
-
-
-def added(file):
-    shutil.copy(file, file.with_name(f"{file.name}.more"))
-    return "was added"
-
-
 def own_door(uri, run_id, scratch):
-    stored_code.load(uri)
+    tampering.loaded(uri)
 
 
 def page(uri, run_id, scratch):
-    try:
-        catalogue.Catalogue([uri]).ask(catalogue.Entry(uri, "", (), {}), "Who?", "It is a text.", 1)
-    except catalogue.Unanswered as error:
-        raise UserError(str(error)) from None
+    tampering.asked_on_the_page(uri)
 
 
 def gate(uri, run_id, scratch):
@@ -239,33 +216,21 @@ def adapter_set(uri, run_id, scratch):
     adapters.assemble({"LoRA": mlflow.get_run(run_id)}, scratch / "set")
 
 
+EVERY = [changed, cut, removed, added]
 DOORS = [own_door, page, gate, registration_and_onnx, adapter_set]
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_every_file_of_a_model_and_of_its_base_is_held_against_the_record(door, logged, kept, tmp_path):
     """Each change of each file at one door, a changed byte of each file at the others."""
-    changes = [changed, cut, removed, added] if door is own_door else [changed]
-    base = base_folder(kept)
-    files = [file for folder in (kept, base) for file in sorted(folder.rglob("*")) if file.is_file()]
-    # What MLflow and Python put there, of which the copy that is loaded has nothing.
-    files = [file for file in files if file.name != "registered_model_meta" and file.suffix != ".pyc"]
-    assert len(files) > 25 and any(file.name == "requirements.txt" for file in files)
-    for number, (file, change) in enumerate((file, change) for file in files for change in changes):
-        content = file.read_bytes()
-        if not content:
-            continue
-        told = change(file)
-        try:
-            with pytest.raises(UserError) as caught:
-                door(f"models:/{NAME}/1", logged[1], tmp_path / str(number))
-            message = str(caught.value)
-            name = file.relative_to(base if base in file.parents else kept).as_posix()
-            assert f"its file {name}{'.more' if change is added else ''} {told}" in message, message
-            assert "\n" not in message
-        finally:
-            file.write_bytes(content)
-            file.with_name(f"{file.name}.more").unlink(missing_ok=True)
+    changes = EVERY if door is own_door else [changed]
+    numbers = itertools.count()
+
+    def asked():
+        door(f"models:/{NAME}/1", logged[1], tmp_path / str(next(numbers)))
+
+    names = tampering.refused(asked, [kept, base_folder(kept)], changes)
+    assert len(names) > 25 and "requirements.txt" in names
 
 
 def base_folder(kept):
@@ -291,7 +256,7 @@ def test_another_base_in_the_place_of_the_models_own(logged, kept, tiny):
                 door(f"models:/{NAME}/1")
 
 
-@pytest.mark.parametrize("change", [changed, cut, removed, added])
+@pytest.mark.parametrize("change", EVERY)
 def test_mlflow_itself_loads_no_saved_model_that_was_changed(change, logged, kept):
     """`mlflow models serve` asks for no record: the loader holds the files against what is written in it."""
     bundle, base = kept / "artifacts" / "bundle", base_folder(kept)
