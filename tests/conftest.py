@@ -2,6 +2,11 @@
 
 import os
 import signal
+import sys
+
+# As on a user's machine, where Python leaves bytecode beside every module that is imported, also beside a stored model's.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before anything imports transformers or mlflow: tests never ask a hub and never report to anyone.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,5 +1,6 @@
 """A model whose code was changed in the store is not run: not a line of it."""
 
+import compileall
 import contextlib
 import gc
 import hashlib
@@ -182,6 +183,33 @@ def test_a_model_whose_code_alone_was_recorded_runs_on_that_code_and_on_its_runs
     in_a_module(kept, explode(tmp_path))
     with pytest.raises(UserError, match="its code .* was changed"):
         stored_code.load(uri)
+
+
+def test_a_model_is_logged_and_loaded_where_python_leaves_bytecode_beside_its_code(
+    logged, tmp_path, tiny, monkeypatch
+):
+    """As it does on a user's machine: MLflow imports the package once while it logs it."""
+    assert not sys.dont_write_bytecode
+    original, compiled = serving.copy_of_package, []
+
+    def with_bytecode(folder, served):
+        package = original(folder, served)
+        assert compileall.compile_dir(package, quiet=1)
+        compiled.extend(package.rglob("*.pyc"))
+        return package
+
+    monkeypatch.setattr(serving, "copy_of_package", with_bytecode)
+    bundle, base, *_ = trained.save(tmp_path, tiny, seed=5)
+    with tracking.start("stored-code", "with bytecode", {}) as run:
+        uri = serving.log_model(run, bundle, base, ASKED, {})
+    assert len(compiled) > 10
+    recorded = stored_code.from_tags(mlflow.get_logged_model(uri.removeprefix("models:/")).tags)
+    assert not [name for name in recorded if "__pycache__" in name or name.endswith(".pyc")]
+    folder = Path(urlparse(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location).path)
+    for _ in range(2):
+        assert isinstance(stored_code.load(uri).predict(pd.DataFrame([ASKED])).iloc[0]["answer"], str)
+        # Loaded from where it lies, it leaves bytecode there.
+        mlflow.pyfunc.load_model(str(folder))
 
 
 def bundle_file(folder, name):
