@@ -6,6 +6,7 @@ The splits have the columns of the hub's `squad`: id, title, context, question, 
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,9 +30,16 @@ def prepare_files(
     name: str | None = None,
     seed: int = 42,
     validation_share: float = 0.1,
+    on_bad_rows: str = "error",
 ) -> dict:
-    """Prepare two official SQuAD JSON files; returns the record. UserError names the file and place of any fault."""
-    read = [read_squad_json(train), read_squad_json(test)]
+    """Prepare two SQuAD JSON files; returns the record. UserError names the file and place of any fault.
+
+    Answers that cannot be placed in their context leave train and validation, and stay in test, where they are scored.
+    on_bad_rows: "skip" leaves faulty questions out, and writes them with their reasons beside the data (`skipped.json`).
+    """
+    read = [read_squad_json(file, on_bad_rows) for file in (train, test)]
+    if not read[0].placed:
+        raise UserError(f"{train}: no answer in it stands in its context, so there is nothing to train on.")
     if read[0].version != read[1].version:
         raise UserError(
             f"{train} is SQuAD {read[0].version} and {test} is {read[1].version}: train and test must be of one version."
@@ -45,7 +53,14 @@ def prepare_files(
         "dropped": sum(file.dropped for file in read),
         "notes": _notes(read),
     }
-    return _prepare(read[0].examples, None, read[1].examples, output_dir, about, seed, validation_share)
+    counts = sum((file.counts for file in read), Counter())
+    about |= {name: number for name, number in sorted(counts.items()) if number}
+    skipped = [{"file": file.path.name, **fault} for file in read for fault in file.skipped]
+    if skipped:
+        about["skipped"] = len(skipped)
+    return _prepare(
+        read[0].placed, None, read[1].examples, output_dir, about, seed, validation_share, skipped
+    )
 
 
 def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
@@ -69,7 +84,7 @@ def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_sh
     files = _download(dataset)
     parts = {split: pyarrow.parquet.read_table(names).to_pylist() for split, names in files.items()}
     for split, part in parts.items():
-        _check(part, f"The hub's {HUB[dataset]}, split {split!r}")
+        _check(part, f"The hub's {HUB[dataset]}, split {split!r}", trained=split == "train")
     about = {
         "source": "hub",
         "name": dataset,
@@ -104,7 +119,7 @@ def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_sh
             raise UserError(f"--path {path}: split {split!r} has no column {sorted(missing)[0]!r}.")
         for example in part:
             example.setdefault("title", example["context"])
-        _check(part, f"--path {path}, split {split!r}")
+        _check(part, f"--path {path}, split {split!r}", trained=split == "train")
     train, test = parts["train"], parts["test" if "test" in parts else "validation"]
     validation = parts["validation"] if len(parts) == 3 else None
     everything = [e for part in parts.values() for e in part]
@@ -169,7 +184,7 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
     return digest.hexdigest()
 
 
-def _check(examples: list[dict], where: str) -> None:
+def _check(examples: list[dict], where: str, trained: bool = True) -> None:
     """UserError, with the question's id, where rows of a dataset are not what `read_squad_json` would have let through."""
     if not examples:
         raise UserError(f"{where} has no questions.")
@@ -180,8 +195,13 @@ def _check(examples: list[dict], where: str) -> None:
                 raise UserError(f"{place}: {name} is {e[name]!r}; it must be text.")
         try:
             answers = list(zip(e["answers"]["text"], e["answers"]["answer_start"], strict=True))
+            # What is scored alone may hold references without a place.
             placed = [
-                bool(text.strip()) and start >= 0 and e["context"].startswith(text, start)
+                not trained
+                and start == -1
+                or bool(text.strip())
+                and start >= 0
+                and e["context"].startswith(text, start)
                 for text, start in answers
             ]
         except (TypeError, KeyError, ValueError, AttributeError):
@@ -193,7 +213,7 @@ def _check(examples: list[dict], where: str) -> None:
             raise UserError(f"{place}: {text!r} does not stand at {start} of its context.")
 
 
-def _prepare(train, validation, test, output_dir, about, seed, share) -> dict:
+def _prepare(train, validation, test, output_dir, about, seed, share, skipped=()) -> dict:
     unit = "given"
     if validation is None:
         train, validation, unit = carve(train, share, seed)
@@ -227,7 +247,7 @@ def _prepare(train, validation, test, output_dir, about, seed, share) -> dict:
     columns = {name: Value("string") for name in ("id", "title", "context", "question")} | {
         "answers": answers
     }
-    write(splits, about, output_dir, columns)
+    write(splits, about, output_dir, columns, skipped)
     return about
 
 

@@ -1,7 +1,10 @@
 """A user's files: read as text with plain errors, and told apart by their checksums."""
 
+import gzip
 import hashlib
+import re
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +14,28 @@ _known: dict[tuple, object] = {}
 _SETTLED = 2.0
 """Seconds after which a further write shows in a file's times, however coarse the file system's clock is."""
 
+FORMATS = {
+    b"PK\x03\x04": "a zip archive; unpack it and name the file in it",
+    b"PAR1": "Parquet; texts with a label are read from it as FILE.parquet (--source text)",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
+    b"BZh": "compressed with bzip2; unpack it (bunzip2)",
+    b"\xfd7zXZ": "compressed with xz; unpack it (unxz)",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it (unzstd)",
+    b"ARROW1": "an Arrow file; name the folder that save_to_disk wrote (--source saved)",
+    b"%PDF": "a PDF; save its text",
+    b"\x89PNG": "a picture",
+    b"SQLite format 3": "an SQLite database",
+    b"\xd0\xcf\x11\xe0": "an old Office file; save it as CSV or text in UTF-8",
+    b"\x80\x04\x95": "a Python pickle, which is not read; save the data as JSON",
+}
+"""How a file begins → what it is, and what to do instead."""
+
 
 def read_text(path: Path) -> str:
-    """The file's content, which must be UTF-8; UserError if it cannot be read or is empty."""
+    """The file's content: UTF-8, or UTF-16 with a byte-order mark, either of them also compressed by gzip.
+
+    UserError names the real format and the remedy where it is another one, and if the file cannot be read or is empty.
+    """
     if path.is_dir():
         raise UserError(
             f"{path} is a folder; name the file in it (or use --source saved for a saved dataset)."
@@ -22,15 +44,64 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from None
+    if raw.startswith(b"\x1f\x8b"):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is damaged gzip ({error}); download it again.") from None
     if not raw.strip():
         raise UserError(f"{path} is empty; download it again.")
+    for start, what in FORMATS.items():
+        if raw.startswith(start):
+            raise UserError(f"{path} is not text: it is {what}.")
+    if raw.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull.")
+    if raw.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        raise UserError(
+            f"{path} is a web page: the download saved a page about the file; download the file itself."
+        )
+    marked = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if not marked and b"\0" in (begin := raw[:1000]):
+        like = "UTF-16 without a byte-order mark" if 3 * begin.count(b"\0") > len(begin) else "not text"
+        raise UserError(f"{path} is {like}; save it as UTF-8 text.")
+    encoding = "utf-16" if marked else "utf-8-sig"
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding == "utf-16":
+            raise UserError(
+                f"{path} is UTF-16 that breaks off or is damaged; save it again as UTF-8."
+            ) from None
         raise UserError(
             f"{path} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}. Save it as UTF-8 "
             f"(for example: iconv -f latin1 -t utf-8)."
         ) from None
+
+
+def text_or_file(argument: str, flag: str) -> str:
+    """The text that a flag gives, or that the file holds whose path it gives.
+
+    What looks like a path is one: UserError where it names no file, for a model would answer from the name.
+    """
+    if "\n" in argument or len(argument) > 4096:
+        return argument
+    try:
+        path = Path(argument).expanduser()
+        exists = path.exists()
+    except (OSError, ValueError, RuntimeError):
+        return argument
+    if exists and argument.strip():
+        return read_text(path)
+    if _PATH.fullmatch(argument):
+        raise UserError(
+            f"{flag} {argument}: no such file. To give a text that looks like a path, write it into a file."
+        )
+    return argument
+
+
+_PATH = re.compile(
+    r"(~|\.{0,2})[/\\]\S.*|\S*[/\\]\S*|[^\n]*\S\.(txt|md|rst|html?|json|csv|tsv|xml|tex|docx?|pdf|gz)", re.I
+)
 
 
 def file_record(file: Path) -> dict:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,6 +12,9 @@ from .errors import UserError
 from .files import sha256
 
 RECORD = "record.json"
+SKIPPED = "skipped.json"
+"""Rows that were left out because of a fault, with the reasons."""
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -57,10 +60,17 @@ def load(data_dir: str | Path) -> tuple:
         ) from None
 
 
-def write(splits: dict[str, list[dict]], record: dict, output_dir: Path, features: dict) -> None:
+def write(
+    splits: dict[str, list[dict]],
+    record: dict,
+    output_dir: Path,
+    features: dict,
+    skipped: Sequence[Mapping] = (),
+) -> None:
     """Write a folder beside the wanted one and rename it: the wanted one is never half there.
 
     features: the columns that are kept, as `datasets.Features` takes them. `record` gets the checksums as `stored`.
+    skipped: rows that were left out, with their reasons, for SKIPPED.
     """
     from datasets import Dataset, DatasetDict, Features, disable_progress_bars
 
@@ -81,6 +91,10 @@ def write(splits: dict[str, list[dict]], record: dict, output_dir: Path, feature
             (part / RECORD).write_text(
                 json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
+            if skipped:
+                (part / SKIPPED).write_text(
+                    json.dumps(list(skipped), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+                )
             if output_dir.exists():
                 output_dir.rename(old)
             part.rename(output_dir)
@@ -149,7 +163,7 @@ def _strange(folder: Path) -> str | None:
         known = (
             file.suffix == ".arrow" or file.name in {"state.json", "dataset_info.json"}
             if inside
-            else name.as_posix() in {*SPLITS, RECORD, "dataset_dict.json"}
+            else name.as_posix() in {*SPLITS, RECORD, SKIPPED, "dataset_dict.json"}
         )
         if not known:
             return name.as_posix()

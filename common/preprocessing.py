@@ -148,16 +148,18 @@ def context_offsets(encoding, context: str) -> np.ndarray:
 
 
 def answer_tokens(windows: Sequence[np.ndarray], answers: Mapping | None) -> list[tuple[int, int]]:
-    """First and last token of the first answer in each window of one example; (0, 0), the [CLS] token, where a window does
+    """First and last token of the first answer that has a place in each window of one example; (0, 0), the [CLS] token, where a window does
     not hold every token that overlaps it.
 
     windows: the offsets of all the example's windows. An answer may begin or end with characters that no token has (accents,
     spaces, zero-width characters): tokens decide whether a window holds it, not characters.
     """
-    if not answers or not answers["text"]:
+    given = zip(answers["text"], answers["answer_start"], strict=True) if answers else ()
+    # References that are scored alone have no place.
+    text, begin = next(((text, start) for text, start in given if start >= 0), ("", -1))
+    if not text:
         return [(0, 0)] * len(windows)
-    begin = answers["answer_start"][0]
-    end = begin + len(answers["text"][0])
+    end = begin + len(text)
     labels, places = [], []
     for offsets in windows:
         starts, ends = offsets[:, 0], offsets[:, 1]

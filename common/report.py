@@ -69,7 +69,8 @@ def write_report(
 
 def _document(study, runs, table, scores, figures) -> Document:
     metric = study["metric"]
-    blocks = [Text(study["description"]), Text(_what_was_run(study, runs))]
+    introduction = [Text(study["description"]), Text(_what_was_run(study, runs))]
+    sections = []
     several = table["stage"].nunique() > 1 if len(table) else False
     tested = (
         [
@@ -81,28 +82,28 @@ def _document(study, runs, table, scores, figures) -> Document:
     )
     with_scores = [entry for entry in tested if entry[1]["test"].notna().any()]
     if with_scores:
-        blocks += [("In short", [List(_in_short(metric, *with_scores[-1][1:]))])]
+        sections += [("In short", [List(_in_short(metric, *with_scores[-1][1:]))])]
     for name, stage, tests in tested:
         if stage["run_ids"].map(len).any():
-            blocks += [(f"Results of stage {name}" if several else "Results", _results(study, stage))]
+            sections += [(f"Results of stage {name}" if several else "Results", _results(study, stage))]
             heading = f"What differs in stage {name}" if several else "What differs and what does not"
-            blocks += [(heading, _differences(stage, tests))]
+            sections += [(heading, _differences(stage, tests))]
     if with_scores:
         few = _few_examples(metric, with_scores[-1][1], scores)
-        blocks += [(f"What {FEW} examples would tell", [Text(few)])] if few else []
+        sections += [(f"What {FEW} examples would tell", [Text(few)])] if few else []
     if study.get("edges"):
         advice = Text("A best value at the edge of what was tried may not be the best there is.")
-        blocks += [("Edges of the grid", [advice, List(list(study["edges"]))])]
+        sections += [("Edges of the grid", [advice, List(list(study["edges"]))])]
     unfinished = runs[runs["status"] != FINISHED]
     if len(unfinished):
-        blocks += [("Runs that did not finish", [_unfinished(study, unfinished)])]
+        sections += [("Runs that did not finish", [_unfinished(study, unfinished)])]
     if figures:
-        blocks += [("Figures", figures)]
-    blocks += [("How the intervals were made", [Text(text) for text in _METHOD])]
+        sections += [("Figures", figures)]
+    sections += [("How the intervals were made", [Text(text) for text in _METHOD])]
     if study.get("provenance"):
         rows = [[key, value] for key, value in _flat(study["provenance"])]
-        blocks += [("Provenance", [Table(["what", "value"], rows, numbers=False)])]
-    return Document(study["name"], blocks)
+        sections += [("Provenance", [Table(["what", "value"], rows, numbers=False)])]
+    return Document(study["name"], introduction, sections)
 
 
 def _what_was_run(study, runs) -> str:

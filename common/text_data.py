@@ -23,12 +23,23 @@ HUB = {"imdb": "stanfordnlp/imdb"}
 SAMPLE = Path(__file__).resolve().parent / "sample"
 
 _SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
+_SPELLINGS |= {"0.0": 0, "label_0": 0, "1.0": 1, "label_1": 1}
+
+_COLUMNS = {
+    "text": ("text", "review", "sentence", "content", "comment", "tweet"),
+    "label": ("label", "sentiment", "labels", "target", "class", "polarity"),
+}
+"""What the two columns are called, whatever the case of the letters; the first that is there is taken."""
+
+_DELIMITERS = ",;\t|"
 
 
 def prepare_files(
     train: Path, test: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
 ) -> dict:
-    """Prepare two parquet or CSV files with the columns `text` and `label` (0 and 1, or neg and pos); returns the record.
+    """Prepare two files with a text and a label (0 and 1, or neg and pos, in several spellings); returns the record.
+
+    Parquet, JSON lines, or CSV with commas, semicolons or tabs; the columns are `text` and `label`, or a name like them.
 
     UserError names the file and the row (from 0) or line of any fault.
     """
@@ -122,11 +133,9 @@ def _download(dataset: str) -> dict[str, list[Path]]:
 
 
 def _read(files: Sequence[Path], split: str) -> list[dict]:
-    """Rows `id`, `text`, `label` of parquet or CSV files."""
+    """Rows `id`, `text`, `label` of files."""
     records = (
-        (f"{path}: {place}", text, label)
-        for path in files
-        for place, text, label in (_parquet(path) if path.suffix == ".parquet" else _csv(path))
+        (f"{path}: {place}", text, label) for path in files for place, text, label in _reader(path)(path)
     )
     examples = []
     for place, text, label in records:
@@ -135,28 +144,78 @@ def _read(files: Sequence[Path], split: str) -> list[dict]:
             raise UserError(f"{place}: the text {what}; remove the row or give its text.")
         known = None if isinstance(label, bool) else _SPELLINGS.get(str(label).strip().lower())
         if known is None:
-            raise UserError(f"{place}: the label is {label!r}; it must be 0 or 1, or neg or pos.")
+            raise UserError(
+                f"{place}: the label is {label!r}; it must be 0 or 1, neg or pos, negative or positive, or LABEL_0 or LABEL_1."
+            )
         examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": known})
     if not examples:
         raise UserError(f"{', '.join(map(str, files))}: there are no texts in it.")
     return examples
 
 
-def _csv(path: Path) -> Iterator[tuple[str, str | None, str | None]]:
-    """(line at which it ends, text, label) of each record."""
+def _reader(path: Path):
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    kind = suffixes[-1] if suffixes else ""
+    return {".parquet": _parquet, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_lines}.get(
+        kind, _csv
+    )
+
+
+def _csv(path: Path) -> Iterator[tuple[str, object, object]]:
+    """(line at which it ends, text, label) of each record; the columns are parted by the delimiter that the header shows."""
     # Reviews may be longer than the 131,072 characters that a field may have by default.
     csv.field_size_limit(10**9)
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    content = read_text(path)
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True, delimiter=_delimiter(content))
     try:
-        _check_columns(path, reader.fieldnames or ())
+        text, label = _named(path, reader.fieldnames or ())
         for record in reader:
             if None in record:
                 raise UserError(
-                    f"{path}: line {reader.line_num} has more fields than the header; quote texts that hold commas."
+                    f"{path}: line {reader.line_num} has more fields than the header; quote texts that hold "
+                    f"{reader.reader.dialect.delimiter!r}."
                 )
-            yield f"line {reader.line_num}", record["text"], record["label"]
+            yield f"line {reader.line_num}", record[text], record[label]
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.reader.line_num}: {error}.") from None
+
+
+def _delimiter(content: str) -> str:
+    """The one that parts the header's names best: they hold none themselves, whatever the texts below them hold."""
+    header = content.partition("\n")[0].rstrip("\r")
+
+    def known(delimiter: str) -> int:
+        names = {name.strip().strip('"').lower() for name in header.split(delimiter)}
+        return sum(bool(names & set(wanted)) for wanted in _COLUMNS.values())
+
+    return max(_DELIMITERS, key=known)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, object, object]]:
+    """(line, text, label) of each object; one a line, or a list of them."""
+    content = read_text(path)
+    if content.lstrip().startswith("["):
+        numbered = [("row", 0, content)]
+    else:
+        numbered = [("line", n, line) for n, line in enumerate(content.splitlines(), 1) if line.strip()]
+    rows = []
+    for what, n, source in numbered:
+        try:
+            value = json.loads(source)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: {what} {n} is not JSON: {error}.") from None
+        rows += (
+            [(f"row {i}", row) for i, row in enumerate(value)]
+            if isinstance(value, list)
+            else [(f"line {n}", value)]
+        )
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(
+                f"{path}: {place} must be an object with text and label, not {type(row).__name__}."
+            )
+        text, label = _named(path, row, f"{place} of ")
+        yield place, row[text], row[label]
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, object, object]]:
@@ -170,8 +229,8 @@ def _parquet(path: Path) -> Iterator[tuple[str, object, object]]:
     except (OSError, pyarrow.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as parquet: {reason}") from None
-    _check_columns(path, table.column_names)
-    for row, (text, label) in enumerate(zip(table["text"], table["label"], strict=True)):
+    names = _named(path, table.column_names)
+    for row, (text, label) in enumerate(zip(*(table[name] for name in names), strict=True)):
         try:
             yield f"row {row}", text.as_py(), label.as_py()
         except UnicodeDecodeError:
@@ -180,11 +239,18 @@ def _parquet(path: Path) -> Iterator[tuple[str, object, object]]:
             ) from None
 
 
-def _check_columns(path: Path, columns: Iterable[str]) -> None:
-    missing = {"text", "label"} - set(columns)
-    if missing:
+def _named(path: Path, columns: Iterable[str], place: str = "") -> tuple[str, str]:
+    """The columns that hold the text and the label."""
+    columns = list(columns)
+    by_name = {str(name).strip().lower(): name for name in reversed(columns)}
+    found = [next((by_name[n] for n in known if n in by_name), None) for known in _COLUMNS.values()]
+    if None in found:
+        wanted = list(_COLUMNS)[found.index(None)]
         held = ", ".join(map(repr, columns)) or "none"
-        raise UserError(f"{path} has no column {sorted(missing)[0]!r}; its columns are {held}.")
+        raise UserError(
+            f"{place}{path} has no column {wanted!r} (or {', '.join(_COLUMNS[wanted][1:])}); its columns are {held}."
+        )
+    return found[0], found[1]
 
 
 def _prepare(parts: dict[str, list[dict]], output_dir: Path, about: dict, seed: int, share: float) -> dict:

@@ -1,13 +1,13 @@
 """Ask a registered model a question about a text."""
 
 import sys
-from pathlib import Path
 
 import _path  # noqa: F401
 
 from common.bounds import number
 from common.cli import Parser, guarded
 from common.errors import UserError
+from common.files import text_or_file
 
 HEART = (
     "The human heart beats about 100,000 times a day. Its right side sends blood to the lungs, where it takes up "
@@ -28,9 +28,9 @@ def main() -> None:
         "--top_k", type=number(minimum=1), default=3, help="answers to show (default: %(default)s)"
     )
     args = parser.parse_args()
-    context = args.context
-    if len(context) < 200 and Path(context).is_file():
-        context = Path(context).read_text(encoding="utf-8")
+    context = text_or_file(args.context, "--context")
+    if not context.strip():
+        raise UserError("--context is empty: give a text, or a file that holds one.")
 
     from common import store, stored_code
 

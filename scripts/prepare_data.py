@@ -25,7 +25,7 @@ from common.errors import UserError
 from common.paths import ROOT
 
 BELONGS = {
-    "files": ("train_file", "test_file"),
+    "files": ("train_file", "test_file", "on_bad_rows"),
     "text": ("train_file", "test_file"),
     "hub": ("dataset",),
     "saved": ("path",),
@@ -46,8 +46,8 @@ def parser() -> Parser:
         choices=("sample", "sample-texts", "files", "hub", "saved", "text", "aclimdb"),
         required=True,
         default=argparse.SUPPRESS,
-        help="sample, sample-texts: questions and reviews written for this project, need no network; files: official SQuAD JSON, v1.1 or v2.0; "
-        "hub: squad, squad_v2 or imdb; saved: a folder written by save_to_disk; text: parquet or CSV with the columns "
+        help="sample, sample-texts: questions and reviews written for this project, need no network; files: SQuAD JSON, v1.1 or v2.0, also flat rows and gzip; "
+        "hub: squad, squad_v2 or imdb; saved: a folder written by save_to_disk; text: parquet, JSON lines or CSV with the columns "
         "text and label (0 or 1, or neg or pos); aclimdb: the unpacked folder of the original reviews",
     )
     # Suppressed, so that a flag of another source can be told from a default.
@@ -76,6 +76,13 @@ def parser() -> Parser:
         **quiet,
     )
     p.add_argument(
+        "--on_bad_rows",
+        choices=("error", "skip"),
+        help="error: every fault is listed and nothing is written; skip: faulty questions are left out and listed with their "
+        "reasons in skipped.json beside the data (files; default: error)",
+        **quiet,
+    )
+    p.add_argument(
         "--seed",
         type=number(minimum=0, maximum=SEEDS),
         default=42,
@@ -99,7 +106,8 @@ def main() -> None:
             raise UserError(
                 f"--{name} belongs to --source {' or '.join(sources)}, not to --source {args.source}."
             )
-        if not hasattr(args, name) and args.source in sources and args.source != "hub":
+        needed = args.source in sources and name not in ("dataset", "on_bad_rows")
+        if not hasattr(args, name) and needed:
             raise UserError(f"--source {args.source} needs --{name}.")
     from common import data, text_data
 
@@ -115,7 +123,8 @@ def main() -> None:
         record = (text_data if texts else data).prepare_sample(output_dir, **common)
     elif args.source in ("files", "text"):
         prepare = text_data.prepare_files if texts else data.prepare_files
-        record = prepare(args.train_file, args.test_file, output_dir, **common)
+        rows = {} if texts else {"on_bad_rows": getattr(args, "on_bad_rows", "error")}
+        record = prepare(args.train_file, args.test_file, output_dir, **common, **rows)
     elif args.source == "hub":
         record = (text_data if texts else data).prepare_hub(dataset, output_dir, **common)
     elif args.source == "saved":
@@ -149,14 +158,20 @@ def _tell(record: dict, output_dir: Path) -> None:
             f"  {split:10} {c['questions']:6} questions ({c['answerable']} answerable) on {c['paragraphs']} paragraphs "
             f"of {c['titles']} articles"
         )
-    if record["repaired"]:
-        print(
-            f"  {record['repaired']} answers had a wrong answer_start and were found elsewhere in their paragraph"
-        )
+    told = {
+        "repaired": "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
+        "empty_answers": "answers without text were left out of training",
+        "made_ids": "questions had no id and were given one",
+        "made_titles": "articles had no title and were given one",
+        "skipped": "questions were left out because of a fault: skipped.json lists them",
+    }
+    for name, what in told.items():
+        if record.get(name):
+            print(f"  {record[name]} {what}")
     for note in record["notes"][:10]:
-        print(f"  left out: {note}", file=sys.stderr)
+        print(f"  not trained on: {note}", file=sys.stderr)
     if record["dropped"] > 10:
-        print(f"  ... {record['dropped']} answers left out in all", file=sys.stderr)
+        print(f"  ... {record['dropped']} answers are not trained on in all", file=sys.stderr)
     if record["validation_by"] == "paragraph":
         print(
             "  note: validation was carved by paragraph, for the training questions are all of one article "

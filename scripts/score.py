@@ -1,6 +1,7 @@
 """Score a predictions file against a SQuAD file, as the official evaluation scripts do; prints JSON.
 
-The rules of v2.0 apply if the file says so, by its version or by any `is_impossible`, else those of v1.1.
+The file is read by the rules of prepare_data.py. Those of v2.0 apply if its version says so, or if any question is marked
+is_impossible, else those of v1.1.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import _path  # noqa: F401
 
 from common.bounds import number
 from common.errors import UserError
+from common.files import read_text
 from common.metrics import squad_scores
+from common.squad_json import read_squad_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,34 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_references(path: Path) -> tuple[list[dict], str]:
-    """Ids with answers, and "v1.1" or "v2.0", from an official SQuAD file; only what scoring needs is looked at."""
-    content = read_json(path)
-    references, impossible = [], False
-    try:
-        for article in content["data"]:
-            for paragraph in article["paragraphs"]:
-                for question in paragraph["qas"]:
-                    texts = [answer["text"] for answer in question["answers"]]
-                    if not all(isinstance(text, str) for text in (question["id"], *texts)):
-                        raise TypeError(f"the id or an answer of question {question['id']!r} is not a string")
-                    references.append({"id": question["id"], "answers": {"text": texts}})
-                    impossible |= "is_impossible" in question
-    except (KeyError, TypeError) as error:
-        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        after = f"after question {references[-1]['id']!r}" if references else "before the first question"
-        raise UserError(
-            f"{path} is not a SQuAD file (data > paragraphs > qas with id and answers): {after}, {reason}."
-        ) from error
-    if not references:
-        raise UserError(f"{path} holds no questions.")
-    version = "v2.0" if impossible or str(content.get("version", "")).lstrip("v").startswith("2") else "v1.1"
-    unanswered = next((reference["id"] for reference in references if not reference["answers"]["text"]), None)
-    if version == "v1.1" and unanswered is not None:
-        raise UserError(
-            f"{path}: question {unanswered!r} has no answers, which only SQuAD v2.0 allows. "
-            'If the file is of that version, let it say so: {"version": "v2.0", ...}.'
-        )
-    return references, version
+    """Ids with answers, and "v1.1" or "v2.0": the file is read as prepare_data.py reads it."""
+    found = read_squad_json(path)
+    return found.examples, found.version
 
 
 def read_predictions(path: Path) -> dict[str, str]:
@@ -109,11 +87,7 @@ def read_odds(path: Path) -> dict[str, float]:
 def read_json(path: Path):
     """The file's content; UserError where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not in UTF-8 (byte {error.start}); convert it.") from error
+        return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}.") from error
 

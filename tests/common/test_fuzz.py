@@ -81,11 +81,13 @@ def changed(draw, content):
 
 
 def one_line(call):
-    """Call it; UserError must be a message in one line."""
+    """Call it; UserError must be a message in one line, or a line for each of several faults."""
     try:
         return call()
     except UserError as error:
-        assert str(error).strip() and "\n" not in str(error) and len(str(error)) < 5000
+        first, *faults = str(error).split("\n")
+        assert first.strip() and len(str(error)) < 5000
+        assert not faults or "faults" in first and all(line.startswith("  ") for line in faults)
         return None
 
 

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -54,27 +55,34 @@ def test_a_good_file_is_read_as_it_is(write):
         (b"   \n", "is empty"),
         (b'{"data": [', "line 1, column"),
         (b"<!DOCTYPE html><html>", "web page"),
-        (b"[1]", "must be an object"),
+        (b"[1]", "is a list of records with int"),
+        (b"5", "the top must be a list"),
+        ([{"premise": "a", "label": 1}], "a list of records with 'premise', 'label', which is no shape"),
         (b"[" * 100_000, "valid JSON|nested"),
-        (json.dumps(squad(qa())).encode("utf-16"), "not UTF-8"),
+        (json.dumps(squad(qa())).encode("utf-16-le"), "UTF-16 without a byte-order mark"),
+        (gzip.compress(json.dumps(squad(qa())).encode())[:60], "damaged gzip"),
+        (b"PK\x03\x04rest", "a zip archive; unpack it"),
+        (b"PAR1rest", "it is Parquet"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer.*git lfs pull"),
         ('{"data": "Zürich"}'.encode("latin-1"), "byte 11 is 0xfc"),
-        ({"version": "1.1"}, "no 'data'"),
+        ({"version": "1.1"}, "no 'data' at the top"),
         ({"data": []}, "'data' is empty"),
         ({"data": {}}, "'data' must be a list"),
-        ({"data": [{"paragraphs": []}]}, "article 0 has no 'title'"),
+        ({"data": [{"paragraphs": []}]}, "no usable question"),
         ({"data": [{"title": "T", "paragraphs": 3}]}, "'paragraphs' must be a list"),
         ({"data": [{"title": "T", "paragraphs": [{"context": "C", "qas": 3}]}]}, "'qas' must be a list"),
         ({"data": [{"title": "T"}]}, "article 0 \\('T'\\) has no 'paragraphs'"),
         ({"data": [{"title": "T", "paragraphs": [{"qas": []}]}]}, "paragraph 0 has no 'context'"),
         (squad(context=" \n"), "paragraph 0: the context is empty"),
-        (squad({"question": "?", "answers": []}), "question 0 has no 'id'"),
         (squad({"id": "q1", "answers": []}), "id 'q1' has no 'question'"),
         (squad({"id": "q1", "question": " ", "answers": []}), "id 'q1': the question is empty"),
         (squad({"id": "q1", "question": "What?"}), "id 'q1' has no 'answers'"),
         (squad({"id": "q1", "question": "What?", "answers": []}), "id 'q1' has no answers"),
-        (squad(qa(text="flowers", start="3")), "'answer_start' must be a whole number"),
+        (squad(qa(text="flowers", start="x")), "'answer_start' must be a whole number"),
+        (squad(qa(text="flowers", start=1.5)), "'answer_start' must be a whole number"),
+        (squad(qa(is_impossible="perhaps")), "'is_impossible' must be true or false"),
         (squad(qa(text="flowers", start=True)), "'answer_start' must be a whole number"),
-        (squad({**qa(), "answers": [{"text": "", "answer_start": 0}]}), "answer 0: the text is empty"),
+        (squad({**qa(), "answers": [{"text": "", "answer_start": 0}]}), "the text of each answer is empty"),
         (squad(qa(), qa()), "id 'q1': this id stands"),
         (squad(qa(is_impossible=True), version="v2.0"), "marked is_impossible and has answers"),
         (squad(), "no usable question"),
@@ -94,15 +102,99 @@ def test_folders_and_missing_files_are_told_apart(tmp_path):
         read_squad_json(tmp_path / "nowhere.json")
 
 
-def test_a_wrong_start_is_repaired_only_where_the_text_stands_once(write):
+def test_a_wrong_start_is_repaired_where_the_text_stands(write):
+    """At its one place, or at the one of several that is nearest; what stands nowhere is scored and not trained on."""
+    last = CONTEXT.rindex("angle")
     found = read_squad_json(
-        write(squad(qa("once", "flowers", 3), qa("twice", "angle", 0), qa("never", "honey", 0)))
+        write(squad(qa("once", "flowers", 3), qa("twice", "angle", last + 1), qa("never", "honey", 0)))
     )
-    assert [e["id"] for e in found.examples] == ["once"]
-    assert found.examples[0]["answers"]["answer_start"] == [CONTEXT.index("flowers")]
-    assert (found.repaired, found.dropped) == (1, 2)
-    assert "'twice'" in found.notes[0] and "more than once" in found.notes[0]
-    assert "'never'" in found.notes[1] and "nowhere" in found.notes[1]
+    assert [e["id"] for e in found.placed] == ["once", "twice"]
+    assert [e["answers"]["answer_start"] for e in found.placed] == [[CONTEXT.index("flowers")], [last]]
+    assert found.examples[2]["answers"] == {"text": ["honey"], "answer_start": [-1]}
+    assert (found.repaired, found.dropped) == (2, 1)
+    assert "'never'" in found.notes[0] and "nowhere" in found.notes[0]
+
+
+def test_what_annotation_tools_export_is_read(write):
+    """No titles, whole numbers for ids, further keys, offsets as text, an empty answer beside a good one."""
+    good = {"text": "flowers", "answer_start": str(CONTEXT.index("flowers")), "answer_id": 7}
+    rows = [
+        {
+            "id": 0,
+            "question": "Q?",
+            "answers": [good, {"text": "", "answer_start": -1}],
+            "is_impossible": False,
+        },
+        {"question": "Q?", "answers": good, "is_impossible": "false"},
+    ]
+    found = read_squad_json(write({"data": [{"paragraphs": [{"context": CONTEXT, "qas": rows}], "meta": 1}]}))
+    assert [e["id"] for e in found.examples] == ["0", "data-0-0-1"]
+    assert {e["title"] for e in found.examples} == {"data 0"}
+    assert found.placed[0]["answers"]["text"] == ["flowers"]
+    assert found.examples[0]["answers"]["text"] == ["flowers", ""]
+    assert found.counts == {"made_titles": 1, "made_ids": 1, "empty_answers": 1} and found.version == "v1.1"
+
+
+def test_an_impossible_question_may_have_an_answer_without_text(write):
+    impossible = qa("q2", "", 0, is_impossible=True)
+    assert read_squad_json(write(squad(qa(), impossible))).examples[1]["answers"] == {
+        "text": [],
+        "answer_start": [],
+    }
+
+
+@pytest.mark.parametrize("version", ["2020-04-23", "20", None, "1.1", "KorQuAD_2.0_train"])
+def test_a_date_is_no_version_2(version, write):
+    assert read_squad_json(write(squad(qa(is_impossible=False), version=version))).version == "v1.1"
+
+
+def test_other_shapes_are_the_same_questions(write):
+    expected = read_squad_json(write(squad(qa(), qa("q2", "Bees dance")))).examples
+    rows = [
+        {**e, "answers": {"text": e["answers"]["text"], "answer_start": e["answers"]["answer_start"]}}
+        for e in expected
+    ]
+    cmrc = [
+        {
+            "context_id": "c",
+            "title": "Bees",
+            "context_text": CONTEXT,
+            "qas": [
+                {"query_id": e["id"], "query_text": e["question"], "answers": e["answers"]["text"]}
+                for e in expected
+            ],
+        }
+    ]
+    korquad = [
+        {"id": e["id"], "question": e["question"], "answer": {"text": t, "answer_start": s}}
+        for e in expected
+        for t, s in [(e["answers"]["text"][0], e["answers"]["answer_start"][0])]
+    ]
+    korquad = {"data": [{"title": "Bees", "context": CONTEXT, "qas": korquad}]}
+    for content in (rows, {"data": rows}, cmrc, korquad):
+        assert read_squad_json(write(content)).placed == expected
+
+
+def test_all_faults_are_listed_and_can_be_skipped(write):
+    bad = [{**qa(f"bad{n}"), "question": ""} for n in range(25)]
+    file = write(squad(qa(), *bad))
+    with pytest.raises(UserError) as caught:
+        read_squad_json(file)
+    lines = str(caught.value).splitlines()
+    assert "25 faults" in lines[0] and "--on_bad_rows skip" in lines[0] and len(lines) == 22
+    assert "'bad0': the question is empty" in lines[1] and lines[-1].endswith("and 5 more")
+    found = read_squad_json(file, on_bad_rows="skip")
+    assert [e["id"] for e in found.examples] == ["q1"] and len(found.skipped) == 25
+    assert found.skipped[0]["reason"] == ": the question is empty."
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [lambda text: gzip.compress(text.encode()), lambda text: text.encode("utf-16")],
+    ids=["gzip", "utf-16"],
+)
+def test_gzip_and_utf_16_are_read(encoded, write):
+    assert read_squad_json(write(encoded(json.dumps(squad(qa()))))).examples
 
 
 def test_unanswerable_questions_make_it_v2(write):

@@ -112,10 +112,10 @@ CSV = "text,label\nfine,1\n"
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"review,label\nfine,1\n", "has no column 'text'; its columns are 'review', 'label'"),
+        (b"essay,label\nfine,1\n", "has no column 'text' .*; its columns are 'essay', 'label'"),
         (b"text\nfine\n", "has no column 'label'"),
         ((CSV + '" ",0\n').encode(), "line 3: the text is empty"),
-        ((CSV + "bad,2\n").encode(), "line 3: the label is '2'; it must be 0 or 1, or neg or pos"),
+        ((CSV + "bad,2\n").encode(), "line 3: the label is '2'; it must be 0 or 1, neg or pos"),
         ((CSV + "bad\n").encode(), "line 3: the label is None"),
         ((CSV + "bad, very,0\n").encode(), "line 3 has more fields than the header"),
         ((CSV + '"bad" very,0\n').encode(), "line 3: "),
@@ -135,7 +135,7 @@ def test_a_bad_csv_is_refused_by_line(content, message, files, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"text": "a", "sentiment": 1}], "has no column 'label'"),
+        ([{"text": "a", "feeling": 1}], "has no column 'label'"),
         ([{"text": "a", "label": 0}, {"text": "", "label": 1}], "row 1: the text is empty"),
         ([{"text": "a", "label": 0}, {"text": None, "label": 1}], "row 1: the text is empty"),
         ([{"text": 5, "label": 0}], "row 0: the text is 5, not text"),
@@ -221,3 +221,27 @@ def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
     assert data.load(tmp_path / "o")[1]["fingerprint"][:12] in done.stdout
     done = run_script("prepare_data.py", "--source", "sample-texts", "--output_dir", tmp_path / "s")
     assert "test           48 texts (24 negative, 24 positive)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'review,sentiment\n"Good; really, it is.",positive\nBad,negative\n'),
+        ("a.csv", "Text;Label\nGood, really;1.0\nBad, really;0.0\n"),
+        ("a.tsv", "id\ttext\tlabel\n1\tGood\tLABEL_1\n2\tBad\tLABEL_0\n"),
+        ("a.jsonl", '{"text": "Good", "label": 1}\n\n{"text": "Bad", "label": "Negative"}\n'),
+        ("a.json", '[{"text": "Good", "label": 1.0}, {"text": "Bad", "label": 0}]'),
+    ],
+    ids=["kaggle", "semicolon", "tab", "lines", "list"],
+)
+def test_other_columns_delimiters_and_labels(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    found = text_data._read([tmp_path / name], "train")
+    assert [e["label"] for e in found] == [1, 0]
+    assert found[0]["text"].startswith("Good") and found[1]["text"].startswith("Bad")
+
+
+def test_a_line_that_is_not_json_is_refused_by_its_number(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "Good", "label": 1}\n{"text": \n')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        text_data._read([tmp_path / "a.jsonl"], "train")

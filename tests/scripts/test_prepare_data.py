@@ -17,7 +17,7 @@ def files(tmp_path_factory):
         rows = []
         for n in range(articles * 4):
             context = f"{part} {n} is green or red, or red."
-            word, start = ("green", context.index("green")) if n > 1 else ("green", 0) if n else ("red", 0)
+            word, start = ("green", context.index("green")) if n > 1 else ("green", 0) if n else ("blue", 0)
             answers = {"text": [word], "answer_start": [start]}
             rows.append(
                 {
@@ -42,15 +42,18 @@ def test_files_are_prepared_and_told_of(files, tmp_path):
         "--source", "files", "--train_file", files[0], "--test_file", files[1], "--output_dir", tmp_path / "o"
     )
     splits, record = data.load(tmp_path / "o")
-    assert {n: len(s) for n, s in splits.items()} == {"train": 35, "validation": 4, "test": 7}
+    assert {n: len(s) for n, s in splits.items()} == {"train": 35, "validation": 4, "test": 8}
     assert (record["repaired"], record["dropped"]) == (2, 2)
+    # What stands nowhere is not trained on, and is scored as the official script scores it.
+    assert splits["test"][0]["answers"] == {"text": ["blue"], "answer_start": [-1]}
+    assert "train0" not in {*splits["train"]["id"], *splits["validation"]["id"]}
     assert record["fingerprint"][:12] in done.stdout
-    for split, size in (("train", 35), ("validation", 4), ("test", 7)):
+    for split, size in (("train", 35), ("validation", 4), ("test", 8)):
         assert re.search(rf"{split} +{size} questions \({size} answerable\)", done.stdout)
     assert "2 answers had a wrong answer_start" in done.stdout
     for file, id_ in zip(files, ("train0", "test0"), strict=True):
         assert re.search(
-            rf"left out: {re.escape(str(file))}: article 0 .*{id_!r}.*more than once", done.stderr
+            rf"not trained on: {re.escape(str(file))}: article 0 .*{id_!r}.*nowhere", done.stderr
         )
 
 
@@ -91,7 +94,7 @@ def test_one_article_is_carved_by_paragraph_and_it_says_so(files, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<!DOCTYPE html>\n<html></html>", "is a web page, not JSON"),
+        (b"<!DOCTYPE html>\n<html></html>", "is a web page"),
         (b'{"version": "1.1",\r\n "data": [}', "line 2, column 11"),
         (b'{"data": "Z\xfcrich"}', "byte 11 is 0xfc"),
         (b"", "is empty"),
@@ -150,3 +153,19 @@ def test_help_tells_the_sources_and_where_it_ends():
     for word in ("sample", "files", "hub", "saved", "record.json", "squad_data)", "(default: 0.1)"):
         assert word in shown
     assert "None" not in shown and "==SUPPRESS==" not in shown
+
+
+def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):
+    content = json.loads(files[0].read_text())
+    content["data"][0]["paragraphs"][2]["qas"][0]["question"] = " "
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
+    refused = prepare("--source", "files", *paths, check=False)
+    assert refused.returncode == 2 and "the question is empty" in refused.stderr
+    assert not (tmp_path / "o").exists()
+    for _ in range(2):
+        done = prepare("--source", "files", *paths, "--on_bad_rows", "skip")
+    assert "1 questions were left out because of a fault" in done.stdout
+    (skipped,) = json.loads((tmp_path / "o" / "skipped.json").read_text())
+    assert skipped["file"] == "train.json" and "the question is empty" in skipped["reason"]
+    assert data.load(tmp_path / "o")[1]["skipped"] == 1

@@ -68,6 +68,21 @@ def test_the_version_shows_in_the_questions_too(score):
     }
 
 
+def test_a_file_is_judged_as_prepare_data_judges_it(score):
+    """No version and is_impossible false throughout is v1.1: a question without a prediction scores 0."""
+    data = squad("1.1", ("1", ["cat"]), ("2", ["dog"]))
+    for qa in data["data"][0]["paragraphs"][0]["qas"]:
+        qa["is_impossible"] = False
+    for version in (None, "2020-04-23"):
+        assert json.loads(score(data | {"version": version}, {"1": "cat"}).stdout) == {
+            "exact_match": 50.0,
+            "f1": 50.0,
+        }
+    unanswered = squad("v2.0", ("1", ["cat"]))
+    unanswered["data"][0]["paragraphs"][0]["qas"].append({"id": "2", "question": "?", "is_impossible": True})
+    assert json.loads(score(unanswered, {"1": "cat", "2": ""}).stdout)["exact"] == 100.0
+
+
 def test_differences_are_told_on_stderr_only(score):
     done = score(V1, {"1": "cat", "9": "x"})
     assert json.loads(done.stdout)["exact_match"] == 50.0
@@ -79,25 +94,25 @@ def test_differences_are_told_on_stderr_only(score):
 
 
 NO_ANSWERS = squad("1.1", ("1", ["x"]), ("q-empty", []))
-LACKS_ID = {"version": "1.1", "data": [{"paragraphs": [{"qas": [{"answers": []}]}]}]}
+LACKS_CONTEXT = {"version": "1.1", "data": [{"paragraphs": [{"qas": [{"answers": []}]}]}]}
 NUMBER_AS_TEXT = squad("1.1", ("q-number", [5]))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere.json", {}), "nowhere.json cannot be read"),
-        ((".", {}), "cannot be read"),
-        ((b"<!DOCTYPE html><html>", {}), "is not JSON"),
-        ((b"", {}), "is not JSON"),
-        ((b'{"data": "\xff"}', {}), "is not in UTF-8"),
-        (([], {}), "is not a SQuAD file"),
-        (({"data": 5}, {}), "is not a SQuAD file"),
-        (({"version": "1.1"}, {}), "'data' is missing"),
-        (({"data": []}, {}), "holds no questions"),
-        ((LACKS_ID, {}), "'id' is missing"),
+        (("nowhere.json", {}), "nowhere.json: No such file"),
+        ((".", {}), "is a folder"),
+        ((b"<!DOCTYPE html><html>", {}), "is a web page"),
+        ((b"", {}), "is empty"),
+        ((b'{"data": "\xff"}', {}), "is not UTF-8"),
+        (([], {}), "is empty"),
+        (({"data": 5}, {}), "is not SQuAD"),
+        (({"version": "1.1"}, {}), "no 'data' at the top"),
+        (({"data": []}, {}), "is empty"),
+        ((LACKS_CONTEXT, {}), "paragraph 0 has no 'context'"),
         ((NO_ANSWERS, {"1": "x"}), "'q-empty' has no answers"),
-        ((NUMBER_AS_TEXT, {}), "'q-number' is not a string"),
+        ((NUMBER_AS_TEXT, {}), "id 'q-number', answer 0: 'text' must be text"),
         ((V1, []), "must hold one JSON object"),
         ((V1, {"1": ["x"]}), "prediction for '1' is no string"),
         ((V1, {"1": "x"}, "--na-prob-file", {"1": 0.5}), "belong to SQuAD v2.0"),

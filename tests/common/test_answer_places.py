@@ -1,0 +1,63 @@
+import unicodedata
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from common.answer_places import place
+
+
+@pytest.mark.parametrize(
+    ("context", "text", "start", "found"),
+    [
+        ("red and red", "red", 8, "8"),
+        ("red and red", "red", 7, "8"),
+        ("red and red", "red", 1, "0"),
+        ("red and red", "red", -1, None),
+        ("red and blue", "red", -1, "0"),
+        ("red and blue", "green", 0, None),
+        ("\N{HONEYBEE}\N{HONEYBEE} dance at noon", "dance", 5, "3"),
+        ("in\N{NO-BREAK SPACE}1903  Marie", "in 1903 marie", 0, "0"),
+        ("Caf\N{LATIN SMALL LETTER E WITH ACUTE} Central", "cafe\N{COMBINING ACUTE ACCENT} central", 0, "0"),
+        ("die Stra\N{LATIN SMALL LETTER SHARP S}e hier", "STRASSE", 4, "4"),
+        ("a \N{LATIN SMALL LIGATURE FI}ne day", "ine", 3, None),
+        ("text", " ", 0, None),
+    ],
+)
+def test_places(context, text, start, found):
+    at = place(context, text, start)
+    assert (None if at is None else str(at[0])) == found
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@given(TEXT, TEXT, TEXT)
+def test_what_stands_there_is_found_at_its_place(before, text, after):
+    assume(text.strip())
+    assert place(before + text + after, text, len(before)) == (len(before), len(before) + len(text))
+
+
+@given(TEXT, TEXT, TEXT, st.integers(-1, 40))
+def test_a_place_is_a_piece_of_the_context_that_reads_as_the_answer(before, text, after, start):
+    context = before + unicodedata.normalize("NFC", text).upper() + after
+    at = place(context, text, start)
+    if at is not None:
+        assert 0 <= at[0] < at[1] <= len(context)
+
+        def plain(s):
+            folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", s).casefold())
+            return "".join(
+                c for c in folded if unicodedata.category(c) not in ("Cf", "Mn") and not c.isspace()
+            )
+
+        assert plain(context[at[0] : at[1]]) == plain(text)
+
+
+@given(TEXT, TEXT)
+def test_utf_16_offsets_are_understood(before, text):
+    assume(text.strip() and text not in before)
+    context = "\N{HONEYBEE}" + before + " " + text
+    assume(context.count(text) == 1)
+    start = len(context[: context.index(text)].encode("utf-16-le")) // 2
+    assert place(context, text, start)[0] == context.index(text)

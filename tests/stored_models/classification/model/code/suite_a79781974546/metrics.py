@@ -1,0 +1,237 @@
+"""Predictions + references → scores, exactly as the official SQuAD v1.1 and v2.0 evaluation scripts give them.
+
+A reference is any mapping with `id` and `answers` (`{"text": [...]}`, empty for an unanswerable question), so that
+the examples of a SQuAD data set are references as they are.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+Version = Literal["v1.1", "v2.0"]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, without ASCII punctuation, English articles and surplus white space, in this order."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, golds: Sequence[str], version: Version = "v2.0") -> float:
+    """1.0 if the prediction equals one of the golds once both are normalized, else 0.0.
+
+    v2.0: golds that normalize to nothing do not count, and without any gold the right prediction is the empty one.
+    v1.1: ValueError without golds.
+    """
+    return _exact_match(normalize_answer(prediction), _normalized(golds, version))
+
+
+def f1(prediction: str, golds: Sequence[str], version: Version = "v2.0") -> float:
+    """The highest F1, 0 to 1, between the bags of words of the normalized prediction and of one gold.
+
+    Where either has no words, v2.0 gives 1 if both have none, v1.1 always 0. Golds as in `exact_match`.
+    """
+    return _f1(normalize_answer(prediction), _normalized(golds, version), version)
+
+
+def score_examples(
+    predictions: Mapping[str, str], references: Sequence[Mapping], version: Version = "v2.0"
+) -> dict[str, np.ndarray]:
+    """Arrays `id`, `exact_match`, `f1` (0 to 1) and `answerable` (bool), in the order of the references.
+
+    A question without a prediction scores 0 in v1.1 and is left out in v2.0; predictions for other ids are ignored.
+    """
+    rows = list(_scores(predictions, references, version))
+    ids, exact, overlap, answerable = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return {
+        "id": np.array(ids, dtype=object),
+        "exact_match": np.array(exact, dtype=np.float64),
+        "f1": np.array(overlap, dtype=np.float64),
+        "answerable": np.array(answerable, dtype=bool),
+    }
+
+
+def squad_scores(
+    predictions: Mapping[str, str],
+    references: Sequence[Mapping],
+    version: Version,
+    null_odds: Mapping[str, float] | None = None,
+    null_threshold: float = 1.0,
+) -> dict[str, float]:
+    """The official scripts' figures, in percent, under their names, and `exact_match` for either version.
+
+    v1.1: exact_match, f1. v2.0: exact, f1, total; HasAns_* and NoAns_*, the same for the questions with and without
+    answers; given `null_odds` (id → the higher, the likelier it has no answer), predictions with odds above
+    `null_threshold` count as "no answer", and best_exact, best_f1 and their _thresh tell what the best threshold
+    gives. Raises ValueError where nothing can be scored or odds are missing.
+    """
+    rows = list(_scores(predictions, references, version))
+    if not rows:
+        raise ValueError("No question has a prediction: are the predictions for other data?")
+    if version == "v1.1":
+        if null_odds is not None:
+            raise ValueError("No-answer odds belong to SQuAD v2.0: v1.1 has no unanswerable questions")
+        _, exact, overlap, _ = zip(*rows, strict=True)
+        return {"exact_match": _percent(exact), "f1": _percent(overlap)}
+
+    has_answer = {reference["id"]: bool(reference["answers"]["text"]) for reference in references}
+    raw_exact = {id_: exact for id_, exact, _, _ in rows}
+    raw_f1 = {id_: overlap for id_, _, overlap, _ in rows}
+    if null_odds is None:
+        exact, overlap = raw_exact, raw_f1
+    else:
+        without = [id_ for id_ in raw_exact if id_ not in null_odds]
+        if without:
+            raise ValueError(
+                f"{len(without)} questions have a prediction but no no-answer odds: {without[0]}"
+            )
+        exact = _declined(raw_exact, null_odds, has_answer, null_threshold)
+        overlap = _declined(raw_f1, null_odds, has_answer, null_threshold)
+
+    result = _summary(exact, overlap, exact)
+    result["exact_match"] = result["exact"]
+    for prefix, wanted in (("HasAns", True), ("NoAns", False)):
+        ids = [id_ for id_ in exact if has_answer[id_] == wanted]
+        if ids:
+            result |= {f"{prefix}_{key}": value for key, value in _summary(exact, overlap, ids).items()}
+    if null_odds is not None:
+        for name, raw in (("best_exact", raw_exact), ("best_f1", raw_f1)):
+            result[name], result[f"{name}_thresh"] = _best_threshold(predictions, raw, null_odds, has_answer)
+    return result
+
+
+def bootstrap_interval(
+    values: Sequence[float], n: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (low, high) of the mean, in the units of `values` (Efron, 1979)."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(_resampled_means(values, n, seed), (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def paired_bootstrap(
+    a: Sequence[float], b: Sequence[float], n: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> dict[str, float]:
+    """How much higher the mean of `a` is than that of `b`, scores of the same examples in the same order.
+
+    `difference`, its percentile bootstrap interval `low` and `high`, and `p`, two-sided: twice the share of resamples
+    in which the difference vanishes or changes sign, counting the sample itself, so that it is never 0.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"Paired scores must be of the same examples, not of {a.shape} and {b.shape}")
+    means = _resampled_means(a - b, n, seed)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    smaller = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
+    return {
+        "difference": float((a - b).mean()),
+        "low": float(low),
+        "high": float(high),
+        "p": min(1.0, 2 * (smaller + 1) / (n + 1)),
+    }
+
+
+def _normalized(golds: Sequence[str], version: Version) -> list[str]:
+    normalized = [normalize_answer(gold) for gold in golds]
+    if version == "v2.0":
+        return [gold for gold in normalized if gold] or [""]
+    if not normalized:
+        raise ValueError("A question without reference answers cannot be scored by the rules of SQuAD v1.1")
+    return normalized
+
+
+def _exact_match(prediction: str, golds: Sequence[str]) -> float:
+    return float(prediction in golds)
+
+
+def _f1(prediction: str, golds: Sequence[str], version: Version) -> float:
+    words = prediction.split()
+    return max(_overlap(words, gold.split(), version) for gold in golds)
+
+
+def _overlap(predicted: list[str], gold: list[str], version: Version) -> float:
+    if version == "v2.0" and not (predicted and gold):
+        return float(predicted == gold)
+    same = sum((Counter(predicted) & Counter(gold)).values())
+    if same == 0:
+        return 0.0
+    # The official order of operations, so that not even the last bit differs.
+    precision = 1.0 * same / len(predicted)
+    recall = 1.0 * same / len(gold)
+    return (2 * precision * recall) / (precision + recall)
+
+
+def _scores(
+    predictions: Mapping[str, str], references: Sequence[Mapping], version: Version
+) -> Iterator[tuple[str, float, float, bool]]:
+    """(id, exact match, F1, answerable) of every question that counts."""
+    if version not in ("v1.1", "v2.0"):
+        raise ValueError(f"SQuAD has the versions v1.1 and v2.0, not {version!r}")
+    for reference in references:
+        id_, golds = reference["id"], reference["answers"]["text"]
+        if id_ in predictions:
+            normalized = _normalized(golds, version)
+            text = normalize_answer(predictions[id_])
+            yield id_, _exact_match(text, normalized), _f1(text, normalized, version), bool(golds)
+        elif version == "v1.1":
+            yield id_, 0.0, 0.0, bool(golds)
+
+
+def _percent(scores) -> float:
+    return 100.0 * sum(scores) / len(scores)
+
+
+def _summary(exact: Mapping[str, float], overlap: Mapping[str, float], ids) -> dict[str, float]:
+    return {
+        "exact": _percent([exact[id_] for id_ in ids]),
+        "f1": _percent([overlap[id_] for id_ in ids]),
+        "total": len(ids),
+    }
+
+
+def _declined(scores, null_odds, has_answer, threshold) -> dict[str, float]:
+    """The scores, with questions of odds above the threshold scored as if answered by "no answer"."""
+    return {
+        id_: float(not has_answer[id_]) if null_odds[id_] > threshold else score
+        for id_, score in scores.items()
+    }
+
+
+def _best_threshold(predictions, scores, null_odds, has_answer) -> tuple[float, float]:
+    """Best score in percent and its threshold: starting from "no answer" to all, questions are answered one by one
+    in the order of their odds."""
+    total = best = sum(not has_answer[id_] for id_ in scores)
+    threshold = 0.0
+    for id_ in sorted(null_odds, key=lambda id_: null_odds[id_]):
+        if id_ not in scores:
+            continue
+        if has_answer[id_]:
+            total += scores[id_]
+        elif predictions[id_]:
+            total -= 1
+        if total > best:
+            best, threshold = total, null_odds[id_]
+    return 100.0 * best / len(scores), threshold
+
+
+def _resampled_means(values: Sequence[float], n: int, seed: int) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(
+            f"Resampling needs a list of at least one score, not an array of shape {values.shape}"
+        )
+    rng = np.random.default_rng(seed)
+    at_once = max(1, 4_000_000 // len(values))
+    return np.concatenate(
+        [
+            values[rng.integers(len(values), size=(min(at_once, n - done), len(values)))].mean(axis=1)
+            for done in range(0, n, at_once)
+        ]
+    )
