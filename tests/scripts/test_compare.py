@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from common.paths import ROOT
+from common.paths import ROOT, interpreter
 from common.store import configure
 from tests.runs import RECORD, log_finished
 
@@ -118,7 +118,10 @@ def test_mistakes_are_explained(compare, arguments, message):
 def test_a_fresh_store_names_what_to_run(compare, tmp_path):
     done = compare(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/fresh.db")
     assert done.returncode == 2
-    assert "Train first, for example: python scripts/bert_fine_tuning_LoRA.py" in done.stderr
+    assert (
+        f"Train first, for example: {interpreter()} " in done.stderr
+        and "bert_fine_tuning_LoRA.py" in done.stderr
+    )
 
 
 def test_starts_without_the_heavy_libraries():
