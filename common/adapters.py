@@ -14,7 +14,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from . import data, serving, side_by_side, store, stored_code, tracking
+from . import data, experiments, serving, side_by_side, store, stored_code, tracking
 from .agreement import TOLERANCE, disagreements
 from .bundles import read_bundle
 from .choosing import choose
@@ -102,7 +102,7 @@ def _best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dic
 def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
     first = next(iter(runs.values()))
     rows, asked = _questions(runs, data_dir)
-    experiment = tracking.experiment(NAME)
+    experiment = experiments.experiment(NAME)
     run = client.create_run(
         experiment, run_name=", ".join(runs), tags={"base_fingerprint": first.data.tags["base_fingerprint"]}
     )

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parent
 TRAINS = "training"
 """The module from which all that trains is imported."""
 
-ONLY_REPORTS = {"cli", "mirror", "plots", "recording", "store", "study_curves", "tracking"}
+ONLY_REPORTS = {"cli", "experiments", "mirror", "plots", "recording", "store", "study_curves", "tracking"}
 """Modules that draw, log or parse alone; what only they import does not count either."""
 
 NEVER_LOADED = (

@@ -144,9 +144,9 @@ def forget_models(run_id: str, name: str) -> None:
 
 def shared_base(base: Path, fingerprint: str) -> str:
     """The store's one copy of a base, logged if it is not there yet; returns "runs:/<id>/base"."""
-    from . import store, stored_code, tracking
+    from . import experiments, store, stored_code
 
-    experiment = tracking.experiment(SHARED_BASES)
+    experiment = experiments.experiment(SHARED_BASES)
     client = mlflow.MlflowClient()
     with store.lock(f"base-{fingerprint[:16]}"):
         found = client.search_runs([experiment], f"tags.base_fingerprint = '{fingerprint}'")

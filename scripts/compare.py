@@ -44,10 +44,12 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common import comparison, plots, store, tracking
+    from common import comparison, experiments, plots, store, tracking
 
     store.configure()
-    experiment = tracking.experiment_name(args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment)
+    experiment = experiments.experiment_name(
+        args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment
+    )
     runs = tracking.runs(experiment)
     if runs.empty:
         raise UserError(nothing_to_compare(experiment, tracking.experiments()))

@@ -22,7 +22,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from common import adapters, checking, serving, stored_code, tracking, versions
+from common import adapters, checking, experiments, serving, stored_code, tracking, versions
 from common.errors import UserError
 from common.paths import ROOT
 from tests import tampering, trained
@@ -272,7 +272,7 @@ def test_another_base_in_the_place_of_the_models_own(logged, kept, tiny):
     file = kept / "artifacts" / "bundle" / "base.json"
     reference = json.loads(file.read_text())
     client = mlflow.MlflowClient()
-    run = client.create_run(tracking.experiment(serving.SHARED_BASES), tags={stored_code.BASE: "f" * 64})
+    run = client.create_run(experiments.experiment(serving.SHARED_BASES), tags={stored_code.BASE: "f" * 64})
     client.log_artifacts(run.info.run_id, tiny("bert"), "base")
     other = {"uri": f"runs:/{run.info.run_id}/base"}
     for given in (other | {"fingerprint": "f" * 64}, reference | other):
