@@ -22,7 +22,7 @@ import mlflow
 import psutil
 from decoding import provenance
 
-from common import accounts, store, tracking
+from common import accounts, experiments, store, tracking
 from common.team import Team
 
 PARAMETERS = {f"parameter_{i}": i for i in range(30)}
@@ -34,7 +34,7 @@ def write(environment: dict, steps: int, ready, results) -> None:
     os.environ.update(environment)
     mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
     client, seconds, errors = mlflow.MlflowClient(), [], []
-    run = tracking.Run(client.create_run(tracking.experiment("writers")).info.run_id)
+    run = tracking.Run(client.create_run(experiments.experiment("writers")).info.run_id)
     calls = [lambda: run.log_params(PARAMETERS), lambda: run.set_tags(TAGS)]
     for step in range(steps):
         values = {"train_loss": 1 / (step + 1), "learning_rate": 1e-3, "grad_norm": 1.0}
@@ -124,7 +124,7 @@ def first_contact(environment: dict) -> None:
     os.environ.update(environment)
     mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
     store.configure()
-    tracking.experiment("writers")
+    experiments.experiment("writers")
 
 
 def table(rows: list[dict], counts: list[int]) -> str:

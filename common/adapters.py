@@ -6,7 +6,6 @@ All weights trained ("Standard") is no adapter: it has a base of its own, and is
 import contextlib
 import math
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from . import data, serving, side_by_side, store, stored_code, tracking
+from . import data, experiments, serving, side_by_side, store, stored_code, tracking
 from .agreement import TOLERANCE, disagreements
 from .bundles import read_bundle
 from .choosing import choose
 from .errors import UserError
 from .gate import CHAMPION
+from .scratch import scratch
 from .tasks import DEFAULT_TASK, TASKS
 from .versions import logged_model
 
@@ -102,14 +102,14 @@ def _best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dic
 def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
     first = next(iter(runs.values()))
     rows, asked = _questions(runs, data_dir)
-    experiment = tracking.experiment(NAME)
+    experiment = experiments.experiment(NAME)
     run = client.create_run(
         experiment, run_name=", ".join(runs), tags={"base_fingerprint": first.data.tags["base_fingerprint"]}
     )
     info = None
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            bundle = Path(scratch) / "bundle"
+        with scratch() as place:
+            bundle = place / "bundle"
             assemble(runs, bundle)
             infos = [read_bundle(folder) for folder in sorted((bundle / "adapters").iterdir())]
             info = serving.log_bundle(
@@ -143,8 +143,8 @@ def assemble(runs: Mapping, folder: Path) -> None:
     """Write the saved models of runs (technique → run) and their one base into a folder, as side_by_side.py wants it."""
     for i, run in enumerate(runs.values()):
         model = logged_model(run)
-        with tempfile.TemporaryDirectory() as scratch:
-            bundle = stored_code.verified(f"models:/{model.model_id}", Path(scratch)) / "artifacts" / "bundle"
+        with scratch() as place:
+            bundle = stored_code.verified(f"models:/{model.model_id}", place) / "artifacts" / "bundle"
             if not (folder / "base").is_dir():
                 shutil.copytree(bundle / "base", folder / "base")
             target = folder / "adapters" / f"{i:02d}"

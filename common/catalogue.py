@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from . import stored_code
 from .errors import UserError
+from .paths import command
 from .tasks import TASKS
 
 TASK = TASKS["extractive-qa"]
@@ -91,7 +92,7 @@ def _newest(client) -> list[Entry]:
     versions = client.search_model_versions(f"name = '{TASK.registered}'")
     if not versions:
         raise UserError(
-            f"No model is registered as {TASK.registered}: train one and run scripts/register_best.py (make demo does "
+            f"No model is registered as {TASK.registered}: train one and run {command('register_best.py')} (make demo does "
             "both), or name a run's model with --models runs:/RUN_ID/model."
         )
     aliases = _aliases(client, TASK.registered)

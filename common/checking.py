@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from . import data, fresh, serving, stored_code, tracking
 from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled, rewritten
 from .bundles import BundleInfo
 from .errors import UserError
+from .scratch import scratch
 from .tasks import Task
 
 SAMPLE = 50
@@ -142,9 +142,9 @@ def latency(uri: str, asked: Questions) -> float:
 
 def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
     """What `fresh.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch() as folder:
         try:
-            stored = stored_code.verified(uri, Path(scratch))
+            stored = stored_code.verified(uri, folder)
         except (UserError, MlflowException, OSError) as error:
             raise Unloadable(str(error)) from None
         return in_fresh_process(stored, asked)
@@ -156,10 +156,10 @@ def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
     The process has neither this package, nor the hub, nor anything cached of it, and one thread unless OMP_NUM_THREADS
     says otherwise. Raises Unloadable.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        sent, answered = Path(scratch) / "asked.json", Path(scratch) / "answered.json"
+    with scratch() as folder:
+        sent, answered = folder / "asked.json", folder / "answered.json"
         sent.write_text(json.dumps(list(asked)), encoding="utf-8")
-        nothing = str(Path(scratch) / "hub")
+        nothing = str(folder / "hub")
         environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | os.environ
         environment |= {
             "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
@@ -170,13 +170,13 @@ def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
             "HF_HUB_CACHE": nothing,
             "HUGGINGFACE_HUB_CACHE": nothing,
             # What is downloaded from a server goes with the folder.
-            "TMPDIR": scratch,
+            "TMPDIR": str(folder),
         }
         # Without -P the file's folder, which is this package's, would be looked through for imports.
         command = [sys.executable, "-P", fresh.__file__, str(stored), str(sent), str(answered)]
         try:
             done = subprocess.run(
-                command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
             )
         except subprocess.TimeoutExpired:
             raise Unloadable(f"nothing came back for {TIMEOUT} s") from None

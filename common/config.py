@@ -163,7 +163,7 @@ _ABOUT_THE_RUN_ONLY = {
 
 
 def settled(args: RunArgs) -> RunArgs:
-    """With the data folder that its task decides; the experiment is for the store to settle (`tracking.experiment_name`)."""
+    """With the data folder that its task decides; the experiment is for the store to settle (`experiments.experiment_name`)."""
     task = task_of(args.task)
     return replace(args, data_dir=args.data_dir or str(ROOT / task.data_dir))
 

@@ -4,10 +4,16 @@ import gzip
 import hashlib
 import re
 import sys
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import UserError
+
+_known: dict[tuple, object] = {}
+_SETTLED = 2.0
+"""Seconds after which a further write shows in a file's times, however coarse the file system's clock is."""
 
 FORMATS = {
     b"PK\x03\x04": "a zip archive; unpack it and name the file in it",
@@ -118,3 +124,27 @@ def sha256(file: Path) -> str:
     """Of the file's bytes, in hexadecimal digits."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def once(call: Callable, file: Path):
+    """call(file), once per process for a file that has not changed: to read a large checkpoint takes seconds.
+
+    The time of the last change cannot be set back, unlike that of the last write. Of a file that has just been written
+    nothing is remembered, for it may change again within one tick of the clock.
+    """
+    started, found = time.time(), file.stat()
+    key = (
+        call,
+        str(file.resolve()),
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+    if key in _known:
+        return _known[key]
+    result = call(file)
+    if started - found.st_ctime > _SETTLED:
+        _known[key] = result
+    return result

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import inspect
 import json
-import time
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from .config import Technique
 from .errors import UserError
 from .families import Family
-from .files import sha256
+from .files import once, sha256
 from .models import Checkpoint
 
 PACKAGE = Path(__file__).parent
@@ -26,7 +25,7 @@ PACKAGE = Path(__file__).parent
 TRAINS = "training"
 """The module from which all that trains is imported."""
 
-ONLY_REPORTS = {"cli", "mirror", "plots", "recording", "store", "study_curves", "tracking"}
+ONLY_REPORTS = {"cli", "experiments", "mirror", "plots", "recording", "store", "study_curves", "tracking"}
 """Modules that draw, log or parse alone; what only they import does not count either."""
 
 NEVER_LOADED = (
@@ -72,9 +71,9 @@ def method(technique: Technique, family: Family) -> str:
 
 def checkpoint(found: Checkpoint) -> str:
     """Fingerprint of the weights, the config and the tokenizer that a checkpoint gives: of a folder the sha256 of its files,
-    of a model of the hub its commit. The latter's config must have been loaded, so that the cache tells the commit."""
+    of a model of the hub the commit that is loaded."""
     folder = Path(found.source)
-    content = f"files {_folder(folder)}" if folder.is_dir() else f"commit {_commit(found)}"
+    content = f"files {_folder(folder)}" if folder.is_dir() else f"commit {found.revision}"
     return f"{content} {found.distil=} {found.one_segment=}"
 
 
@@ -154,49 +153,8 @@ def _folder(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.is_file() and not any(fnmatch(file.name, pattern) for pattern in NEVER_LOADED):
-            _add(digest, file.name, _sha256(file).encode())
+            _add(digest, file.name, once(sha256, file).encode())
     return digest.hexdigest()
-
-
-def _commit(found: Checkpoint) -> str:
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(found.source, "config.json")
-    if not isinstance(config, str):
-        raise UserError(
-            f"--model_checkpoint {found.name}: the cache of the hub does not tell its commit, so its runs could not be told from "
-            "those of other weights; download it into a folder and name that."
-        )
-    # .../snapshots/COMMIT/config.json
-    return Path(config).parent.name
-
-
-_known: dict[tuple, str] = {}
-_SETTLED = 2.0
-"""Seconds after which a further write shows in a file's times, however coarse the file system's clock is."""
-
-
-def _sha256(file: Path) -> str:
-    """`files.sha256`, once per process for a file that has not changed: a large checkpoint takes seconds.
-
-    The time of the last change cannot be set back, unlike that of the last write. A file that has just been written is not
-    remembered, for it may change again within one tick of the clock.
-    """
-    started, found = time.time(), file.stat()
-    key = (
-        str(file.resolve()),
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-    )
-    if key in _known:
-        return _known[key]
-    digest = sha256(file)
-    if started - found.st_ctime > _SETTLED:
-        _known[key] = digest
-    return digest
 
 
 def _add(digest, name: str, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import json
 import sys
 import warnings
 from dataclasses import dataclass
@@ -13,12 +12,14 @@ from pickle import UnpicklingError
 import torch
 import transformers
 from peft import PeftConfig, PromptLearningConfig, get_peft_model
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils.hub import cached_file
 
+from .checkpoint_files import check_files, first_line, refuse_code
+from .distillation import distil_config, distilled
 from .errors import NotHere, UserError
 from .families import Family, family_of, uses_segment_ids
 from .hub import hub_answers
@@ -48,6 +49,8 @@ class Checkpoint:
 
     name: str
     source: str
+    revision: str = "main"
+    """Of a model of the hub the commit that is loaded; it means nothing for a folder."""
     distil: bool = False
     """Whether the BERT weights at `source` are converted into a DistilBERT of the same shape."""
     one_segment: bool = False
@@ -66,7 +69,7 @@ def resolve_checkpoint(name: str) -> Checkpoint:
     """
     if name == "auto":
         if _in_cache(DEFAULT_CHECKPOINT) or hub_answers():
-            return Checkpoint(DEFAULT_CHECKPOINT, DEFAULT_CHECKPOINT)
+            return _of_hub(DEFAULT_CHECKPOINT)
         print(
             f"\n*** {DEFAULT_CHECKPOINT} is neither in the local cache nor reachable on the hub: training the packaged "
             f"MiniLM-L6 BERT instead (--model_checkpoint embedded). ***\n",
@@ -91,7 +94,18 @@ def resolve_checkpoint(name: str) -> Checkpoint:
             f"--model_checkpoint {name} is no local folder and not in the local cache, and the hub cannot be reached. "
             "Use --model_checkpoint embedded, a local folder, or go online."
         )
-    return Checkpoint(name, name)
+    return _of_hub(name)
+
+
+def _of_hub(name: str) -> Checkpoint:
+    """A model of the hub at the commit that it has now, or had when it was last downloaded: the branch may move at any time,
+    and what is fingerprinted is to be what is loaded."""
+    try:
+        config = cached_file(name, "config.json")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_checkpoint {name}: {first_line(error)}") from None
+    # .../snapshots/COMMIT/config.json
+    return Checkpoint(name, name, revision=Path(config).parent.name)
 
 
 def packaged_model() -> Path:
@@ -125,29 +139,34 @@ def _in_cache(name: str) -> bool:
 def load_config(checkpoint: Checkpoint):
     """The transformers config alone, before any weight is read; UserError where a file of a folder is damaged, or a
     config wants code of its own to run."""
-    check_files(checkpoint)
+    if (folder := Path(checkpoint.source)).is_dir():
+        check_files(checkpoint.name, folder)
     try:
-        config = AutoConfig.from_pretrained(checkpoint.source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            checkpoint.source, revision=checkpoint.revision, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
-        raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
-    _refuse_code(checkpoint, "config.json", getattr(config, "auto_map", None))
+        raise UserError(f"--model_checkpoint {checkpoint.name}: {first_line(error)}") from None
+    refuse_code(checkpoint.name, "config.json", getattr(config, "auto_map", None))
     if checkpoint.one_segment:
         config.type_vocab_size = 1
-    return _distil_config(config) if checkpoint.distil else config
+    return distil_config(config) if checkpoint.distil else config
 
 
 def load_tokenizer(checkpoint: Checkpoint):
     """The checkpoint's tokenizer, which fits its config; before any weight is read."""
     config = load_config(checkpoint)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, trust_remote_code=False)
-        _refuse_code(checkpoint, "tokenizer_config.json", tokenizer.init_kwargs.get("auto_map"))
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.source, revision=checkpoint.revision, trust_remote_code=False
+        )
+        refuse_code(checkpoint.name, "tokenizer_config.json", tokenizer.init_kwargs.get("auto_map"))
     except UserError:
         raise
     except Exception as error:
         # A damaged file ends in exceptions of many types, those of tokenizers' own Rust code among them.
         raise UserError(
-            f"--model_checkpoint {checkpoint.name}: its tokenizer cannot be loaded ({_first_line(error)}). "
+            f"--model_checkpoint {checkpoint.name}: its tokenizer cannot be loaded ({first_line(error)}). "
             "Save it again beside the weights, with the tokenizer's save_pretrained."
         ) from None
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
@@ -174,6 +193,7 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
         model, report = quietly(
             auto_class(task, family.kind).from_pretrained,
             checkpoint.source,
+            revision=checkpoint.revision,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -182,11 +202,11 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
         )
     except UnpicklingError as error:
         raise UserError(
-            f"--model_checkpoint {checkpoint.name}: its weights are a pickle that could run code ({_first_line(error)}); use a "
+            f"--model_checkpoint {checkpoint.name}: its weights are a pickle that could run code ({first_line(error)}); use a "
             "checkpoint in safetensors."
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"--model_checkpoint {checkpoint.name}: {_first_line(error)}") from None
+        raise UserError(f"--model_checkpoint {checkpoint.name}: {first_line(error)}") from None
     _check_weights(checkpoint, model, report, family.heads[task])
     if checkpoint.one_segment:
         _keep_first_segment(model)
@@ -224,39 +244,6 @@ def _check_weights(checkpoint: Checkpoint, model, report: dict, head: tuple[str,
 def _say_once(message: str) -> None:
     """A base is loaded again for each technique and for its copy in the store."""
     print(message, file=sys.stderr, flush=True)
-
-
-def check_files(checkpoint: Checkpoint) -> None:
-    """UserError names a file of a local checkpoint that is cut off or damaged, or that names code to be run."""
-    if not Path(checkpoint.source).is_dir():
-        return
-    for file in sorted(Path(checkpoint.source).iterdir()):
-        try:
-            if file.suffix == ".json":
-                content = json.loads(file.read_text(encoding="utf-8"))
-                if file.name == "tokenizer.json":
-                    Tokenizer.from_file(str(file))
-                _refuse_code(checkpoint, file.name, isinstance(content, dict) and content.get("auto_map"))
-            elif file.suffix == ".safetensors":
-                with safe_open(file, "pt"):
-                    pass
-        except UserError:
-            raise
-        # Of a file that is no tokenizer `tokenizers` raises nothing more special.
-        except Exception as error:
-            raise UserError(
-                f"--model_checkpoint {checkpoint.name}: {file.name} is damaged ({_first_line(error)}); copy the checkpoint "
-                "again."
-            ) from None
-
-
-def _refuse_code(checkpoint: Checkpoint, file: str, auto_map) -> None:
-    """transformers ignores foreign code where it has a class of its own for the type: the weights are made for the other."""
-    if auto_map:
-        raise UserError(
-            f"--model_checkpoint {checkpoint.name}: {file} names code of its own to run (auto_map), which is never run; use a "
-            "checkpoint that transformers loads by itself."
-        )
 
 
 def auto_class(task: str, kind: str):
@@ -303,10 +290,6 @@ def quietly(call, *args, **kwargs):
             log.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _keep_first_segment(bert) -> None:
     embeddings = bert.base_model.embeddings
     first = embeddings.token_type_embeddings.weight[:1].detach().clone()
@@ -314,55 +297,17 @@ def _keep_first_segment(bert) -> None:
     bert.config.type_vocab_size = 1
 
 
-def _distil_config(bert, **more):
-    return transformers.DistilBertConfig(
-        **more,
-        vocab_size=bert.vocab_size,
-        max_position_embeddings=bert.max_position_embeddings,
-        n_layers=bert.num_hidden_layers,
-        n_heads=bert.num_attention_heads,
-        dim=bert.hidden_size,
-        hidden_dim=bert.intermediate_size,
-        dropout=bert.hidden_dropout_prob,
-        attention_dropout=bert.attention_probs_dropout_prob,
-        activation=bert.hidden_act,
-        pad_token_id=bert.pad_token_id,
-        qa_dropout=0.0,
-    )
-
-
 def _distil(checkpoint: Checkpoint, task: str, config: dict):
-    """A DistilBERT with the hidden states of the BERT at `checkpoint.source` when all its segment ids are 0.
-
-    The layers are the same under other names; the embedding of segment 0 is a constant, so it moves into the position
-    embeddings.
-    """
+    """The DistilBERT of the BERT at `checkpoint.source`."""
     bert = quietly(
         transformers.BertModel.from_pretrained,
         checkpoint.source,
+        revision=checkpoint.revision,
         dtype=torch.float32,
         add_pooling_layer=False,
         trust_remote_code=False,
     )
-    renamed = {
-        "encoder.layer": "transformer.layer",
-        "attention.self.query": "attention.q_lin",
-        "attention.self.key": "attention.k_lin",
-        "attention.self.value": "attention.v_lin",
-        "attention.output.dense": "attention.out_lin",
-        "attention.output.LayerNorm": "sa_layer_norm",
-        "intermediate.dense": "ffn.lin1",
-        "output.dense": "ffn.lin2",
-        "output.LayerNorm": "output_layer_norm",
-    }
-    state = bert.state_dict()
-    segment = state.pop("embeddings.token_type_embeddings.weight")[0]
-    state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"] + segment
-    for old, new in renamed.items():
-        state = {key.replace(old, new): tensor for key, tensor in state.items()}
-    model = getattr(transformers, f"DistilBert{MODELS[task]}")(_distil_config(bert.config, **config))
-    model.distilbert.load_state_dict(state)
-    return model
+    return distilled(bert, getattr(transformers, f"DistilBert{MODELS[task]}"), **config)
 
 
 def apply(peft_config: PeftConfig | None, model, family: Family, task: str = "extractive-qa"):

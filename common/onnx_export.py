@@ -7,7 +7,6 @@ code: only the network itself runs elsewhere.
 import contextlib
 import io
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from .bundles import load_bundle, write_info
 from .errors import UserError
 from .metrics import squad_scores
 from .onnx_model import ONNX, export, needed
+from .scratch import scratch
 from .tasks import LABELS, Task
 
 PRECISIONS = ("fp32", "int8")
@@ -48,8 +48,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     if set(already) == set(PRECISIONS):
         return [f"Version {version} is exported already: {_told(name, already)}."]
     run = mlflow.get_run(found.tags["run_id"])
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch() as folder:
         bundle, example = versions.self_contained(f"models:/{task.registered}/{version}", folder)
         asked = checking.questions(run, example, data_dir, task)
         records = _records(asked, task)

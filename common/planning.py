@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from . import data, fingerprints, models, store, tracking
+from . import data, experiments, fingerprints, models, store, tracking
 from .config import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 from .errors import NotHere
 from .families import Family, family_of
@@ -51,7 +51,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     precision = choose_precision(args.precision)
     task = task_of(args.task)
     store.configure()
-    args = replace(args, experiment_name=tracking.experiment_name(args.experiment_name, task.experiment))
+    args = replace(args, experiment_name=experiments.experiment_name(args.experiment_name, task.experiment))
     splits, record = data.ensure(Path(args.data_dir), task.data)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
     config = models.load_config(checkpoint)

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from .errors import UserError
 from .files import sha256
+from .paths import command
 
 RECORD = "record.json"
 SKIPPED = "skipped.json"
@@ -23,16 +24,16 @@ def load(data_dir: str | Path) -> tuple:
     folder = Path(data_dir)
     if not folder.is_dir():
         raise UserError(
-            f"--data_dir {folder}: no such folder; make it with scripts/prepare_data.py --output_dir {folder}."
+            f"--data_dir {folder}: no such folder; make it with {command('prepare_data.py')} --output_dir {folder}."
         )
-    again = f"prepare it again with scripts/prepare_data.py --output_dir {folder}"
+    again = f"prepare it again with {command('prepare_data.py')} --output_dir {folder}"
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         stored = dict(record["stored"])
     except FileNotFoundError:
         raise UserError(
             f"{folder} has no {RECORD}, so it is not prepared data: for a dataset of your own, "
-            f"scripts/prepare_data.py --source saved --path {folder} --output_dir ANOTHER_FOLDER."
+            f"{command('prepare_data.py')} --source saved --path {folder} --output_dir ANOTHER_FOLDER."
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{folder / RECORD} is damaged; {again}.") from None

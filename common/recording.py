@@ -17,6 +17,7 @@ import yaml
 from . import provenance, serving, store, tracking
 from .errors import UserError
 from .journal import Journal, Sender
+from .paths import command
 from .tasks import DEFAULT_TASK, task_of
 from .workspace import STATE, read_state, remove, write_json
 
@@ -319,10 +320,10 @@ def _unsent(folder: Path, run_id: str, problem: Exception | None) -> UserError:
     place = shlex.quote(str(folder))
     if isinstance(problem, store.Gone):
         return UserError(
-            f"MLflow store: {store.without_secrets(reason)}. What was recorded is whole in {folder}: python scripts/sync.py "
+            f"MLflow store: {store.without_secrets(reason)}. What was recorded is whole in {folder}: {command('sync.py')} "
             f"--new_run {place} logs it into a new run; if the store is restored from a backup, leave --new_run out."
         )
     return UserError(
         f"The MLflow store could not be told everything of run {run_id}: {store.without_secrets(reason)}. Nothing is lost: when "
-        f"it can be reached, run python scripts/sync.py {place}"
+        f"it can be reached, run {command('sync.py')} {place}"
     )

@@ -5,7 +5,6 @@ example by example (`gate`); what is not let through is registered all the same,
 """
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from .choosing import choose
 from .contest import Contender, contest, sentence
 from .errors import UserError
 from .gate import CHALLENGER, CHAMPION, Rules, Verdict
+from .scratch import scratch
 from .tasks import LABELS, Task
 
 MOST_OTHERS = 20
@@ -166,8 +166,8 @@ class _Registration:
         else:
             uri = f"models:/{self.name}/{version.version}"
         logged = None
-        with tempfile.TemporaryDirectory() as scratch:
-            bundle, example = versions.self_contained(uri, Path(scratch))
+        with scratch() as place:
+            bundle, example = versions.self_contained(uri, place)
             about, size = read_bundle(bundle), versions.size_mib(bundle)
             asked = checking.questions(run, example, self.data_dir, self.task)
             if version is None and not self.dry_run:
@@ -259,8 +259,8 @@ class _Registration:
         if incumbent is not None:
             theirs = _rows(self.client.get_model_version(self.name, incumbent).tags)
             beside = theirs and (f"champion, version {incumbent}", theirs)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / error_analysis.FOLDER
+        with scratch() as place:
+            folder = place / error_analysis.FOLDER
             error_analysis.write(
                 folder, asked.every, asked.examples, self._others(), self.task, beside or None
             )

@@ -11,7 +11,6 @@ import importlib
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -145,9 +144,9 @@ def forget_models(run_id: str, name: str) -> None:
 
 def shared_base(base: Path, fingerprint: str) -> str:
     """The store's one copy of a base, logged if it is not there yet; returns "runs:/<id>/base"."""
-    from . import store, stored_code, tracking
+    from . import experiments, store, stored_code
 
-    experiment = tracking.experiment(SHARED_BASES)
+    experiment = experiments.experiment(SHARED_BASES)
     client = mlflow.MlflowClient()
     with store.lock(f"base-{fingerprint[:16]}"):
         found = client.search_runs([experiment], f"tags.base_fingerprint = '{fingerprint}'")
@@ -177,6 +176,7 @@ def log_bundle(
     served: the module that serves it, by default its task's. Returns MLflow's ModelInfo. The run's status and times stay as they are.
     """
     from . import stored_code
+    from .scratch import scratch
 
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
@@ -188,12 +188,12 @@ def log_bundle(
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        package = copy_of_package(Path(scratch), served)
-        loader = Path(scratch) / "model.py"
+    with scratch() as folder:
+        package = copy_of_package(folder, served)
+        loader = folder / "model.py"
         loader.write_text(LOADER.format(package=package.name, served=served, files=hashes(bundle)))
         # MLflow runs the loader once to check it, before the code is where the logged model will have it.
-        sys.path.insert(0, scratch)
+        sys.path.insert(0, str(folder))
         try:
             # `mlflow.pyfunc.log_model` is this call without `run_id`.
             info = Model.log(
@@ -213,7 +213,7 @@ def log_bundle(
             stored_code.record(info.model_id)
             return info
         finally:
-            sys.path.remove(scratch)
+            sys.path.remove(str(folder))
 
 
 def module_of(task: Task):

@@ -5,15 +5,10 @@ answer and runs no code. `mlflow models serve` knows nothing of the record; ther
 the package beside it with its name and the saved model with what is written in itself (`serving.LOADER`).
 """
 
-import atexit
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +20,7 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from .bundles import difference, fingerprint, hashes, read_reference
 from .errors import UserError
+from .scratch import own_folder, scratch
 
 CODE = "code_sha256"
 """Tag of a logged model: of its code. All that earlier versions of the suite recorded."""
@@ -38,9 +34,6 @@ BASE = "base_fingerprint"
 PIECE = 5_000
 """Characters; MLflow allows a tag 8,000."""
 
-COPY = "stored-model-"
-HELD = "held.lock"
-
 _LOGGED = re.compile(r"models:/(m-[0-9a-f]+)$")
 _RUN = re.compile(r"runs:/([0-9a-f]{32})/([^/]+)$")
 
@@ -48,8 +41,8 @@ _RUN = re.compile(r"runs:/([0-9a-f]{32})/([^/]+)$")
 def record(model_id: str) -> None:
     """Note on a model that was just logged the sha256 of each of its files, and which base it needs."""
     client = mlflow.MlflowClient()
-    with tempfile.TemporaryDirectory() as scratch:
-        stored = _downloaded(f"models:/{model_id}", Path(scratch))
+    with scratch() as folder:
+        stored = _downloaded(f"models:/{model_id}", folder)
         tags = as_tags(hashes(stored))
         if reference := read_reference(stored / "artifacts" / "bundle"):
             tags[BASE] = reference["fingerprint"]
@@ -73,7 +66,7 @@ def from_tags(tags: Mapping[str, str]) -> dict[str, str] | None:
 def load(uri: str):
     """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError where a file is not what was recorded, or
     the model does not load."""
-    folder, release = _own_folder()
+    folder, release = own_folder()
     try:
         model = mlflow.pyfunc.load_model(str(verified(uri, folder)))
     except (MlflowException, UserError):
@@ -213,37 +206,3 @@ def _check_code(uri: str, model_id: str, tags: Mapping[str, str], stored: Path) 
             f"{uri} is not run: its code (MLmodel, model.py, code/) was changed since it was logged as {model_id}. Find out by "
             "whom; then register the model of another run, or train again."
         )
-
-
-def _own_folder():
-    """(a folder for one model's copy, what removes it). What processes of this user left that were killed is removed first.
-
-    A folder belongs to a process as long as this one holds the lock of the file HELD in it.
-    """
-    _clear()
-    folder = Path(tempfile.mkdtemp(prefix=COPY))
-    # It gets its name when it is held: no other process finds it in between.
-    part = folder / f"{HELD}.part"
-    held = part.open("w")
-    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    part.rename(folder / HELD)
-
-    def release():
-        shutil.rmtree(folder, ignore_errors=True)
-        held.close()
-        atexit.unregister(release)
-
-    # Where a thread is loading the model when a signal ends the process.
-    atexit.register(release)
-    return folder, release
-
-
-def _clear() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{COPY}*"):
-        # Another user's, or removed by another process meanwhile.
-        with contextlib.suppress(OSError):
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-                continue
-            with (folder / HELD).open() as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)

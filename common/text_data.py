@@ -16,6 +16,7 @@ from .carving import carve_by_label
 from .errors import UserError
 from .files import file_record, read_text, sha256
 from .hub import download_parquet, hub_answers
+from .paths import command
 from .prepared import SPLITS, write
 
 LABELS = ("negative", "positive")
@@ -122,7 +123,7 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
 
 
 def _download(dataset: str) -> dict[str, list[Path]]:
-    prepare = "python scripts/prepare_data.py --source"
+    prepare = f"{command('prepare_data.py')} --source"
     return download_parquet(
         HUB[dataset],
         ("train", "test"),

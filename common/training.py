@@ -8,6 +8,7 @@ import sys
 from . import mirror, recording
 from .config import RunArgs, Technique
 from .job import Job
+from .paths import interpreter
 from .planning import Plan, check_tokenizer, plan
 from .workspace import local_rank, own, read_state, remove, unwritable
 
@@ -92,7 +93,7 @@ def _ended(planned: Plan, state: dict) -> str | None:
 
 
 def _command() -> str:
-    return shlex.join(["python", *(a for a in sys.argv if a != "--resume"), "--resume"])
+    return shlex.join([interpreter(), *(a for a in sys.argv if a != "--resume"), "--resume"])
 
 
 class _Unlogged:

@@ -8,6 +8,7 @@ from common.bounds import number
 from common.cli import Parser, guarded
 from common.errors import UserError
 from common.files import text_or_file
+from common.paths import command
 
 HEART = (
     "The human heart beats about 100,000 times a day. Its right side sends blood to the lungs, where it takes up "
@@ -45,7 +46,7 @@ def main() -> None:
         model = stored_code.load(args.model)
     except (mlflow.MlflowException, OSError, ValueError) as error:
         raise UserError(
-            f"{args.model} cannot be loaded: {store.first_line(error)} Register one with scripts/register_best.py, or name "
+            f"{args.model} cannot be loaded: {store.first_line(error)} Register one with {command('register_best.py')}, or name "
             "another --model."
         ) from None
     asked = pd.DataFrame([{"question": args.question, "context": context}])

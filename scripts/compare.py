@@ -13,7 +13,7 @@ import _path  # noqa: F401
 
 from common.cli import Parser, guarded
 from common.errors import UserError
-from common.paths import ROOT
+from common.paths import ROOT, command
 from common.tasks import DEFAULT_TASK, LABELS, TASKS, task_of
 
 
@@ -44,10 +44,12 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common import comparison, plots, store, tracking
+    from common import comparison, experiments, plots, store, tracking
 
     store.configure()
-    experiment = tracking.experiment_name(args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment)
+    experiment = experiments.experiment_name(
+        args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment
+    )
     runs = tracking.runs(experiment)
     if runs.empty:
         raise UserError(nothing_to_compare(experiment, tracking.experiments()))
@@ -96,7 +98,7 @@ def nothing_to_compare(experiment_name: str, elsewhere: list[str]) -> str:
     message = f"The experiment {experiment_name!r} holds no finished run."
     if elsewhere:
         return f"{message} There are some in: {', '.join(elsewhere)} (choose with --experiment_name)."
-    return f"{message} Train first, for example: python scripts/bert_fine_tuning_LoRA.py"
+    return f"{message} Train first, for example: {command('bert_fine_tuning_LoRA.py')}"
 
 
 def listed(heading: str, lines: list[str]) -> None:

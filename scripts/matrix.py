@@ -10,14 +10,12 @@ import sys
 import _path  # noqa: F401
 from _techniques import technique_scripts
 
-from common.cli import guarded
+from common.cli import Parser, guarded
 from common.paths import ROOT
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--readme", action="store_true", help="write the table into README.md")
     args = parser.parse_args()
 

@@ -36,10 +36,10 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common import adapters, store, tracking
+    from common import adapters, experiments, store
 
     store.configure()
-    experiment = tracking.experiment_name(args.experiment_name, task_of(DEFAULT_TASK).experiment)
+    experiment = experiments.experiment_name(args.experiment_name, task_of(DEFAULT_TASK).experiment)
     done = adapters.register_adapters(experiment, args.data_fingerprint, args.data_dir)
     for note in done.notes:
         print(note)

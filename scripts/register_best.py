@@ -110,10 +110,12 @@ def main() -> None:
     rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
     # Before the libraries are imported, which takes seconds.
     check(rules)
-    from common import registry, store, tracking
+    from common import experiments, registry, store
 
     store.configure()
-    experiment = tracking.experiment_name(args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment)
+    experiment = experiments.experiment_name(
+        args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment
+    )
     done = registry.register_best(
         experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run
     )

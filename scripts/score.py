@@ -13,6 +13,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.bounds import number
+from common.cli import Parser
 from common.errors import UserError
 from common.files import read_text
 from common.metrics import squad_scores
@@ -20,9 +21,7 @@ from common.squad_json import read_squad_json
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DATA.json", type=Path, help="SQuAD file, v1.1 or v2.0")
     parser.add_argument(
         "predictions", metavar="PREDICTIONS.json", type=Path, help='{"question id": "answer", ...}'
@@ -39,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         default=1.0,
         help='v2.0: a probability above it counts as the prediction "no answer" (default: %(default)s)',
     )
-    args = parser.parse_args(arguments)
     try:
+        args = parser.parse_args(arguments)
         references, version = read_references(args.data)
         predictions = read_predictions(args.predictions)
         odds = read_odds(args.na_prob_file) if args.na_prob_file else None

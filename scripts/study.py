@@ -33,7 +33,7 @@ from _techniques import technique_scripts
 from common import studies
 from common.cli import Parser, guarded
 from common.errors import UserError
-from common.paths import ROOT
+from common.paths import ROOT, interpreter
 from common.row_starter import Starter
 from common.study_folder import Folder
 from common.tasks import LABELS
@@ -85,7 +85,7 @@ def main() -> None:
         try:
             failed = runner.go()
         except (KeyboardInterrupt, SystemExit):
-            print(f"\nStopped. To go on: {shlex.join(['python', *sys.argv])}", file=sys.stderr)
+            print(f"\nStopped. To go on: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
             raise
     if failed:
         print(f"\n{failed}", file=sys.stderr)

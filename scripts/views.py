@@ -1,15 +1,14 @@
 """Print where MLflow's pages show each task's runs with their scores and costs, and save those views where they are missing."""
 
-import argparse
 import sys
 
 import _path  # noqa: F401
 
-from common.cli import guarded
+from common.cli import Parser, guarded
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--address", default="http://127.0.0.1:5000", help="where the pages are served (default: %(default)s)"
     )

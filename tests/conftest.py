@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 # Before anything imports transformers or mlflow: tests never ask a hub and never report to anyone.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,6 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
+
+# As on a user's machine, where Python leaves bytecode beside every module that is imported, also beside a stored model's.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # As a shell starts what runs in its background; the processes of tests would inherit it and outlive a Ctrl-C.

@@ -48,6 +48,7 @@ def test_imports_are_those_of_the_table(file):
         "versions",
         "checking",
         "fresh",
+        "experiments",
         "onnx_export",
         "promotion",
         "serving",

@@ -73,7 +73,7 @@ def test_a_planted_auto_map_never_runs_and_is_refused(file, model_type, tiny, tm
             load(checkpoint)
         assert "\n" not in str(caught.value)
     # What is loaded without the files' check, as from the hub.
-    monkeypatch.setattr(models, "check_files", lambda checkpoint: None)
+    monkeypatch.setattr(models, "check_files", lambda name, folder: None)
     with pytest.raises(UserError):
         models.load_base(checkpoint)
     assert not (tmp_path / "exploded").exists()

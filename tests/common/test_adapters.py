@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from common import adapters, answering, bundles, data, models
 from common.errors import UserError
-from tests import trained
+from tests import tampering, trained
 from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
 
@@ -100,6 +100,17 @@ def test_all_share_the_weights_of_one_base(world):
         p.numel() for name in family.heads["extractive-qa"] for p in base.get_submodule(name).parameters()
     )
     assert sum(tensors[0][place] for place in shared) == sum(p.numel() for p in base.parameters()) - head
+
+
+@pytest.mark.parametrize(
+    "door", (tampering.loaded, tampering.asked_on_the_page), ids=lambda door: door.__name__
+)
+def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, world):
+    uri = f"models:/{adapters.NAME}@champion"
+    door(uri)
+    names = tampering.refused(lambda: door(uri), [tampering.folder_of(uri)], [tampering.changed])
+    weights = [name for name in names if name.endswith(".safetensors")]
+    assert len(weights) == 1 + len(KEYS) and any(name.startswith("code/") for name in names), names
 
 
 def test_no_technique_changes_the_base_that_it_shares(tmp_path, tiny):

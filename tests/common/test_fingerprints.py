@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common import fingerprints, models, planning
+from common import files, fingerprints, models, planning
 from common.config import RunArgs, Technique
 from common.errors import UserError
 from common.families import FAMILIES
@@ -22,7 +22,7 @@ BERT = FAMILIES["bert"]
 LORA = TECHNIQUES["lora"]
 
 DECIDE = set(
-    "batches bounds classification config extractive_qa families generation generative_qa inference job kernels metrics "
+    "batches bounds checkpoint_files classification config distillation extractive_qa families generation generative_qa inference job kernels metrics "
     "models packing planning postprocessing preprocessing prompts tasks texts trainer training".split()
 )
 """Some of the modules that must count: a set that is emptied, or cut, must not pass."""
@@ -173,7 +173,7 @@ def test_an_overwritten_file_of_a_checkpoint_is_another_checkpoint(folder, name)
 def test_a_file_that_is_remembered_is_read_again_once_it_changes(folder, monkeypatch):
     """As it is with a checkpoint that was there long before: hashed once, and again after each change."""
     read = []
-    monkeypatch.setattr(fingerprints, "_SETTLED", -1.0)
+    monkeypatch.setattr(files, "_SETTLED", -1.0)
     monkeypatch.setattr(fingerprints, "sha256", lambda file: read.append(file.name) or f"{len(read)}")
     before = content(folder)
     assert content(folder) == before and len(read) == len(set(read)) > 2
@@ -204,22 +204,39 @@ def test_of_the_packaged_model_each_shape_is_another(monkeypatch):
     assert plain != distil
 
 
-def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path, monkeypatch):
-    import huggingface_hub
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """(id of a model in a cache of the hub, a function that moves its branch `main` to a commit)."""
+    import huggingface_hub.constants
 
-    at = {"commit": "a" * 40}
-    monkeypatch.setattr(
-        huggingface_hub,
-        "try_to_load_from_cache",
-        lambda name, file: at["commit"] and str(tmp_path / "snapshots" / at["commit"] / file),
-    )
-    hub = models.Checkpoint("org/model", "org/model")
-    before = fingerprints.checkpoint(hub)
-    at["commit"] = "b" * 40
-    assert fingerprints.checkpoint(hub) != before
-    at["commit"] = None
-    with pytest.raises(UserError, match="org/model: the cache of the hub does not tell its commit"):
-        fingerprints.checkpoint(hub)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--org--model"
+    (place / "refs").mkdir(parents=True)
+
+    def moved(commit, folder=None):
+        if folder:
+            shutil.copytree(folder, place / "snapshots" / commit)
+        (place / "refs" / "main").write_text(commit)
+
+    return "org/model", moved
+
+
+def test_of_a_model_of_the_hub_that_commit_is_loaded_that_was_fingerprinted(hub, tiny):
+    name, moved = hub
+    first, second = "a" * 40, "b" * 40
+    moved(first, tiny("bert"))
+    found = models.resolve_checkpoint(name)
+    before = fingerprints.checkpoint(found)
+    assert found.revision == first and before == fingerprints.checkpoint(models.resolve_checkpoint(name))
+    # Meanwhile the branch moves on to a model of another family.
+    moved(second, tiny("roberta"))
+    later = models.resolve_checkpoint(name)
+    assert fingerprints.checkpoint(later) != before and later.revision == second
+    for checkpoint, kind in ((found, "bert"), (later, "roberta")):
+        model, tokenizer = models.load_base(checkpoint)
+        assert models.load_config(checkpoint).model_type == model.config.model_type == kind
+        own = models.load_tokenizer(models.resolve_checkpoint(tiny(kind)))
+        assert tokenizer.get_vocab() == own.get_vocab() == models.load_tokenizer(checkpoint).get_vocab()
 
 
 def test_the_key_of_a_plan_follows_all_of_it(folder, package, prepared, store):  # noqa: F811

@@ -12,7 +12,7 @@ pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
 from common import bundles, data, onnx_export, registry
 from common.errors import UserError
 from common.tasks import TASKS
-from tests import trained
+from tests import tampering, trained
 from tests.questions import EXAMPLES
 
 QA = TASKS["extractive-qa"]
@@ -68,6 +68,17 @@ def test_int8_is_registered_only_where_it_loses_little(exported):
     )
     assert ("not registered" in lines[1]) == (not number)
     assert all(float(version.tags["export_lost"]) <= onnx_export.MOST_LOST for version in number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "door", (tampering.loaded, tampering.asked_on_the_page), ids=lambda door: door.__name__
+)
+def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, exported):
+    uri = f"models:/{exported[0].name}-onnx@fp32"
+    door(uri)
+    names = tampering.refused(lambda: door(uri), [tampering.folder_of(uri)], [tampering.changed])
+    assert any(name.endswith(".onnx") for name in names) and "model.py" in names, names
 
 
 @pytest.mark.slow

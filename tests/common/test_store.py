@@ -10,8 +10,8 @@ import mlflow
 import pytest
 from filelock import Timeout
 
+from common import experiments
 from common import store as store_module
-from common import tracking
 from common.errors import UserError
 from common.store import configure
 from tests import trained
@@ -76,7 +76,7 @@ def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
 def test_a_store_whose_folder_was_moved_is_refused(store):
     mlflow.create_experiment("moved", "file:///nowhere/mlruns/moved")
     with pytest.raises(UserError, match="keeps its artifacts in /nowhere/mlruns/moved"):
-        tracking.experiment("moved")
+        experiments.experiment("moved")
 
 
 TRAIN = (
@@ -151,7 +151,7 @@ def test_stores_that_cannot_be_used_are_refused(elsewhere, tmp_path):
         elsewhere(uri)
         configure()
         with pytest.raises(UserError, match=f"{reason}.*Check MLFLOW_TRACKING_URI"):
-            tracking.experiment("x")
+            experiments.experiment("x")
 
 
 def test_a_local_store_is_locked_beside_its_database_for_every_user_and_container(

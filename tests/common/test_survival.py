@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common import checkpoints, job, recording, serving, tracking, training
+from common import checkpoints, experiments, job, recording, serving, tracking, training
 from common.config import RunArgs
 from common.errors import UserError
 from tests.techniques import TECHNIQUES
@@ -357,7 +357,7 @@ def test_a_base_that_was_left_unfinished_is_completed(place, tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
     client = mlflow.MlflowClient()
-    experiment = tracking.experiment(serving.SHARED_BASES)
+    experiment = experiments.experiment(serving.SHARED_BASES)
     left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
     uri = serving.shared_base(tmp_path / "base", "f" * 64)
     assert uri == f"runs:/{left.info.run_id}/base" == serving.shared_base(tmp_path / "base", "f" * 64)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from common import tracking
+from common import experiments, tracking
 from common.errors import UserError
 from common.store import configure
 from tests.processes import process
@@ -215,8 +215,8 @@ def test_an_unknown_run_is_refused(store, monkeypatch, way):
 
 
 def test_an_experiment_is_made_once(store, monkeypatch):
-    first = tracking.experiment("../odd name: é")
-    assert tracking.experiment("../odd name: é") == first
+    first = experiments.experiment("../odd name: é")
+    assert experiments.experiment("../odd name: é") == first
     assert mlflow.get_experiment(first).tags["mlflow.experimentKind"] == "custom_model_development"
     location = mlflow.get_experiment(first).artifact_location
     assert location == (store / "mlruns" / "_odd_name_é").as_uri()
@@ -228,34 +228,34 @@ def test_an_experiment_is_made_once(store, monkeypatch):
         return None if len(asked) == 1 else found(name)
 
     monkeypatch.setattr(mlflow, "get_experiment_by_name", slower_than_another_process)
-    assert tracking.experiment("../odd name: é") == first
+    assert experiments.experiment("../odd name: é") == first
 
 
 def test_a_deleted_experiment_is_refused(store):
-    mlflow.delete_experiment(tracking.experiment("gone"))
+    mlflow.delete_experiment(experiments.experiment("gone"))
     with pytest.raises(UserError, match="'gone' is deleted: restore it"):
-        tracking.experiment("gone")
+        experiments.experiment("gone")
 
 
 def test_the_environment_names_the_experiment_as_for_mlflows_own_clients(store, monkeypatch):
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
-    assert tracking.experiment_name(None, "default") == "default"
-    id_ = tracking.experiment("of an id")
+    assert experiments.experiment_name(None, "default") == "default"
+    id_ = experiments.experiment("of an id")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", id_)
-    assert tracking.experiment_name(None, "default") == "of an id"
-    assert tracking.experiment_name("given", "default") == "given"
+    assert experiments.experiment_name(None, "default") == "of an id"
+    assert experiments.experiment_name("given", "default") == "given"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of an id")
-    assert tracking.experiment_name(None, "default") == "of an id"
+    assert experiments.experiment_name(None, "default") == "of an id"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
     with pytest.raises(UserError, match="'named', and MLFLOW_EXPERIMENT_ID .* is the experiment 'of an id'"):
-        tracking.experiment_name(None, "default")
+        experiments.experiment_name(None, "default")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
-    assert tracking.experiment_name(None, "default") == "named"
+    assert experiments.experiment_name(None, "default") == "named"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "987654")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     with pytest.raises(UserError, match="MLFLOW_EXPERIMENT_ID is '987654'"):
-        tracking.experiment_name(None, "default")
+        experiments.experiment_name(None, "default")
 
 
 def test_a_finished_run_is_found_by_its_fingerprint(store):

@@ -30,6 +30,13 @@ def test_a_model_that_cannot_be_found_is_one_line(uri, monkeypatch, tmp_path, st
     assert uri in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_a_wrong_flag_of_any_script_is_one_line():
+    for script in sorted((ROOT / "scripts").glob("[a-z]*.py")):
+        done = run_script(script.name, "--no_such_flag", check=False)
+        (said,) = done.stderr.splitlines()
+        assert done.returncode == 2 and "usage" not in said and said.endswith("lists the flags."), said
+
+
 def test_every_script_explains_itself():
     for script in sorted((ROOT / "scripts").glob("[a-z]*.py")):
         text = run_script(script.name, "--help").stdout

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from common.paths import ROOT
+from common.paths import ROOT, interpreter
 from common.store import configure
 from tests.runs import RECORD, log_finished
 
@@ -118,7 +119,10 @@ def test_mistakes_are_explained(compare, arguments, message):
 def test_a_fresh_store_names_what_to_run(compare, tmp_path):
     done = compare(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/fresh.db")
     assert done.returncode == 2
-    assert "Train first, for example: python scripts/bert_fine_tuning_LoRA.py" in done.stderr
+    assert (
+        f"Train first, for example: {interpreter()} " in done.stderr
+        and "bert_fine_tuning_LoRA.py" in done.stderr
+    )
 
 
 def test_starts_without_the_heavy_libraries():
@@ -157,3 +161,31 @@ def test_labels_are_compared_by_accuracy_and_never_with_answers(compare, mixed, 
     assert (tmp_path / "out" / "accuracy_against_parameters.png").is_file()
     done = compare("--experiment_name", "mixed", "--task", "extractive-qa")
     assert "2 test questions" in done.stdout and "IA3" not in done.stdout
+
+
+def test_a_results_folder_that_cannot_be_written_costs_no_table(runs, tmp_path):
+    """In a project whose `results/` belongs to someone else; a --output_dir that was asked for is another matter."""
+    project, store = tmp_path / "project", mlflow.get_tracking_uri()
+    project.mkdir()
+    (project / "results").mkdir(mode=0o555)
+    code = (
+        "import pathlib, sys\n"
+        f"sys.path[:0] = [{str(ROOT / 'scripts')!r}, {str(ROOT)!r}]\n"
+        "import compare\n"
+        f"compare.ROOT = pathlib.Path({str(project)!r})\n"
+        "sys.exit(compare.guarded(compare.main))"
+    )
+    command = [sys.executable, "-c", code]
+    if os.getuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("root may write everywhere, and nothing here gives that up")
+        keep = "--bounding-set=-dac_override"
+        command = ["setpriv", "--inh-caps=-dac_override", keep, *command]
+    done = subprocess.run(
+        command, env=os.environ | {"MLFLOW_TRACKING_URI": store}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "LoRA" in done.stdout and "Written to" not in done.stdout
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("No files are written: ")]
+    assert str(project / "results" / "compare") in said and "Permission denied" in said
+    assert not list((project / "results").iterdir())

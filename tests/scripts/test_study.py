@@ -15,7 +15,7 @@ import yaml
 
 from common import cli, tracking
 from common.errors import UserError
-from common.paths import ROOT
+from common.paths import ROOT, interpreter
 from common.store import configure
 from common.study_folder import Folder
 from tests.techniques import TECHNIQUES
@@ -238,7 +238,7 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
             meanwhile.setattr(Folder, "run", stop)
             with pytest.raises(KeyboardInterrupt):
                 stopped()
-        assert f"Stopped. To go on: python study.py {stopped.file}" in capsys.readouterr().err
+        assert f"Stopped. To go on: {interpreter()} study.py {stopped.file}" in capsys.readouterr().err
         parent = state()["parent_run"]
         assert mlflow.get_run(parent).info.status == "KILLED" and state()["rows"] == {}
         assert stopped() == 0 and stopped.trained == ["ia3-seed=7"]

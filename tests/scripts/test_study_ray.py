@@ -180,7 +180,7 @@ def test_a_stopped_search_goes_on_and_a_hopeless_trial_is_stopped_early(base, tm
     row, _ = row_process("standard-learning_rate=0.001-seed=42", folder)
     process.terminate()
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM and "Stopped. To go on: python " in err
+    assert process.returncode == 128 + signal.SIGTERM and "Stopped. To go on: " in err
     assert "Traceback" not in err and "SIGTERM" not in err
     row.wait(timeout=30)
     out, err = end(start(tmp_path, content, "--backend", "ray")[0])

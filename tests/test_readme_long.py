@@ -1,0 +1,79 @@
+"""Lines of the README carried out in a shell that knows nothing."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import mlflow
+import pytest
+
+from common import data, registry
+from common.paths import ROOT
+from tests import trained
+from tests.scripts.conftest import SMALL
+from tests.scripts.conftest import prepared as prepared
+from tests.server import post, wait_for
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere"),
+]
+README = (ROOT / "README.md").read_text()
+
+
+def in_a_bare_shell(line, **environment):
+    """Activated as the README says; the store is the only thing that it is told."""
+    given = [f"{name}={value}" for name, value in environment.items()]
+    return ["env", "-i", *given, "bash", "--noprofile", "--norc", "-c", f". .venv/bin/activate && {line}"]
+
+
+def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
+    line = re.findall(r"^(mlflow models serve .*)$", README, re.M)[0]
+    assert "@champion" in line
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert line.endswith("-p 5001")
+    line = line.removesuffix("5001") + str(port)
+    with trained.store(tmp_path), trained.checked_here():
+        record = trained.prepare_data(tmp_path)
+        examples = data.load(tmp_path / "data")[0]["test"].to_list()
+        trained.log_run(tmp_path, tiny, record, examples, experiment="served")
+        assert registry.register_best("served").alias == "champion"
+        uri = mlflow.get_tracking_uri()
+    log = tmp_path / "server.log"
+    with open(log, "w") as output:
+        server = subprocess.Popen(
+            in_a_bare_shell(line, MLFLOW_TRACKING_URI=uri), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/ping", server, log)
+        # As the README asks it.
+        body = json.loads(re.search(r"-d '(\{.*?\})'\n```", README, re.S)[1])
+        status, text = post(address, body)
+        assert status == 200 and "answer" in json.loads(text)["predictions"][0], text
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+
+
+def test_the_readmes_mlflow_run_trains(tmp_path, tiny, prepared):
+    (line,) = re.findall(r"`(mlflow run \. -e lora .*?) --experiment-name", README)
+    given = {"data_dir": prepared[0], "model_checkpoint": tiny("bert")}
+    given |= {name.removeprefix("--"): value for name, value in zip(SMALL[::2], SMALL[1::2], strict=True)}
+    flags = " ".join(f"-P {name}={value}" for name, value in given.items())
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    done = subprocess.run(
+        in_a_bare_shell(f"{line} --experiment-name bare {flags}", MLFLOW_TRACKING_URI=uri),
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    client = mlflow.MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("bare").experiment_id])
+    (run,) = [run for run in found if "technique" in run.data.tags]
+    assert run.info.status == "FINISHED" and run.data.metrics["test_examples"] > 0
