@@ -6,6 +6,7 @@ call, which may last minutes on a machine that others use, a second thread leave
 
 import contextlib
 import faulthandler
+import functools
 import os
 import signal
 import socket
@@ -102,11 +103,11 @@ def _watch(socket_: socket.socket) -> None:
         end = min(end, time.monotonic() + LIMIT - STUCK + AT_ONCE)
         time.sleep(AT_ONCE)
     lines: list[str] = []
-    _within(end - time.monotonic(), lambda: _part(lines))
+    _within(end - time.monotonic(), *(functools.partial(_part, last, lines) for last in reversed(_farewells)))
     if _leaving.is_set():
         time.sleep(max(0.0, end - time.monotonic()))
     # What reads it may have stopped reading.
-    _within(0.5, lambda: _say(lines))
+    _within(0.5, functools.partial(_say, lines))
     os._exit(128 + number)
 
 
@@ -128,20 +129,23 @@ def _received(socket_: socket.socket, seconds: float | None = None) -> int | Non
     return None
 
 
-def _within(seconds: float, call: Callable[[], None]) -> None:
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(max(0.0, seconds))
+def _within(seconds: float, *calls: Callable[[], None]) -> None:
+    """Make calls side by side, and wait so long for their ends."""
+    end = time.monotonic() + seconds
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
-def _part(lines: list[str]) -> None:
-    for last in reversed(_farewells):
-        try:
-            line = last()
-        except Exception as error:
-            line = f"{type(error).__name__}: {error}"
-        if line:
-            lines.append(line)
+def _part(last: Callable[[], str | None], lines: list[str]) -> None:
+    try:
+        line = last()
+    except Exception as error:
+        line = f"{type(error).__name__}: {error}"
+    if line:
+        lines.append(line)
 
 
 def _say(lines: list[str]) -> None:
