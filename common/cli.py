@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+from . import stopping
 from .bounds import bounds_of
 from .config import RunArgs, Technique, check, settled
 from .errors import UserError
@@ -26,18 +27,21 @@ class Parser(argparse.ArgumentParser):
 
 def guarded(command) -> int:
     """Run a script's body; turn the errors that a user can mend into a message and an exit code."""
-    # A plain `kill` or a closed terminal must unwind like Ctrl-C does, so that the run is marked as what it is.
-    for stop in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, lambda number, _: sys.exit(128 + number))
-    try:
-        command()
-    except UserError as error:
-        _say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 130
-    return 0
+    with stopping.watched():
+        # A plain `kill` or a closed terminal must unwind like Ctrl-C does, so that the run is marked as what it is.
+        for number in stopping.SIGNALS:
+            # Ctrl-C is ignored in the background of a shell script.
+            if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler:
+                signal.signal(number, lambda number, _: stopping.leave(number))
+        try:
+            command()
+        except UserError as error:
+            _say(f"error: {error}")
+            return 2
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return 130
+        return 0
 
 
 def _say(text: str) -> None:

@@ -31,6 +31,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from . import stopping
 from .errors import UserError
 from .paths import ROOT
 from .row_trial import EPOCH, SCORE, RowTrial
@@ -101,7 +102,7 @@ def connected(address: str | None, store: str, asked: Sequence[Resources]) -> It
 
     def leave(number, _):
         signals.append(number)
-        sys.exit(128 + number)
+        stopping.leave(number)
 
     # In place of Ray's own, which prints a stack of its C++.
     for number in handlers:

@@ -6,6 +6,7 @@ import math
 import shlex
 import shutil
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from . import provenance, serving, store, tracking
+from . import provenance, serving, stopping, store, tracking
 from .errors import UserError
 from .journal import Journal, Sender
 from .paths import command
@@ -31,6 +32,9 @@ PATIENCE = 30.0
 HURRY = 4.0
 """Seconds that one which was stopped waits for the store, whether or not it answers."""
 
+LAST_WORD = 2.5
+"""Seconds of the same where the process ends in the middle of a computation."""
+
 
 class Recorder:
     """What `tracking.Run` offers a training. Each call returns once what it tells is on the disk; a background thread tells the store.
@@ -46,6 +50,7 @@ class Recorder:
         self._points = {(name, e["step"]) for e in entries if e["do"] == "metrics" for name in e["values"]}
         self._has_model = any(e["do"] == "model" for e in entries)
         self.delivery = Delivery(folder, run_id, entries)
+        self._ending, self._ended, self._complete = threading.Lock(), False, False
         self._sender = Sender(self.journal, self.delivery, store.ERRORS, _together, _say, gone=(store.Gone,))
 
     def log_params(self, values: Mapping[str, object]) -> None:
@@ -100,15 +105,27 @@ class Recorder:
         self._spooled("model", take, based=base is not None, example=dict(example), metrics=values)
         self._has_model = True
 
-    def end(self, status: str, failure: str | None = None) -> bool:
-        """Tell how the run has ended, and wait for the store; whether it has everything."""
-        if failure:
-            self.set_tags({"failure": failure})
-        self._append("end", status=status)
-        done = self._sender.close(PATIENCE, math.inf if status == "FINISHED" else HURRY)
-        self.problem = self._sender.problem
-        self.journal.close()
-        return done
+    def end(self, status: str, failure: str | None = None, at_most: float | None = None) -> bool:
+        """Tell how the run has ended, and wait for the store, `at_most` so many seconds; whether it has everything.
+
+        The first that is told counts: a second thread may say it in the place of one that is stuck.
+        """
+        if at_most is None:
+            at_most = math.inf if status == "FINISHED" else HURRY
+        with self._ending:
+            if not self._ended:
+                if failure:
+                    self.set_tags({"failure": failure})
+                self._append("end", status=status)
+                self._ended = True
+                self._complete = self._sender.close(PATIENCE, at_most)
+                self.problem = self._sender.problem
+                self.journal.close()
+            return self._complete
+
+    def interrupt(self) -> None:
+        """From another thread, where the one that trains is stuck: the run ends KILLED."""
+        self.end("KILLED", at_most=LAST_WORD)
 
     def go_on(self) -> None:
         """Tell that the run goes on."""
@@ -228,25 +245,26 @@ def recorded(
         run_id = tracking.create(experiment_name, run_name, state["ticket"])
         write_json(folder / STATE, state | {"run_id": run_id})
         recorder = Recorder(folder, run_id)
-    try:
-        about, details, packages = provenance.tags(), provenance.details(), provenance.environment()
-        recorder.set_tags({**about, **tags})
-        recorder.log_dict(details, provenance.FILE)
-        recorder.log_text(packages, "environment.txt")
-        yield recorder
-    except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+    with stopping.farewell(recorder.interrupt):
         try:
-            recorder.end(
-                "KILLED" if killed else "FAILED",
-                None if killed else f"{type(error).__name__}: {error}",
-            )
-        except (UserError, OSError) as second:
-            # What happened first must not be hidden.
-            print(f"How run {run_id} ended could not be kept: {second}", file=sys.stderr)
-        raise
-    if not recorder.end("FINISHED"):
-        raise _unsent(folder, run_id, recorder.problem)
+            about, details, packages = provenance.tags(), provenance.details(), provenance.environment()
+            recorder.set_tags({**about, **tags})
+            recorder.log_dict(details, provenance.FILE)
+            recorder.log_text(packages, "environment.txt")
+            yield recorder
+        except BaseException as error:
+            killed = isinstance(error, KeyboardInterrupt | SystemExit)
+            try:
+                recorder.end(
+                    "KILLED" if killed else "FAILED",
+                    None if killed else f"{type(error).__name__}: {error}",
+                )
+            except (UserError, OSError) as second:
+                # What happened first must not be hidden.
+                print(f"How run {run_id} ended could not be kept: {second}", file=sys.stderr)
+            raise
+        if not recorder.end("FINISHED"):
+            raise _unsent(folder, run_id, recorder.problem)
 
 
 def finished(folder: Path) -> str | None:

@@ -142,6 +142,10 @@ class Forked:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._file, signal.SIGTERM)
 
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._file, signal.SIGKILL)
+
     def wait(self) -> int | None:
         """The exit code, negative for a signal; None if nobody is left who knows it."""
         self.code = _receive(self._socket).get("code")

@@ -1,15 +1,159 @@
-"""A training that is told to stop does so at the next step, when its checkpoint is written."""
+"""Leaving on a signal: a training at its next step, when its checkpoint is written; every script within LIMIT seconds.
 
+Python runs its signal handlers in the main thread, between two steps of its interpreter. Where that thread sits in a native
+call, which may last minutes on a machine that others use, a second thread leaves in its place.
+"""
+
+import contextlib
+import faulthandler
+import functools
+import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 GRACE = 8.0
 """Seconds until it leaves wherever it is; the last checkpoint then remains."""
 
+STUCK = 9.0
+"""Seconds after a signal from which a main thread that has not begun to leave is taken for stuck."""
+
+LIMIT = 13.0
+"""Seconds after a signal at which the process has ended in any case."""
+
+AT_ONCE = 1.0
+"""Seconds that a stuck main thread has left after a second signal."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_leaving = threading.Event()
+_farewells: list[Callable[[], str | None]] = []
+_sockets: list[socket.socket] = []
+
+
+def leave(number: int) -> NoReturn:
+    """Leave as the signal would have it: KeyboardInterrupt, or SystemExit with 128 + its number."""
+    _leaving.set()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def farewell(last: Callable[[], str | None]) -> Iterator[None]:
+    """What `watched` calls before it ends a stuck process within this block.
+
+    last: called in a thread of its own, while the main thread may go on, and cut off at LIMIT; what it gives is printed.
+    """
+    _farewells.append(last)
+    try:
+        yield
+    finally:
+        _farewells.remove(last)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """End the process with 128 + number once one of SIGNALS has come and the main thread does not: STUCK seconds later if it
+    has not begun to leave, else after LIMIT. Files are then as after SIGKILL, but for what the farewells did.
+
+    In the main thread. Handlers must be set for the signals; the block's end takes the watch away if none has come.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    _leaving.clear()
+    # Written to by C, at once, whatever the main thread is doing.
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    _sockets.append(theirs)
+    threading.Thread(target=_watch, args=(ours,), name="watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        # One that leaves is watched until the process has ended.
+        if not _leaving.is_set():
+            signal.set_wakeup_fd(before)
+            _sockets.remove(theirs)
+            theirs.close()
+
+
+def _forget() -> None:
+    # A process that was forked would write to the same socket: its signals would end the one that forked it.
+    if _sockets:
+        signal.set_wakeup_fd(-1)
+        _sockets.clear()
+        _farewells.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _watch(socket_: socket.socket) -> None:
+    number = _received(socket_)
+    if number is None:
+        return
+    end = time.monotonic() + LIMIT
+    # In C, should no other thread of Python's come to its turn any more.
+    faulthandler.dump_traceback_later(LIMIT + 1, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    if _received(socket_, STUCK):
+        end = min(end, time.monotonic() + LIMIT - STUCK + AT_ONCE)
+        time.sleep(AT_ONCE)
+    lines: list[str] = []
+    _within(end - time.monotonic(), *(functools.partial(_part, last, lines) for last in reversed(_farewells)))
+    if _leaving.is_set():
+        time.sleep(max(0.0, end - time.monotonic()))
+    # What reads it may have stopped reading.
+    _within(0.5, functools.partial(_say, lines))
+    os._exit(128 + number)
+
+
+def _received(socket_: socket.socket, seconds: float | None = None) -> int | None:
+    """The next of SIGNALS; None if none comes in so many seconds, or, without a bound, once the watch is taken away."""
+    end = None if seconds is None else time.monotonic() + seconds
+    while end is None or time.monotonic() < end:
+        socket_.settimeout(None if end is None else max(0.001, end - time.monotonic()))
+        try:
+            number = socket_.recv(1)
+        except TimeoutError:
+            return None
+        if not number:
+            if end is not None:
+                time.sleep(max(0.0, end - time.monotonic()))
+            return None
+        if number[0] in SIGNALS:
+            return number[0]
+    return None
+
+
+def _within(seconds: float, *calls: Callable[[], None]) -> None:
+    """Make calls side by side, and wait so long for their ends."""
+    end = time.monotonic() + seconds
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+
+
+def _part(last: Callable[[], str | None], lines: list[str]) -> None:
+    try:
+        line = last()
+    except Exception as error:
+        line = f"{type(error).__name__}: {error}"
+    if line:
+        lines.append(line)
+
+
+def _say(lines: list[str]) -> None:
+    text = "\n".join(["", "Left in the middle of a computation that did not end.", *lines, ""])
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode(errors="replace"))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 class Stop:
@@ -18,10 +162,8 @@ class Stop:
     number: int | None = None
 
     def leave(self) -> None:
-        """Leave as the signal would have it: KeyboardInterrupt, or SystemExit with 128 + its number."""
-        if self.number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + self.number)
+        """Leave as the signal would have it."""
+        leave(self.number)
 
 
 @contextmanager

@@ -6,16 +6,21 @@ import json
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from . import stopping
 from .errors import UserError
 from .row_starter import started
 from .workspace import write_json
 
 STATE = "study.json"
+
+PATIENCE = 3.5
+"""Seconds that a row has left once its study is about to end without it (`stopping.STUCK` after the signal)."""
 
 
 class Folder:
@@ -95,14 +100,16 @@ class Folder:
             before = log.stat().st_size
             # It inherits the lock, and holds it if this process is killed.
             child = start(command, out, file)
-            try:
-                self.state["child"] = {"pid": child.pid, "name": name}
-                self.save()
-                code = child.wait()
-            except BaseException:
-                child.terminate()
-                child.wait()
-                raise
+            end = _End(child)
+            with stopping.farewell(end.force):
+                try:
+                    self.state["child"] = {"pid": child.pid, "name": name}
+                    self.save()
+                    code = child.wait()
+                except BaseException:
+                    end.ask()
+                    child.wait()
+                    raise
         said = log.read_bytes()[before:].decode("utf-8", errors="replace")
         return code, reason(code, said)
 
@@ -121,6 +128,25 @@ class Folder:
                 flush=True,
             )
             fcntl.flock(file, fcntl.LOCK_EX)
+
+
+class _End:
+    """The end of a row's process whose study was stopped."""
+
+    def __init__(self, child):
+        self._child, self._asked = child, False
+
+    def ask(self) -> None:
+        """SIGTERM, once: a second one would cut its end short."""
+        if not self._asked:
+            self._asked = True
+            self._child.terminate()
+
+    def force(self) -> None:
+        """SIGKILL where it does not end, from a thread beside the one that waits for it."""
+        self.ask()
+        time.sleep(PATIENCE)
+        self._child.kill()
 
 
 def reason(code: int | None, said: str) -> str:

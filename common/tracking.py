@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from . import provenance, store
+from . import provenance, stopping, store
 from .errors import UserError
 from .experiment_pages import present
 from .experiments import experiment
@@ -88,17 +88,18 @@ def start(
                 mlflow.MlflowClient().delete_tag(run_id, left)
         else:
             active = mlflow.start_run(experiment_id=experiment(experiment_name), run_name=run_name)
-    try:
-        run = Run(active.info.run_id)
-        if run_id and run_id == adopted:
-            _tell_where(active.info.experiment_id, experiment_name)
-        run.set_tags({**provenance.tags(), **tags})
-        run.log_dict(provenance.details(), provenance.FILE)
-        run.log_text(provenance.environment(), "environment.txt")
-        yield run
-    except BaseException as error:
-        _end(active.info.run_id, error)
-        raise
+    with stopping.farewell(lambda: end(active.info.run_id, "KILLED", int(time.time() * 1000))):
+        try:
+            run = Run(active.info.run_id)
+            if run_id and run_id == adopted:
+                _tell_where(active.info.experiment_id, experiment_name)
+            run.set_tags({**provenance.tags(), **tags})
+            run.log_dict(provenance.details(), provenance.FILE)
+            run.log_text(provenance.environment(), "environment.txt")
+            yield run
+        except BaseException as error:
+            _end(active.info.run_id, error)
+            raise
     mlflow.end_run("FINISHED")
 
 

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 
-from . import mirror, recording
+from . import mirror, recording, stopping
 from .config import RunArgs, Technique
 from .job import Job
 from .paths import interpreter
@@ -50,9 +50,12 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
             tags["mlflow.parentRunId"] = args.parent_run
         state = {"run_fingerprint": planned.key} | state
         try:
-            with recording.recorded(
-                output_dir, state, args.experiment_name, args.run_name or technique.name, tags
-            ) as run:
+            with (
+                stopping.farewell(lambda: f"To go on: {_command()}"),
+                recording.recorded(
+                    output_dir, state, args.experiment_name, args.run_name or technique.name, tags
+                ) as run,
+            ):
                 shutil.rmtree(scratch, ignore_errors=True)
                 scratch.mkdir()
                 with mirror.mirrored(run, args, technique.name, tags) as told:
