@@ -104,6 +104,35 @@ def test_a_row_goes_on_without_the_process_that_forked_it_and_the_next_has_anoth
     assert json.loads(said(folder, "next"))["warm"]
 
 
+STUCK = """
+import ctypes, sys
+from common.cli import guarded
+
+def work():
+    mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
+    print("ready", flush=True)
+    lock(mutex)
+
+sys.exit(guarded(work))
+"""
+
+
+@pytest.mark.slow
+def test_a_row_that_is_stuck_in_a_native_call_ends_in_time(starter, folder):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(row(folder, STUCK, starter.start)))
+    thread.start()
+    deadline = time.monotonic() + 60
+    while "ready" not in (said(folder) if folder.log("row").exists() else ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    begun = time.monotonic()
+    os.kill(folder.state["child"]["pid"], signal.SIGTERM)
+    thread.join(60)
+    assert time.monotonic() - begun < 15 and found[0][0] == 143
+
+
 @pytest.mark.slow
 def test_sigterm_reaches_a_row_and_its_lock_is_its_own(starter, folder):
     program = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(143))\nprint('ready', flush=True)\ntime.sleep(60)"

@@ -80,6 +80,20 @@ def test_sigterm_reaches_the_row_before_the_study_leaves(tmp_path):
     assert log(tmp_path) == "ready\nmarked\n"
 
 
+@pytest.mark.slow
+def test_a_row_that_does_not_end_does_not_hold_its_study(tmp_path):
+    process = start(tmp_path, "trap 'echo asked' TERM; echo ready; while true; do sleep 0.05; done")
+    until(lambda: "ready" in log(tmp_path) and "child" in Folder(tmp_path).state)
+    child = Folder(tmp_path).state["child"]["pid"]
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143 and time.monotonic() - begun < 15
+    # Once: a second signal would cut the end of one that saves its checkpoint short.
+    assert log(tmp_path) == "ready\nasked\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
 def test_what_a_killed_study_left_is_waited_for(tmp_path, capfd):
     process = start(tmp_path, f"echo ready; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo ended")
     until(lambda: "ready" in log(tmp_path) and "child" in Folder(tmp_path).state)
