@@ -19,6 +19,7 @@ from .processors import share_cores
 from .question_requests import (  # noqa: F401
     ASKED,
     CONFIG,
+    as_frame,
     check_length,
     checked_rows,
     context_limit,
@@ -141,7 +142,7 @@ class QuestionAnswering(PythonModel):
         records = checked_rows(model_input, self.max_context)
         params = checked_parameters(params or {})
         rows = as_rows(self.answerer.answer(records, **params), params["top_k"])
-        return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
+        return as_frame(rows, model_input, list(ANSWER))
 
 
 def as_rows(answers: Sequence[Sequence[dict]], top_k: int) -> list[dict]:

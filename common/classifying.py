@@ -14,7 +14,7 @@ from .bundles import load_bundle
 from .families import uses_segment_ids
 from .preprocessing import Collator
 from .processors import share_cores
-from .request_checks import checked_rows, is_within
+from .request_checks import as_frame, checked_rows, is_within
 from .serving import fetch, refuse
 from .texts import make_texts, predict_logits, probabilities
 
@@ -97,7 +97,7 @@ class Classification(PythonModel):
         rows = [labels[0] for labels in ranked]
         if top_k > 1:
             rows = [{**row, "alternatives": labels[1:]} for row, labels in zip(rows, ranked, strict=True)]
-        return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
+        return as_frame(rows, model_input, list(ANSWER))
 
 
 def is_taken(record: Mapping[str, str]) -> bool:

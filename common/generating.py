@@ -19,6 +19,7 @@ from .processors import share_cores
 from .question_requests import (  # noqa: F401
     ASKED,
     CONFIG,
+    as_frame,
     check_length,
     checked_rows,
     context_limit,
@@ -126,7 +127,7 @@ class GenerativeAnswering(PythonModel):
             rows = self.writer.answer(records, length)
         except UserError as error:
             refuse(str(error))
-        return pd.DataFrame(rows, columns=None if rows else list(ANSWER))
+        return as_frame(rows, model_input, list(ANSWER))
 
 
 MODEL = GenerativeAnswering

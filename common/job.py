@@ -166,6 +166,11 @@ class Job:
         )
         self._test(trainer, model, tokenizer, validation, test, run)
 
+    def leave_group(self) -> None:
+        """End the work with other processes: threads that still wait for them abort an interpreter that ends."""
+        if self.arguments.world_size > 1:
+            torch.distributed.destroy_process_group()
+
     def _split(self, examples, tokenizer, config, limit) -> Split:
         by = "label" if self.task.data == "text" else None
         examples = sample(examples.to_list(), limit, self.args.seed, by)

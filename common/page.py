@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, SecurityError
@@ -192,15 +193,25 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
     requests under any other name are refused.
     """
     app = Flask(__name__, static_folder="page_files/static", template_folder="page_files/templates")
-    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, MAX_FORM_MEMORY_SIZE=MAX_BODY, TRUSTED_HOSTS=list(hosts))
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, MAX_FORM_MEMORY_SIZE=MAX_BODY)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(facts=facts, pieces=pieces)
     shown = examples()
 
     @app.before_request
+    def refuse_other_names():
+        # werkzeug's own check takes no IPv6 address.
+        name = re.sub(r":\d*$", "", request.headers.get("Host", "")).lower()
+        if name not in {host.lower() for host in hosts}:
+            raise SecurityError(f"Host {name!r} is not trusted.")
+
+    @app.before_request
     def refuse_other_sites():
         site = request.headers.get("Sec-Fetch-Site", "none")
-        if request.method == "POST" and site not in ("same-origin", "none"):
+        origin = request.headers.get("Origin")
+        # Programs send neither; a browser that does not know the first sends the second.
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
+        if request.method == "POST" and (site not in ("same-origin", "none") or foreign):
             abort(403, "Questions from other sites are not answered.")
 
     @app.after_request

@@ -32,6 +32,15 @@ def checked_rows(
     return records
 
 
+def as_frame(rows: Sequence[Mapping], asked: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Answers as a data frame, under the index of what was asked where there is one answer to each of its rows.
+
+    columns: of a frame without rows.
+    """
+    index = asked.index if len(asked) == len(rows) else None
+    return pd.DataFrame(list(rows), index=index, columns=None if rows else list(columns))
+
+
 def is_within(record: Mapping[str, str], limits: Mapping[str, int]) -> bool:
     """Whether a request may hold this row, which evaluation may have answered all the same."""
     return all(len(record[name]) <= limit and record[name].strip() for name, limit in limits.items())

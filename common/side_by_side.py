@@ -17,7 +17,7 @@ from mlflow.types.schema import Array, Object, Property
 from . import answering
 from .answering import ANSWER, Answerer, as_rows, checked_parameters
 from .bundles import load_shared_base, read_bundle
-from .question_requests import ASKED, CONFIG, checked_rows, context_limit, is_taken  # noqa: F401
+from .question_requests import ASKED, CONFIG, as_frame, checked_rows, context_limit, is_taken  # noqa: F401
 from .serving import fetch, refuse
 
 ALL = "all"
@@ -97,9 +97,9 @@ class SideBySideAnswering(PythonModel):
         }
         if technique == ALL:
             rows = [{"answers": list(each)} for each in zip(*found.values(), strict=True)]
-            return pd.DataFrame(rows, columns=["answers"])
+            return as_frame(rows, model_input, ["answers"])
         (rows,) = found.values()
-        return pd.DataFrame(rows, columns=None if rows else list(_ANSWER))
+        return as_frame(rows, model_input, list(_ANSWER))
 
     def _technique(self, asked: str | None) -> str | None:
         if asked is None:

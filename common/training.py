@@ -32,6 +32,7 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
         job = Job(planned, scratch)
         if not job.is_main:
             job.train_and_test(_Unlogged())
+            job.leave_group()
             return None
         record = planned.record
         tags = {
@@ -56,6 +57,7 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
                 scratch.mkdir()
                 with mirror.mirrored(run, args, technique.name, tags) as told:
                     job.train_and_test(told)
+                job.leave_group()
         except (KeyboardInterrupt, SystemExit):
             print(f"\nStopped. To go on: {_command()}", file=sys.stderr)
             raise

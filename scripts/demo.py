@@ -67,13 +67,12 @@ def main() -> None:
     name = f"[{args.host}]" if ":" in args.host else args.host
     app = create_app(catalogue, [*LOCAL, name, *args.host_names])
 
-    from werkzeug.serving import make_server
+    from common.page_server import Server
 
     # Its line for every request would hide what matters.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     port = listening.getsockname()[1]
-    server = make_server(args.host, port, app, threaded=True, fd=listening.fileno())
-    listening.close()
+    server = Server(app, listening)
     print(f"http://{name}:{port} (Ctrl-C ends it)", flush=True)
     server.serve_forever()
 

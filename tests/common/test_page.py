@@ -367,6 +367,25 @@ def test_other_sites_cannot_ask(client):
     assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
+def test_a_form_of_another_origin_is_refused(client):
+    """Older browsers send no Sec-Fetch-Site; programs send neither."""
+    own = "http://localhost"
+    for origin, status in (
+        (own, 200),
+        ("http://evil.example", 403),
+        ("http://localhost:81", 403),
+        ("null", 403),
+    ):
+        assert client.post("/", data=GOOD, headers={"Origin": origin}).status_code == status
+        assert client.post("/answer", json=GOOD, headers={"Origin": origin}).status_code == status
+
+
+def test_the_page_is_open_under_an_ipv6_address():
+    named = page.create_app(Catalogue(), ["[::1]"]).test_client()
+    assert named.get("/", headers={"Host": "[::1]:5002"}).status_code == 200
+    assert named.get("/", headers={"Host": "[::2]:5002"}).status_code == 400
+
+
 def test_a_model_that_does_not_load_is_told_beside_the_others(world):
     missing = f"runs:/{world[0]}/nothing"
     client = page.create_app(Catalogue([URIS[0], missing])).test_client()

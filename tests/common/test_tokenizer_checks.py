@@ -250,7 +250,7 @@ def test_a_damaged_tokenizer_is_one_line(part, checkpoint):
     folder = checkpoint()
     whole = (folder / "tokenizer.json").read_bytes()
     (folder / "tokenizer.json").write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(UserError, match="tokenizer cannot be loaded") as refused:
+    with pytest.raises(UserError, match="tokenizer.json is damaged") as refused:
         load(folder)
     assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
 
@@ -258,7 +258,7 @@ def test_a_damaged_tokenizer_is_one_line(part, checkpoint):
 def test_a_tokenizer_in_an_unknown_format_is_one_line(checkpoint):
     folder = checkpoint()
     change(folder / "tokenizer.json", model={"type": "Telepathy"})
-    with pytest.raises(UserError, match="tokenizer cannot be loaded"):
+    with pytest.raises(UserError, match="tokenizer.json is damaged"):
         load(folder)
 
 

@@ -1,0 +1,143 @@
+"""The body of a request as MLflow's server gets it, read strictly: whatever the server would drop or mix is refused.
+
+MLflow ignores parameters and keys that it does not know, mixes the rows of "instances" whose keys differ, and answers
+in another format to bodies that look like a chat's. Pure functions of the body: the refusals are ValueErrors.
+"""
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
+BESIDE = ("params",)
+SPLIT = ("columns", "data", "index")
+CHATS = ("messages", "prompt", "input")
+
+
+def check_json(body: bytes, columns: Sequence[str], parameters: Sequence[str]) -> None:
+    """ValueError says what of a JSON body would not be answered as it stands.
+
+    columns: what a row holds; parameters: what "params" may hold.
+    """
+    try:
+        content = json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"The JSON is not valid: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The JSON is not UTF-8: byte {error.start}.") from None
+    form = json.dumps({"inputs": [dict.fromkeys(columns, "...")]})
+    if not isinstance(content, dict):
+        raise ValueError(f"The JSON must be an object such as {form}, not {_kind(content)}.")
+    if chat := next((name for name in CHATS if name in content), None):
+        raise ValueError(f"{chat!r} belongs to chat models; this one takes {form}.")
+    _known("The key", content, (*FORMATS, *BESIDE))
+    given = [name for name in FORMATS if name in content]
+    if len(given) != 1:
+        found = " and ".join(map(repr, given)) or "none"
+        raise ValueError(f"The JSON must hold one of {', '.join(FORMATS)}, and holds {found}: send {form}.")
+    params = content.get("params")
+    if params is not None:
+        if not isinstance(params, dict):
+            raise ValueError(f"params must be an object, not {_kind(params)}.")
+        _known("The parameter", params, parameters)
+    _check_rows(given[0], content[given[0]], columns)
+
+
+def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
+    if name == "dataframe_split":
+        if not isinstance(rows, dict):
+            raise ValueError(f"{name} must be an object with columns and data, not {_kind(rows)}.")
+        _known(f"The key of {name}", rows, SPLIT)
+        names, data = rows.get("columns"), rows.get("data")
+        if not isinstance(names, list) or not isinstance(data, list):
+            raise ValueError(f"{name} must hold columns and data, each a list.")
+        _check_columns(name, names, columns)
+        for i, row in enumerate(data):
+            if not isinstance(row, list) or len(row) != len(names):
+                held = f"{len(row)} values" if isinstance(row, list) else _kind(row)
+                raise ValueError(f"{name}: row {i} holds {held}; there are {len(names)} columns.")
+        index = rows.get("index")
+        if index is not None and (not isinstance(index, list) or len(index) != len(data)):
+            raise ValueError(f"{name}: index must be a list with an entry for each of the {len(data)} rows.")
+    elif name == "inputs" and isinstance(rows, dict):
+        _check_columns(name, rows, columns)
+    elif not isinstance(rows, list):
+        raise ValueError(f"{name} must be a list of rows, not {_kind(rows)}.")
+    else:
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{name}: row {i} must be an object with {' and '.join(columns)}, not {_kind(row)}."
+                )
+            _check_columns(f"{name}: row {i}", row, columns)
+
+
+def _check_columns(place: str, names, columns: Sequence[str]) -> None:
+    for name in names:
+        if name not in columns:
+            raise ValueError(f"{place} has {_near(name, columns)}")
+    if isinstance(names, list) and len(set(names)) < len(names):
+        raise ValueError(f"{place}: a column stands twice in {names}.")
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"{place} has no {missing[0]!r}.")
+
+
+def _known(what: str, given: Mapping, known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{what} {_near(name, known)}")
+
+
+def _near(name, known: Sequence[str]) -> str:
+    """The name, that it is unknown, and which one was meant."""
+    shown = repr(name if not isinstance(name, str) or len(name) <= 50 else f"{name[:50]}...")
+    near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=0.5)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{shown}, which is not known{meant} Known: {', '.join(known)}."
+
+
+def _pairs(pairs: list) -> dict:
+    found: dict = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"The key {name[:50]!r} stands twice in one object.")
+        found[name] = value
+    return found
+
+
+def _constant(name: str):
+    raise ValueError(f"{name} is no JSON.")
+
+
+def _kind(value) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
+    """Column → its cells as text, in order, of a CSV body with a header; ValueError says what is wrong with it.
+
+    Nothing is guessed: "NA" and "5" stay text. columns: what the header must name; None: whatever it names.
+    """
+    csv.field_size_limit(10**9)
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    try:
+        names = next(reader, [])
+        _check_columns("The CSV's header", names, names if columns is None else columns)
+        found: dict[str, list[str]] = {name: [] for name in names}
+        for row in reader:
+            if not row:
+                # A blank line.
+                continue
+            if len(row) != len(names):
+                raise ValueError(
+                    f"The CSV has {len(row)} cells at line {reader.line_num}, and {len(names)} columns; put texts with commas "
+                    "or line ends in double quotes."
+                )
+            for name, cell in zip(names, row, strict=True):
+                found[name].append(cell)
+    except csv.Error as error:
+        raise ValueError(f"The CSV cannot be read at line {reader.line_num}: {error}.") from None
+    return found
