@@ -8,10 +8,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # An unreachable server would otherwise hold a script for four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-# Threads that wait for each other give up their core instead of spinning: beside another busy process those that spin keep
-# away the one that they wait for. Read once, while torch is imported; results are the same (docs/PERFORMANCE.md).
+# Threads that wait for each other soon give up their core instead of spinning on it: beside another busy process those that
+# spin keep away the one that they wait for. Read once, while torch is imported; results are the same (docs/PERFORMANCE.md).
 if not any(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ["GOMP_SPINCOUNT"] = "5000"
 
 
 def _settle_user() -> None:
