@@ -34,7 +34,6 @@ SETTINGS = {
     "spin 5,000": {"GOMP_SPINCOUNT": "5000"},
     "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
     "spin 100,000": {"GOMP_SPINCOUNT": "100000"},
-    "active": {"OMP_WAIT_POLICY": "ACTIVE"},
     "dynamic": {"OMP_DYNAMIC": "TRUE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }

@@ -121,16 +121,21 @@ sys.exit(guarded(work))
 @pytest.mark.slow
 def test_a_row_that_is_stuck_in_a_native_call_ends_in_time(starter, folder):
     found = []
-    thread = threading.Thread(target=lambda: found.append(row(folder, STUCK, starter.start)))
+    thread = threading.Thread(target=lambda: found.append(row(folder, STUCK, starter.start)), daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
-    while "ready" not in (said(folder) if folder.log("row").exists() else ""):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    begun = time.monotonic()
-    os.kill(folder.state["child"]["pid"], signal.SIGTERM)
-    thread.join(60)
-    assert time.monotonic() - begun < 15 and found[0][0] == 143
+    try:
+        while "ready" not in (said(folder) if folder.log("row").exists() else ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        begun = time.monotonic()
+        os.kill(folder.state["child"]["pid"], signal.SIGTERM)
+        thread.join(60)
+        assert time.monotonic() - begun < 15 and found[0][0] == 143
+    finally:
+        # A row that did not end would stay for ever.
+        if thread.is_alive():
+            os.kill(folder.state["child"]["pid"], signal.SIGKILL)
 
 
 @pytest.mark.slow
