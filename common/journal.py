@@ -1,5 +1,6 @@
 """What a run is to tell a store: kept on disk in order, and told in the background, once each, whenever the store can be reached."""
 
+import contextlib
 import json
 import math
 import os
@@ -174,7 +175,9 @@ class Sender:
                 self.journal.mark(len(group))
             except (*self._errors, *self._gone, OSError) as error:
                 if isinstance(error, self._gone):
-                    self.journal.forget()
+                    # The folder may have been removed with the store.
+                    with contextlib.suppress(OSError):
+                        self.journal.forget()
                 if self.problem is None or isinstance(error, self._gone) > isinstance(
                     self.problem, self._gone
                 ):
