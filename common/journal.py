@@ -1,6 +1,5 @@
 """What a run is to tell a store: kept on disk in order, and told in the background, once each, whenever the store can be reached."""
 
-import contextlib
 import json
 import math
 import os
@@ -175,9 +174,14 @@ class Sender:
                 self.journal.mark(len(group))
             except (*self._errors, *self._gone, OSError) as error:
                 if isinstance(error, self._gone):
-                    # The folder may have been removed with the store.
-                    with contextlib.suppress(OSError):
+                    try:
                         self.journal.forget()
+                    except OSError as second:
+                        # The folder was removed with the store: nothing is left to send.
+                        with self._changed:
+                            self._fault = second
+                            self._changed.notify_all()
+                        return
                 if self.problem is None or isinstance(error, self._gone) > isinstance(
                     self.problem, self._gone
                 ):
