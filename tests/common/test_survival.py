@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import resource
+import threading
 import time
 
 import mlflow
@@ -127,7 +128,16 @@ def kill(monkeypatch):
     def now():
         raise Killed
 
-    return now
+    yield now
+    # A killed process has no thread that goes on; one that did would open the stores of later tests.
+    for thread in threading.enumerate():
+        if thread.name == "journal":
+            sender = thread._target.__self__
+            sender._stopped = True
+            sender._closing.set()
+            with sender._changed:
+                sender._changed.notify_all()
+            thread.join(10)
 
 
 @pytest.mark.slow
