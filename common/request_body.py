@@ -8,6 +8,7 @@ import csv
 import difflib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
@@ -16,13 +17,13 @@ SPLIT = ("columns", "data", "index")
 CHATS = ("messages", "prompt", "input")
 
 
-def check_json(body: bytes, columns: Sequence[str], parameters: Sequence[str]) -> None:
+def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[str]) -> None:
     """ValueError says what of a JSON body would not be answered as it stands.
 
     columns: what a row holds; parameters: what "params" may hold.
     """
     try:
-        content = json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant)
+        content = json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
     except json.JSONDecodeError as error:
         raise ValueError(f"The JSON is not valid: {error}.") from None
     except UnicodeDecodeError as error:
@@ -58,6 +59,7 @@ def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
             if not isinstance(row, list) or len(row) != len(names):
                 held = f"{len(row)} values" if isinstance(row, list) else _kind(row)
                 raise ValueError(f"{name}: row {i} holds {held}; there are {len(names)} columns.")
+            _check_cells(f"{name}: row {i}", row)
         index = rows.get("index")
         if index is not None and (not isinstance(index, list) or len(index) != len(data)):
             raise ValueError(f"{name}: index must be a list with an entry for each of the {len(data)} rows.")
@@ -72,6 +74,14 @@ def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
                     f"{name}: row {i} must be an object with {' and '.join(columns)}, not {_kind(row)}."
                 )
             _check_columns(f"{name}: row {i}", row, columns)
+            _check_cells(f"{name}: row {i}", row.values())
+
+
+def _check_cells(place: str, cells) -> None:
+    """A row of lists would be taken for columns of several rows."""
+    for cell in cells:
+        if isinstance(cell, list | dict):
+            raise ValueError(f"{place} must hold strings, not {_kind(cell)}.")
 
 
 def _check_columns(place: str, names, columns: Sequence[str]) -> None:
@@ -87,15 +97,15 @@ def _check_columns(place: str, names, columns: Sequence[str]) -> None:
 def _known(what: str, given: Mapping, known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            raise ValueError(f"{what} {_near(name, known)}")
+            raise ValueError(f"{what} {_near(name, known, ' is')}")
 
 
-def _near(name, known: Sequence[str]) -> str:
+def _near(name, known: Sequence[str], verb: str = ", which is") -> str:
     """The name, that it is unknown, and which one was meant."""
     shown = repr(name if not isinstance(name, str) or len(name) <= 50 else f"{name[:50]}...")
     near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=0.5)
     meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{shown}, which is not known{meant} Known: {', '.join(known)}."
+    return f"{shown}{verb} not known{meant or '.'} Known: {', '.join(known)}."
 
 
 def _pairs(pairs: list) -> dict:
@@ -105,6 +115,12 @@ def _pairs(pairs: list) -> dict:
             raise ValueError(f"The key {name[:50]!r} stands twice in one object.")
         found[name] = value
     return found
+
+
+def _float(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text[:50]} is too large a number.")
+    return value
 
 
 def _constant(name: str):
@@ -128,9 +144,10 @@ def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
         _check_columns("The CSV's header", names, names if columns is None else columns)
         found: dict[str, list[str]] = {name: [] for name in names}
         for row in reader:
-            if not row:
-                # A blank line.
+            if not row and len(names) > 1:
+                # A blank line; where there is one column it is a cell without text.
                 continue
+            row = row or [""]
             if len(row) != len(names):
                 raise ValueError(
                     f"The CSV has {len(row)} cells at line {reader.line_num}, and {len(names)} columns; put texts with commas "
