@@ -284,3 +284,26 @@ def test_other_shapes_with_no_list_of_questions_are_refused_by_place(name, qas, 
 def test_a_number_of_thousands_of_digits_is_refused(write):
     with pytest.raises(UserError, match="thousands of digits"):
         read_squad_json(write(b'{"data": ' + b"9" * 5000 + b"}"))
+
+
+@pytest.mark.parametrize("start", ["4.0", " 4 ", 4.0, "", None, -1, "-1", float("nan")])
+def test_a_start_may_be_text_or_missing(start, write):
+    at = CONTEXT.index("flowers")
+    given = str(start).replace("4", str(at)) if isinstance(start, str) else at if start == 4 else start
+    found = read_squad_json(write(squad(qa() | {"answers": [{"text": "flowers", "answer_start": given}]})))
+    assert found.placed[0]["answers"] == {"text": ["flowers"], "answer_start": [at]}
+
+
+@pytest.mark.parametrize("answers", [None, [], {}, [""], [{"text": None}], {"text": [], "answer_start": []}])
+def test_an_impossible_question_may_have_no_answers_in_any_form(answers, write):
+    found = read_squad_json(write(squad(qa() | {"answers": answers, "is_impossible": True})))
+    assert found.version == "v2.0" and found.examples[0]["answers"]["text"] == []
+
+
+def test_half_a_surrogate_pair_is_a_fault_wherever_it_stands(write):
+    """Nothing can be stored that has one, answers that are scored alone included."""
+    bad = qa("q2") | {"answers": [{"text": "\ud83d", "answer_start": 0}]}
+    file = write(squad(qa("q1"), bad, qa("q3") | {"question": "\udc1d?"}))
+    with pytest.raises(UserError, match="has 2 faults(.|\n)*'q2': .*surrogate(.|\n)*'q3': .*surrogate"):
+        read_squad_json(file)
+    assert len(read_squad_json(file, "skip").examples) == 1
