@@ -11,7 +11,7 @@ def place(context: str, text: str, start: int) -> tuple[int, int] | None:
     may differ from the context by case, white space and Unicode normalisation (NFKD).
 
     Of several places the nearest to `start` is taken. One that is spelled exactly like the text goes before one that is not,
-    unless it is at least twice as far away. Without a `start` the text must stand at one place alone.
+    unless it is more than twice as far away. Without a `start` the text must stand at one place alone.
     """
     if not text.strip():
         return None
@@ -23,11 +23,12 @@ def place(context: str, text: str, start: int) -> tuple[int, int] | None:
         return found[0] if len(found) == 1 else None
     starts = {start, _in_code_points(context, start)}
 
-    def rank(found: tuple[int, int]) -> tuple[int, bool, int]:
-        distance = min(abs(found[0] - each) for each in starts)
-        return distance.bit_length(), found not in spelled, distance
-
     spelled = set(exact)
+
+    def rank(found: tuple[int, int]) -> tuple[int, bool]:
+        distance = min(abs(found[0] - each) for each in starts)
+        return (distance, False) if found in spelled else (2 * distance, True)
+
     return min([*exact, *_alike(context, text)], key=rank, default=None)
 
 

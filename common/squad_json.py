@@ -286,6 +286,8 @@ def _is_true(value) -> bool:
 
 def _answers(qa: dict, *, required: bool) -> list[tuple[str, int]]:
     """(text, start) of each answer; start -1 where none is given."""
+    if "answers" not in qa and "answer" in qa:
+        qa = qa | {"answers": [qa["answer"]] if isinstance(qa["answer"], str) else qa["answer"]}
     answers = qa.get("answers")
     if not answers and not required:
         return []

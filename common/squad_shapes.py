@@ -87,18 +87,5 @@ def _of_cmrc(record) -> object:
 
 
 def _of_korquad(record) -> object:
-    if not isinstance(record, dict):
-        return record
-    if not isinstance(record.get("qas"), list):
-        # The reader says what is wrong with it.
-        return {"title": record.get("title"), "paragraphs": [record]}
-    questions = [
-        {**{k: v for k, v in qa.items() if k != "answer"}, "answers": [qa["answer"]]}
-        if isinstance(qa, dict) and "answer" in qa
-        else qa
-        for qa in record["qas"]
-    ]
-    return {
-        "title": record.get("title"),
-        "paragraphs": [{"context": record.get("context"), "qas": questions}],
-    }
+    """An article that is one context; its questions have one `answer` each."""
+    return {"title": record.get("title"), "paragraphs": [record]} if isinstance(record, dict) else record

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ HUB = {"imdb": "stanfordnlp/imdb"}
 SAMPLE = Path(__file__).resolve().parent / "sample"
 
 _SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
-_SPELLINGS |= {"0.0": 0, "label_0": 0, "1.0": 1, "label_1": 1}
+_SPELLINGS |= {"label_0": 0, "label_1": 1}
 
 _COLUMNS = {
     "text": ("text", "review", "sentence", "content", "comment", "tweet"),
@@ -181,7 +182,10 @@ def _fault(text: object, label: object) -> str:
 
 
 def _label(label: object) -> int | None:
-    return None if isinstance(label, bool) else _SPELLINGS.get(str(label).strip().lower())
+    """0 or 1; None where the label says neither. A number may have zeros behind its point: pandas writes 1.0."""
+    if isinstance(label, bool):
+        return None
+    return _SPELLINGS.get(re.sub(r"^([01])\.0*$", r"\1", str(label).strip().lower()))
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[tuple[str, Row]]]:

@@ -26,6 +26,8 @@ from common.answer_places import place
         ("Red boats meet. The hull is red.", "red", 1, "0"),
         ("Red boats meet. The hull is red.", "red", 27, "28"),
         ("Us and US", "US", 5, "7"),
+        ("Us and US", "US", 3, "7"),
+        ("Us and US", "US", 2, "0"),
         ("Red boats", "red", -1, "0"),
         ("Red boats, red boats", "RED", -1, None),
         ("a\N{HONEYBEE} Red boat, a red boat", "red", 4, "3"),

@@ -307,3 +307,11 @@ def test_half_a_surrogate_pair_is_a_fault_wherever_it_stands(write):
     with pytest.raises(UserError, match="has 2 faults(.|\n)*'q2': .*surrogate(.|\n)*'q3': .*surrogate"):
         read_squad_json(file)
     assert len(read_squad_json(file, "skip").examples) == 1
+
+
+@pytest.mark.parametrize("answer", ["flowers", {"text": "flowers", "answer_start": CONTEXT.index("flowers")}])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_single_answer_may_be_called_answer(answer, flat, write):
+    question = {"id": "q1", "question": "What?", "answer": answer}
+    found = read_squad_json(write([question | {"context": CONTEXT}] if flat else squad(question)))
+    assert found.placed[0]["answers"] == {"text": ["flowers"], "answer_start": [CONTEXT.index("flowers")]}

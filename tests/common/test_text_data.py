@@ -228,7 +228,7 @@ def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
     ("name", "content"),
     [
         ("a.csv", 'review,sentiment\n"Good; really, it is.",positive\nBad,negative\n'),
-        ("a.csv", "Text;Label\nGood, really;1.0\nBad, really;0.0\n"),
+        ("a.csv", "Text;Label\nGood, really;1.00\nBad, really;0.0\n"),
         ("a.tsv", "id\ttext\tlabel\n1\tGood\tLABEL_1\n2\tBad\tLABEL_0\n"),
         ("a.jsonl", '{"text": "Good", "label": 1}\n\n{"text": "Bad", "label": "Negative"}\n'),
         ("a.json", '[{"text": "Good", "label": 1.0}, {"text": "Bad", "label": 0}]'),
