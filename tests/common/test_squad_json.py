@@ -1,5 +1,10 @@
+import copy
+import functools
 import gzip
 import json
+import operator
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -315,3 +320,53 @@ def test_a_single_answer_may_be_called_answer(answer, flat, write):
     question = {"id": "q1", "question": "What?", "answer": answer}
     found = read_squad_json(write([question | {"context": CONTEXT}] if flat else squad(question)))
     assert found.placed[0]["answers"] == {"text": ["flowers"], "answer_start": [CONTEXT.index("flowers")]}
+
+
+def _places(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+ROW = qa() | {"context": CONTEXT, "answers": {"text": ["flowers"], "answer_start": [3]}}
+SHAPES = [
+    squad(qa(), qa("q2") | {"is_impossible": False}),
+    {"data": [ROW]},
+    [ROW],
+    [{"context_text": CONTEXT, "qas": [{"query_id": "a", "query_text": "?", "answers": ["flowers"]}]}],
+    {
+        "data": [
+            {"title": "t", "context": CONTEXT, "qas": [{"id": "a", "question": "?", "answer": "flowers"}]}
+        ]
+    },
+]
+ODD = [None, True, 0, -3, 10**30, 1.5, float("inf"), "", " ", "x", "\ud83d", [], [None], [[]], {}, {"a": 1}]
+
+
+@given(st.sampled_from(SHAPES), st.data())
+def test_whatever_stands_anywhere_is_read_or_refused_in_a_line(shape, drawn):
+    content = copy.deepcopy(shape)
+    for _ in range(drawn.draw(st.integers(1, 2))):
+        path = drawn.draw(st.sampled_from([path for path in _places(content) if path] or [()]))
+        if not path:
+            break
+        *above, last = path
+        holder = functools.reduce(operator.getitem, above, content)
+        if drawn.draw(st.booleans()) or isinstance(holder, list):
+            holder[last] = copy.deepcopy(drawn.draw(st.sampled_from(ODD)))
+        else:
+            del holder[last]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "odd.json"
+        file.write_text(json.dumps(content))
+        for on_bad_rows in ("error", "skip"):
+            try:
+                found = read_squad_json(file, on_bad_rows)
+            except UserError as refused:
+                assert str(file) in str(refused)
+                continue
+            for example in found.placed:
+                for text, start in zip(*example["answers"].values(), strict=True):
+                    assert start >= 0 and example["context"].startswith(text, start) and text.strip()
+            json.dumps(found.examples, ensure_ascii=False).encode()
