@@ -107,7 +107,7 @@ def main() -> None:
     args = p.parse_args()
     _, tokenizer = models.load_base(models.resolve_checkpoint(args.model_checkpoint))
     cut = dict(max_length=args.max_length, doc_stride=args.doc_stride, segment_ids=True)
-    train = sample(read_squad_json(args.train_file).examples, args.max_train_samples, args.seed)
+    train = sample(read_squad_json(args.train_file).placed, args.max_train_samples, args.seed)
     test = sample(read_squad_json(args.test_file).examples, args.max_test_samples, args.seed)
     windows, test_windows = (make_windows(tokenizer, part, **cut) for part in (train, test))
     found = {}

@@ -1,46 +1,59 @@
 """Where an answer stands in its context, when the offset that a file gives is wrong or missing."""
 
 import unicodedata
-from bisect import bisect_left
+from functools import lru_cache
 
 
 def place(context: str, text: str, start: int) -> tuple[int, int] | None:
     """(start, end) of the answer in code points of the context, end exclusive; None where that cannot be known.
 
-    start: what the file gives, in code points or in UTF-16 code units (Java, JavaScript); -1 where it gives nothing. The text is
-    looked for at `start`, then wherever it stands as it is, then wherever it stands but for case, white space and
-    Unicode normalisation (NFKD). Of several places the one nearest to `start` is taken, and none without a `start`.
+    start: what the file gives, in code points or in UTF-16 code units (Java, JavaScript); -1 where it gives nothing. The text
+    may differ from the context by case, white space and Unicode normalisation (NFKD).
+
+    Of several places the nearest to `start` is taken. One that is spelled exactly like the text goes before one that is not,
+    unless it is more than twice as far away. Without a `start` the text must stand at one place alone.
     """
     if not text.strip():
         return None
     if start >= 0 and context.startswith(text, start):
         return start, start + len(text)
-    if start > 0 and not context.isascii():
-        units = len(context.encode("utf-16-le", "surrogatepass")[: 2 * start].decode("utf-16-le", "ignore"))
-        if context.startswith(text, units):
-            return units, units + len(text)
-    found = _nearest(_occurrences(context, text), start)
-    if found is not None:
-        return found, found + len(text)
+    exact = [(at, at + len(text)) for at in _occurrences(context, text)]
+    if start < 0:
+        found = exact or _alike(context, text)
+        return found[0] if len(found) == 1 else None
+    starts = {start, _in_code_points(context, start)}
+
+    spelled = set(exact)
+
+    def rank(found: tuple[int, int]) -> tuple[int, bool]:
+        distance = min(abs(found[0] - each) for each in starts)
+        return (distance, False) if found in spelled else (2 * distance, True)
+
+    return min([*exact, *_alike(context, text)], key=rank, default=None)
+
+
+def _in_code_points(context: str, units: int) -> int:
+    """An offset in UTF-16 code units as one in code points."""
+    if context.isascii():
+        return units
+    return len(context.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "ignore"))
+
+
+def _alike(context: str, text: str) -> list[tuple[int, int]]:
+    """Places where the text stands but for case, white space and normalisation."""
     plain, where = _plain(context)
     wanted, _ = _plain(text.strip())
-    if not wanted:
-        return None
-    # Whole characters alone: where "ﬁ" is two letters, an answer neither begins nor ends between them.
-    hits = [
-        at
-        for at in _occurrences(plain, wanted)
-        if (at == 0 or where[at - 1] != where[at])
-        and (at + len(wanted) == len(plain) or where[at + len(wanted)] != where[at + len(wanted) - 1])
-    ]
-    near = bisect_left(where, start) if start >= 0 else -1
-    found = _nearest(hits, near)
-    if found is None:
-        return None
-    end = where[found + len(wanted) - 1] + 1
-    while end < len(context) and unicodedata.combining(context[end]):
-        end += 1
-    return where[found], end
+    found = []
+    for at in _occurrences(plain, wanted) if wanted else ():
+        last = at + len(wanted) - 1
+        # Whole characters alone: where "ﬁ" is two letters, an answer neither begins nor ends between them.
+        begins = at == 0 or where[at - 1] != where[at]
+        if begins and (last + 1 == len(plain) or where[last + 1] != where[last]):
+            end = where[last] + 1
+            while end < len(context) and unicodedata.combining(context[end]):
+                end += 1
+            found.append((where[at], end))
+    return found
 
 
 def _occurrences(context: str, text: str) -> list[int]:
@@ -51,12 +64,7 @@ def _occurrences(context: str, text: str) -> list[int]:
     return found
 
 
-def _nearest(places: list[int], start: int) -> int | None:
-    if not places or (start < 0 and len(places) > 1):
-        return None
-    return min(places, key=lambda place: abs(place - start))
-
-
+@lru_cache(maxsize=8)
 def _plain(text: str) -> tuple[str, list[int]]:
     """The text in one case, one normalisation and with single blanks, and the index in the text of each of its characters."""
     plain: list[str] = []

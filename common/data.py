@@ -16,7 +16,8 @@ from .errors import UserError
 from .files import file_record
 from .hub import download_parquet, hub_answers
 from .prepared import SPLITS, has_content, held, load, write
-from .squad_json import SquadFile, read_squad_json
+from .squad_json import SquadFile, read_rows, read_squad_json
+from .squad_shapes import marked
 
 SAMPLE = Path(__file__).resolve().parent / "sample"
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
@@ -38,37 +39,18 @@ def prepare_files(
     on_bad_rows: "skip" leaves faulty questions out, and writes them with their reasons beside the data (`skipped.json`).
     """
     read = [read_squad_json(file, on_bad_rows) for file in (train, test)]
-    if not read[0].placed:
-        raise UserError(f"{train}: no answer in it stands in its context, so there is nothing to train on.")
     if read[0].version != read[1].version:
         raise UserError(
-            f"{train} is SQuAD {read[0].version} and {test} is {read[1].version}: train and test must be of one version."
+            f"{train} is SQuAD {read[0].version} and {test} is {read[1].version}: train and test must be of one version; "
+            'where no question of a file is marked is_impossible, its "version": "v2.0" says that some could be.'
         )
     about = {
         "source": "files" if name is None else name,
         "name": name or Path(train).name,
         "version": read[0].version,
         "files": [file_record(file.path) for file in read],
-        "repaired": sum(file.repaired for file in read),
-        "dropped": sum(file.dropped for file in read),
-        "notes": _notes(read),
     }
-    counts = sum((file.counts for file in read), Counter())
-    about |= {name: number for name, number in sorted(counts.items()) if number}
-    skipped = [{"file": file.path.name, **fault} for file in read for fault in file.skipped]
-    if skipped:
-        about["skipped"] = len(skipped)
-    return _prepare(
-        read[0].examples,
-        None,
-        read[1].examples,
-        output_dir,
-        about,
-        seed,
-        validation_share,
-        skipped,
-        {e["id"]: e for e in read[0].placed},
-    )
+    return _prepare(read[0], None, read[1], output_dir, about, seed, validation_share)
 
 
 def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
@@ -90,13 +72,15 @@ def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_sh
     import pyarrow.parquet
 
     files = _download(dataset)
-    parts = {split: pyarrow.parquet.read_table(names).to_pylist() for split, names in files.items()}
-    for split, part in parts.items():
-        _check(part, f"The hub's {HUB[dataset]}, split {split!r}", trained=split == "train")
+    version = "v2.0" if dataset == "squad_v2" else "v1.1"
+    parts = {
+        split: read_rows(Path(HUB[dataset]) / split, pyarrow.parquet.read_table(names).to_pylist(), version)
+        for split, names in files.items()
+    }
     about = {
         "source": "hub",
         "name": dataset,
-        "version": "v2.0" if dataset == "squad_v2" else "v1.1",
+        "version": version,
         "files": [file_record(file) for names in files.values() for file in names],
     }
     return _prepare(parts["train"], None, parts["validation"], output_dir, about, seed, validation_share)
@@ -108,8 +92,18 @@ def _download(dataset: str) -> dict[str, list[Path]]:
     )
 
 
-def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
-    """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other as test."""
+def prepare_saved(
+    path: Path,
+    output_dir: Path,
+    *,
+    seed: int = 42,
+    validation_share: float = 0.1,
+    on_bad_rows: str = "error",
+) -> dict:
+    """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other as test.
+
+    Its rows are judged as those of files are.
+    """
     from datasets import load_from_disk
 
     if not (Path(path) / "dataset_dict.json").is_file():
@@ -120,24 +114,23 @@ def prepare_saved(path: Path, output_dir: Path, *, seed: int = 42, validation_sh
         raise UserError(f"--path {path} cannot be read: {str(error).splitlines()[0]}") from None
     if "train" not in saved or not {"validation", "test"} & set(saved):
         raise UserError(f"--path {path} holds {sorted(saved)}: it must hold train, and test or validation.")
-    parts = {split: saved[split].to_list() for split in SPLITS if split in saved}
-    for split, part in parts.items():
+    rows = {split: saved[split].to_list() for split in SPLITS if split in saved}
+    for split in rows:
         missing = {"id", "context", "question", "answers"} - set(saved[split].column_names)
         if missing:
             raise UserError(f"--path {path}: split {split!r} has no column {sorted(missing)[0]!r}.")
-        for example in part:
-            example.setdefault("title", example["context"])
-        _check(part, f"--path {path}, split {split!r}", trained=split == "train")
-    train, test = parts["train"], parts["test" if "test" in parts else "validation"]
-    validation = parts["validation"] if len(parts) == 3 else None
-    everything = [e for part in parts.values() for e in part]
+    answered = not any(marked(row).get("is_impossible") for part in rows.values() for row in part)
+    version = "v1.1" if answered else "v2.0"
+    parts = {split: read_rows(Path(path) / split, part, version, on_bad_rows) for split, part in rows.items()}
     about = {
         "source": "saved",
         "name": Path(path).name,
-        "version": "v1.1" if all(e["answers"]["text"] for e in everything) else "v2.0",
+        "version": version,
         "files": [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))],
     }
-    return _prepare(train, validation, test, output_dir, about, seed, validation_share)
+    validation = parts["validation"] if len(parts) == 3 else None
+    test = parts["test" if "test" in parts else "validation"]
+    return _prepare(parts["train"], validation, test, output_dir, about, seed, validation_share)
 
 
 def ensure(data_dir: str | Path, kind: str = "qa") -> tuple:
@@ -192,47 +185,39 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
     return digest.hexdigest()
 
 
-def _check(examples: list[dict], where: str, trained: bool = True) -> None:
-    """UserError, with the question's id, where rows of a dataset are not what `read_squad_json` would have let through."""
-    if not examples:
-        raise UserError(f"{where} has no questions.")
-    for row, e in enumerate(examples):
-        place = f"{where}, row {row} (id {e['id']!r})"
-        for name in ("id", "title", "context", "question"):
-            if not isinstance(e[name], str) or not e[name].strip() and name != "title":
-                raise UserError(f"{place}: {name} is {e[name]!r}; it must be text.")
-        try:
-            answers = list(zip(e["answers"]["text"], e["answers"]["answer_start"], strict=True))
-            # What is scored alone may hold references without a place.
-            placed = [
-                not trained
-                and start == -1
-                or bool(text.strip())
-                and start >= 0
-                and e["context"].startswith(text, start)
-                for text, start in answers
-            ]
-        except (TypeError, KeyError, ValueError, AttributeError):
-            raise UserError(
-                f"{place}: answers must be two lists of one length, text and answer_start, not {e['answers']!r}."
-            ) from None
-        if not all(placed):
-            text, start = answers[placed.index(False)]
-            raise UserError(f"{place}: {text!r} does not stand at {start} of its context.")
-
-
-def _prepare(train, validation, test, output_dir, about, seed, share, skipped=(), placed=None) -> dict:
-    """placed: by id, the questions as they are trained on; those that it lacks are scored alone."""
-    unit = "given"
+def _prepare(
+    train: SquadFile,
+    validation: SquadFile | None,
+    test: SquadFile,
+    output_dir: Path,
+    about: dict,
+    seed: int,
+    share: float,
+) -> dict:
+    read = [part for part in (train, validation, test) if part is not None]
+    if not train.placed:
+        raise UserError(
+            f"{train.path}: no answer in it stands in its context, so there is nothing to train on."
+        )
+    counts = sum((part.counts for part in read), Counter())
+    counts["renamed_ids"] = _part_ids(train, read[1:])
+    skipped = [{"file": part.path.name, **fault} for part in read for fault in part.skipped]
+    counts["skipped"] = len(skipped)
+    about |= {
+        "repaired": sum(part.repaired for part in read),
+        "dropped": sum(part.dropped for part in read),
+        "notes": _notes(read),
+        **{name: number for name, number in sorted(counts.items()) if number},
+    }
+    unit, placed = "given", {e["id"]: e for e in train.placed}
     if validation is None:
-        train, validation, unit = carve(train, share, seed)
-    if placed is not None:
-        train = [placed[e["id"]] for e in train if e["id"] in placed]
-        if not train:
-            raise UserError(
-                "No answer of the questions left for train stands in its context; mend answer_start."
-            )
-    splits = dict(zip(SPLITS, (train, validation, test), strict=True))
+        train, validation, unit = carve(train.examples, share, seed)
+    else:
+        train, validation = train.examples, validation.examples
+    train = [placed[e["id"]] for e in train if e["id"] in placed]
+    if not train:
+        raise UserError("No answer of the questions left for train stands in its context; mend answer_start.")
+    splits = dict(zip(SPLITS, (train, validation, test.examples), strict=True))
     home: dict[str, str] = {}
     for split, part in splits.items():
         for e in part:
@@ -241,12 +226,8 @@ def _prepare(train, validation, test, output_dir, about, seed, share, skipped=()
                     f"id {e['id']!r} stands twice, in {home[e['id']]} and {split}; ids must be unique."
                 )
             home[e["id"]] = split
-            _check_encodable(e)
     contexts = {split: {e["context"] for e in part} for split, part in splits.items()}
     about = {
-        "repaired": 0,
-        "dropped": 0,
-        "notes": [],
         **about,
         "seed": seed,
         "validation_share": share,
@@ -266,14 +247,25 @@ def _prepare(train, validation, test, output_dir, about, seed, share, skipped=()
     return about
 
 
-def _check_encodable(example: dict) -> None:
-    r"""JSON can spell half of a surrogate pair ("\ud83d"), which is no character and cannot be stored."""
-    try:
-        "".join([example["title"], example["context"], example["question"], example["id"]]).encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"id {example['id']!r}: its title, context, question or id has half of a surrogate pair; mend the text."
-        ) from None
+def _part_ids(train: SquadFile, others: list[SquadFile]) -> int:
+    """Questions of train that are renamed because another one, in another file, has their id; returns how many.
+
+    Tools number the questions of each file from 0. What is scored keeps its ids, for predictions are found by them. The same
+    question in both files keeps its id, and is refused.
+    """
+    taken = {e["id"]: (e["context"], e["question"]) for part in others for e in part.examples}
+    used = {*taken, *(e["id"] for e in train.examples)}
+    renamed = {}
+    for e in train.examples:
+        if e["id"] in taken and taken[e["id"]] != (e["context"], e["question"]):
+            new = f"train-{e['id']}"
+            while new in used:
+                new = f"train-{new}"
+            used.add(new)
+            renamed[e["id"]] = new
+    for e in (*train.examples, *train.placed):
+        e["id"] = renamed.get(e["id"], e["id"])
+    return len(renamed)
 
 
 def _counts(examples: list[dict]) -> dict[str, int]:

@@ -17,7 +17,7 @@ _SETTLED = 2.0
 
 FORMATS = {
     b"PK\x03\x04": "a zip archive; unpack it and name the file in it",
-    b"PAR1": "Parquet; texts with a label are read from it as FILE.parquet (--source text)",
+    b"PAR1": "Parquet; texts with a label are read from FILE.parquet (--source text), questions from JSON or a saved dataset",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"BZh": "compressed with bzip2; unpack it (bunzip2)",
     b"\xfd7zXZ": "compressed with xz; unpack it (unxz)",
@@ -28,12 +28,14 @@ FORMATS = {
     b"SQLite format 3": "an SQLite database",
     b"\xd0\xcf\x11\xe0": "an old Office file; save it as CSV or text in UTF-8",
     b"\x80\x04\x95": "a Python pickle, which is not read; save the data as JSON",
+    b"{\\rtf": "RTF; save it as text in UTF-8",
+    b"\x89HDF": "HDF5; save the data as JSON or CSV",
 }
 """How a file begins → what it is, and what to do instead."""
 
 
 def read_text(path: Path) -> str:
-    """The file's content: UTF-8, or UTF-16 with a byte-order mark, either of them also compressed by gzip.
+    """The file's content: UTF-8, or UTF-16 or UTF-32 with a byte-order mark, each of them also compressed by gzip.
 
     UserError names the real format and the remedy where it is another one, and if the file cannot be read or is empty.
     """
@@ -54,33 +56,40 @@ def _decoded(raw: bytes, path: Path | str) -> str:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path} is damaged gzip ({error}); download it again.") from None
-    if not raw.strip():
-        raise UserError(f"{path} is empty; save or download it again.")
     for start, what in FORMATS.items():
         if raw.startswith(start):
             raise UserError(f"{path} is not text: it is {what}.")
+    if raw[257:262] == b"ustar":
+        raise UserError(f"{path} is a tar archive; unpack it and name the file in it.")
     if raw.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull.")
-    if raw.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+    if _WEB_PAGE.match(raw):
         raise UserError(
             f"{path} is a web page: the download saved a page about the file; download the file itself."
         )
-    marked = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if not marked and b"\0" in (begin := raw[:1000]):
-        like = "UTF-16 without a byte-order mark" if 3 * begin.count(b"\0") > len(begin) else "not text"
-        raise UserError(f"{path} is {like}; save it as UTF-8 text.")
-    encoding = "utf-16" if marked else "utf-8-sig"
+    if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        encoding, name = "utf-32", "UTF-32"
+    elif raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding, name = "utf-16", "UTF-16"
+    else:
+        encoding, name = "utf-8-sig", ""
+        if b"\0" in (begin := raw[:1000]):
+            like = "UTF-16 without a byte-order mark" if 3 * begin.count(b"\0") > len(begin) else "not text"
+            raise UserError(f"{path} is {like}; save it as UTF-8 text.")
     try:
-        return raw.decode(encoding)
+        text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        if encoding == "utf-16":
+        if name:
             raise UserError(
-                f"{path} is UTF-16 that breaks off or is damaged; save it again as UTF-8."
+                f"{path} is {name} that breaks off or is damaged; save it again as UTF-8."
             ) from None
         raise UserError(
             f"{path} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}. Save it as UTF-8 "
             f"(for example: iconv -f latin1 -t utf-8)."
         ) from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; save or download it again.")
+    return text
 
 
 def text_or_file(argument: str, flag: str) -> str:
@@ -90,11 +99,11 @@ def text_or_file(argument: str, flag: str) -> str:
     """
     if argument.strip() == "-":
         return _decoded(sys.stdin.buffer.read(), "The standard input")
-    if "\n" in argument:
+    if "\n" in argument.strip():
         return argument
     exists, reason = False, "no such file"
     try:
-        path = Path(argument).expanduser()
+        path = Path(argument.rstrip("\r\n")).expanduser()
         exists = path.exists()
     except RuntimeError:
         reason = "no such user"
@@ -105,13 +114,21 @@ def text_or_file(argument: str, flag: str) -> str:
         return read_text(path)
     if _PATH.fullmatch(argument.strip()):
         raise UserError(
-            f"{flag} {argument}: {reason}. To give a text that looks like a path, write it into a file."
+            f"{flag} {argument.strip()}: {reason}. To give a text that looks like a path, write it into a file."
         )
     return argument
 
 
 _PATH = re.compile(
-    r"(~|\.{0,2})[/\\]\S.*|\S*[/\\]\S*|[^\n]*\S\.(txt|md|rst|html?|json|csv|tsv|xml|tex|docx?|pdf|gz)", re.I
+    r"""(~\S*|\.{0,2})[/\\]\S.*          # begins like one: /etc/notes, ./my notes, ~/notes
+    | \S*[/\\]\S*                       # one word with slashes
+    | [a-z]:\\.*                         # a drive of Windows
+    | \S+\.(?=\d*[a-z])[a-z0-9]{2,8}     # one word with a suffix
+    | [^\n]*\S\.(txt|text|md|rst|html?|jsonl?|csv|tsv|xml|tex|log|ya?ml|rtf|odt|docx?|pdf|gz)""",
+    re.I | re.X,
+)
+_WEB_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype html|<html)", re.I | re.S
 )
 
 

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from .answer_places import place
 from .errors import UserError
+from .faults import refuse
 from .files import read_text
-from .squad_shapes import as_articles
-
-MOST_FAULTS = 20
-"""Faults of a file that are listed; the rest is counted."""
+from .squad_shapes import as_articles, marked
 
 KINDS = {str: "text", list: "a list", int: "a whole number"}
 
@@ -62,22 +60,25 @@ def read_squad_json(path: str | Path, on_bad_rows: str = "error") -> SquadFile:
         raise UserError(f"{path}: 'data' is empty; there is no article to read.")
     found = SquadFile(path, version=_version(content, articles))
     _Reader(found).read(articles)
-    if found.skipped and on_bad_rows == "error":
-        raise UserError(_listed_faults(path, found.skipped))
+    return _usable(found, on_bad_rows)
+
+
+def read_rows(source: Path, rows: list[dict], version: str, on_bad_rows: str = "error") -> SquadFile:
+    """Rows of one question each, as `datasets` has them, by the rules of a file and in their order.
+
+    source: what the rows are called in faults; its last part begins the ids of rows that have none.
+    """
+    found = SquadFile(source, version=version)
+    _Reader(found).read_rows(rows)
+    return _usable(found, on_bad_rows)
+
+
+def _usable(found: SquadFile, on_bad_rows: str) -> SquadFile:
+    if on_bad_rows == "error":
+        refuse(found.path, found.skipped)
     if not found.examples:
-        raise UserError(f"{path}: there is no usable question in it.")
+        raise UserError(f"{found.path}: there is no usable question in it.")
     return found
-
-
-def _listed_faults(path: Path, faults: list[dict]) -> str:
-    lines = [f"{fault['place']}{fault['reason']}" for fault in faults]
-    if len(lines) == 1:
-        return f"{path}: {lines[0]}"
-    more = f"\n  ... and {len(lines) - MOST_FAULTS} more" if len(lines) > MOST_FAULTS else ""
-    shown = "".join(f"\n  {line}" for line in lines[:MOST_FAULTS])
-    return (
-        f"{path} has {len(lines)} faults (prepare_data.py --on_bad_rows skip leaves them out):{shown}{more}"
-    )
 
 
 class _Reader:
@@ -88,6 +89,17 @@ class _Reader:
     def read(self, articles: list) -> None:
         for a, article in enumerate(articles):
             self._attempt(f"article {a}", self._article, a, article)
+
+    def read_rows(self, rows: list[dict]) -> None:
+        for n, row in enumerate(rows):
+            name = f"row {n} (id {_as_id(row.get('id'))!r})"
+            self._attempt(name, self._row, row, name, n)
+
+    def _row(self, row: dict, place_: str, n: int) -> None:
+        context = _context(row)
+        # Without a title, each paragraph is an article.
+        title = context if row.get("title") is None else str(row["title"])
+        self._question(title, context, marked(row), place_, (n,))
 
     def _attempt(self, place_: str, read, *args) -> None:
         """Read a record; a fault of it is noted, and the next record is read."""
@@ -118,9 +130,7 @@ class _Reader:
             )
 
     def _paragraph(self, title: str, here: str, paragraph, number: tuple[int, int]) -> None:
-        context = _field(paragraph, "context", str)
-        if not context.strip():
-            raise _Fault(": the context is empty; remove the paragraph or give its text.")
+        context = _context(paragraph)
         for q, qa in enumerate(_field(paragraph, "qas", list)):
             place_ = f"{here}, question {q}"
             if isinstance(qa, dict) and _as_id(qa.get("id")):
@@ -151,6 +161,7 @@ class _Reader:
             id_ = "-".join(map(str, (self.found.path.stem, *number, content.hexdigest()[:8])))
         if id_ in self.ids:
             raise _Fault(f": this id stands at {self.ids[id_]} already; ids must be unique.")
+        _check_encodable(id_, title, context, question, *(text for text, _ in listed))
         self.ids[id_] = place_
         self.found.counts["made_ids"] += not _as_id(qa.get("id"))
         self.found.counts["empty_answers"] += len(listed) - len(given) if not impossible else 0
@@ -237,6 +248,23 @@ def _field(record, name: str, kind: type):
     return record[name]
 
 
+def _context(record) -> str:
+    context = _field(record, "context", str)
+    if not context.strip():
+        raise _Fault(": the context is empty; remove the paragraph or give its text.")
+    return context
+
+
+def _check_encodable(*texts: str) -> None:
+    r"""JSON can spell half of a surrogate pair ("\ud83d"), which is no character and cannot be stored."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise _Fault(
+            ": its title, context, question, id or an answer has half of a surrogate pair; mend the text."
+        ) from None
+
+
 def _as_id(value) -> str:
     """An id as text; empty where there is none."""
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -258,8 +286,10 @@ def _is_true(value) -> bool:
 
 def _answers(qa: dict, *, required: bool) -> list[tuple[str, int]]:
     """(text, start) of each answer; start -1 where none is given."""
+    if "answers" not in qa and "answer" in qa:
+        qa = qa | {"answers": [qa["answer"]] if isinstance(qa["answer"], str) else qa["answer"]}
     answers = qa.get("answers")
-    if answers is None and not required:
+    if not answers and not required:
         return []
     if isinstance(answers, dict) and isinstance(answers.get("text"), list):
         # As `datasets` has them.
@@ -287,14 +317,11 @@ def _answers(qa: dict, *, required: bool) -> list[tuple[str, int]]:
 
 def _start(answer: dict) -> int:
     start = answer.get("answer_start")
-    if start is None:
+    if start is None or isinstance(start, str) and not start.strip() or start != start:
         return -1
-    if (
-        isinstance(start, str)
-        and re.fullmatch(r"\s*-?\d{1,9}\s*", start)
-        or isinstance(start, float)
-        and start.is_integer()
-    ):
+    if isinstance(start, str) and re.fullmatch(r"\s*-?\d{1,9}(\.0*)?\s*", start):
+        start = float(start)
+    if isinstance(start, float) and start.is_integer():
         start = int(start)
     if isinstance(start, bool) or not isinstance(start, int):
         raise _Fault(f": 'answer_start' must be a whole number, not {type(start).__name__}.")

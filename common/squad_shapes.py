@@ -49,8 +49,7 @@ def _of_rows(rows: list) -> list:
             articles.setdefault(None, {}).setdefault(None, []).append(row)
             continue
         title, context = row.get("title"), row.get("context")
-        if _answered_by_nothing(row):
-            row = row | {"is_impossible": True}
+        row = marked(row)
         key = title if isinstance(title, str | int) else None, context if isinstance(context, str) else None
         articles.setdefault(key[0], {}).setdefault(key[1], []).append(row)
     made = []
@@ -60,10 +59,12 @@ def _of_rows(rows: list) -> list:
     return made
 
 
-def _answered_by_nothing(row: dict) -> bool:
-    """Rows have no is_impossible: as in the hub's squad_v2, an empty list of texts says it."""
+def marked(row: dict) -> dict:
+    """The row, marked is_impossible where an empty list of answers says it, as in the hub's squad_v2."""
     answers = row.get("answers")
-    return "is_impossible" not in row and isinstance(answers, dict) and answers.get("text") == []
+    texts = answers.get("text") if isinstance(answers, dict) else answers
+    nothing = row.get("is_impossible") is None and isinstance(texts, list) and not texts
+    return row | {"is_impossible": True} if nothing else row
 
 
 def _of_cmrc(record) -> object:
@@ -86,18 +87,5 @@ def _of_cmrc(record) -> object:
 
 
 def _of_korquad(record) -> object:
-    if not isinstance(record, dict):
-        return record
-    if not isinstance(record.get("qas"), list):
-        # The reader says what is wrong with it.
-        return {"title": record.get("title"), "paragraphs": [record]}
-    questions = [
-        {**{k: v for k, v in qa.items() if k != "answer"}, "answers": [qa["answer"]]}
-        if isinstance(qa, dict) and "answer" in qa
-        else qa
-        for qa in record["qas"]
-    ]
-    return {
-        "title": record.get("title"),
-        "paragraphs": [{"context": record.get("context"), "qas": questions}],
-    }
+    """An article that is one context; its questions have one `answer` each."""
+    return {"title": record.get("title"), "paragraphs": [record]} if isinstance(record, dict) else record

@@ -7,13 +7,15 @@ import csv
 import hashlib
 import io
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .carving import carve_by_label
 from .errors import UserError
+from .faults import refuse
 from .files import file_record, read_text, sha256
 from .hub import download_parquet, hub_answers
 from .paths import command
@@ -24,7 +26,7 @@ HUB = {"imdb": "stanfordnlp/imdb"}
 SAMPLE = Path(__file__).resolve().parent / "sample"
 
 _SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
-_SPELLINGS |= {"0.0": 0, "label_0": 0, "1.0": 1, "label_1": 1}
+_SPELLINGS |= {"label_0": 0, "label_1": 1}
 
 _COLUMNS = {
     "text": ("text", "review", "sentence", "content", "comment", "tweet"),
@@ -34,23 +36,34 @@ _COLUMNS = {
 
 _DELIMITERS = ",;\t|"
 
+Row = tuple[object, object] | str
+"""Text and label as they were read, or what is wrong with the row."""
+
 
 def prepare_files(
-    train: Path, test: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+    train: Path,
+    test: Path,
+    output_dir: Path,
+    *,
+    seed: int = 42,
+    validation_share: float = 0.1,
+    on_bad_rows: str = "error",
 ) -> dict:
     """Prepare two files with a text and a label (0 and 1, or neg and pos, in several spellings); returns the record.
 
     Parquet, JSON lines, or CSV with commas, semicolons or tabs; the columns are `text` and `label`, or a name like them.
 
-    UserError names the file and the row (from 0) or line of any fault.
+    UserError names the file and the row (from 0) or line of each of its first 20 faults. on_bad_rows: "skip" leaves faulty rows
+    out, and writes them with their reasons beside the data (`skipped.json`).
     """
-    parts = {split: _read([Path(file)], split) for split, file in (("train", train), ("test", test))}
+    skipped = [] if on_bad_rows == "skip" else None
+    parts = {split: _read([Path(file)], split, skipped) for split, file in (("train", train), ("test", test))}
     about = {
         "source": "text",
         "name": Path(train).name,
         "files": [file_record(file) for file in (train, test)],
     }
-    return _prepare(parts, output_dir, about, seed, validation_share)
+    return _prepare(parts, output_dir, about, seed, validation_share, skipped or ())
 
 
 def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
@@ -133,28 +146,49 @@ def _download(dataset: str) -> dict[str, list[Path]]:
     )
 
 
-def _read(files: Sequence[Path], split: str) -> list[dict]:
-    """Rows `id`, `text`, `label` of files."""
-    records = (
-        (f"{path}: {place}", text, label) for path in files for place, text, label in _reader(path)(path)
-    )
+def _read(files: Sequence[Path], split: str, skipped: list[dict] | None = None) -> list[dict]:
+    """Rows `id`, `text`, `label` of files. skipped: takes the faulty rows; without it they are refused."""
     examples = []
-    for place, text, label in records:
-        if not isinstance(text, str) or not text.strip():
-            what = "is empty" if text is None or isinstance(text, str) else f"is {text!r}, not text"
-            raise UserError(f"{place}: the text {what}; remove the row or give its text.")
-        known = None if isinstance(label, bool) else _SPELLINGS.get(str(label).strip().lower())
-        if known is None:
-            raise UserError(
-                f"{place}: the label is {label!r}; it must be 0 or 1, neg or pos, negative or positive, or LABEL_0 or LABEL_1."
-            )
-        examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": known})
+    for path in files:
+        faults = []
+        for place, row in _reader(path)(path):
+            reason = row if isinstance(row, str) else _fault(*row)
+            if reason:
+                faults.append({"file": path.name, "place": place, "reason": reason})
+            else:
+                text, label = row
+                examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": _label(label)})
+        if skipped is None:
+            refuse(path, faults)
+        else:
+            skipped += faults
     if not examples:
         raise UserError(f"{', '.join(map(str, files))}: there are no texts in it.")
     return examples
 
 
-def _reader(path: Path):
+def _fault(text: object, label: object) -> str:
+    """What is wrong with a row; empty if nothing is."""
+    if not isinstance(text, str) or not text.strip():
+        what = "is empty" if text is None or isinstance(text, str) else f"is {text!r}, not text"
+        return f": the text {what}; remove the row or give its text."
+    if _label(label) is None:
+        return f": the label is {label!r}; it must be 0 or 1, neg or pos, negative or positive, or LABEL_0 or LABEL_1."
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ": the text has half of a surrogate pair; mend it."
+    return ""
+
+
+def _label(label: object) -> int | None:
+    """0 or 1; None where the label says neither. A number may have zeros behind its point: pandas writes 1.0."""
+    if isinstance(label, bool):
+        return None
+    return _SPELLINGS.get(re.sub(r"^([01])\.0*$", r"\1", str(label).strip().lower()))
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[tuple[str, Row]]]:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     kind = suffixes[-1] if suffixes else ""
     return {".parquet": _parquet, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_lines}.get(
@@ -162,23 +196,45 @@ def _reader(path: Path):
     )
 
 
-def _csv(path: Path) -> Iterator[tuple[str, object, object]]:
-    """(line at which it ends, text, label) of each record; the columns are parted by the delimiter that the header shows."""
+def _csv(path: Path) -> Iterator[tuple[str, Row]]:
+    """(line at which it ends, row) of each record; the columns are parted by the delimiter that the header shows."""
+    content = read_text(path)
+    if content.lstrip().startswith(("{", "[")):
+        yield from _json_lines(path)
+        return
     # Reviews may be longer than the 131,072 characters that a field may have by default.
     csv.field_size_limit(10**9)
-    content = read_text(path)
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True, delimiter=_delimiter(content))
+    delimiter = _delimiter(content)
     try:
-        text, label = _named(path, reader.fieldnames or ())
-        for record in reader:
-            if None in record:
-                raise UserError(
-                    f"{path}: line {reader.line_num} has more fields than the header; quote texts that hold "
-                    f"{reader.reader.dialect.delimiter!r}."
-                )
-            yield f"line {reader.line_num}", record[text], record[label]
+        records = _records(content, delimiter)
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.reader.line_num}: {error}.") from None
+        if delimiter != "\t":
+            raise UserError(f"{path}: {error}.") from None
+        # Most files with tabs quote nothing: quotation marks in them are the text's own.
+        records = _records(content, delimiter, quoting=csv.QUOTE_NONE)
+    header = records[0][1] if records else []
+    names = _named(header)
+    if isinstance(names, str):
+        raise UserError(f"{path}{names}")
+    text, label = map(header.index, names)
+    for line, record in records[1:]:
+        if len(record) > len(header):
+            yield (
+                f"line {line}",
+                f" has more fields than the header; quote texts that hold {delimiter!r}.",
+            )
+        else:
+            record += [None] * (len(header) - len(record))
+            yield f"line {line}", (record[text], record[label])
+
+
+def _records(content: str, delimiter: str, **how) -> list[tuple[int, list]]:
+    """(line at which it ends, fields) of each record that is not empty; csv.Error names the line."""
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=delimiter, **how)
+    try:
+        return [(reader.line_num, record) for record in reader if record]
+    except csv.Error as error:
+        raise csv.Error(f"line {reader.line_num}: {error}") from None
 
 
 def _delimiter(content: str) -> str:
@@ -192,36 +248,36 @@ def _delimiter(content: str) -> str:
     return max(_DELIMITERS, key=known)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, object, object]]:
-    """(line, text, label) of each object; one a line, or a list of them."""
+def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
+    """(line, row) of each object; one a line, or a list of them."""
     content = read_text(path)
     if content.lstrip().startswith("["):
         numbered = [("row", 0, content)]
     else:
         # Not splitlines: JSON allows U+2028 and U+0085 within a text.
         numbered = [("line", n, line) for n, line in enumerate(content.split("\n"), 1) if line.strip()]
-    rows = []
     for what, n, source in numbered:
         try:
             value = json.loads(source)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: {what} {n} is not JSON: {error}.") from None
-        rows += (
-            [(f"row {i}", row) for i, row in enumerate(value)]
-            if isinstance(value, list)
-            else [(f"line {n}", value)]
-        )
-    for place, row in rows:
-        if not isinstance(row, dict):
-            raise UserError(
-                f"{path}: {place} must be an object with text and label, not {type(row).__name__}."
-            )
-        text, label = _named(path, row, f"{place} of ")
-        yield place, row[text], row[label]
+            if what == "row":
+                raise UserError(f"{path} is not JSON: {error}.") from None
+            yield f"line {n}", f" is not JSON: {error}."
+            continue
+        rows = enumerate(value) if isinstance(value, list) else [(n, value)]
+        for place, row in rows:
+            yield f"{'row' if isinstance(value, list) else 'line'} {place}", _text_and_label(row)
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, object, object]]:
-    """(row, text, label) of each row."""
+def _text_and_label(row: object) -> Row:
+    if not isinstance(row, dict):
+        return f" must be an object with text and label, not {type(row).__name__}."
+    names = _named(row)
+    return names if isinstance(names, str) else (row[names[0]], row[names[1]])
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    """(row, text and label) of each row."""
     import pyarrow
     import pyarrow.parquet
 
@@ -231,31 +287,32 @@ def _parquet(path: Path) -> Iterator[tuple[str, object, object]]:
     except (OSError, pyarrow.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as parquet: {reason}") from None
-    names = _named(path, table.column_names)
-    for row, (text, label) in enumerate(zip(*(table[name] for name in names), strict=True)):
+    names = _named(table.column_names)
+    if isinstance(names, str):
+        raise UserError(f"{path}{names}")
+    for n, values in enumerate(zip(*(table[name] for name in names), strict=True)):
         try:
-            yield f"row {row}", text.as_py(), label.as_py()
+            row = tuple(value.as_py() for value in values)
         except UnicodeDecodeError:
-            raise UserError(
-                f"{path}: row {row} is not UTF-8; write the file again from UTF-8 text."
-            ) from None
+            row = " is not UTF-8; write the file again from UTF-8 text."
+        yield f"row {n}", row
 
 
-def _named(path: Path, columns: Iterable[str], place: str = "") -> tuple[str, str]:
-    """The columns that hold the text and the label."""
+def _named(columns: Iterable[str]) -> tuple[str, str] | str:
+    """The columns that hold the text and the label, or what is wrong with them."""
     columns = list(columns)
     by_name = {str(name).strip().lower(): name for name in reversed(columns)}
     found = [next((by_name[n] for n in known if n in by_name), None) for known in _COLUMNS.values()]
     if None in found:
         wanted = list(_COLUMNS)[found.index(None)]
         held = ", ".join(map(repr, columns)) or "none"
-        raise UserError(
-            f"{place}{path} has no column {wanted!r} (or {', '.join(_COLUMNS[wanted][1:])}); its columns are {held}."
-        )
+        return f" has no column {wanted!r} (or {', '.join(_COLUMNS[wanted][1:])}); its columns are {held}."
     return found[0], found[1]
 
 
-def _prepare(parts: dict[str, list[dict]], output_dir: Path, about: dict, seed: int, share: float) -> dict:
+def _prepare(
+    parts: dict[str, list[dict]], output_dir: Path, about: dict, seed: int, share: float, skipped=()
+) -> dict:
     from datasets import Value
 
     for label, name in enumerate(LABELS):
@@ -275,10 +332,11 @@ def _prepare(parts: dict[str, list[dict]], output_dir: Path, about: dict, seed: 
         "validation_share": share,
         "counts": {name: _counts(part) for name, part in splits.items()},
         "test_texts_also_in_train": len(trained & {e["text"] for e in parts["test"]}),
+        **({"skipped": len(skipped)} if skipped else {}),
         "fingerprint": fingerprint(splits),
     }
     columns = {"id": Value("string"), "text": Value("string"), "label": Value("int64")}
-    write(splits, record, output_dir, columns)
+    write(splits, record, output_dir, columns, skipped)
     return record
 
 

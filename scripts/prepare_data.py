@@ -26,9 +26,9 @@ from common.paths import ROOT
 
 BELONGS = {
     "files": ("train_file", "test_file", "on_bad_rows"),
-    "text": ("train_file", "test_file"),
+    "text": ("train_file", "test_file", "on_bad_rows"),
     "hub": ("dataset",),
-    "saved": ("path",),
+    "saved": ("path", "on_bad_rows"),
     "aclimdb": ("path",),
     "sample": (),
     "sample-texts": (),
@@ -78,8 +78,8 @@ def parser() -> Parser:
     p.add_argument(
         "--on_bad_rows",
         choices=("error", "skip"),
-        help="error: every fault is listed and nothing is written; skip: faulty questions are left out and listed with their "
-        "reasons in skipped.json beside the data (files; default: error)",
+        help="error: every fault is listed and nothing is written; skip: faulty questions or texts are left out and listed with their "
+        "reasons in skipped.json beside the data (files, text, saved; default: error)",
         **quiet,
     )
     p.add_argument(
@@ -119,12 +119,13 @@ def main() -> None:
     )
     output_dir = getattr(args, "output_dir", ROOT / ("imdb_data" if texts else "squad_data"))
     common = dict(seed=args.seed, validation_share=args.validation_share)
+    if hasattr(args, "on_bad_rows"):
+        common["on_bad_rows"] = args.on_bad_rows
     if args.source in ("sample", "sample-texts"):
         record = (text_data if texts else data).prepare_sample(output_dir, **common)
     elif args.source in ("files", "text"):
         prepare = text_data.prepare_files if texts else data.prepare_files
-        rows = {} if texts else {"on_bad_rows": getattr(args, "on_bad_rows", "error")}
-        record = prepare(args.train_file, args.test_file, output_dir, **common, **rows)
+        record = prepare(args.train_file, args.test_file, output_dir, **common)
     elif args.source == "hub":
         record = (text_data if texts else data).prepare_hub(dataset, output_dir, **common)
     elif args.source == "saved":
@@ -142,6 +143,8 @@ def _tell_texts(record: dict, output_dir: Path) -> None:
     for split, c in record["counts"].items():
         labels = ", ".join(f"{c[name]} {name}" for name in record["labels"])
         print(f"  {split:10} {c['texts']:6} texts ({labels}), {c['different']} of them different")
+    if record.get("skipped"):
+        print(f"  {record['skipped']} texts were left out because of a fault: skipped.json lists them")
     if record["test_texts_also_in_train"]:
         print(
             f"  warning: {record['test_texts_also_in_train']} test texts stand in train or validation too",
@@ -162,6 +165,7 @@ def _tell(record: dict, output_dir: Path) -> None:
         "repaired": "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
         "empty_answers": "answers without text were left out of training",
         "made_ids": "questions had no id and were given one",
+        "renamed_ids": "questions of train have the id of another question in test or validation and were given one of their own",
         "made_titles": "articles had no title and were given one",
         "skipped": "questions were left out because of a fault: skipped.json lists them",
     }

@@ -22,6 +22,15 @@ from common.answer_places import place
         ("die Stra\N{LATIN SMALL LETTER SHARP S}e hier", "STRASSE", 4, "4"),
         ("a \N{LATIN SMALL LIGATURE FI}ne day", "ine", 3, None),
         ("text", " ", 0, None),
+        ("Red boats meet. The hull is red.", "red", 0, "0"),
+        ("Red boats meet. The hull is red.", "red", 1, "0"),
+        ("Red boats meet. The hull is red.", "red", 27, "28"),
+        ("Us and US", "US", 5, "7"),
+        ("Us and US", "US", 3, "7"),
+        ("Us and US", "US", 2, "0"),
+        ("Red boats", "red", -1, "0"),
+        ("Red boats, red boats", "RED", -1, None),
+        ("a\N{HONEYBEE} Red boat, a red boat", "red", 4, "3"),
     ],
 )
 def test_places(context, text, start, found):
@@ -52,6 +61,17 @@ def test_a_place_is_a_piece_of_the_context_that_reads_as_the_answer(before, text
             )
 
         assert plain(context[at[0] : at[1]]) == plain(text)
+
+
+@given(st.text("ab ", min_size=1, max_size=30), st.data())
+def test_of_several_places_spelled_alike_the_nearest_is_taken(context, drawn):
+    begin = drawn.draw(st.integers(0, len(context) - 1))
+    text = context[begin : drawn.draw(st.integers(begin + 1, min(len(context), begin + 3)))]
+    assume(text.strip() and text == text.strip() and "  " not in text)
+    start = drawn.draw(st.integers(0, len(context) + 2))
+    places = [at for at in range(len(context)) if context.startswith(text, at)]
+    at, end = place(context, text, start)
+    assert context[at:end] == text and abs(at - start) == min(abs(each - start) for each in places)
 
 
 @given(TEXT, TEXT)

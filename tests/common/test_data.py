@@ -311,28 +311,64 @@ def _row(number, **more):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"id": 1}, "row 0 .id 1.: id is 1; it must be text"),
-        ({"context": None}, "id '0'.: context is None"),
-        ({"context": " ", "answers": {"text": [], "answer_start": []}}, "context is ' '"),
-        ({"question": ""}, "question is ''"),
-        ({"title": None}, "title is None"),
-        ({"answers": "blue"}, "two lists of one length"),
-        ({"answers": None}, "two lists of one length"),
-        ({"answers": [{"text": "blue", "answer_start": 3}]}, "two lists of one length"),
-        ({"answers": {"text": ["blue"], "answer_start": []}}, "two lists of one length"),
-        ({"answers": {"text": ["blue"], "answer_start": [2]}}, "'blue' does not stand at 2"),
-        ({"answers": {"text": ["blue"], "answer_start": [-4]}}, "'blue' does not stand at -4"),
-        ({"answers": {"text": [" "], "answer_start": [2]}}, "' ' does not stand at 2"),
-        ({"id": "1"}, "id '1' stands twice, in train and test"),
+        ({"context": None}, "'context' must be text, not NoneType"),
+        ({"context": " ", "answers": {"text": [], "answer_start": []}}, "the context is empty"),
+        ({"question": ""}, "the question is empty"),
+        ({"answers": "blue"}, "'answers' must be a list, not str"),
+        ({"answers": None}, "'answers' must be a list, not NoneType"),
+        (
+            {"answers": {"text": ["blue"], "answer_start": []}},
+            "'answers' must hold as many 'answer_start' as 'text'",
+        ),
+        ({"answers": {"text": [" "], "answer_start": [2]}}, "the text of each answer is empty"),
     ],
 )
 def test_a_bad_saved_dataset_is_refused_by_split_and_id(fault, message, tmp_path):
     # A column has one type: a row of another type stands alone.
-    rows = [_row(0, **fault)] + ([] if fault.get("id") == 1 or "answers" in fault else [_row(2)])
+    rows = [_row(0, **fault)] + ([] if "answers" in fault else [_row(2)])
     _save(tmp_path / "saved", rows, [_row(1)])
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=f"saved/train: row 0 .id '0'.: ?{message}"):
         data.prepare_saved(tmp_path / "saved", tmp_path / "out")
-    assert "train" in str(caught.value) and not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_saved_dataset_is_read_by_the_rules_of_files(tmp_path):
+    """Ids that are numbers, offsets that are wrong, and rows with faults, of which all are listed."""
+    rows = [_row(n, id=n) for n in range(30)]
+    rows[0]["answers"] = {"text": ["Blue"], "answer_start": [2]}
+    rows[1]["answers"] = {"text": ["mauve"], "answer_start": [2]}
+    test = [_row(n, id=n) for n in range(30, 33)]
+    test[0]["answers"] = {"text": ["mauve"], "answer_start": [-1]}
+    _save(tmp_path / "saved", rows, test)
+    record = data.prepare_saved(tmp_path / "saved", tmp_path / "out")
+    assert (record["repaired"], record["dropped"], record["version"]) == (1, 2, "v1.1")
+    splits = data.load(tmp_path / "out")[0]
+    assert splits["test"][0]["id"] == "30" and splits["test"][0]["answers"]["text"] == ["mauve"]
+    for e in splits["train"]:
+        (text,), (start,) = e["answers"]["text"], e["answers"]["answer_start"]
+        assert e["context"].startswith(text, start)
+    rows[2]["question"] = rows[3]["question"] = " "
+    _save(tmp_path / "faulty", rows, test)
+    with pytest.raises(UserError, match="has 2 faults(.|\n)*row 2 .id '2'.(.|\n)*row 3"):
+        data.prepare_saved(tmp_path / "faulty", tmp_path / "x")
+    record = data.prepare_saved(tmp_path / "faulty", tmp_path / "x", on_bad_rows="skip")
+    assert record["skipped"] == 2 and len(json.loads((tmp_path / "x/skipped.json").read_text())) == 2
+
+
+def test_ids_that_both_files_count_from_0_are_told_apart(tmp_path):
+    """What is scored keeps its ids; the same question in both files is still refused."""
+    rows, test = [_row(f"c{n}", id=n) for n in range(20)], [_row(f"d{n}", id=n) for n in range(4)]
+    rows[19]["id"] = "train-0"
+    for name, part in (("train", rows), ("test", test)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+    record = data.prepare_files(tmp_path / "train.json", tmp_path / "test.json", tmp_path / "out")
+    splits = data.load(tmp_path / "out")[0]
+    assert record["renamed_ids"] == 4 and splits["test"]["id"] == ["0", "1", "2", "3"]
+    ids = {*splits["train"]["id"], *splits["validation"]["id"]}
+    assert ids == {"train-train-0", "train-0", *(f"train-{n}" for n in (1, 2, 3)), *map(str, range(4, 19))}
+    (tmp_path / "test.json").write_text(json.dumps(rows[:1]))
+    with pytest.raises(UserError, match="id '0' stands twice"):
+        data.prepare_files(tmp_path / "train.json", tmp_path / "test.json", tmp_path / "out")
 
 
 def test_a_saved_dataset_without_titles_is_carved_by_paragraph(tmp_path):

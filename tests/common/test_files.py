@@ -1,14 +1,27 @@
+import gzip
 import io
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from common.files import text_or_file
+from common.files import read_text, text_or_file
 
 
 @pytest.mark.parametrize(
-    "text", ["Paris", "It is 3.5 km.", "and/or both", "Line\nnotes.txt", "", "x" * 5000, "He left at 5 p.m."]
+    "text",
+    [
+        "Paris",
+        "It is 3.5 km.",
+        "and/or both",
+        "Line\nnotes.txt",
+        "",
+        "x" * 5000,
+        "He left at 5 p.m.",
+        "Paris.",
+        "1.5",
+        "U.S.A.",
+    ],
 )
 def test_a_text_is_itself(text):
     assert text_or_file(text, "--context") == text
@@ -16,7 +29,21 @@ def test_a_text_is_itself(text):
 
 @pytest.mark.parametrize(
     "path",
-    ["notes-missing.txt", "/no/such/notes", "./notes", "~/no-notes", "my notes.TXT", "a/b/c", "notes.txt "],
+    [
+        "notes-missing.txt",
+        "/no/such/notes",
+        "./notes",
+        "~/no-notes",
+        "my notes.TXT",
+        "a/b/c",
+        "notes.txt ",
+        "notes.txt\n",
+        "notes.log",
+        "minutes.docx",
+        "notes.v2",
+        "~/my notes",
+        "C:\\My Documents\\notes",
+    ],
 )
 def test_what_looks_like_a_path_is_one(path):
     with pytest.raises(UserError, match="--context .*no such file"):
@@ -70,3 +97,45 @@ def test_a_dash_is_the_standard_input(monkeypatch):
     for raw, message in ((b"", "standard input is empty"), (b"Z\xfc", "standard input is not UTF-8")):
         with pytest.raises(UserError, match=message):
             given(raw)
+
+
+PAGE = b"<!DOCTYPE html><html><body>404</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"PK\x03\x04rest", "zip archive; unpack"),
+        (b"PAR1rest", "Parquet.*--source text"),
+        (gzip.compress(b"PAR1rest"), "Parquet"),
+        (b"BZh91AY", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"0" * 257 + b"ustar" + b"0" * 300, "tar archive"),
+        (b"{\\rtf1 text}", "RTF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
+        (PAGE, "web page"),
+        (b"\xef\xbb\xbf\n" + PAGE.lower(), "web page"),
+        (b"<!-- saved -->\n<HTML>", "web page"),
+        (b'<?xml version="1.0"?>\n' + PAGE, "web page"),
+        ("text".encode("utf-16-le"), "UTF-16 without a byte-order mark"),
+        ("text".encode("utf-16")[:-1], "UTF-16 that breaks off"),
+        (gzip.compress(b"text" * 100)[:-9], "damaged gzip"),
+        (b"Z\xfcrich", "not UTF-8: byte 1 is 0xfc.*iconv"),
+        (b"\xef\xbb\xbf\n", "is empty"),
+        ("\n".encode("utf-16"), "is empty"),
+        (gzip.compress(b""), "is empty"),
+    ],
+)
+def test_what_is_no_text_is_called_by_its_name(raw, message, tmp_path):
+    (tmp_path / "file.json").write_bytes(raw)
+    with pytest.raises(UserError, match=message) as refused:
+        read_text(tmp_path / "file.json")
+    assert "\n" not in str(refused.value) and str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_text_is_read_in_any_marked_encoding(encoding, compress, tmp_path):
+    (tmp_path / "file").write_bytes(compress("Zürich\r\n\N{HONEYBEE}".encode(encoding)))
+    assert read_text(tmp_path / "file") == "Zürich\r\n\N{HONEYBEE}"

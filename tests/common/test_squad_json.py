@@ -1,5 +1,10 @@
+import copy
+import functools
 import gzip
 import json
+import operator
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -284,3 +289,84 @@ def test_other_shapes_with_no_list_of_questions_are_refused_by_place(name, qas, 
 def test_a_number_of_thousands_of_digits_is_refused(write):
     with pytest.raises(UserError, match="thousands of digits"):
         read_squad_json(write(b'{"data": ' + b"9" * 5000 + b"}"))
+
+
+@pytest.mark.parametrize("start", ["4.0", " 4 ", 4.0, "", None, -1, "-1", float("nan")])
+def test_a_start_may_be_text_or_missing(start, write):
+    at = CONTEXT.index("flowers")
+    given = str(start).replace("4", str(at)) if isinstance(start, str) else at if start == 4 else start
+    found = read_squad_json(write(squad(qa() | {"answers": [{"text": "flowers", "answer_start": given}]})))
+    assert found.placed[0]["answers"] == {"text": ["flowers"], "answer_start": [at]}
+
+
+@pytest.mark.parametrize("answers", [None, [], {}, [""], [{"text": None}], {"text": [], "answer_start": []}])
+def test_an_impossible_question_may_have_no_answers_in_any_form(answers, write):
+    found = read_squad_json(write(squad(qa() | {"answers": answers, "is_impossible": True})))
+    assert found.version == "v2.0" and found.examples[0]["answers"]["text"] == []
+
+
+def test_half_a_surrogate_pair_is_a_fault_wherever_it_stands(write):
+    """Nothing can be stored that has one, answers that are scored alone included."""
+    bad = qa("q2") | {"answers": [{"text": "\ud83d", "answer_start": 0}]}
+    file = write(squad(qa("q1"), bad, qa("q3") | {"question": "\udc1d?"}))
+    with pytest.raises(UserError, match="has 2 faults(.|\n)*'q2': .*surrogate(.|\n)*'q3': .*surrogate"):
+        read_squad_json(file)
+    assert len(read_squad_json(file, "skip").examples) == 1
+
+
+@pytest.mark.parametrize("answer", ["flowers", {"text": "flowers", "answer_start": CONTEXT.index("flowers")}])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_single_answer_may_be_called_answer(answer, flat, write):
+    question = {"id": "q1", "question": "What?", "answer": answer}
+    found = read_squad_json(write([question | {"context": CONTEXT}] if flat else squad(question)))
+    assert found.placed[0]["answers"] == {"text": ["flowers"], "answer_start": [CONTEXT.index("flowers")]}
+
+
+def _places(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+ROW = qa() | {"context": CONTEXT, "answers": {"text": ["flowers"], "answer_start": [3]}}
+SHAPES = [
+    squad(qa(), qa("q2") | {"is_impossible": False}),
+    {"data": [ROW]},
+    [ROW],
+    [{"context_text": CONTEXT, "qas": [{"query_id": "a", "query_text": "?", "answers": ["flowers"]}]}],
+    {
+        "data": [
+            {"title": "t", "context": CONTEXT, "qas": [{"id": "a", "question": "?", "answer": "flowers"}]}
+        ]
+    },
+]
+ODD = [None, True, 0, -3, 10**30, 1.5, float("inf"), "", " ", "x", "\ud83d", [], [None], [[]], {}, {"a": 1}]
+
+
+@given(st.sampled_from(SHAPES), st.data())
+def test_whatever_stands_anywhere_is_read_or_refused_in_a_line(shape, drawn):
+    content = copy.deepcopy(shape)
+    for _ in range(drawn.draw(st.integers(1, 2))):
+        path = drawn.draw(st.sampled_from([path for path in _places(content) if path] or [()]))
+        if not path:
+            break
+        *above, last = path
+        holder = functools.reduce(operator.getitem, above, content)
+        if drawn.draw(st.booleans()) or isinstance(holder, list):
+            holder[last] = copy.deepcopy(drawn.draw(st.sampled_from(ODD)))
+        else:
+            del holder[last]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "odd.json"
+        file.write_text(json.dumps(content))
+        for on_bad_rows in ("error", "skip"):
+            try:
+                found = read_squad_json(file, on_bad_rows)
+            except UserError as refused:
+                assert str(file) in str(refused)
+                continue
+            for example in found.placed:
+                for text, start in zip(*example["answers"].values(), strict=True):
+                    assert start >= 0 and example["context"].startswith(text, start) and text.strip()
+            json.dumps(found.examples, ensure_ascii=False).encode()

@@ -228,18 +228,20 @@ def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
     ("name", "content"),
     [
         ("a.csv", 'review,sentiment\n"Good; really, it is.",positive\nBad,negative\n'),
-        ("a.csv", "Text;Label\nGood, really;1.0\nBad, really;0.0\n"),
+        ("a.csv", "Text;Label\nGood, really;1.00\nBad, really;0.0\n"),
         ("a.tsv", "id\ttext\tlabel\n1\tGood\tLABEL_1\n2\tBad\tLABEL_0\n"),
         ("a.jsonl", '{"text": "Good", "label": 1}\n\n{"text": "Bad", "label": "Negative"}\n'),
         ("a.json", '[{"text": "Good", "label": 1.0}, {"text": "Bad", "label": 0}]'),
+        ("a.txt", '{"text": "Good", "label": "Positive"}\n{"text": "Bad", "label": "neg"}\n'),
+        ("a.tsv", 'sentence\tlabel\nGood "film\t1\n"Bad" film\t0\n'),
     ],
-    ids=["kaggle", "semicolon", "tab", "lines", "list"],
+    ids=["kaggle", "semicolon", "tab", "lines", "list", "lines by content", "tab without quoting"],
 )
 def test_other_columns_delimiters_and_labels(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     found = text_data._read([tmp_path / name], "train")
     assert [e["label"] for e in found] == [1, 0]
-    assert found[0]["text"].startswith("Good") and found[1]["text"].startswith("Bad")
+    assert found[0]["text"].startswith("Good") and found[1]["text"].strip('"').startswith("Bad")
 
 
 def test_a_line_that_is_not_json_is_refused_by_its_number(tmp_path):
@@ -254,3 +256,26 @@ def test_json_lines_end_at_line_feeds_alone(tmp_path):
         json.dumps({"text": text, "label": 1}, ensure_ascii=False) + "\r\n", "utf-8"
     )
     assert text_data._read([tmp_path / "a.jsonl"], "train")[0]["text"] == text
+
+
+FAULTY = {
+    "a.csv": "text,label\nGood,1\n ,1\nBad,0\nSo so,2\na, b,0\nDull,0\nFine,1\n",
+    "a.jsonl": '{"text": "Good", "label": 1}\n{"text": "", "label": 1}\n{"text": "Bad", "label": 0}\n{"text": \n'
+    '{"text": "Dull", "label": 0}\n{"feeling": 1}\n{"text": "Fine", "label": 1}\n',
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_all_faults_of_texts_are_listed_and_can_be_skipped(name, files, tmp_path):
+    (tmp_path / name).write_text(FAULTY[name])
+    paths = ("--train_file", tmp_path / name, "--test_file", files[1], "--output_dir", tmp_path / "o")
+    refused = run_script("prepare_data.py", "--source", "text", *paths, check=False)
+    listed = [line for line in refused.stderr.splitlines() if line.startswith("  line ")]
+    assert refused.returncode == 2 and "has 3 faults" in refused.stderr and len(listed) == 3
+    assert not (tmp_path / "o").exists()
+    done = run_script("prepare_data.py", "--source", "text", *paths, "--on_bad_rows", "skip")
+    assert "3 texts were left out because of a fault" in done.stdout
+    skipped = json.loads((tmp_path / "o" / "skipped.json").read_text())
+    assert [f"  {row['place']}{row['reason']}" for row in skipped] == listed
+    splits, record = data.ensure(tmp_path / "o", "text")
+    assert record["skipped"] == 3 and len(splits["train"]) + len(splits["validation"]) == 4

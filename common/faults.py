@@ -1,0 +1,22 @@
+"""Faults of what was read, each with its place: listed, or left out and written beside the prepared data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .errors import UserError
+
+MOST_FAULTS = 20
+"""Faults that are listed; the rest is counted."""
+
+
+def refuse(source: Path | str, faults: Sequence[Mapping[str, str]]) -> None:
+    """UserError that lists `place` and `reason` of the first 20 faults and says how many more there are; none, no error."""
+    lines = [f"{fault['place']}{fault['reason']}" for fault in faults]
+    if len(lines) == 1:
+        raise UserError(f"{source}: {lines[0]}")
+    if lines:
+        more = f"\n  ... and {len(lines) - MOST_FAULTS} more" if len(lines) > MOST_FAULTS else ""
+        shown = "".join(f"\n  {line}" for line in lines[:MOST_FAULTS])
+        raise UserError(
+            f"{source} has {len(lines)} faults (prepare_data.py --on_bad_rows skip leaves them out):{shown}{more}"
+        )
