@@ -8,6 +8,7 @@ import csv
 import difflib
 import io
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -19,13 +20,13 @@ CHATS = ("messages", "prompt", "input")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def check_json(body: bytes, columns: Sequence[str], parameters: Sequence[str]) -> None:
+def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[str]) -> None:
     """ValueError says what of a JSON body would not be answered as it stands.
 
     columns: what a row holds; parameters: what "params" may hold.
     """
     try:
-        content = json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant)
+        content = json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
     except json.JSONDecodeError as error:
         raise ValueError(f"The JSON is not valid: {error}.") from None
     except UnicodeDecodeError as error:
@@ -131,6 +132,12 @@ def _pairs(pairs: list) -> dict:
             raise ValueError(f"The key {name[:50]!r} stands twice in one object.")
         found[name] = value
     return found
+
+
+def _float(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text[:50]} is too large a number.")
+    return value
 
 
 def _constant(name: str):

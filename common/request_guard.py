@@ -42,8 +42,7 @@ def guard_server() -> None:
     server = sys.modules.get(SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         server.invocations = guarded(server.invocations, server.InvocationsResponse)
-        # `invocations` and `mlflow models predict` both read JSON through it.
-        server._parse_json_data = strict(server._parse_json_data)
+        server._parse_json_data = checked(server._parse_json_data)
         server.parse_csv_input = functools.wraps(server.parse_csv_input)(parse_csv)
         bound_bodies()
 
@@ -61,9 +60,10 @@ def guarded(invocations, response):
         if len(data) > LARGEST_BODY:
             return response(_too_large(len(data)), 413, "text/plain")
         try:
-            if content_type.partition(";")[0].strip() == PARQUET:
+            kind = _plain_type(content_type)
+            if kind.partition(";")[0] == PARQUET:
                 check_parquet(data, model.metadata.get_input_schema().input_names())
-            return invocations(data, content_type, model, *args, **kwargs)
+            return invocations(_decodable(data, content_type), kind, model, *args, **kwargs)
         except MlflowException as error:
             if trace := error.json_kwargs.pop("stack_trace", None):
                 _log.warning("A request was refused: %s\n%s", reason(error.message), trace)
@@ -79,16 +79,32 @@ def guarded(invocations, response):
     return answer
 
 
-def strict(parse):
-    """MLflow's reader of JSON (data, metadata of the model, ...), with `check_json` before it."""
+def _plain_type(content_type: str) -> str:
+    """As MLflow spells it: HTTP's names of types and charsets know no case, and values may stand in quotes."""
+    kind, *parameters = (part.strip() for part in content_type.split(";"))
+    return "; ".join([kind.lower(), *(each.replace('"', "").lower() for each in parameters)])
+
+
+def _decodable(data: bytes, content_type: str) -> bytes:
+    if content_type.lower().startswith("text/csv"):
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"The CSV is not UTF-8: byte {error.start}.") from None
+    return data
+
+
+def checked(parse):
+    """MLflow's `_parse_json_data` (body, the model's metadata, ...) behind `check_json`; its server and `mlflow models
+    predict` both call it."""
 
     @functools.wraps(parse)
-    def checked(data, metadata, *args, **kwargs):
+    def parsed(data, metadata, *args, **kwargs):
         parameters = [param.name for param in metadata.get_params_schema() or ()]
         check_json(data, metadata.get_input_schema().input_names(), parameters)
         return parse(data, metadata, *args, **kwargs)
 
-    return checked
+    return parsed
 
 
 def check_parquet(body: bytes, columns: Sequence[str]) -> None:
@@ -140,8 +156,10 @@ def bound_bodies() -> None:
 
 async def bounded(scope, receive) -> tuple[int, Callable]:
     """(size of a request's body, what its application is to receive it from); a body over LARGEST_BODY is not kept."""
-    announced = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
-    size = int(announced) if announced.isdecimal() else None
+    headers = dict(scope["headers"])
+    announced = headers.get(b"content-length", b"").decode("latin-1")
+    # A body in chunks is as long as it is, whatever length is given beside it.
+    size = int(announced) if announced.isdecimal() and b"transfer-encoding" not in headers else None
     if size is not None and size <= LARGEST_BODY:
         return size, receive
     kept, count, more = [], 0, size is None or size <= MOST_DISCARDED

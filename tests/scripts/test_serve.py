@@ -291,6 +291,7 @@ IGNORED_BY_MLFLOW = {
     "nothing": ({"inputs": []}, "inputs holds no rows"),
     "nothing like it": ({"inputs": [GOOD], "params": {"zzz": 1}}, "has the parameter 'zzz', which is not known. Known: top_k"),
     "half a character": ({"instances": [GOOD | {"context": "\ud83d"}]}, "row 0: context holds a lone surrogate"),
+    "infinity": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": 1e400}}', "too large a number"),
     "NaN": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": NaN}}', "NaN is no JSON"),
 }  # fmt: skip
 
@@ -300,6 +301,11 @@ def test_what_mlflow_would_ignore_or_mix_is_refused(name, world):
     content, message = IGNORED_BY_MLFLOW[name]
     status, reply = post(world[0], content)
     assert status == 400 and message in json.loads(reply)["message"], reply
+
+
+@pytest.mark.parametrize("kind", ["Application/JSON", 'application/json; charset="UTF-8"'])
+def test_content_types_in_any_spelling_are_taken(kind, world):
+    assert post(world[0], {"inputs": [GOOD]}, kind)[0] == 200
 
 
 def test_csv_is_answered_as_json_is(world):
@@ -370,6 +376,7 @@ def test_a_body_of_300_mib_is_never_held(world):
     for size in (40 * 2**20, 300 * 2**20):
         for chunked in (False, True):
             assert send_zeros(world.address, size, chunked) in ("413", "closed")
+    assert send_zeros(world.address, 300 * 2**20, True, length=5) in ("400", "413", "closed")
     assert memory() - before < 60 * 2**10
     assert send_zeros(world.address, 40 * 2**20, True) == "413"
     assert answers(world.address, {"inputs": [GOOD]})
@@ -384,7 +391,7 @@ def processes(pid):
     return found
 
 
-def send_zeros(address, size, chunked) -> str:
+def send_zeros(address, size, chunked, length=None) -> str:
     """The status of a request with a body of this size; "closed" where the server ends the connection meanwhile."""
     host = urlsplit(address)
     connection = http.client.HTTPConnection(host.hostname, host.port, timeout=60)
@@ -394,6 +401,8 @@ def send_zeros(address, size, chunked) -> str:
         connection.putheader("Content-Type", "application/json")
         if chunked:
             connection.putheader("Transfer-Encoding", "chunked")
+            if length is not None:
+                connection.putheader("Content-Length", str(length))
         else:
             connection.putheader("Content-Length", str(size))
         connection.endheaders()
