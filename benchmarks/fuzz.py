@@ -1,6 +1,6 @@
 """Ask a served model thousands of odd requests; every answer must be right, or a refusal in plain words.
 
-Requests are drawn by a seed: JSON in each of MLflow's formats, CSV and other bytes, whole, damaged and odd. An answer is wrong
+Requests are drawn by a seed: JSON in each of MLflow's formats, CSV, Parquet and other bytes, whole, damaged and odd. An answer is wrong
 if it is a 5xx, a traceback, a refusal without a reason, or a 200 whose rows are not those that each question gets alone.
 Only this machine is asked.
 
@@ -18,6 +18,7 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 import _path  # noqa: F401
+import pandas as pd
 
 CONTEXTS = [
     "Mount Everest is 8,849 metres high.",
@@ -77,10 +78,14 @@ def request(draw: random.Random, pairs: list[dict]) -> tuple[str, bytes, str, li
     """(kind, body, content type, the rows that must be answered; None where it may be refused or answered)."""
     rows = draw.choices(pairs, k=draw.randint(1, 4))
     kind = draw.choice(
-        ("JSON", "JSON", "CSV", "odd value", "odd key", "odd row", "damaged", "odd type", "bytes")
+        ("JSON", "JSON", "CSV", "Parquet", "odd value", "odd key", "odd row", "damaged", "odd type", "bytes")
     )
     if kind == "CSV":
         return kind, as_csv(rows, draw), draw.choice(("text/csv", "text/csv; charset=utf-8")), rows
+    if kind == "Parquet":
+        file = io.BytesIO()
+        pd.DataFrame(rows).to_parquet(file)
+        return kind, file.getvalue(), "application/vnd.apache.parquet", rows
     content = as_json(rows, draw.choice(FORMATS))
     if kind == "JSON":
         if draw.random() < 0.3:
@@ -98,8 +103,12 @@ def request(draw: random.Random, pairs: list[dict]) -> tuple[str, bytes, str, li
                 draw.choice(("topk", "top-k", "k", "top_k", "null_threshold")): draw.choice(ODD)
             }
     elif kind == "odd row":
-        odd = dict(rows[0])
-        if draw.random() < 0.5:
+        odd, chance = dict(rows[0]), draw.random()
+        if chance < 0.3:
+            # Two rows in the place of one.
+            odd = {name: [text, text] for name, text in odd.items()}
+            rows = draw.choice((rows, []))
+        elif chance < 0.6:
             odd["contexts"] = odd.pop("context")
         else:
             odd["extra"] = draw.choice(ODD)

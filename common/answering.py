@@ -21,6 +21,7 @@ from .question_requests import (  # noqa: F401
     CONFIG,
     as_frame,
     check_length,
+    check_parameters,
     checked_rows,
     context_limit,
     is_taken,
@@ -154,6 +155,7 @@ def as_rows(answers: Sequence[Sequence[dict]], top_k: int) -> list[dict]:
 
 def checked_parameters(params: Mapping) -> dict:
     """What was asked for, or its default; a parameter that is out of bounds is refused with its reason."""
+    check_parameters(params, list(PARAMETERS))
     given = {
         name: default if params.get(name) is None else params[name] for name, default in PARAMETERS.items()
     }

@@ -14,7 +14,7 @@ from .bundles import load_bundle
 from .families import uses_segment_ids
 from .preprocessing import Collator
 from .processors import share_cores
-from .request_checks import as_frame, checked_rows, is_within
+from .request_checks import as_frame, check_parameters, checked_rows, is_within
 from .serving import fetch, refuse
 from .texts import make_texts, predict_logits, probabilities
 
@@ -106,6 +106,7 @@ def is_taken(record: Mapping[str, str]) -> bool:
 
 
 def _checked_top_k(params: Mapping) -> int:
+    check_parameters(params, list(PARAMETERS))
     top_k = PARAMETERS["top_k"] if params.get("top_k") is None else params["top_k"]
     if not 1 <= top_k <= MAX_LABELS:
         refuse(f"top_k is {top_k}; choose 1 to {MAX_LABELS}.")

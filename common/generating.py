@@ -21,6 +21,7 @@ from .question_requests import (  # noqa: F401
     CONFIG,
     as_frame,
     check_length,
+    check_parameters,
     checked_rows,
     context_limit,
     is_taken,
@@ -121,6 +122,7 @@ class GenerativeAnswering(PythonModel):
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`."""
         records = checked_rows(model_input, self.max_context)
+        check_parameters(params, [spec.name for spec in SIGNATURE.params])
         length = (params or {}).get("max_answer_length")
         check_length(length)
         try:

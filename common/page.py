@@ -4,11 +4,11 @@ Nothing here changes state, so there is nothing that a forged request could do i
 sites are refused all the same, for each would keep the processor busy.
 """
 
+import ipaddress
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, SecurityError
@@ -18,6 +18,7 @@ from .catalogue import KEPT, Busy, Catalogue, Entry, Reply, Unanswered
 from .data import SAMPLE
 from .errors import UserError
 from .question_requests import MAX_QUESTION
+from .request_body import check_known
 from .squad_json import read_squad_json
 
 MAX_CONTEXT = 50_000
@@ -26,6 +27,8 @@ MAX_CONTEXT = 50_000
 MAX_TRUTH = 2_000
 MAX_BODY = 1_000_000
 """Bytes: the longest texts as JSON or as a form, where a character may take twelve."""
+
+FIELDS = ("question", "context", "truth", "unanswerable", "models")
 
 ANSWERS = 4
 """The best answer and its alternatives."""
@@ -77,6 +80,10 @@ def checked(fields: Mapping, entries: Sequence[Entry]) -> Asked:
 
     Raises Fault.
     """
+    try:
+        check_known("The request has the key", fields, FIELDS)
+    except ValueError as error:
+        raise Fault(str(error)) from None
     for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT), ("truth", MAX_TRUTH)):
         text = fields.get(name, "")
         label = {"truth": "The true answer"}.get(name, f"The {name}")
@@ -186,6 +193,14 @@ def examples() -> list[dict]:
     return made
 
 
+def host_name(name: str) -> str:
+    """A host's name as browsers write it: IPv6 addresses within brackets and in their short form."""
+    try:
+        return f"[{ipaddress.IPv6Address(name.strip('[]')).compressed}]"
+    except ValueError:
+        return name.lower()
+
+
 def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
     """The page as a WSGI application. hosts: names that a request may call this machine by, without ports.
 
@@ -197,12 +212,13 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(facts=facts, pieces=pieces)
     shown = examples()
+    known = {host_name(host) for host in hosts}
 
     @app.before_request
     def refuse_other_names():
         # werkzeug's own check takes no IPv6 address.
-        name = re.sub(r":\d*$", "", request.headers.get("Host", "")).lower()
-        if name not in {host.lower() for host in hosts}:
+        name = re.sub(r":\d*$", "", request.headers.get("Host", ""))
+        if host_name(name) not in known:
             raise SecurityError(f"Host {name!r} is not trusted.")
 
     @app.before_request
@@ -210,7 +226,7 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
         site = request.headers.get("Sec-Fetch-Site", "none")
         origin = request.headers.get("Origin")
         # Programs send neither; a browser that does not know the first sends the second.
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
+        foreign = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
         if request.method == "POST" and (site not in ("same-origin", "none") or foreign):
             abort(403, "Questions from other sites are not answered.")
 

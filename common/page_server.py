@@ -1,22 +1,58 @@
 """The page's server: werkzeug's, with a bound on the threads and on how long a connection may keep one."""
 
+import io
 import socket
 import socketserver
 import threading
+import time
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 PATIENCE = 20.0
 """Seconds that a client may take for the next piece of its request; connections that send nothing end then."""
 
+WHOLE = 60.0
+"""Seconds that a whole request may take to arrive, however often a piece of it comes."""
+
 THREADS = 32
 """Connections that are served at once; others wait."""
 
 
+class Incoming(io.RawIOBase):
+    """What a client sends, until `whole` seconds from now; TimeoutError then, or where it is silent for `patience`."""
+
+    def __init__(self, connection: socket.socket, patience: float, whole: float):
+        self.connection, self.patience = connection, patience
+        self.end = time.monotonic() + whole
+
+    def readable(self):
+        """For BufferedReader."""
+        return True
+
+    def readinto(self, buffer):
+        """The next bytes."""
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("The request took too long to arrive.")
+        self.connection.settimeout(min(left, self.patience))
+        try:
+            return self.connection.recv_into(buffer)
+        finally:
+            # The answer's.
+            self.connection.settimeout(self.patience)
+
+
 class Handler(WSGIRequestHandler):
-    """Ends a connection whose client is silent."""
+    """Ends a connection whose client is silent or dawdles."""
 
     timeout = PATIENCE
+    whole = WHOLE
+
+    def setup(self):
+        """Read through `Incoming`."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(Incoming(self.connection, self.timeout, self.whole))
 
 
 class Server(ThreadedWSGIServer):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from . import request_checks
-from .request_checks import as_frame  # noqa: F401
+from .request_checks import as_frame, check_parameters  # noqa: F401
 from .serving import refuse
 
 MAX_QUESTION = 2_000

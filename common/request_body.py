@@ -9,12 +9,15 @@ import difflib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
 BESIDE = ("params",)
 SPLIT = ("columns", "data", "index")
 CHATS = ("messages", "prompt", "input")
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[str]) -> None:
@@ -33,7 +36,7 @@ def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[s
         raise ValueError(f"The JSON must be an object such as {form}, not {_kind(content)}.")
     if chat := next((name for name in CHATS if name in content), None):
         raise ValueError(f"{chat!r} belongs to chat models; this one takes {form}.")
-    _known("The key", content, (*FORMATS, *BESIDE))
+    check_known("The request has the key", content, (*FORMATS, *BESIDE))
     given = [name for name in FORMATS if name in content]
     if len(given) != 1:
         found = " and ".join(map(repr, given)) or "none"
@@ -42,7 +45,7 @@ def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[s
     if params is not None:
         if not isinstance(params, dict):
             raise ValueError(f"params must be an object, not {_kind(params)}.")
-        _known("The parameter", params, parameters)
+        check_known("The request has the parameter", params, parameters)
     _check_rows(given[0], content[given[0]], columns)
 
 
@@ -50,62 +53,76 @@ def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
     if name == "dataframe_split":
         if not isinstance(rows, dict):
             raise ValueError(f"{name} must be an object with columns and data, not {_kind(rows)}.")
-        _known(f"The key of {name}", rows, SPLIT)
+        check_known(f"{name} has the key", rows, SPLIT)
         names, data = rows.get("columns"), rows.get("data")
         if not isinstance(names, list) or not isinstance(data, list):
             raise ValueError(f"{name} must hold columns and data, each a list.")
-        _check_columns(name, names, columns)
+        check_columns(name, names, columns)
         for i, row in enumerate(data):
             if not isinstance(row, list) or len(row) != len(names):
                 held = f"{len(row)} values" if isinstance(row, list) else _kind(row)
                 raise ValueError(f"{name}: row {i} holds {held}; there are {len(names)} columns.")
-            _check_cells(f"{name}: row {i}", row)
+            _check_cells(f"{name}: row {i}", zip(names, row, strict=True))
         index = rows.get("index")
         if index is not None and (not isinstance(index, list) or len(index) != len(data)):
             raise ValueError(f"{name}: index must be a list with an entry for each of the {len(data)} rows.")
     elif name == "inputs" and isinstance(rows, dict):
-        _check_columns(name, rows, columns)
+        check_columns(name, rows, columns)
+        _check_lists(name, rows)
     elif not isinstance(rows, list):
         raise ValueError(f"{name} must be a list of rows, not {_kind(rows)}.")
+    elif not rows:
+        raise ValueError(f"{name} holds no rows.")
     else:
         for i, row in enumerate(rows):
             if not isinstance(row, dict):
                 raise ValueError(
                     f"{name}: row {i} must be an object with {' and '.join(columns)}, not {_kind(row)}."
                 )
-            _check_columns(f"{name}: row {i}", row, columns)
-            _check_cells(f"{name}: row {i}", row.values())
+            check_columns(f"{name}: row {i}", row, columns)
+            _check_cells(f"{name}: row {i}", row.items())
 
 
-def _check_cells(place: str, cells) -> None:
-    """A row of lists would be taken for columns of several rows."""
-    for cell in cells:
-        if isinstance(cell, list | dict):
-            raise ValueError(f"{place} must hold strings, not {_kind(cell)}.")
+def _check_lists(place: str, lists: Mapping) -> None:
+    """One text in each column, or as many in each as in the others."""
+    if not all(isinstance(values, list) for values in lists.values()):
+        if any(isinstance(values, list) for values in lists.values()):
+            raise ValueError(f"{place}: the columns must all be lists, or all be single texts.")
+        return _check_cells(place, lists.items())
+    sizes = {name: len(values) for name, values in lists.items()}
+    if len(set(sizes.values())) > 1:
+        found = " and ".join(f"{size} of {name!r}" for name, size in sizes.items())
+        raise ValueError(f"{place}: the columns differ in length: {found}.")
+    for i, row in enumerate(zip(*lists.values(), strict=True)):
+        _check_cells(f"{place}: row {i}", zip(lists, row, strict=True))
 
 
-def _check_columns(place: str, names, columns: Sequence[str]) -> None:
-    for name in names:
-        if name not in columns:
-            raise ValueError(f"{place} has {_near(name, columns)}")
+def _check_cells(place: str, cells: Iterable[tuple[str, object]]) -> None:
+    """What MLflow would spread over several rows, or repeat the whole request for; the model checks the rest."""
+    for name, value in cells:
+        if isinstance(value, list | dict):
+            raise ValueError(f"{place}: {name} must be a string, not {_kind(value)}.")
+        if isinstance(value, str) and SURROGATE.search(value):
+            raise ValueError(f"{place}: {name} holds a lone surrogate, which is no character.")
+
+
+def check_columns(place: str, names: Collection[str], columns: Sequence[str]) -> None:
+    """ValueError where a row's or a table's columns are not exactly those of the model."""
+    check_known(f"{place} has", names, columns)
     if isinstance(names, list) and len(set(names)) < len(names):
         raise ValueError(f"{place}: a column stands twice in {names}.")
     if missing := [name for name in columns if name not in names]:
         raise ValueError(f"{place} has no {missing[0]!r}.")
 
 
-def _known(what: str, given: Mapping, known: Sequence[str]) -> None:
+def check_known(place: str, given: Iterable, known: Sequence[str]) -> None:
+    """ValueError where a name is none of the known ones: it says which one was probably meant. place: "The request has"."""
     for name in given:
         if name not in known:
-            raise ValueError(f"{what} {_near(name, known, ' is')}")
-
-
-def _near(name, known: Sequence[str], verb: str = ", which is") -> str:
-    """The name, that it is unknown, and which one was meant."""
-    shown = repr(name if not isinstance(name, str) or len(name) <= 50 else f"{name[:50]}...")
-    near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=0.5)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{shown}{verb} not known{meant or '.'} Known: {', '.join(known)}."
+            text = str(name)[:50]
+            near = difflib.get_close_matches(text.lower(), known, n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"{place} {text!r}, which is not known{meant} Known: {', '.join(known)}.")
 
 
 def _pairs(pairs: list) -> dict:
@@ -141,13 +158,18 @@ def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
         names = next(reader, [])
-        _check_columns("The CSV's header", names, names if columns is None else columns)
+        if len(names) == 1 and (other := re.search("[;\t|]", names[0])):
+            raise ValueError(f"The CSV's columns must be separated by commas, not by {other[0]!r}.")
+        check_columns("The CSV's header", names, names if columns is None else columns)
         found: dict[str, list[str]] = {name: [] for name in names}
+        blank = 0
         for row in reader:
-            if not row and len(names) > 1:
-                # A blank line; where there is one column it is a cell without text.
+            if not row:
+                blank += 1
                 continue
-            row = row or [""]
+            if blank and len(names) == 1:
+                # Not at the end: which line an answer belongs to would be anyone's guess.
+                raise ValueError(f"The CSV has an empty text above line {reader.line_num}.")
             if len(row) != len(names):
                 raise ValueError(
                     f"The CSV has {len(row)} cells at line {reader.line_num}, and {len(names)} columns; put texts with commas "

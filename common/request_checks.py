@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from .request_body import check_columns, check_known
 from .serving import refuse
 
 
@@ -14,6 +15,10 @@ def checked_rows(
 
     rows: the most that one request may have; characters: of the last column, over all rows.
     """
+    try:
+        check_columns("the data frame", list(model_input.columns), list(limits))
+    except ValueError as error:
+        refuse(str(error))
     records = model_input[list(limits)].to_dict("records")
     if len(records) == 1 and all(isinstance(value, list) for value in records[0].values()):
         # What MLflow makes of {"inputs": {"question": [...], "context": [...]}}.
@@ -30,6 +35,14 @@ def checked_rows(
             f"the {last}s of the request have {total} characters together; at most {characters} are answered."
         )
     return records
+
+
+def check_parameters(params: Mapping | None, known: Sequence[str]) -> None:
+    """Refuse a parameter that the model does not know."""
+    try:
+        check_known("the request has the parameter", params or (), known)
+    except ValueError as error:
+        refuse(str(error))
 
 
 def as_frame(rows: Sequence[Mapping], asked: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

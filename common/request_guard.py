@@ -7,18 +7,21 @@ body of any size in memory, cannot read CSV for this signature, and drops what i
 
 import asyncio
 import functools
+import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from .request_body import check_json, read_csv
+from .request_body import check_columns, check_json, read_csv
 
 SERVER = "mlflow.pyfunc.scoring_server"
+
+PARQUET = "application/vnd.apache.parquet"
 
 LARGEST_BODY = 16 * 2**20
 """Bytes of a request: 413 beyond, before it is parsed."""
@@ -57,9 +60,10 @@ def guarded(invocations, response):
         if len(data) > LARGEST_BODY:
             return response(_too_large(len(data)), 413, "text/plain")
         try:
-            return invocations(
-                _decodable(data, content_type), _plain_type(content_type), model, *args, **kwargs
-            )
+            kind = _plain_type(content_type)
+            if kind.partition(";")[0] == PARQUET:
+                check_parquet(data, model.metadata.get_input_schema().input_names())
+            return invocations(_decodable(data, content_type), kind, model, *args, **kwargs)
         except MlflowException as error:
             if trace := error.json_kwargs.pop("stack_trace", None):
                 _log.warning("A request was refused: %s\n%s", reason(error.message), trace)
@@ -101,6 +105,25 @@ def checked(parse):
         return parse(data, metadata, *args, **kwargs)
 
     return parsed
+
+
+def check_parquet(body: bytes, columns: Sequence[str]) -> None:
+    """ValueError where a Parquet body has other columns, of which MLflow drops those that it does not know, or unpacks to more
+    than a body may have."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        file = ParquetFile(io.BytesIO(body))
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"The Parquet is not valid: {error}") from None
+    groups = range(file.metadata.num_row_groups)
+    size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+    if max(size, file.metadata.num_rows) > LARGEST_BODY:
+        raise ValueError(f"The Parquet unpacks to {size} bytes; at most {LARGEST_BODY} are read.")
+    index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", ())
+    names = [name for name in file.schema_arrow.names if name not in index]
+    check_columns("The Parquet", names, columns)
 
 
 def parse_csv(csv_input, schema=None) -> pd.DataFrame:

@@ -17,7 +17,15 @@ from mlflow.types.schema import Array, Object, Property
 from . import answering
 from .answering import ANSWER, Answerer, as_rows, checked_parameters
 from .bundles import load_shared_base, read_bundle
-from .question_requests import ASKED, CONFIG, as_frame, checked_rows, context_limit, is_taken  # noqa: F401
+from .question_requests import (  # noqa: F401
+    ASKED,
+    CONFIG,
+    as_frame,
+    check_parameters,
+    checked_rows,
+    context_limit,
+    is_taken,
+)
 from .serving import fetch, refuse
 
 ALL = "all"
@@ -89,8 +97,9 @@ class SideBySideAnswering(PythonModel):
         """Rows of `technique`, `answer`, `score`, `start`, `end` and, with `top_k` above 1, `alternatives`; for the
         technique "all" rows of `answers`, a list of such for each question, one for each technique."""
         records = checked_rows(model_input, self.max_context)
+        check_parameters(params, [spec.name for spec in SIGNATURE.params])
         technique = self._technique((params or {}).get("technique"))
-        params = checked_parameters(params or {})
+        params = checked_parameters({n: v for n, v in (params or {}).items() if n != "technique"})
         found = {
             name: [{"technique": name, **row} for row in as_rows(answers, params["top_k"])]
             for name, answers in self.models.answer(records, technique, **params).items()

@@ -367,6 +367,12 @@ def test_other_sites_cannot_ask(client):
     assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
+def test_a_key_that_the_page_does_not_know_is_refused(client):
+    answer = client.post("/answer", json=GOOD | {"truths": "Marie Curie"})
+    assert answer.status_code == 400
+    assert "'truths', which is not known; did you mean 'truth'?" in answer.json["error"]
+
+
 def test_a_form_of_another_origin_is_refused(client):
     """Older browsers send no Sec-Fetch-Site; programs send neither."""
     own = "http://localhost"
@@ -375,6 +381,8 @@ def test_a_form_of_another_origin_is_refused(client):
         ("http://evil.example", 403),
         ("http://localhost:81", 403),
         ("null", 403),
+        ("http://[::1", 403),
+        ("localhost", 403),
     ):
         assert client.post("/", data=GOOD, headers={"Origin": origin}).status_code == status
         assert client.post("/answer", json=GOOD, headers={"Origin": origin}).status_code == status
@@ -384,6 +392,10 @@ def test_the_page_is_open_under_an_ipv6_address():
     named = page.create_app(Catalogue(), ["[::1]"]).test_client()
     assert named.get("/", headers={"Host": "[::1]:5002"}).status_code == 200
     assert named.get("/", headers={"Host": "[::2]:5002"}).status_code == 400
+    # Browsers shorten what was printed.
+    named = page.create_app(Catalogue(), ["[::FFFF:127.0.0.1]", "[2001:db8:0:0::1]"]).test_client()
+    for host in ("[::ffff:7f00:1]:5002", "[::ffff:127.0.0.1]", "[2001:db8::1]"):
+        assert named.get("/", headers={"Host": host}).status_code == 200
 
 
 def test_a_model_that_does_not_load_is_told_beside_the_others(world):

@@ -13,6 +13,7 @@ from common.page_server import Handler, Server
 
 @Request.application
 def app(request):
+    request.get_data()
     return Response(request.path)
 
 
@@ -23,6 +24,7 @@ def address(monkeypatch):
 
     class Hasty(Handler):
         timeout = 0.25
+        whole = 1.0
 
         def log(self, type, message, *args):
             pass
@@ -55,6 +57,24 @@ def test_connections_that_stay_silent_end_and_others_are_answered(address):
         # The server ended it.
         assert b"200 OK" not in connection.recv(4096)
         connection.close()
+
+
+@pytest.mark.parametrize(
+    "begun", ["GET /x HTTP/1.0\r\nX: ", "POST /x HTTP/1.0\r\nContent-Length: 1000\r\n\r\n"]
+)
+def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(address, begun):
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(begun.encode())
+        ended = False
+        # Three times as long as a request may take.
+        for _ in range(60):
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                ended = True
+                break
+            time.sleep(0.05)
+        assert ended
 
 
 def test_the_threads_are_bounded(address):

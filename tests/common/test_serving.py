@@ -135,6 +135,28 @@ def test_answers_keep_the_index_of_what_was_asked(served):
     pd.testing.assert_frame_equal(found.reset_index(drop=True), plain)
 
 
+def test_what_is_not_known_is_refused_from_python_too(served):
+    """Where MLflow lets it through; `load_model(...).predict` drops it with a warning."""
+    model = served[0].unwrap_python_model()
+    with pytest.raises(MlflowException, match="'topk', which is not known; did you mean 'top_k'"):
+        model.predict(None, frame([GOOD]), {"topk": 2})
+    with pytest.raises(MlflowException, match="'contxt', which is not known; did you mean 'context'"):
+        model.predict(None, frame([GOOD | {"contxt": "x"}]))
+    twice = pd.DataFrame([["a", "b", "c"]], columns=["question", "context", "context"])
+    with pytest.raises(MlflowException, match="a column stands twice"):
+        model.predict(None, twice)
+
+
+def test_mlflow_models_predict_refuses_what_the_server_refuses(served, tmp_path):
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps({"inputs": [ASKED[0]], "parameters": {"top_k": 2}}))
+    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", served[1], "--env-manager", "local"]
+    done = subprocess.run(
+        [*command, "-t", "json", "-i", str(asked)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode and "did you mean 'params'?" in done.stderr + done.stdout
+
+
 def test_mlflow_models_predict_takes_csv(served, tmp_path):
     rows = [*ASKED[:2], {"question": "NA", "context": 'He said "no",\nthen yes.'}]
     frame(rows).to_csv(tmp_path / "asked.csv", index=False)

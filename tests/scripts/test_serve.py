@@ -16,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import mlflow
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -273,15 +274,23 @@ def test_heavy_bodies_are_answered_or_refused_in_plain_words(name, world):
 
 
 IGNORED_BY_MLFLOW = {
-    "a parameter": ({"inputs": [GOOD], "params": {"topk": 3}}, "'topk' is not known; did you mean 'top_k'?"),
-    "a key": ({"inputs": [GOOD], "parameters": {"top_k": 2}}, "'parameters' is not known; did you mean 'params'?"),
+    "a parameter": ({"inputs": [GOOD], "params": {"topk": 3}}, "'topk', which is not known; did you mean 'top_k'?"),
+    "a key": ({"inputs": [GOOD], "parameters": {"top_k": 2}}, "'parameters', which is not known; did you mean 'params'?"),
     "a column": ({"inputs": [GOOD | {"contxt": "x"}]}, "row 0 has 'contxt', which is not known; did you mean 'context'?"),
     "unequal rows": ({"instances": [GOOD, {"question": "Who?", "contexts": "x"}]}, "row 1 has 'contexts'"),
     "a row without a field": ({"dataframe_records": [GOOD, {"question": "Who?"}]}, "row 1 has no 'context'"),
     "a chat": (GOOD | {"messages": [{"role": "user", "content": "Who?"}]}, "'messages' belongs to chat models"),
     "ragged": ({"dataframe_split": {"columns": ["question", "context"], "data": [["a", "b", "c"]]}}, "row 0 holds 3 values"),
     "twice": (b'{"inputs": [{"question": "a", "question": "b", "context": "c"}]}', "'question' stands twice"),
-    "a list in a row": ({"inputs": [{"question": ["a", "b"], "context": ["c", "d"]}]}, "row 0 must hold strings"),
+    "a list in a row": ({"inputs": [{"question": ["a", "b"], "context": ["c", "d"]}]}, "row 0: question must be a string, not a list"),
+    "a list in a split row": ({"dataframe_split": {"columns": ["question", "context"], "data": [[["a"], ["b"]]]}}, "row 0: question must be a string"),
+    "lists in columns": ({"inputs": {"question": [["a"]], "context": [["b"]]}}, "row 0: question must be a string, not a list"),
+    "objects as columns": ({"inputs": {"question": {"0": "a", "1": "b"}, "context": {"1": "c"}}}, "question must be a string, not an object"),
+    "one text for two": ({"inputs": {"question": ["a", "b"], "context": "c"}}, "must all be lists, or all be single texts"),
+    "unequal columns": ({"inputs": {"question": ["a", "b"], "context": ["c"]}}, "2 of 'question' and 1 of 'context'"),
+    "nothing": ({"inputs": []}, "inputs holds no rows"),
+    "nothing like it": ({"inputs": [GOOD], "params": {"zzz": 1}}, "has the parameter 'zzz', which is not known. Known: top_k"),
+    "half a character": ({"instances": [GOOD | {"context": "\ud83d"}]}, "row 0: context holds a lone surrogate"),
     "infinity": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": 1e400}}', "too large a number"),
     "NaN": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": NaN}}', "NaN is no JSON"),
 }  # fmt: skip
@@ -324,11 +333,37 @@ def test_csv_is_answered_as_json_is(world):
         ("question,context\nWho?,a,b\n", "3 cells at line 2"),
         ('question,context\nWho?,"a\n', "cannot be read at line"),
         ("", "has no 'question'"),
+        ("question;context\nWho?;a\n", "separated by commas, not by ';'"),
+        ("question\tcontext\nWho?\ta\n", "separated by commas"),
+        (",question,context\n0,Who?,a\n", "has '', which is not known. Known: question"),
     ],
 )
 def test_bad_csv_is_refused_with_its_reason(body, message, world):
     status, reply = post(world[0], body.encode(), "text/csv")
     assert status == 400 and message in reply, reply
+
+
+def as_parquet(frame) -> bytes:
+    file = io.BytesIO()
+    frame.to_parquet(file)
+    return file.getvalue()
+
+
+def test_parquet_is_read_as_strictly(world):
+    kind = "application/vnd.apache.parquet"
+    rows = pd.DataFrame([GOOD, GOOD], index=pd.Index(["a", "b"], name="id"))
+    status, reply = post(world[0], as_parquet(rows), kind)
+    assert status == 200, reply
+    assert json.loads(reply)["predictions"] == answers(world[0], {"inputs": [GOOD, GOOD]})
+    for body, message in (
+        (as_parquet(rows.assign(contxt="x")), "'contxt', which is not known; did you mean 'context'?"),
+        (as_parquet(rows[["question"]]), "has no 'context'"),
+        (as_parquet(rows)[:-9], "The Parquet is not valid"),
+        # 20 MiB of spaces in a few kB.
+        (as_parquet(pd.DataFrame([GOOD | {"context": " " * 20 * 2**20}])), "unpacks to"),
+    ):
+        status, reply = post(world[0], body, kind)
+        assert status == 400 and message in refused(status, reply), reply
 
 
 def test_a_body_of_300_mib_is_never_held(world):
