@@ -55,9 +55,10 @@ test: $(VENV)/.installed  ## the whole test suite
 	$(BIN)/python -m pytest -x -q
 	$(BIN)/python -m pytest -x -q -m long
 
-quality: $(VENV)/.installed  ## ruff's checks, its security rules among them, formatting, and packages that fit each other
+quality: $(VENV)/.installed  ## ruff's checks, its security rules among them, formatting, who may import whom, and packages that fit each other
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pip check
 
 .tools/.installed: requirements-tools.txt

@@ -26,23 +26,23 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
     import torch
     from _techniques import technique_scripts
 
-    from common import bundles, models
+    from common.models import base, bundles, saving
 
-    checkpoint = models.resolve_checkpoint(checkpoint_name)
-    family = models.family_of(models.load_config(checkpoint).model_type)
-    print_ = bundles.save_base(checkpoint, folder / "base")
+    checkpoint = base.resolve_checkpoint(checkpoint_name)
+    family = base.family_of(base.load_config(checkpoint).model_type)
+    print_ = saving.save_base(checkpoint, folder / "base")
     kinds = {key: kind for key, (kind, _) in technique_scripts().items()}
     keys = [key for key, kind in kinds.items() if kind().peft_config(family) is not None]
     for i in range(n):
         key = keys[i] if i < len(keys) else "lora"
         torch.manual_seed(i)
-        model, tokenizer = models.load_base(checkpoint)
-        model = models.apply(kinds[key]().peft_config(family), model, family)
+        model, tokenizer = base.load_base(checkpoint)
+        model = base.apply(kinds[key]().peft_config(family), model, family)
         info = bundles.BundleInfo(
             f"{kinds[key].name} {i}", family.model_type, checkpoint.name, print_, "v1.1",
             max_length=384, doc_stride=128, max_answer_length=30, n_best=20, null_threshold=0.0,
         )  # fmt: skip
-        bundles.save_bundle(folder / "adapters" / f"{i:02d}", info, model, tokenizer)
+        saving.save_bundle(folder / "adapters" / f"{i:02d}", info, model, tokenizer)
     return sum(f.stat().st_size for f in folder.glob("adapters/*/adapter/*.safetensors"))
 
 
@@ -50,7 +50,7 @@ def load(folder: Path, mode: str, n: int) -> dict:
     """In a fresh process: MiB that n adapters take, on one base ("together") or merged into one each ("apart")."""
     import shutil
 
-    from common import answering, side_by_side
+    from common.serving import extractive_qa, side_by_side
 
     process = psutil.Process()
     before = process.memory_full_info().uss
@@ -64,7 +64,7 @@ def load(folder: Path, mode: str, n: int) -> dict:
             held = side_by_side.SideBySide(kept)
             held.answer([ASKED], side_by_side.ALL)
         else:
-            held = [answering.Answerer(adapter, folder / "base") for adapter in adapters]
+            held = [extractive_qa.Answerer(adapter, folder / "base") for adapter in adapters]
             for answerer in held:
                 answerer.answer([ASKED])
     after = process.memory_full_info().uss

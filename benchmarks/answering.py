@@ -63,10 +63,12 @@ def figures(single: list[float], batched: list[float], n: int) -> dict[str, floa
 def run(args) -> dict:
     from dataclasses import replace
 
-    from common import data, store, versions
-    from common.answering import Answerer
-    from common.bundles import load_bundle, write_info
-    from common.onnx_model import ONNX, export
+    from common.data import questions as data
+    from common.models.bundles import load_bundle, write_info
+    from common.models.onnx import ONNX, export
+    from common.registry import versions
+    from common.serving.extractive_qa import Answerer
+    from common.tracking import store
 
     store.configure()
     test = data.load(args.data_dir)[0]["test"].select(range(args.questions)).to_list()

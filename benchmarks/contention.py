@@ -79,13 +79,15 @@ def train(name: str, data_dir: str, steps: str, batch_size: str) -> None:
     import torch
     from training import batches_of, technique_of, train_on
 
-    from common import data, models
-    from common.families import family_of, uses_segment_ids
-    from common.kernels import keep_memory, quicken
-    from common.preprocessing import Collator, make_windows
+    from common.data import questions
+    from common.models import base as models
+    from common.models.cpu_kernels import keep_memory, quicken
+    from common.models.families import family_of, uses_segment_ids
+    from common.tasks.batching import Collator
+    from common.tasks.extractive_qa.windows import make_windows
 
     torch.manual_seed(0)
-    splits, _ = data.load(data_dir)
+    splits, _ = questions.load(data_dir)
     base, tokenizer = models.load_base(models.resolve_checkpoint("embedded"))
     family = family_of(base.config.model_type)
     windows = make_windows(
@@ -184,10 +186,10 @@ def main() -> None:
     if intel() and not args.settings:
         names += INTEL
     names = list(dict.fromkeys(["default", *names]))
-    from common import data
+    from common.data import questions
 
     with tempfile.TemporaryDirectory() as scratch:
-        data.prepare_sample(Path(scratch) / "data")
+        questions.prepare_sample(Path(scratch) / "data")
         found = measure(names, Path(scratch) / "data", args)
     rows = summary(found)
     table = markdown(rows)

@@ -22,7 +22,7 @@ import numpy as np
 from peers import postprocess_qa_predictions
 
 from common.paths import ROOT
-from common.postprocessing import Prediction, best_spans, concatenate, decode
+from common.tasks.extractive_qa.spans import Prediction, best_spans, concatenate, decode
 
 LENGTH, STRIDE, BATCH = 384, 128, 64
 

@@ -23,10 +23,10 @@ import _path  # noqa: F401
 from decoding import provenance
 from training import SCRIPTS, spread, technique_of
 
-from common import models
 from common.cli import guarded
-from common.metrics import bootstrap_interval, score_examples
+from common.models import base
 from common.paths import ROOT
+from common.scoring.squad import bootstrap_interval, score_examples
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = {
@@ -176,7 +176,7 @@ def call(command: list, **more: str) -> str:
 
 
 def run(args) -> dict:
-    args.model_folder = models.resolve_checkpoint(args.model).source
+    args.model_folder = base.resolve_checkpoint(args.model).source
     runs: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)

@@ -22,11 +22,11 @@ import torch
 from decoding import provenance
 from training import SCRIPTS, arithmetic, batches_of, spread, technique_of
 
-from common import models
-from common.extractive_qa import span_loss, unpadded_span_loss
-from common.families import FAMILIES
-from common.kernels import quicken
-from common.prompts import PromptModel
+from common.models import base
+from common.models.cpu_kernels import quicken
+from common.models.families import FAMILIES
+from common.models.virtual_tokens import PromptModel
+from common.tasks.extractive_qa.work import span_loss, unpadded_span_loss
 
 # hidden size, layers, heads
 SHAPES = {"tiny": (64, 2, 2), "base": (768, 12, 12), "large": (1024, 24, 16)}
@@ -61,7 +61,7 @@ def model_of(shape: str, technique, device):
     )
     torch.manual_seed(0)
     family = FAMILIES["bert"]
-    return models.apply(technique.peft_config(family), BertForQuestionAnswering(config), family).to(device)
+    return base.apply(technique.peft_config(family), BertForQuestionAnswering(config), family).to(device)
 
 
 def made(lengths: np.ndarray, width: int, device) -> dict[str, torch.Tensor]:

@@ -120,7 +120,7 @@ def small_model(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering
 
-    from common.models import packaged_model
+    from common.models.base import packaged_model
 
     torch.manual_seed(0)
     config = BertConfig(
@@ -141,8 +141,8 @@ def outcome(trial: Trial) -> dict:
     import mlflow
     from safetensors.numpy import load_file
 
-    from common import prepared
-    from common.serving import SHARED_BASES
+    from common.data import prepared
+    from common.serving.model_logging import SHARED_BASES
 
     mlflow.set_tracking_uri(trial.uri)
     client = mlflow.MlflowClient()

@@ -16,14 +16,16 @@ from peft import PromptEncoderConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup, set_seed
 
-from common import metrics, models
-from common.batches import GroupedBatches
-from common.extractive_qa import span_loss
-from common.families import family_of
-from common.inference import decode_spans, predict_spans
-from common.job import sample
-from common.preprocessing import Collator, make_windows
-from common.squad_json import read_squad_json
+from common.data.squad_json import read_squad_json
+from common.models import base
+from common.models.families import family_of
+from common.scoring import squad
+from common.tasks.batching import Collator
+from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
+from common.tasks.extractive_qa.windows import make_windows
+from common.tasks.extractive_qa.work import span_loss
+from common.training.batch_order import GroupedBatches
+from common.training.job import sample
 
 WAYS = ("unshifted", "shifted", "suite")
 
@@ -51,10 +53,10 @@ def loss_of(way: str, model, inputs, labels, n: int):
 
 def train_and_score(way: str, args, windows, test, test_windows) -> dict:
     set_seed(args.seed)
-    model, tokenizer = models.load_base(models.resolve_checkpoint(args.model_checkpoint))
+    model, tokenizer = base.load_base(base.resolve_checkpoint(args.model_checkpoint))
     config = PromptEncoderConfig(num_virtual_tokens=args.virtual_tokens)
     if way == "suite":
-        model = models.apply(config, model, family_of(model.config.model_type))
+        model = base.apply(config, model, family_of(model.config.model_type))
     else:
         config.task_type = "QUESTION_ANS"
         model = get_peft_model(model, config)
@@ -79,9 +81,9 @@ def train_and_score(way: str, args, windows, test, test_windows) -> dict:
     spans = predict_spans(model, test_windows, collate, n_best=20, max_answer_length=30)
     answers = decode_spans(spans, test_windows, test, n_best=20, null_threshold=None)
     texts = {answer.id: answer.text for answer in answers}
-    each = metrics.score_examples(texts, test, "v1.1")
-    low, high = metrics.bootstrap_interval(100 * each["f1"])
-    summary = metrics.squad_scores(texts, test, "v1.1")
+    each = squad.score_examples(texts, test, "v1.1")
+    low, high = squad.bootstrap_interval(100 * each["f1"])
+    summary = squad.squad_scores(texts, test, "v1.1")
     return {
         "f1": round(summary["f1"], 1),
         "f1_95": [round(low, 1), round(high, 1)],
@@ -105,7 +107,7 @@ def main() -> None:
     p.add_argument("--virtual_tokens", type=int, default=20)
     p.add_argument("--seed", type=int, default=42)
     args = p.parse_args()
-    _, tokenizer = models.load_base(models.resolve_checkpoint(args.model_checkpoint))
+    _, tokenizer = base.load_base(base.resolve_checkpoint(args.model_checkpoint))
     cut = dict(max_length=args.max_length, doc_stride=args.doc_stride, segment_ids=True)
     train = sample(read_squad_json(args.train_file).placed, args.max_train_samples, args.seed)
     test = sample(read_squad_json(args.test_file).examples, args.max_test_samples, args.seed)

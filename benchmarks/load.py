@@ -188,7 +188,8 @@ def main() -> None:
     p.add_argument("--environments", type=Path, default=ROOT / ".environments", help="where Locust's is kept")
     p.add_argument("--output", type=Path, default=Path("load.json"), help="JSON; .md lies beside it")
     args = p.parse_args()
-    from common import data, store
+    from common.data import questions as data
+    from common.tracking import store
 
     store.configure()
     test = data.load(args.data_dir)[0]["test"]

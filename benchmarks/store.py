@@ -22,8 +22,9 @@ import mlflow
 import psutil
 from decoding import provenance
 
-from common import accounts, experiments, store, tracking
-from common.team import Team
+from common.team import accounts
+from common.team.server import Team
+from common.tracking import experiments, runs, store
 
 PARAMETERS = {f"parameter_{i}": i for i in range(30)}
 TAGS = {f"tag_{i}": "x" * 40 for i in range(25)}
@@ -34,7 +35,7 @@ def write(environment: dict, steps: int, ready, results) -> None:
     os.environ.update(environment)
     mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
     client, seconds, errors = mlflow.MlflowClient(), [], []
-    run = tracking.Run(client.create_run(experiments.experiment("writers")).info.run_id)
+    run = runs.Run(client.create_run(experiments.experiment("writers")).info.run_id)
     calls = [lambda: run.log_params(PARAMETERS), lambda: run.set_tags(TAGS)]
     for step in range(steps):
         values = {"train_loss": 1 / (step + 1), "learning_rate": 1e-3, "grad_norm": 1.0}

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common import row_starter, store, tracking
 from common.paths import ROOT
-from common.study_folder import Folder
+from common.studies import row_starter
+from common.studies.folder import Folder
+from common.tracking import runs, store
 
 FLAGS = (
     "--model_checkpoint embedded --max_length 192 --doc_stride 32 --num_train_epochs 1 --logging_steps 1 "
@@ -72,7 +73,7 @@ def timed(folder: Folder, scratch: str, seed: int, starter: row_starter.Starter 
     whole = time.perf_counter() - begun
     if code != 0:
         sys.exit(f"{name}: {why}")
-    run = tracking.runs("squad-qa").set_index("run_name").loc[name]
+    run = runs.runs("squad-qa").set_index("run_name").loc[name]
     training = float(run["training_seconds"])
     cpu = json.loads(result.read_text())
     return {"whole": whole, "training": training, "overhead": whole - training, "cpu": cpu}

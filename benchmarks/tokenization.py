@@ -14,15 +14,16 @@ import datasets
 from decoding import provenance, spread, timed
 from peers import training_features
 
-from common import data, models
 from common.cli import guarded
-from common.preprocessing import make_windows
+from common.data import questions as data
+from common.models import base
+from common.tasks.extractive_qa.windows import make_windows
 
 
 def run(args) -> dict:
     splits, record = data.load(args.data_dir)
     questions = splits["train"].select(range(min(args.questions, len(splits["train"])))).to_list()
-    _, tokenizer = models.load_base(models.resolve_checkpoint(args.model_checkpoint))
+    _, tokenizer = base.load_base(base.resolve_checkpoint(args.model_checkpoint))
     datasets.disable_progress_bars()
     cut = {"max_length": args.max_length, "doc_stride": args.doc_stride, "segment_ids": True}
 

@@ -2,7 +2,7 @@
 
 Four ways take turns in one process on the same windows, with the same batch size, optimizer and loss: windows padded to
 max_length, padded per batch, padded per batch and grouped by length, all three as torch and PEFT compute them, and the
-suite's own (grouped, with common/kernels.py). Ratios are taken round by round. From each way's epoch the same number of
+suite's own (grouped, with common/models/cpu_kernels.py). Ratios are taken round by round. From each way's epoch the same number of
 batches is timed, spread evenly over their lengths, after the longest of them has been trained on once. The share of the
 machine's peak is that of a matrix product of a layer's shape, and counts the arithmetic that real tokens need, not padding.
 --profile also tells what the suite's time goes to, by torch's profiler.
@@ -23,15 +23,17 @@ import numpy as np
 import torch
 from decoding import provenance
 
-from common import data, models
-from common.batches import GroupedBatches
 from common.cli import guarded
-from common.config import Technique
-from common.extractive_qa import span_loss
-from common.families import family_of, uses_segment_ids
-from common.kernels import keep_memory, quicken
+from common.data import questions
+from common.models import base as models
+from common.models.cpu_kernels import keep_memory, quicken
+from common.models.families import family_of, uses_segment_ids
 from common.paths import ROOT
-from common.preprocessing import Collator, make_windows
+from common.tasks.batching import Collator
+from common.tasks.extractive_qa.windows import make_windows
+from common.tasks.extractive_qa.work import span_loss
+from common.training.batch_order import GroupedBatches
+from common.training.settings import Technique
 
 SCRIPTS = {
     "standard": "bert_fine_tuning",
@@ -142,7 +144,7 @@ def profile(batches: list[dict], model, optimizer) -> dict[str, float]:
 
 
 def run(name: str, args) -> dict:
-    splits, record = data.load(args.data_dir)
+    splits, record = questions.load(args.data_dir)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
     base, tokenizer = models.load_base(checkpoint)
     config, family = base.config, family_of(base.config.model_type)

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import json
+import os
 import re
 import sys
 import time
@@ -165,3 +167,13 @@ def once(call: Callable, file: Path):
     if started - found.st_ctime > _SETTLED:
         _known[key] = result
     return result
+
+
+def write_json(file: Path, content) -> None:
+    """Write all of it or nothing."""
+    part = file.with_name(file.name + ".part")
+    with part.open("w", encoding="utf-8") as out:
+        out.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(file)

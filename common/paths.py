@@ -33,3 +33,7 @@ def _shown(path: str) -> str:
     except FileNotFoundError:
         return path
     return os.path.relpath(path, here) if path.startswith(here.rstrip("/") + "/") else path
+
+
+SAMPLE = Path(__file__).resolve().parent / "sample"
+"""The packaged data: questions and film reviews that were written for this project."""

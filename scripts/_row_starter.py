@@ -1,11 +1,11 @@
-"""The process that forks the rows of a study; common/row_starter.py starts it, on the import path that scripts have."""
+"""The process that forks the rows of a study; common/studies/row_starter.py starts it, on the import path that scripts have."""
 
 import runpy
 import sys
 
 import _path  # noqa: F401
 
-from common import row_starter
+from common.studies import row_starter
 
 if __name__ == "__main__":
     row_starter.serve(int(sys.argv[1]))

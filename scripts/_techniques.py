@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from common.config import Technique
+from common.training.settings import Technique
 
 
 def technique_scripts() -> dict[str, tuple[type[Technique], Path]]:

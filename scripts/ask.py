@@ -36,7 +36,8 @@ def main() -> None:
     if not context.strip():
         raise UserError("--context is empty: give a text, or a file that holds one.")
 
-    from common import store, stored_code
+    from common.serving import stored_code
+    from common.tracking import store
 
     store.configure()
     import mlflow

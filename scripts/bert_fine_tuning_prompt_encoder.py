@@ -3,8 +3,8 @@
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
 
-from common.cli import main
-from common.config import Technique, option
+from common.training.command_line import main
+from common.training.settings import Technique, option
 
 
 @dataclass(frozen=True)

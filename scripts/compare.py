@@ -14,7 +14,8 @@ import _path  # noqa: F401
 from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT, command
-from common.tasks import DEFAULT_TASK, LABELS, TASKS, task_of
+from common.scoring.names import LABELS
+from common.tasks.table import DEFAULT_TASK, TASKS, task_of
 
 
 def main() -> None:
@@ -44,7 +45,9 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common import comparison, experiments, plots, store, tracking
+    from common.reports import run_figures
+    from common.tracking import comparison, experiments, store
+    from common.tracking import runs as tracking
 
     store.configure()
     experiment = experiments.experiment_name(
@@ -72,7 +75,10 @@ def main() -> None:
     listed("Other data in this experiment, to be compared with:", other_data)
 
     output_dir = args.output_dir or ROOT / "results" / "compare"
-    figure, picture = plots.f1_against_parameters(table, task.metric), f"{task.metric}_against_parameters.png"
+    figure, picture = (
+        run_figures.f1_against_parameters(table, task.metric),
+        f"{task.metric}_against_parameters.png",
+    )
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         table.to_csv(output_dir / "comparison.csv", index=False, float_format="%.10g")

@@ -55,19 +55,19 @@ def main() -> None:
             f"--host {args.host} --port {args.port} cannot be listened on ({error}); choose another."
         ) from None
 
-    from common import store
-    from common.catalogue import Catalogue
+    from common.page.catalogue import Catalogue
+    from common.tracking import store
 
     store.configure()
     catalogue = Catalogue(args.models)
     for entry in catalogue.entries():
         print(f"  {entry.uri} {' '.join(entry.aliases)}")
-    from common.page import LOCAL, create_app
+    from common.page.app import LOCAL, create_app
 
     name = f"[{args.host}]" if ":" in args.host else args.host
     app = create_app(catalogue, [*LOCAL, name, *args.host_names])
 
-    from common.page_server import Server
+    from common.page.page_server import Server
 
     # Its line for every request would hide what matters.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="write the table into README.md")
     args = parser.parse_args()
 
-    from common.matrix import BEGIN, END, markdown
+    from common.tasks.support_matrix import BEGIN, END, markdown
 
     table = markdown({key: kind.name for key, (kind, _) in technique_scripts().items()})
     if not args.readme:

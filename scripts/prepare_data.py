@@ -109,29 +109,29 @@ def main() -> None:
         needed = args.source in sources and name not in ("dataset", "on_bad_rows")
         if not hasattr(args, name) and needed:
             raise UserError(f"--source {args.source} needs --{name}.")
-    from common import data, text_data
+    from common.data import labelled_texts, questions
 
     dataset = getattr(args, "dataset", "squad")
     texts = (
         args.source in ("sample-texts", "text", "aclimdb")
         or args.source == "hub"
-        and dataset in text_data.HUB
+        and dataset in labelled_texts.HUB
     )
     output_dir = getattr(args, "output_dir", ROOT / ("imdb_data" if texts else "squad_data"))
     common = dict(seed=args.seed, validation_share=args.validation_share)
     if hasattr(args, "on_bad_rows"):
         common["on_bad_rows"] = args.on_bad_rows
     if args.source in ("sample", "sample-texts"):
-        record = (text_data if texts else data).prepare_sample(output_dir, **common)
+        record = (labelled_texts if texts else questions).prepare_sample(output_dir, **common)
     elif args.source in ("files", "text"):
-        prepare = text_data.prepare_files if texts else data.prepare_files
+        prepare = labelled_texts.prepare_files if texts else questions.prepare_files
         record = prepare(args.train_file, args.test_file, output_dir, **common)
     elif args.source == "hub":
-        record = (text_data if texts else data).prepare_hub(dataset, output_dir, **common)
+        record = (labelled_texts if texts else questions).prepare_hub(dataset, output_dir, **common)
     elif args.source == "saved":
-        record = data.prepare_saved(args.path, output_dir, **common)
+        record = questions.prepare_saved(args.path, output_dir, **common)
     else:
-        record = text_data.prepare_aclimdb(args.path, output_dir, **common)
+        record = labelled_texts.prepare_aclimdb(args.path, output_dir, **common)
     if texts:
         _tell_texts(record, output_dir)
     else:

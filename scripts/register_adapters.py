@@ -12,7 +12,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.cli import Parser, guarded
-from common.tasks import DEFAULT_TASK, task_of
+from common.tasks.table import DEFAULT_TASK, task_of
 
 
 def main() -> None:
@@ -36,18 +36,19 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common import adapters, experiments, store
+    from common.registry import adapter_set
+    from common.tracking import experiments, store
 
     store.configure()
     experiment = experiments.experiment_name(args.experiment_name, task_of(DEFAULT_TASK).experiment)
-    done = adapters.register_adapters(experiment, args.data_fingerprint, args.data_dir)
+    done = adapter_set.register_adapters(experiment, args.data_fingerprint, args.data_dir)
     for note in done.notes:
         print(note)
     for technique, run_id in done.runs.items():
         print(f"  {technique}: run {run_id}")
-    print(f"{adapters.NAME} version {done.version}{'' if done.is_new else ' (nothing to do)'}\n")
+    print(f"{adapter_set.NAME} version {done.version}{'' if done.is_new else ' (nothing to do)'}\n")
     print("Serve it, from the project's folder:")
-    print(f"  mlflow models serve -m models:/{adapters.NAME}/{done.version} --env-manager local -p 5001")
+    print(f"  mlflow models serve -m models:/{adapter_set.NAME}/{done.version} --env-manager local -p 5001")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from common.bounds import bounds_of
 from common.cli import Parser, guarded
-from common.gate import CHAMPION, Rules, check
-from common.tasks import DEFAULT_TASK, TASKS, task_of
+from common.registry.gate import CHAMPION, Rules, check
+from common.tasks.table import DEFAULT_TASK, TASKS, task_of
 
 EXAMPLES = """examples:
   register_best.py --dry_run --explain                          every check and figure, nothing is written
@@ -110,13 +110,14 @@ def main() -> None:
     rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
     # Before the libraries are imported, which takes seconds.
     check(rules)
-    from common import experiments, registry, store
+    from common.registry import register
+    from common.tracking import experiments, store
 
     store.configure()
     experiment = experiments.experiment_name(
         args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment
     )
-    done = registry.register_best(
+    done = register.register_best(
         experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run
     )
     if args.explain:
@@ -128,7 +129,7 @@ def main() -> None:
         print(f"Dry run, nothing was written: run {done.run_id} {told}.")
         return
     if args.export:
-        from common.onnx_export import export_version
+        from common.registry.onnx_versions import export_version
 
         task = next(task for task in TASKS.values() if task.registered == done.name)
         told = export_version(task, done.version, args.data_dir)
@@ -143,10 +144,10 @@ def main() -> None:
 
 
 def rollback(args) -> None:
-    from common import registry
+    from common.registry import register
 
     task = task_of(args.task or DEFAULT_TASK)
-    before, now = registry.rollback(task, args.dry_run)
+    before, now = register.rollback(task, args.dry_run)
     what = "would give way" if args.dry_run else "gave way"
     print(f"{task.registered}: version {before} {what} to version {now}, the {CHAMPION} before it.")
     if not args.dry_run:

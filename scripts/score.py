@@ -14,10 +14,10 @@ import _path  # noqa: F401
 
 from common.bounds import number
 from common.cli import Parser
+from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from common.files import read_text
-from common.metrics import squad_scores
-from common.squad_json import read_squad_json
+from common.scoring.squad import squad_scores
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -30,13 +30,13 @@ from pathlib import Path
 
 from _techniques import technique_scripts
 
-from common import studies
 from common.cli import Parser, guarded
 from common.errors import UserError
 from common.paths import ROOT, interpreter
-from common.row_starter import Starter
-from common.study_folder import Folder
-from common.tasks import LABELS
+from common.scoring.names import LABELS
+from common.studies import declaration
+from common.studies.folder import Folder
+from common.studies.row_starter import Starter
 
 
 def main() -> None:
@@ -63,11 +63,11 @@ def main() -> None:
     )
     args = parser.parse_args()
     scripts = technique_scripts()
-    study = studies.read(args.study, {key: kind for key, (kind, _) in scripts.items()}, args.smoke)
+    study = declaration.read(args.study, {key: kind for key, (kind, _) in scripts.items()}, args.smoke)
 
     check_backend(study, args)
-    from common import store
-    from common.study_status import Status
+    from common.studies.status import Status
+    from common.tracking import store
 
     store.configure()
     status = Status(study, Folder(args.output_dir / study.name), only_show=args.dry_run)
@@ -92,7 +92,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def check_backend(study: studies.Study, args) -> None:
+def check_backend(study: declaration.Study, args) -> None:
     """Refuse what the backend cannot do."""
     if args.backend != "ray":
         if args.address:
@@ -111,8 +111,8 @@ def check_backend(study: studies.Study, args) -> None:
 
 def show(status) -> None:
     """The rows, what is done and the time that is left."""
-    from common.study_clock import Clock
-    from common.study_results import overview
+    from common.studies.clock import Clock
+    from common.studies.results import overview
 
     entries = status.survey()
     print(overview(status, entries, Clock(status).left(entries)))
@@ -126,7 +126,7 @@ class Runner:
     """Carries a study out: rows that are left are trained one after another, then what all left is told."""
 
     def __init__(self, status, scripts: dict[str, Path], retry_failed: bool):
-        from common.study_clock import Clock
+        from common.studies.clock import Clock
 
         self.status, self.folder, self.study = status, status.folder, status.study
         self.scripts, self.retry_failed, self.clock = scripts, retry_failed, Clock(status)
@@ -135,39 +135,40 @@ class Runner:
 
     def go(self) -> str:
         """Run what is left, report, and tell of the rows that failed; "" if none did."""
-        from common import study_results, tracking
+        from common.studies import results
+        from common.tracking import runs
 
         entries = self.status.survey()
         again = self.retry_failed and any(entry.status == "failed" for entry in entries)
         if not again and self.folder.state.get("told") == told(entries):
-            print(f"{self.study.name}: nothing to do.\n\n{study_results.as_text(self.status, entries)}\n")
+            print(f"{self.study.name}: nothing to do.\n\n{results.as_text(self.status, entries)}\n")
             print(f"The report is in {self.folder.path}.")
-            return study_results.failures(entries)
+            return results.failures(entries)
         parent = self.folder.state.get("parent_run")
-        if parent and tracking.told(parent) is None:
+        if parent and runs.told(parent) is None:
             # It was deleted, or the store is another one.
             parent = None
         experiment = self.status.plan(entries[0].row).args.experiment_name
         tags = {"study": self.study.name}
         try:
-            with tracking.start(experiment, self.study.name, tags, parent) as run:
+            with runs.start(experiment, self.study.name, tags, parent) as run:
                 self.parent, self.total = run.id, len(entries)
                 self.folder.state["parent_run"] = run.id
                 self.folder.save()
                 run.log_text(Path(self.study.file).read_text(encoding="utf-8"), "study.yaml")
                 with self.workers():
                     entries = self.status.survey(self.carry_out_stage)
-                files = study_results.write(self.status, entries, run.id, reporter())
+                files = results.write(self.status, entries, run.id, reporter())
                 for file in files:
                     inside = file.parent.relative_to(self.folder.path)
                     run.log_artifact(file, str(inside) if inside.parts else None)
                 self.folder.state["told"] = told(entries)
                 self.folder.save()
-                print(f"\n{study_results.as_text(self.status, entries)}\n")
-                for sentence in study_results.edges(self.status, entries):
+                print(f"\n{results.as_text(self.status, entries)}\n")
+                for sentence in results.edges(self.status, entries):
                     print(f"At the edge of the grid: {sentence}")
                 print(f"Written to {self.folder.path}: {', '.join(file.name for file in files)}")
-                failed = study_results.failures(entries)
+                failed = results.failures(entries)
                 if failed:
                     raise RowsFailed(failed)
         except RowsFailed as error:
@@ -200,7 +201,7 @@ class Runner:
 
     def keep(self, entry):
         """Copy what a finished row left, and note it."""
-        from common.study_results import collect
+        from common.studies.results import collect
 
         if entry.status == "finished":
             note = {"name": entry.row.name, "status": "finished", "run_id": entry.run_id}
@@ -209,7 +210,7 @@ class Runner:
         self.folder.save()
         return entry
 
-    def train(self, row: studies.Row) -> None:
+    def train(self, row: declaration.Row) -> None:
         """Run a row's script to its end; should it leave no finished run, the study's notes say why."""
         print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
         command = self.command(row)
@@ -219,17 +220,17 @@ class Runner:
         self.clock.stop(row)
         self.note_failure(row, code, why)
 
-    def command(self, row: studies.Row) -> list[str]:
+    def command(self, row: declaration.Row) -> list[str]:
         """The script and the arguments that train a row, once its folder is ready."""
         import yaml
 
-        from common import tracking
+        from common.tracking import runs
 
         planned, folder = self.status.plan(row), self.folder.row(row.name)
         folder.mkdir(parents=True, exist_ok=True)
         begun = self.begun(row)
         run_id = _run_id(begun) if begun.is_file() else None
-        if run_id and tracking.told(run_id) is None:
+        if run_id and runs.told(run_id) is None:
             # It was deleted, or the store is another one: there is nothing to go on with.
             shutil.rmtree(begun.parent)
         if not begun.is_file():
@@ -241,15 +242,15 @@ class Runner:
         script = [str(self.scripts[row.technique.key]), "--config", str(folder.resolve() / "row.yaml")]
         return [*script, "--resume", "--skip_finished", "--parent_run", self.parent]
 
-    def begun(self, row: studies.Row) -> Path:
+    def begun(self, row: declaration.Row) -> Path:
         """What an unfinished run of a row has left."""
-        from common.workspace import STATE
+        from common.training.run_folder import STATE
 
         return Path(self.status.plan(row).args.output_dir) / STATE
 
-    def note_failure(self, row: studies.Row, code: int | None, why: str) -> None:
+    def note_failure(self, row: declaration.Row, code: int | None, why: str) -> None:
         """Note that a row has failed; that it has finished is for the store to tell."""
-        from common import tracking
+        from common.tracking import runs
 
         why = why or "it left no finished run of this content: was the code or the data changed meanwhile?"
         note = {"name": row.name, "status": "failed", "reason": why}
@@ -258,11 +259,11 @@ class Runner:
         run_id = _run_id(begun) if (code is None or code < 0) and begun.is_file() else None
         if run_id:
             # It had no time to say how it ended.
-            tracking.fail(run_id, why)
+            runs.fail(run_id, why)
 
     def tell(self, entry) -> None:
         """A line about a row that has just ended, and the time that is left."""
-        from common.study_results import clock
+        from common.studies.results import clock
 
         about, metric = f"FAILED: {entry.reason}", self.status.task.metric
         if entry.status == "finished":
@@ -272,7 +273,7 @@ class Runner:
         left = self.clock.left(self.status.survey())
         print(f"{self.place(entry.row)}: {about}; {self.clock.passed()} passed, left {left}", flush=True)
 
-    def place(self, row: studies.Row) -> str:
+    def place(self, row: declaration.Row) -> str:
         return f"[{self.position}/{self.total}] {row.name}"
 
 
@@ -286,13 +287,13 @@ class RayRunner(Runner):
     def workers(self):
         import mlflow
 
-        from common import ray_backend
+        from common.studies import ray_backend
 
         asked = [stage.resources for stage in self.study.stages]
         return ray_backend.connected(self.address, mlflow.get_tracking_uri(), asked)
 
     def carry_out_stage(self, stage, entries, best):
-        from common import ray_backend
+        from common.studies import ray_backend
 
         waiting = [entry.row for entry in entries if self.waits(entry)]
         self.position += sum(entry.status != "undecided" and not self.waits(entry) for entry in entries)
@@ -325,7 +326,7 @@ class RayRunner(Runner):
             return self.folder.state["rows"][self.status.plan(entry.row).key]["score"]
         return self.status.scores([entry])[entry.row.name]
 
-    def job(self, stage, row: studies.Row) -> dict:
+    def job(self, stage, row: declaration.Row) -> dict:
         planned = self.status.plan(row)
         return {
             "command": self.command(row),
@@ -337,7 +338,7 @@ class RayRunner(Runner):
             "cwd": os.getcwd(),
         }
 
-    def tell_start(self, row: studies.Row, again: bool) -> None:
+    def tell_start(self, row: declaration.Row, again: bool) -> None:
         if again:
             print(f"{self.place(row)}: its worker died; it goes on from its last checkpoint", flush=True)
             return
@@ -346,7 +347,7 @@ class RayRunner(Runner):
         self.positions[row.name] = self.position
         print(f"{self.place(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
 
-    def end(self, row: studies.Row, code: int | None, why: str) -> float | None:
+    def end(self, row: declaration.Row, code: int | None, why: str) -> float | None:
         self.clock.stop(row)
         entry = self.status.look(row)
         if entry.status != "finished":
@@ -355,7 +356,7 @@ class RayRunner(Runner):
         self.tell(self.keep(entry))
         return self.status.scores([entry])[row.name]
 
-    def stop(self, row: studies.Row, epoch: float, score: float) -> None:
+    def stop(self, row: declaration.Row, epoch: float, score: float) -> None:
         self.clock.stop(row)
         why = (
             f"ASHA stopped it after epoch {epoch:g}: validation {LABELS[self.status.task.metric]} {score:.1f}"
@@ -367,15 +368,15 @@ class RayRunner(Runner):
 
     def clear(self, entry) -> None:
         """Tell the store that a row was stopped, and remove what it would have gone on from."""
-        from common import tracking
+        from common.tracking import runs
 
         if self.begun(entry.row).is_file():
             run_id = _run_id(self.begun(entry.row))
             if run_id:
-                tracking.fail(run_id, entry.reason, "KILLED")
+                runs.fail(run_id, entry.reason, "KILLED")
             shutil.rmtree(self.begun(entry.row).parent)
 
-    def place(self, row: studies.Row) -> str:
+    def place(self, row: declaration.Row) -> str:
         return f"[{self.positions[row.name]}/{self.total}] {row.name}"
 
 
@@ -385,7 +386,7 @@ def _run_id(state: Path) -> str | None:
 
 def reporter():
     """What writes the report."""
-    from common.report import write_report
+    from common.reports.study_report import write_report
 
     return write_report
 

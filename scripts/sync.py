@@ -30,8 +30,9 @@ def main() -> None:
         help="where the store has no such run any more (it was deleted), log everything into a new run",
     )
     args = parser.parse_args()
-    from common import recording, store
-    from common.workspace import STATE, own, read_state
+    from common.tracking import store
+    from common.training import recording
+    from common.training.run_folder import STATE, own, read_state
 
     found = sorted(file.parent for file in (ROOT / "mlruns" / "checkpoints").glob(f"*/{STATE}"))
     for folder in args.folders:

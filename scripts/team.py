@@ -21,7 +21,7 @@ from common.paths import ROOT
 def main() -> None:
     args = parser().parse_args()
     try:
-        from common.team import Team
+        from common.team.server import Team
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed: pip install -r requirements-team.txt") from None
     args.run(Team(args.folder), args)
@@ -115,19 +115,19 @@ def status(team, args) -> None:
 
 
 def add_user(team, args) -> None:
-    from common import accounts
+    from common.team import accounts
 
     tell(team, args.name, accounts.add(team, args.name, args.role))
 
 
 def reset_password(team, args) -> None:
-    from common import accounts
+    from common.team import accounts
 
     tell(team, args.name, accounts.reset_password(team, args.name))
 
 
 def remove_user(team, args) -> None:
-    from common import accounts
+    from common.team import accounts
 
     accounts.remove(team, args.name)
     print(f"Removed {args.name}.")
@@ -141,7 +141,7 @@ def tell(team, name: str, password: str) -> None:
 
 
 def back_up(team, args) -> None:
-    from common import backup
+    from common.team import backup
 
     print(backup.backup(team, args.to))
 
@@ -149,7 +149,7 @@ def back_up(team, args) -> None:
 def restore(team, args) -> None:
     from importlib.metadata import version
 
-    from common import backup
+    from common.team import backup
 
     wrote = backup.restore(
         args.backup, team, port=args.port, allowed_hosts=args.allowed_host, workers=args.workers
@@ -160,7 +160,7 @@ def restore(team, args) -> None:
 
 
 def upgrade(team, args) -> None:
-    from common import backup
+    from common.team import backup
 
     print(f"Backed up: {backup.upgrade(team, args.to)}")
     print("The databases are up to date; start the server with up.")

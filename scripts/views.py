@@ -13,7 +13,7 @@ def main() -> None:
         "--address", default="http://127.0.0.1:5000", help="where the pages are served (default: %(default)s)"
     )
     address = parser.parse_args().address.rstrip("/")
-    from common import experiment_pages, store
+    from common.tracking import experiment_pages, store
 
     store.configure()
     with store.explained():

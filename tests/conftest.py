@@ -135,7 +135,7 @@ def sample_texts() -> list[str]:
     """The packaged sample's contexts, questions and answers, and the words that generation puts around them."""
     import json
 
-    from common.data import SAMPLE
+    from common.paths import SAMPLE
 
     texts = [*TEXT, "context: question: answer: unanswerable"] * 20
     for article in json.loads((SAMPLE / "train-v2.0.json").read_text())["data"]:

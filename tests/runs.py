@@ -29,7 +29,7 @@ def log_finished(
 
     task: "classification" logs them as accuracies; None is a run from before there were tasks.
     """
-    from common import tracking
+    from common.tracking import runs
 
     f1 = np.asarray(f1, dtype=float)
     ids = [f"q{i}" for i in range(len(f1))] if ids is None else ids
@@ -43,7 +43,7 @@ def log_finished(
     }
     if task:
         about["task"] = task
-    with tracking.start(experiment, technique, about | (tags or {})) as run:
+    with runs.start(experiment, technique, about | (tags or {})) as run:
         run.log_params(
             {"learning_rate": 1e-3, "num_train_epochs": 2.0, "max_train_samples": None} | parameters
         )

@@ -8,8 +8,9 @@ from urllib.parse import urlparse
 import mlflow
 import pytest
 
-from common import catalogue, page, stored_code
 from common.errors import UserError
+from common.page import app, catalogue
+from common.serving import stored_code
 
 
 def changed(file):
@@ -40,7 +41,7 @@ def loaded(uri):
 
 def asked_on_the_page(uri):
     """As the page's script asks; what stands in the model's card is raised."""
-    client = page.create_app(catalogue.Catalogue([uri])).test_client()
+    client = app.create_app(catalogue.Catalogue([uri])).test_client()
     entry = catalogue.entries([uri])[0].uri
     answer = client.post("/answer", json={"question": "Who?", "context": "It is a text.", "models": [entry]})
     assert answer.status_code == 200, answer.text

@@ -4,8 +4,8 @@ import dataclasses
 import importlib.util
 import sys
 
-from common.config import Technique
 from common.paths import ROOT
+from common.training.settings import Technique
 
 SCRIPTS = sorted((ROOT / "scripts").glob("bert_fine_tuning*.py"))
 

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 import yaml
 
-from common.matrix import BEGIN, END, markdown
 from common.paths import ROOT
+from common.tasks.support_matrix import BEGIN, END, markdown
 from tests.scripts.conftest import run_script
 from tests.techniques import SCRIPTS, TECHNIQUES
 

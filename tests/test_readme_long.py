@@ -10,8 +10,9 @@ import subprocess
 import mlflow
 import pytest
 
-from common import data, registry
+from common.data import questions
 from common.paths import ROOT
+from common.registry import register
 from tests import trained
 from tests.scripts.conftest import SMALL
 from tests.scripts.conftest import prepared as prepared
@@ -40,9 +41,9 @@ def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
     line = line.removesuffix("5001") + str(port)
     with trained.store(tmp_path), trained.checked_here():
         record = trained.prepare_data(tmp_path)
-        examples = data.load(tmp_path / "data")[0]["test"].to_list()
+        examples = questions.load(tmp_path / "data")[0]["test"].to_list()
         trained.log_run(tmp_path, tiny, record, examples, experiment="served")
-        assert registry.register_best("served").alias == "champion"
+        assert register.register_best("served").alias == "champion"
         uri = mlflow.get_tracking_uri()
     log = tmp_path / "server.log"
     with open(log, "w") as output:

@@ -8,15 +8,22 @@ import shutil
 
 import pytest
 
-from common import models
 from common.errors import UserError
+from common.models import base
 from common.paths import ROOT
+
+
+def sources(*folders):
+    """The Python files of folders of the project, none of which is empty."""
+    found = {folder: sorted(ROOT.joinpath(folder).rglob("*.py")) for folder in folders}
+    assert all(len(files) > 10 for files in found.values())
+    return [file for files in found.values() for file in files]
 
 
 def test_no_module_reads_pickles():
     """Neither by itself nor through torch, numpy, pandas or joblib."""
     loading = {"pickle.load", "pickle.loads", "torch.load", "joblib.load", "pd.read_pickle", "dill.load"}
-    for file in [*ROOT.glob("common/*.py"), *ROOT.glob("scripts/*.py")]:
+    for file in sources("common", "scripts"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in loading, f"{file}:{node.lineno}"
@@ -32,9 +39,7 @@ OWN = {"PeftConfig", "PeftModel", "PromptModel", "torch.nn.Embedding", "nn.Embed
 def test_transformers_is_nowhere_allowed_to_run_code_of_a_checkpoint():
     """Without the argument it asks "[y/N]" on the terminal."""
     seen = 0
-    for file in [
-        file for folder in ("common", "scripts", "benchmarks") for file in ROOT.glob(f"{folder}/*.py")
-    ]:
+    for file in sources("common", "scripts", "benchmarks"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
@@ -67,15 +72,15 @@ def test_a_planted_auto_map_never_runs_and_is_refused(file, model_type, tiny, tm
     (folder / file).write_text(json.dumps(content))
     config = json.loads((folder / "config.json").read_text()) | {"model_type": model_type}
     (folder / "config.json").write_text(json.dumps(config))
-    checkpoint = models.resolve_checkpoint(str(folder))
-    for load in (models.load_config, models.load_base):
+    checkpoint = base.resolve_checkpoint(str(folder))
+    for load in (base.load_config, base.load_base):
         with pytest.raises(UserError, match=rf"^--model_checkpoint .*{file} names code of its own") as caught:
             load(checkpoint)
         assert "\n" not in str(caught.value)
     # What is loaded without the files' check, as from the hub.
-    monkeypatch.setattr(models, "check_files", lambda name, folder: None)
+    monkeypatch.setattr(base, "check_files", lambda name, folder: None)
     with pytest.raises(UserError):
-        models.load_base(checkpoint)
+        base.load_base(checkpoint)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -89,7 +94,7 @@ def test_a_file_that_was_cut_off_is_named(file, tiny, tmp_path):
     for left in (0, 10, len(content) // 2, len(content) - 2):
         (folder / file).write_bytes(content[:left])
         with pytest.raises(UserError, match=rf"^--model_checkpoint .*: {file} is damaged") as caught:
-            models.load_base(models.resolve_checkpoint(str(folder)))
+            base.load_base(base.resolve_checkpoint(str(folder)))
         assert "\n" not in str(caught.value)
 
 
@@ -107,5 +112,5 @@ def test_a_checkpoint_of_pickles_that_would_run_code_is_refused(tiny, tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Bomb(tmp_path)}))
     with pytest.raises(UserError, match="--model_checkpoint .*could run code"):
-        models.load_base(models.resolve_checkpoint(str(folder)))
+        base.load_base(base.resolve_checkpoint(str(folder)))
     assert not (tmp_path / "exploded").exists()

@@ -8,11 +8,17 @@ import mlflow
 import pytest
 import torch
 
-from common import bundles, checking, data, fresh, models, serving, tracking
-from common.families import FAMILIES, uses_segment_ids
-from common.inference import decode_spans, predict_spans
-from common.preprocessing import Collator, make_windows
-from common.store import configure
+from common.data import questions
+from common.models import base as models
+from common.models import bundles, saving
+from common.models.families import FAMILIES, uses_segment_ids
+from common.registry import checking, fresh_process
+from common.serving import model_logging
+from common.tasks.batching import Collator
+from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
+from common.tasks.extractive_qa.windows import make_windows
+from common.tracking import runs
+from common.tracking.store import configure
 from tests.questions import EXAMPLES
 from tests.scripts.conftest import squad_json
 from tests.techniques import TECHNIQUES
@@ -39,13 +45,15 @@ def checked_here():
 
     def ask(stored, asked):
         try:
-            return json.loads(json.dumps(fresh.ask(str(stored), asked), default=lambda value: value.item()))
+            return json.loads(
+                json.dumps(fresh_process.ask(str(stored), asked), default=lambda value: value.item())
+            )
         except Exception as error:
             raise checking.Unloadable(f"{type(error).__name__}: {error}") from None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checking, "in_fresh_process", ask)
-        patch.setattr(fresh, "LEAST", 2)
+        patch.setattr(fresh_process, "LEAST", 2)
         yield
 
 
@@ -55,7 +63,7 @@ def prepare_data(folder, version="v2.0"):
     for part in ("train", "test"):
         examples = [e | {"id": f"{part}-{e['id']}", "title": f"{part} {e['title']}"} for e in chosen]
         (folder / f"{part}.json").write_text(squad_json(examples, version))
-    return data.prepare_files(
+    return questions.prepare_files(
         folder / "train.json", folder / "test.json", folder / "data", validation_share=0.3
     )
 
@@ -80,12 +88,12 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
     base, print_ = None, ""
     if technique != "standard":
         base = folder / "base"
-        print_ = bundles.save_base(checkpoint, base)
+        print_ = saving.save_base(checkpoint, base)
     info = bundles.BundleInfo(
         TECHNIQUES[technique].name, "bert", tiny("bert"), print_, version, **LENGTHS, max_answer_length=30, n_best=20,
         null_threshold=1.5 if version == "v2.0" else 0.0,
     )  # fmt: skip
-    bundles.save_bundle(folder / "bundle", info, model, tokenizer)
+    saving.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", base, model, tokenizer, info
 
 
@@ -114,12 +122,12 @@ def save_classifier(folder, tiny, seed: int = 0):
             if name.endswith("classifier.modules_to_save.default.bias")
         )
         bias[1] -= (margin[5] + margin[6]) / 2
-    print_ = bundles.save_base(checkpoint, folder / "base", "classification", **config)
+    print_ = saving.save_base(checkpoint, folder / "base", "classification", **config)
     info = bundles.BundleInfo(
         "LoRA", "bert", tiny("bert"), print_, "binary", **LENGTHS, max_answer_length=30, n_best=20,
         null_threshold=0.0, task="classification", labels=names,
     )  # fmt: skip
-    bundles.save_bundle(folder / "bundle", info, model, tokenizer)
+    saving.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", folder / "base", model, tokenizer, info
 
 
@@ -168,7 +176,7 @@ def log_run(
         "run_fingerprint": f"{experiment}-{technique}-{seed}-{validation_f1}",
         "base_fingerprint": info.base_fingerprint,
     }
-    with tracking.start(experiment, technique, tags) as run:
+    with runs.start(experiment, technique, tags) as run:
         run.log_params(
             {"data_dir": folder / "data", "precision": "fp32", "max_validation_samples": None} | params
         )
@@ -179,7 +187,7 @@ def log_run(
             "best_validation_f1": validation_f1, "best_validation_exact_match": 30.0,
         }  # fmt: skip
         example = {name: examples[0][name] for name in ("question", "context")}
-        serving.log_model(run, bundle, base, example, report)
+        model_logging.log_model(run, bundle, base, example, report)
         rows = []
         for p, e in zip(predict(model, tokenizer, info, examples), examples, strict=True):
             row = asdict(p) | {"question": e["question"], "prediction": p.text}

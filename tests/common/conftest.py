@@ -13,8 +13,8 @@ def recorded(tmp_path_factory, tiny):
     """A LoRA run of a tiny BERT with its gradients clipped hard: its MLflow id, its artifacts and its folder."""
     import mlflow
 
-    from common.config import RunArgs
-    from common.training import fit
+    from common.training.fit import fit
+    from common.training.settings import RunArgs
 
     folder = tmp_path_factory.mktemp("recorded")
     prepare_data(folder)

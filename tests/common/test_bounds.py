@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from common import studies
 from common.bounds import SEEDS, Bounds, bounds_of, number
-from common.cli import parse
-from common.config import RunArgs, check, option
 from common.errors import UserError
-from common.study_fields import types_of
+from common.studies import declaration
+from common.studies.fields import types_of
+from common.training.command_line import parse
+from common.training.settings import RunArgs, check, option
 from tests.techniques import TECHNIQUES
 
 KINDS = {"run": RunArgs, **TECHNIQUES}
@@ -98,13 +98,13 @@ def test_a_study_names_file_technique_and_field_before_any_row(key, name, by):
     with pytest.raises(
         UserError, match=f"^s.yaml, techniques, {technique}.*{name} is .* for {technique}; it must be"
     ):
-        studies.parse(content, "s.yaml", TECHNIQUES)
+        declaration.parse(content, "s.yaml", TECHNIQUES)
 
 
 @pytest.mark.parametrize("seed", [-1, SEEDS + 1])
 def test_a_study_has_seeds_that_can_be_set(seed):
     with pytest.raises(UserError, match=f"s.yaml, seeds: seed is {seed}; it must be at least 0"):
-        studies.parse(
+        declaration.parse(
             {"name": "s", "description": "d", "techniques": ["lora"], "seeds": [seed]}, "s.yaml", TECHNIQUES
         )
 

@@ -1,7 +1,8 @@
 import pytest
 
-from common.cli import guarded, parse
+from common.cli import guarded
 from common.errors import UserError
+from common.training.command_line import parse
 from tests.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]

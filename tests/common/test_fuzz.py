@@ -13,11 +13,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import prepared, studies, text_data
-from common.cli import parse
-from common.config import check, settled
+from common.data import labelled_texts, prepared
+from common.data.squad_json import read_squad_json
 from common.errors import UserError
-from common.squad_json import read_squad_json
+from common.studies import declaration
+from common.training.command_line import parse
+from common.training.settings import check, settled
 from tests.questions import EXAMPLES
 from tests.scripts.conftest import squad_json
 from tests.techniques import TECHNIQUES
@@ -161,7 +162,7 @@ def test_csv_of_texts(tmp_path, data):
         st.binary(max_size=40) | st.text(max_size=20).map(lambda t: t.encode("utf-8", "replace"))
     )
     (tmp_path / "f.csv").write_bytes(content[:at] + noise + content[at + cut :])
-    one_line(lambda: text_data._read([tmp_path / "f.csv"], "train"))
+    one_line(lambda: labelled_texts._read([tmp_path / "f.csv"], "train"))
 
 
 @fuzzed
@@ -178,7 +179,7 @@ def test_parquet_of_texts(tmp_path, data):
     if data.draw(st.booleans()):
         at = data.draw(st.integers(0, len(content)))
         (tmp_path / "f.parquet").write_bytes(content[:at] + data.draw(st.binary(max_size=20)))
-    one_line(lambda: text_data._read([tmp_path / "f.parquet"], "train"))
+    one_line(lambda: labelled_texts._read([tmp_path / "f.parquet"], "train"))
 
 
 @fuzzed
@@ -210,7 +211,7 @@ def test_config_yaml(tmp_path, data):
 @given(st.data())
 def test_study_yaml(data):
     content = changed(data.draw, STUDY)
-    study = one_line(lambda: studies.parse(content, "s.yaml", TECHNIQUES))
+    study = one_line(lambda: declaration.parse(content, "s.yaml", TECHNIQUES))
     if study:
         for smoke in (False, True):
-            one_line(lambda smoke=smoke: studies.parse(content, "s.yaml", TECHNIQUES, smoke))
+            one_line(lambda smoke=smoke: declaration.parse(content, "s.yaml", TECHNIQUES, smoke))

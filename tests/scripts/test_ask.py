@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import UserError
 from common.paths import ROOT
-from common.store import configure
+from common.tracking.store import configure
 from tests.scripts.conftest import run_script
 
 sys.path.append(str(ROOT / "scripts"))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from common import models
-from common.config import RunArgs, check
 from common.errors import UserError
-from common.families import FAMILIES
+from common.models import base
+from common.models.families import FAMILIES
+from common.training.settings import RunArgs, check
 from tests.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
@@ -18,7 +18,7 @@ def test_targets_are_the_layers_of_these_roles_and_no_others(tiny, model_type, t
     roles = [family.query, family.key, family.value]
     roles += [family.attention_output] * (targets != "attention")
     roles += [family.up, family.down] * (targets == "all")
-    model, _ = models.load_base(models.resolve_checkpoint(tiny(model_type)))
+    model, _ = base.load_base(base.resolve_checkpoint(tiny(model_type)))
     blocks = {n for n, m in model.named_modules() if hasattr(m, "in_features") and ".0." in n}
     expected = {
         name
@@ -30,7 +30,7 @@ def test_targets_are_the_layers_of_these_roles_and_no_others(tiny, model_type, t
             "attention" in role or "attention" not in name or role in (family.query, family.key, family.value)
         )
     }
-    model = models.apply(LORA(targets=targets).peft_config(family), model, family)
+    model = base.apply(LORA(targets=targets).peft_config(family), model, family)
     updated = {
         name.removeprefix("base_model.model.").removesuffix(".lora_A")
         for name, _ in model.named_modules()

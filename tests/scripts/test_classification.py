@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from datasets import load_from_disk
 
-from common import registry, text_data
+from common.data import labelled_texts
+from common.registry import register
 from tests.scripts.conftest import run_script
 from tests.texts import make_texts, write_csv
 
@@ -16,7 +17,7 @@ from tests.texts import make_texts, write_csv
 def test_a_tiny_bert_learns_is_logged_registered_and_answers_as_the_run_did(tiny, store, tmp_path):
     files = [write_csv(tmp_path / f"{i}.csv", make_texts(n, i)) for i, n in enumerate((160, 40))]
     data_dir = tmp_path / "texts"
-    text_data.prepare_files(*files, data_dir, validation_share=0.2)
+    labelled_texts.prepare_files(*files, data_dir, validation_share=0.2)
     flags = "--task classification --max_length 64 --batch_size 8 --num_train_epochs 3 --logging_steps 1"
     flags += " --max_train_samples 100 --learning_rate 0.01"
     folder = ("--data_dir", data_dir, "--model_checkpoint", tiny("bert"))
@@ -53,7 +54,7 @@ def test_a_tiny_bert_learns_is_logged_registered_and_answers_as_the_run_did(tiny
     assert [names[i] for i in arrays["predictions"]] == [r["prediction"] for r in rows]
     assert open(f"{predictions}/confusion_matrix.png", "rb").read(4) == b"\x89PNG"
 
-    done = registry.register_best("imdb-sentiment")
+    done = register.register_best("imdb-sentiment")
     assert (done.name, done.alias) == ("imdb-sentiment", "champion")
     assert "40 test texts are answered as in training." in done.notes
     page = client.get_model_version("imdb-sentiment", "1").description

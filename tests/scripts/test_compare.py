@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from common.paths import ROOT
-from common.store import configure
+from common.tracking.store import configure
 from tests.runs import RECORD, log_finished
 
 OTHER = RECORD | {"name": "squad", "version": "v1.1", "fingerprint": "cd" * 32}

@@ -10,9 +10,10 @@ import threading
 
 import pytest
 
-from common import data, registry
+from common.data import questions
 from common.paths import ROOT
-from common.tasks import TASKS
+from common.registry import register
+from common.tasks.table import TASKS
 from tests import trained
 from tests.questions import EXAMPLES
 from tests.scripts.conftest import run_script
@@ -31,12 +32,12 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("demo")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        test = data.load(folder / "data")[0]["test"].to_list()
+        test = questions.load(folder / "data")[0]["test"].to_list()
         for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
             made = {"technique": technique, "validation_f1": f1, "seed": i}
             run_id = trained.log_run(folder, tiny, record, test, experiment=f"demo-{i}", **made)
             with trained.checked_here():
-                registry.register_best(f"demo-{i}")
+                register.register_best(f"demo-{i}")
         missing = f"runs:/{run_id}/nothing"
         command = [
             sys.executable,

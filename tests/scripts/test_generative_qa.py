@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from datasets import load_from_disk
 
-from common import registry
+from common.registry import register
 from tests.scripts.conftest import run_script
 
 
@@ -40,7 +40,7 @@ def test_a_run_logs_a_model_that_answers_as_it_did(family_name, tiny, prepared, 
     assert len(answers) == 32 and {"question", "prediction", "score", "f1"} <= set(answers[0])
 
     # The version is registered once it has answered, one by one, as the run did in batches.
-    done = registry.register_best("generative-qa")
+    done = register.register_best("generative-qa")
     assert (done.name, done.alias) == ("generative-qa", "champion")
     assert any("32 test questions are answered as in training" in note for note in done.notes)
     model = mlflow.pyfunc.load_model("models:/generative-qa@champion")

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from common import data
-from common.squad_json import read_squad_json
+from common.data import questions
+from common.data.squad_json import read_squad_json
 from tests.scripts.conftest import run_script, squad_json
 
 
@@ -41,7 +41,7 @@ def test_files_are_prepared_and_told_of(files, tmp_path):
     done = prepare(
         "--source", "files", "--train_file", files[0], "--test_file", files[1], "--output_dir", tmp_path / "o"
     )
-    splits, record = data.load(tmp_path / "o")
+    splits, record = questions.load(tmp_path / "o")
     assert {n: len(s) for n, s in splits.items()} == {"train": 35, "validation": 4, "test": 8}
     assert (record["repaired"], record["dropped"]) == (2, 2)
     # What stands nowhere is not trained on, and is scored as the official script scores it.
@@ -63,13 +63,13 @@ def test_relative_paths_start_at_the_working_directory(files, tmp_path):
         (tmp_path / "in" / file.name).write_bytes(file.read_bytes())
     paths = ("--train_file", "in/train.json", "--test_file", "in/test.json", "--output_dir", "out/data")
     prepare("--source", "files", *paths, cwd=tmp_path)
-    assert data.load(tmp_path / "out" / "data")[1]["source"] == "files"
+    assert questions.load(tmp_path / "out" / "data")[1]["source"] == "files"
 
 
 def test_the_sample_and_seed_and_share(tmp_path):
     for name, flags in {"a": (), "b": ("--seed", 7), "c": ("--validation_share", 0.3)}.items():
         prepare("--source", "sample", "--output_dir", tmp_path / name, *flags)
-    a, b, c = (data.load(tmp_path / name)[1] for name in "abc")
+    a, b, c = (questions.load(tmp_path / name)[1] for name in "abc")
     assert a["source"] == "sample" and a["version"] == "v2.0" and a["seed"] == 42 and b["seed"] == 7
     assert a["fingerprint"] != b["fingerprint"] and a["counts"]["test"] == b["counts"]["test"]
     total = a["counts"]["train"]["questions"] + a["counts"]["validation"]["questions"]
@@ -78,9 +78,12 @@ def test_the_sample_and_seed_and_share(tmp_path):
 
 
 def test_a_saved_folder_is_prepared(files, tmp_path):
-    data.prepare_files(*files, tmp_path / "first")
+    questions.prepare_files(*files, tmp_path / "first")
     done = prepare("--source", "saved", "--path", tmp_path / "first", "--output_dir", tmp_path / "second")
-    assert data.load(tmp_path / "first")[1]["fingerprint"] == data.load(tmp_path / "second")[1]["fingerprint"]
+    assert (
+        questions.load(tmp_path / "first")[1]["fingerprint"]
+        == questions.load(tmp_path / "second")[1]["fingerprint"]
+    )
     assert "warning" not in done.stderr
 
 
@@ -168,7 +171,7 @@ def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):
     assert "1 questions were left out because of a fault" in done.stdout
     (skipped,) = json.loads((tmp_path / "o" / "skipped.json").read_text())
     assert skipped["file"] == "train.json" and "the question is empty" in skipped["reason"]
-    assert data.load(tmp_path / "o")[1]["skipped"] == 1
+    assert questions.load(tmp_path / "o")[1]["skipped"] == 1
 
 
 def test_validation_is_scored_by_all_references_and_train_holds_placed_answers_alone(files, tmp_path):
@@ -179,7 +182,7 @@ def test_validation_is_scored_by_all_references_and_train_holds_placed_answers_a
     (tmp_path / "train.json").write_text(json.dumps(content))
     paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
     prepare("--source", "files", *paths)
-    splits = data.load(tmp_path / "o")[0]
+    splits = questions.load(tmp_path / "o")[0]
     unplaced = {"text": ["mauve"], "answer_start": [-1]}
     assert unplaced in splits["validation"]["answers"][:]
     assert all(start >= 0 for answers in splits["train"]["answers"] for start in answers["answer_start"])

@@ -1,6 +1,7 @@
 import mlflow
 
-from common import adapters, data
+from common.data import questions
+from common.registry import adapter_set
 from tests import trained
 from tests.scripts.conftest import run_script
 
@@ -8,11 +9,11 @@ from tests.scripts.conftest import run_script
 def test_it_says_what_it_did_and_how_to_serve_and_what_it_cannot_do(tmp_path, tiny):
     with trained.store(tmp_path):
         record = trained.prepare_data(tmp_path)
-        examples = data.load(tmp_path / "data")[0]["test"].to_list()
+        examples = questions.load(tmp_path / "data")[0]["test"].to_list()
         run_id = trained.log_run(tmp_path, tiny, record, examples, experiment="here")
         done = run_script("register_adapters.py", "--experiment_name", "here", cwd=tmp_path)
         assert f"LoRA: run {run_id}" in done.stdout and "Traceback" not in done.stderr
-        assert f"mlflow models serve -m models:/{adapters.NAME}/1 --env-manager local" in done.stdout
-        assert mlflow.MlflowClient().get_model_version(adapters.NAME, "1").tags["run_ids"] == run_id
+        assert f"mlflow models serve -m models:/{adapter_set.NAME}/1 --env-manager local" in done.stdout
+        assert mlflow.MlflowClient().get_model_version(adapter_set.NAME, "1").tags["run_ids"] == run_id
         refused = run_script("register_adapters.py", "--experiment_name", "nowhere", check=False)
         assert refused.returncode == 2 and refused.stderr.startswith("error: The experiment 'nowhere'")

@@ -21,9 +21,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import data, registry
+from common.data import questions
 from common.paths import ROOT
-from common.question_requests import MAX_CONTEXT
+from common.registry import register
+from common.serving.question_requests import MAX_CONTEXT
 from tests import trained
 from tests.server import post, served
 
@@ -52,9 +53,9 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("serve")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        examples = data.load(folder / "data")[0]["test"].to_list()
+        examples = questions.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="serve")
-        assert registry.register_best("serve").alias == "champion"
+        assert register.register_best("serve").alias == "champion"
         recorded = mlflow.artifacts.load_dict(f"runs:/{run_id}/predictions/test.json")
         with served(folder, "models:/bert-squad-qa@champion") as (address, log, server):
             yield World(address, examples, recorded, log, server.pid)

@@ -8,7 +8,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from common import adapters, data
+from common.data import questions
+from common.registry import adapter_set
 from tests import trained
 from tests.server import post, served
 
@@ -17,13 +18,13 @@ from tests.server import post, served
 def test_every_technique_answers_over_http_and_each_request_its_own(tiny, tmp_path):
     with trained.store(tmp_path):
         record = trained.prepare_data(tmp_path)
-        examples = data.load(tmp_path / "data")[0]["test"].to_list()
+        examples = questions.load(tmp_path / "data")[0]["test"].to_list()
         for seed, technique in enumerate(("lora", "prompt-encoder")):
             trained.log_run(
                 tmp_path, tiny, record, examples, experiment="all", technique=technique, seed=seed
             )
-        done = adapters.register_adapters("all")
-        uri = f"models:/{adapters.NAME}/{done.version}"
+        done = adapter_set.register_adapters("all")
+        uri = f"models:/{adapter_set.NAME}/{done.version}"
         rows = [{name: e[name] for name in ("question", "context")} for e in examples]
         model = mlflow.pyfunc.load_model(uri)
         wanted = {

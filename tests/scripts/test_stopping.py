@@ -18,9 +18,9 @@ sys.path.insert(0, {str(ROOT / "scripts")!r})
 import _path
 import ctypes, os, pathlib
 from dataclasses import dataclass
-from common import job, trainer
+from common.training import job, trainer
 from common.cli import main
-from common.config import Technique, option
+from common.training.settings import Technique, option
 
 
 def block(where):
@@ -57,7 +57,7 @@ class Stuck(Technique):
     def peft_config(self, family):
         from peft import LoraConfig
 
-        block("plan" if sys._getframe(1).f_globals["__name__"] != "common.job" else "model")
+        block("plan" if sys._getframe(1).f_globals["__name__"] != "common.training.job" else "model")
         return LoraConfig(r=4, target_modules=family.linear_layers)
 
 

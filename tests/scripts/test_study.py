@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from common import cli, tracking
+from common import cli
 from common.errors import UserError
 from common.paths import ROOT, interpreter
-from common.store import configure
-from common.study_folder import Folder
+from common.studies.folder import Folder
+from common.tracking import runs as tracking
+from common.tracking.store import configure
 from tests.techniques import TECHNIQUES
 from tests.trained import prepare_data
 

@@ -4,9 +4,11 @@ import mlflow
 import pytest
 import yaml
 
-from common import hub, models, tracking
+from common import hub
 from common.errors import NotHere, UserError
+from common.models import base
 from common.paths import ROOT
+from common.tracking import runs
 from tests.scripts.test_study import Study, script  # noqa: F401
 
 
@@ -43,7 +45,7 @@ def test_rows_whose_checkpoint_cannot_be_reached_are_shown(
     rows,
     checkpoint,
 ):
-    monkeypatch.setattr(models, "_in_cache", lambda name: False)
+    monkeypatch.setattr(base, "_in_cache", lambda name: False)
     shown = show(shipped(name))
     assert shown.count(" unchecked") == rows
     assert (
@@ -57,12 +59,12 @@ def test_rows_whose_checkpoint_cannot_be_reached_are_shown(
 
 
 def test_data_that_would_have_to_be_downloaded_and_its_shares(show, monkeypatch):
-    from common import text_data
+    from common.data import labelled_texts
 
     def missing(folder):
         raise NotHere("The hub's imdb cannot be had: go online.")
 
-    monkeypatch.setattr(text_data, "make", missing)
+    monkeypatch.setattr(labelled_texts, "make", missing)
     content = {"name": "texts", "description": "Two rows.", "techniques": ["lora"]}
     content["base"] = {"task": "classification", "model_checkpoint": "embedded"}
     content["grid"] = {"max_train_samples": ["10%", "50%"]}
@@ -78,7 +80,7 @@ def test_a_store_that_does_not_answer_is_asked_once(show, monkeypatch):
         asked.append(1)
         raise NotHere("MLflow store http://nowhere: no answer")
 
-    monkeypatch.setattr(tracking, "finished_run", silent)
+    monkeypatch.setattr(runs, "finished_run", silent)
     content = {"name": "silent", "description": "Two rows.", "techniques": ["lora"], "seeds": [1, 2]}
     content["base"] = {"model_checkpoint": "embedded"}
     assert "2 of 2 rows cannot be checked here" in show(content) and len(asked) == 1

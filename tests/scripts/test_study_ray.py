@@ -15,7 +15,7 @@ import pytest
 import yaml
 from datasets import Dataset, DatasetDict
 
-from common import data
+from common.data import questions
 from common.paths import ROOT
 from tests.questions import EXAMPLES
 from tests.techniques import TECHNIQUES
@@ -66,7 +66,7 @@ def learnable_data(folder):
         for part in ("train", "validation", "test")
     }
     DatasetDict(parts).save_to_disk(str(folder / "saved"))
-    data.prepare_saved(folder / "saved", folder / "data")
+    questions.prepare_saved(folder / "saved", folder / "data")
     return str(folder / "data")
 
 
@@ -139,8 +139,8 @@ def test_a_row_whose_machine_dies_goes_on_on_another_to_the_same_result(base, cl
 
     import torch
 
-    from common.config import RunArgs
-    from common.training import fit
+    from common.training.fit import fit
+    from common.training.settings import RunArgs
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

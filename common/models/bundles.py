@@ -1,0 +1,235 @@
+"""What serving loads: saved models as folders, and the bases that they share.
+
+A saved model is a folder, `bundle.json` beside `base/` (config, safetensors, tokenizer) and, for a technique that
+leaves the base alone, `adapter/` in PEFT's format. Bases are shared: a bundle may leave `base/` out and name the
+fingerprint of the one that it needs.
+"""
+
+import copy
+import hashlib
+import importlib
+import json
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from peft import PeftModel
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from ..errors import UserError
+from .families import auto_class, family_of
+
+BUNDLE = "bundle.json"
+
+REFERENCE = "base.json"
+"""Names the base that an adapter needs, where the base is not inside."""
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a saved model needs besides its weights; `bundle.json`."""
+
+    technique: str
+    model_type: str
+    checkpoint: str
+    base_fingerprint: str
+    version: str
+    """The data's. SQuAD's v1.1 always answers, v2.0 may say that there is no answer."""
+    max_length: int
+    doc_stride: int
+    max_answer_length: int
+    n_best: int
+    null_threshold: float
+    task: str = "extractive-qa"
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the logits."""
+    runtime: str = "torch"
+    """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
+
+
+def read_reference(bundle: Path) -> dict | None:
+    """`uri` and `fingerprint` of the base that a saved model refers to, None where it holds its own."""
+    file = Path(bundle) / REFERENCE
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Path within a folder → sha256, of every file in it."""
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(Path(folder).rglob("*"))
+        if file.is_file()
+    }
+
+
+def difference(held: Mapping[str, str], recorded: Mapping[str, str]) -> str:
+    """The first file that is not as recorded, and what became of it; empty where all are."""
+    for name in sorted(held.keys() | recorded.keys()):
+        if name not in held:
+            return f"{name} is missing"
+        if name not in recorded:
+            return f"{name} was added"
+        if held[name] != recorded[name]:
+            return f"{name} was changed"
+    return ""
+
+
+def check_files(bundle: Path, recorded: Mapping[str, str]) -> None:
+    """UserError names a file of a saved model that is not as recorded when it was logged (path → sha256).
+
+    A base that was put inside in place of the reference to it must be the one that `bundle.json` names.
+    """
+    held = hashes(bundle)
+    if REFERENCE in recorded and REFERENCE not in held:
+        base = bundle / "base"
+        held = {name: value for name, value in held.items() if not name.startswith("base/")}
+        if base.is_dir():
+            held[REFERENCE] = recorded[REFERENCE]
+    if found := difference(held, recorded):
+        raise UserError(f"{bundle} is not loaded: its file {found} since this model was logged.")
+    if REFERENCE in recorded and (bundle / "base").is_dir():
+        check_base(bundle / "base", read_bundle(bundle).base_fingerprint)
+
+
+def check_base(base: Path, wanted: str) -> None:
+    """UserError where a base is not the one with this fingerprint."""
+    if fingerprint(base) != wanted:
+        raise UserError(f"{base} is not loaded: it is not the base that this model was trained on.")
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the names and bytes of a saved base's files."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in Path(folder).iterdir() if p.is_file()):
+        digest.update(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def write_info(folder: Path, info: BundleInfo) -> None:
+    """Write `bundle.json`."""
+    (folder / BUNDLE).write_text(json.dumps(asdict(info), indent=1) + "\n")
+
+
+def read_bundle(folder: Path) -> BundleInfo:
+    """`bundle.json` of a saved model."""
+    content = json.loads((Path(folder) / BUNDLE).read_text())
+    return BundleInfo(**content | {"labels": tuple(content["labels"])})
+
+
+def opener(bundle: Path) -> str | None:
+    """The module of this package that opens a saved model; None where PEFT and transformers do.
+
+    It is imported by name, so that a stored model carries it only where it needs it.
+    """
+    if read_bundle(bundle).runtime != "torch":
+        return "onnx"
+    config = Path(bundle) / "adapter" / "adapter_config.json"
+    # Earlier versions of the suite wrote PEFT's own type.
+    virtual = config.is_file() and (
+        "prompt_type" in (content := json.loads(config.read_text()))
+        or content["peft_type"] in ("PREFIX_TUNING", "P_TUNING")
+    )
+    return "virtual_tokens" if virtual else None
+
+
+def _module(name: str):
+    return importlib.import_module(f".{name}", __package__)
+
+
+@dataclass(frozen=True)
+class SharedBase:
+    """A base in memory on which several adapters stand: each has modules of its own, all have the same weights."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    tokenizing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the tokenizer is used: it keeps its truncation as state."""
+
+    def copy(self, head: Sequence[str]) -> torch.nn.Module:
+        """A model whose parameters and buffers are this one's, but for the modules of its head, which are written to."""
+        own = {id(p) for name in head for p in self.model.get_submodule(name).parameters()}
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return copy.deepcopy(self.model, {id(t): t for t in tensors if id(t) not in own})
+
+
+def load_shared_base(base: Path, info: BundleInfo) -> SharedBase:
+    """The saved base that adapters like `info`'s need."""
+    tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
+    auto = auto_class(info.task, family_of(info.model_type).kind)
+    model = quietly(auto.from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
+    return SharedBase(model, tokenizer)
+
+
+def load_bundle(
+    folder: Path, base: Path | None = None, merge: bool = False, shared: SharedBase | None = None
+):
+    """(model in evaluation mode, tokenizer, BundleInfo) from a saved model, without the hub.
+
+    base: where the base lies if the bundle does not hold it. merge: fold the adapter into the base's weights where
+    the technique can (LoRA, LoHa, IA3): the same answers, faster. shared: a base in memory instead of one on disk; its
+    weights are used as they are, and nothing is merged into them.
+    """
+    folder = Path(folder)
+    info = read_bundle(folder)
+    family = family_of(info.model_type)
+    if shared is not None:
+        model, tokenizer, merge = shared.copy(family.heads[info.task]), shared.tokenizer, False
+    else:
+        base = folder / "base" if (folder / "base").is_dir() else base
+        if base is None:
+            raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
+        if info.runtime != "torch":
+            tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
+            return _module("onnx").opened(folder, base), tokenizer, info
+        model, tokenizer = (loaded := load_shared_base(base, info)).model, loaded.tokenizer
+    adapter = folder / "adapter"
+    if adapter.is_dir():
+        if (opens := opener(folder)) is not None:
+            model = _module(opens).opened(model, adapter, family, info.task)
+        else:
+            model = quietly(PeftModel.from_pretrained, model, str(adapter))
+            model = model.merge_and_unload() if merge else model
+    return model.requires_grad_(False).eval(), tokenizer, info
+
+
+def completed(tokenizer):
+    """The tokenizer with what GPT-2's lacks: a padding token, and special tokens around a question and its context.
+
+    Padding is written as the end of text is. Masks and labels are made from lengths, so that they never take one for
+    the other. Of a text that is too long the beginning is kept, whatever a checkpoint's settings say.
+    """
+    tokenizer.truncation_side = "right"
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if (
+        tokenizer.num_special_tokens_to_add(pair=True) == 0
+        and tokenizer.eos_token is not None
+        and tokenizer.is_fast
+    ):
+        end = tokenizer.eos_token
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="$A", pair=f"{end} $A {end} $B:1", special_tokens=[(end, tokenizer.eos_token_id)]
+        )
+    return tokenizer
+
+
+def quietly(call, *args, **kwargs):
+    """Load or save without progress bars, the report that the new head's weights are new, and peft's use of names that
+    transformers will drop."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return call(*args, **kwargs)
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

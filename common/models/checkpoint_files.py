@@ -1,0 +1,53 @@
+"""The files of a checkpoint's folder: whole, and without code of their own."""
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from ..errors import UserError
+from ..files import once
+
+
+def check_files(name: str, folder: Path) -> None:
+    """UserError names a file of a local checkpoint that is cut off or damaged, or that names code to be run.
+
+    name: the checkpoint as the user wrote it. Each file is read once per process, unless it changes.
+    """
+    for file in sorted(folder.iterdir()):
+        try:
+            auto_map = once(_auto_map, file)
+        # Of a file that is no tokenizer `tokenizers` raises nothing more special.
+        except Exception as error:
+            raise UserError(
+                f"--model_checkpoint {name}: {file.name} is damaged ({first_line(error)}); copy the checkpoint again."
+            ) from None
+        refuse_code(name, file.name, auto_map)
+
+
+def _auto_map(file: Path):
+    """Which code of its own a file names; raises whatever reading a damaged one raises."""
+    if file.suffix == ".json":
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if file.name == "tokenizer.json":
+            Tokenizer.from_file(str(file))
+        return isinstance(content, dict) and content.get("auto_map")
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt"):
+            pass
+    return None
+
+
+def refuse_code(name: str, file: str, auto_map) -> None:
+    """transformers ignores foreign code where it has a class of its own for the type: the weights are made for the other."""
+    if auto_map:
+        raise UserError(
+            f"--model_checkpoint {name}: {file} names code of its own to run (auto_map), which is never run; use a "
+            "checkpoint that transformers loads by itself."
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Of what an exception says, its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

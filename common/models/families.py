@@ -1,0 +1,209 @@
+"""What the suite must know of each model family, as data: a new family is a new row of FAMILIES."""
+
+import re
+from dataclasses import dataclass, field
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names and limits of one architecture, keyed by transformers' `config.model_type`.
+
+    The module names are suffixes, as PEFT matches `target_modules`. An architecture whose query, key and value
+    share one projection names that projection three times.
+    """
+
+    model_type: str
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    up: str
+    down: str
+    self_attention: str
+    """Class-name suffix of the module that calls the attention function (prefix tuning reaches keys and values there)."""
+    heads: dict[str, tuple[str, ...]]
+    """Task → modules of its head, trained in full by every technique. A task that is missing here is refused."""
+    kind: str = "encoder"
+    """"encoder", "decoder" (each token sees those before it) or "encoder-decoder"."""
+    gated: tuple[str, ...] = ()
+    """What `up` is called where the feed-forward layer has two of it, one to gate the other."""
+    conv1d: bool = False
+    """Whether its layers are transformers' Conv1D, whose weights are (in, out): those of nn.Linear are (out, in)."""
+    segment_ids: bool = False
+    """Whether the architecture can tell question from context by `token_type_ids`."""
+    first_position: int | None = 0
+    """Position id of the first token; None where positions are relative and no ids exist."""
+    refuses: dict[str, str] = field(default_factory=dict)
+    """Technique, or "technique task" → the reason why this family cannot do it."""
+
+    def refusal(self, technique: str, task: str) -> str | None:
+        """Why this family cannot do a task by a technique; None if it can."""
+        if task not in self.heads:
+            return f"the family is offered for {' and '.join(self.heads)} only"
+        return self.refuses.get(f"{technique} {task}") or self.refuses.get(technique)
+
+    @property
+    def linear_layers(self) -> list[str]:
+        """Every linear layer of an encoder block."""
+        roles = (self.query, self.key, self.value, self.attention_output, self.up, *self.gated, self.down)
+        return list(dict.fromkeys(roles))
+
+    def matching(self, *names: str) -> str:
+        """A regular expression, as PEFT takes one, for just these roles.
+
+        As a suffix, BERT's "output.dense" (the feed-forward layer's) would name "attention.output.dense" too.
+        """
+        exact = []
+        for name in dict.fromkeys(names):
+            inside_attention = self.attention_output == f"attention.{name}"
+            exact.append((r"(?<!attention\.)" if inside_attention else "") + re.escape(name))
+        return rf".*\.({'|'.join(exact)})"
+
+
+_BERT = dict(
+    query="query",
+    key="key",
+    value="value",
+    attention_output="attention.output.dense",
+    up="intermediate.dense",
+    down="output.dense",
+    self_attention="SelfAttention",
+)
+
+_RELATIVE = "its attention builds keys from relative positions, which a prefix has none of"
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family(
+            "bert",
+            **_BERT,
+            heads={"extractive-qa": ("qa_outputs",), "classification": ("bert.pooler.dense", "classifier")},
+            segment_ids=True,
+        ),
+        Family(
+            "roberta",
+            **_BERT,
+            heads={
+                "extractive-qa": ("qa_outputs",),
+                "classification": ("classifier.dense", "classifier.out_proj"),
+            },
+            first_position=2,
+        ),
+        Family(
+            "electra",
+            **_BERT,
+            heads={
+                "extractive-qa": ("qa_outputs",),
+                "classification": ("classifier.dense", "classifier.out_proj"),
+            },
+            segment_ids=True,
+        ),
+        Family(
+            "distilbert",
+            query="q_lin",
+            key="k_lin",
+            value="v_lin",
+            attention_output="out_lin",
+            up="ffn.lin1",
+            down="ffn.lin2",
+            self_attention="SelfAttention",
+            heads={"extractive-qa": ("qa_outputs",), "classification": ("pre_classifier", "classifier")},
+        ),
+        Family(
+            "deberta-v2",
+            **{**_BERT, "query": "query_proj", "key": "key_proj", "value": "value_proj"},
+            heads={"extractive-qa": ("qa_outputs",), "classification": ("pooler.dense", "classifier")},
+            segment_ids=True,
+            first_position=None,
+            refuses={"prefix-tuning": _RELATIVE},
+        ),
+        Family(
+            "modernbert",
+            query="attn.Wqkv",
+            key="attn.Wqkv",
+            value="attn.Wqkv",
+            attention_output="attn.Wo",
+            up="mlp.Wi",
+            down="mlp.Wo",
+            self_attention="ModernBertAttention",
+            heads={
+                "extractive-qa": ("head.dense", "head.norm", "classifier"),
+                "classification": ("head.dense", "head.norm", "classifier"),
+            },
+            first_position=None,
+        ),
+        Family(
+            "gpt2",
+            kind="decoder",
+            query="attn.c_attn",
+            key="attn.c_attn",
+            value="attn.c_attn",
+            attention_output="attn.c_proj",
+            up="mlp.c_fc",
+            down="mlp.c_proj",
+            self_attention="GPT2Attention",
+            heads={"extractive-qa": ("qa_outputs",), "generative-qa": ()},
+            conv1d=True,
+            refuses={"loha": "PEFT's LoHa knows no Conv1D, which all its layers are"},
+        ),
+        Family(
+            "t5",
+            kind="encoder-decoder",
+            query="q",
+            key="k",
+            value="v",
+            attention_output="o",
+            up="wi",
+            gated=("wi_0", "wi_1"),
+            down="wo",
+            self_attention="T5Attention",
+            heads={"extractive-qa": ("qa_outputs",), "generative-qa": ()},
+            first_position=None,
+        ),
+    )
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The row for a `config.model_type`; UserError with the families at hand if there is none."""
+    try:
+        return FAMILIES[model_type]
+    except KeyError:
+        known = ", ".join(sorted(FAMILIES))
+        raise UserError(
+            f"Models of type {model_type!r} are not supported (supported: {known}). "
+            "Choose another --model_checkpoint, or add a row to common/models/families.py."
+        ) from None
+
+
+def uses_segment_ids(config) -> bool:
+    """Whether a model with this config tells question from context by `token_type_ids`."""
+    return family_of(config.model_type).segment_ids and getattr(config, "type_vocab_size", 0) > 1
+
+
+def usable_positions(config) -> int | None:
+    """The longest input in tokens, or None where positions are relative and set no limit."""
+    family = family_of(config.model_type)
+    if family.first_position is None:
+        return None if config.model_type == "deberta-v2" else getattr(config, "max_position_embeddings", None)
+    return config.max_position_embeddings - family.first_position
+
+
+MODELS = {
+    "extractive-qa": "ForQuestionAnswering",
+    "classification": "ForSequenceClassification",
+    "generative-qa": {"decoder": "ForCausalLM", "encoder-decoder": "ForSeq2SeqLM"},
+}
+"""Task → what transformers' model classes for it are called, behind "AutoModel" or the family's name; where this differs
+among kinds of family, by `Family.kind`."""
+
+
+def auto_class(task: str, kind: str):
+    """transformers' auto class with the head of a task, for a kind of family."""
+    import transformers
+
+    name = MODELS[task]
+    return getattr(transformers, f"AutoModel{name if isinstance(name, str) else name[kind]}")

@@ -1,0 +1,254 @@
+"""Prefix tuning and P-tuning with PEFT's parameters and without PEFT's forward pass.
+
+PEFT's own forward drops the segment ids, leaves the answer labels where they were although the virtual tokens moved
+the logits, moves the position ids of the real tokens and ignores those that padding on the left needs, and wants
+`past_key_values`, which encoders such as DistilBERT do not have. Here virtual tokens never appear in the logits, so
+labels, offsets and decoding see only the real input; real tokens keep their position and segment ids; and prefixes
+enter at the attention function, which every model of the `transformers` attention interface calls.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftType, PrefixTuningConfig
+from peft.tuners import PrefixEncoder, PromptEncoder
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+from .cpu_kernels import attention
+from .families import Family
+
+ATTENTION = f"sdpa_with_prefix_{__package__}"
+"""A name of this package's own, as in kernels.py."""
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+REFUSED = "{} as this suite computes it (load it with the code of its stored model): PEFT's own forward answers otherwise"
+"""What stands for PEFT's type in the config of a saved adapter: PEFT names it in the error that it raises."""
+OWN_TYPE = "prompt_type"
+"""Field of that config with the type."""
+PREFIX_STD = 0.1
+"""Of the untrained prefix; PEFT draws with a deviation of 1. What was tried stands in docs/RESULTS.md."""
+
+
+def attention_with_prefix(
+    module, query, key, value, attention_mask, prefix=None, position_bias=None, **kwargs
+):
+    """Scaled dot-product attention in which every query also sees this layer's trained keys and values.
+
+    query, key, value: (batch, heads, length, head_dim); prefix: (layers, 2, heads, virtual tokens, head_dim).
+    position_bias: (1, heads, length, length), T5's; a prefix, which has no place, gets none.
+    """
+    if prefix is not None:
+        before, length = prefix.shape[-2], key.shape[-2]
+        if attention_mask is None and getattr(module, "is_causal", False) and query.shape[-2] > 1:
+            # The function's own causal mask counts keys from the first one, which would now be the prefix's.
+            attention_mask = torch.ones(query.shape[-2], length, dtype=torch.bool, device=query.device)
+            attention_mask = attention_mask.tril(length - query.shape[-2])[None, None]
+        keys, values = prefix[module.prefix_layer].expand(len(key), -1, -1, -1, -1).unbind(1)
+        key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        if attention_mask is not None:
+            seen = True if attention_mask.dtype == torch.bool else 0.0
+            attention_mask = nn.functional.pad(attention_mask, (before, 0), value=seen)
+        if position_bias is not None:
+            position_bias = nn.functional.pad(position_bias, (before, 0), value=0.0)
+    return attention(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+
+
+AttentionInterface.register(ATTENTION, attention_with_prefix)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+class PromptModel(nn.Module):
+    """A frozen model, its head, and the virtual tokens that steer it.
+
+    Trainable are the head and PEFT's encoder of the virtual tokens (Li & Liang 2021 for prefixes; Liu et al. 2021 for
+    prompts). `forward` answers as the base model does: logits of tokens have the length of the input, labels count from
+    its first token.
+    """
+
+    def __init__(self, model: nn.Module, peft_config: PeftConfig, family: Family, task: str):
+        super().__init__()
+        self.is_prefix = isinstance(peft_config, PrefixTuningConfig)
+        complete(peft_config, model, family)
+        self.peft_config, self.family, self.head = peft_config, family, family.heads[task]
+        self.base_model = model.requires_grad_(False)
+        for name in self.head:
+            model.get_submodule(name).requires_grad_(True)
+        self.prompt_encoder = (PrefixEncoder if self.is_prefix else PromptEncoder)(peft_config)
+        self.register_buffer("virtual_tokens", torch.arange(peft_config.num_virtual_tokens), persistent=False)
+        if self.is_prefix:
+            if not peft_config.prefix_projection:
+                nn.init.normal_(self.prompt_encoder.embedding.weight, std=PREFIX_STD)
+            for i, layer in enumerate(attention_layers(model, family)):
+                layer.prefix_layer = i
+            for module in model.modules():
+                # An encoder-decoder's two halves have a config each.
+                if hasattr(module, "config"):
+                    module.config._attn_implementation = ATTENTION
+
+    @property
+    def config(self):
+        return self.base_model.config
+
+    def prompt(self) -> torch.Tensor:
+        """What the encoder makes of the virtual tokens: (virtual tokens, 2 * layers * hidden) or (virtual tokens, embedding)."""
+        if self.peft_config.inference_mode:
+            return self.prompt_encoder.embedding.weight
+        return self.prompt_encoder(self.virtual_tokens.unsqueeze(0))[0]
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None, position_ids=None, **inputs):
+        """The base model's output; input_ids, attention_mask, token_type_ids, position_ids: (batch, length)."""
+        optional = {"token_type_ids": token_type_ids, "position_ids": position_ids}
+        given = {name: ids for name, ids in optional.items() if ids is not None}
+        if self.is_prefix:
+            return self.base_model(
+                input_ids=input_ids, attention_mask=attention_mask, prefix=self.prefix(), **given, **inputs
+            )
+        prompted, kept = self._prompted(input_ids, attention_mask, **given)
+        if self.family.kind == "encoder-decoder" and "qa_outputs" in self.head:
+            # Its answers are read where the decoder reads the input again.
+            inputs["decoder_input_ids"], kept = self.base_model._shift_right(input_ids), slice(None)
+        out = self.base_model(**prompted, **inputs)
+        for name in ("start_logits", "end_logits"):
+            if name in out:
+                out[name] = out[name][:, kept]
+        return out
+
+    @torch.no_grad()
+    def generate(self, input_ids, attention_mask, **settings):
+        """What the base model's `generate` gives, the new tokens behind `input_ids` where it has no decoder of its own;
+        input_ids, attention_mask: (batch, length)."""
+        decoder = self.family.kind == "decoder"
+        if not self.is_prefix:
+            positions = {"position_ids": real_positions(attention_mask)} if decoder else {}
+            prompted, _ = self._prompted(input_ids, attention_mask, **positions)
+            new = self.base_model.generate(**prompted, **settings)
+            return torch.cat([input_ids, new], dim=1) if decoder else new
+        prefix = self.prefix()
+        # `generate` takes no argument for the attention function.
+        hooks = [
+            layer.register_forward_pre_hook(
+                lambda _, args, kwargs: (args, kwargs | {"prefix": prefix}), with_kwargs=True
+            )
+            for layer in attention_layers(self.base_model, self.family)
+        ]
+        try:
+            return self.base_model.generate(input_ids=input_ids, attention_mask=attention_mask, **settings)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def prefix(self) -> torch.Tensor:
+        """Keys and values: (layers, 2, heads, virtual tokens, head_dim)."""
+        c = self.peft_config
+        shape = (c.num_virtual_tokens, c.num_layers, 2, c.num_attention_heads, -1)
+        return self.prompt().view(shape).permute(1, 2, 3, 0, 4).to(self.base_model.dtype)
+
+    def _prompted(self, input_ids, attention_mask, token_type_ids=None, position_ids=None):
+        """(the base model's inputs, indices of the real tokens in them).
+
+        An encoder's virtual tokens stand behind the first token, so that this one, whose state classification reads, stays
+        first. Those of other models stand in front, where a causal attention lets every token see them.
+        """
+        embedded = self.base_model.get_input_embeddings()(input_ids)
+        batch, length = input_ids.shape
+        prompt = self.prompt().to(embedded.dtype).expand(batch, -1, -1)
+        n, first = prompt.shape[1], int(self.family.kind == "encoder")
+        real = torch.arange(length, device=input_ids.device)
+
+        def widened(ids, value):
+            return torch.cat([ids[:, :first], nn.functional.pad(ids[:, first:], (n, 0), value=value)], dim=1)
+
+        inputs = {
+            "inputs_embeds": torch.cat([embedded[:, :first], prompt, embedded[:, first:]], dim=1),
+            "attention_mask": widened(attention_mask, 1),
+        }
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = widened(token_type_ids, 0)
+        if self.family.first_position is not None:
+            # Real tokens keep the positions that they were pretrained at; the virtual ones take the first of them again.
+            positions = real.unsqueeze(0) if position_ids is None else position_ids
+            virtual = self.virtual_tokens.expand(len(positions), -1)
+            positions = torch.cat([positions[:, :first], virtual, positions[:, first:]], dim=1)
+            inputs["position_ids"] = positions + self.family.first_position
+        return inputs, torch.where(real < first, real, real + n)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write adapter_config.json, and the encoded virtual tokens and the head as safetensors.
+
+        The config is PEFT's but for the type, lest PEFT load the adapter and answer otherwise.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tensors = {"prompt_embeddings": self.prompt().detach().clone().contiguous()}
+        for name in self.head:
+            for key, tensor in self.base_model.get_submodule(name).state_dict().items():
+                tensors[f"base_model.{name}.{key}"] = tensor.clone()
+        save_file(tensors, Path(folder) / WEIGHTS)
+        was, self.peft_config.inference_mode = self.peft_config.inference_mode, True
+        self.peft_config.save_pretrained(str(folder))
+        self.peft_config.inference_mode = was
+        file = Path(folder) / CONFIG
+        config = json.loads(file.read_text())
+        kind = config["peft_type"]
+        config |= {"peft_type": REFUSED.format(kind), OWN_TYPE: kind}
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def from_pretrained(
+        cls, model: nn.Module, folder: str | Path, family: Family, task: str
+    ) -> "PromptModel":
+        """The model that `save_pretrained` wrote, on a fresh base; for inference only."""
+        peft_config = read_config(Path(folder))
+        peft_config.inference_mode = True
+        tensors = load_file(Path(folder) / WEIGHTS)
+        prompt = tensors.pop("prompt_embeddings")
+        self = cls(model, peft_config, family, task)
+        # The encoder (an MLP, an LSTM) is training's scaffold: what it made of the virtual tokens is all that is kept.
+        self.prompt_encoder = nn.Module()
+        self.prompt_encoder.embedding = nn.Embedding.from_pretrained(prompt)
+        for name in self.head:
+            start = f"base_model.{name}."
+            state = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+            model.get_submodule(name).load_state_dict(state)
+        return self.requires_grad_(False).eval()
+
+
+def read_config(adapter: Path) -> PeftConfig:
+    """The config of a saved adapter; of virtual tokens also as earlier versions wrote it, with PEFT's own type."""
+    config = json.loads((adapter / CONFIG).read_text())
+    if kind := config.pop(OWN_TYPE, None):
+        return PeftConfig.from_peft_type(**config | {"peft_type": kind})
+    return PeftConfig.from_pretrained(str(adapter))
+
+
+def opened(model: nn.Module, adapter: Path, family: Family, task: str) -> PromptModel:
+    """A base with the virtual tokens of a saved adapter, for inference."""
+    return PromptModel.from_pretrained(model, adapter, family, task)
+
+
+def attention_layers(model: nn.Module, family: Family) -> list[nn.Module]:
+    """The modules that call the attention function."""
+    return [m for m in model.modules() if type(m).__name__.endswith(family.self_attention)]
+
+
+def real_positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """(batch, length) positions that count from each row's first token that is no padding."""
+    return (attention_mask.cumsum(1) - 1).clamp(min=0)
+
+
+def complete(peft_config: PeftConfig, model: nn.Module, family: Family) -> None:
+    """Fill in the sizes that PEFT guesses from attribute names which not every architecture has."""
+    config, heads = model.config, model.config.num_attention_heads
+    peft_config.num_layers = len(attention_layers(model, family))
+    peft_config.num_attention_heads = heads
+    if peft_config.peft_type == PeftType.PREFIX_TUNING:
+        # T5's heads need not add up to its hidden size.
+        peft_config.token_dim = heads * (getattr(config, "d_kv", None) or config.hidden_size // heads)
+    else:
+        peft_config.token_dim = model.get_input_embeddings().embedding_dim
+    peft_config.num_transformer_submodules = 1
+    if peft_config.encoder_hidden_size is None:
+        peft_config.encoder_hidden_size = peft_config.token_dim

@@ -1,0 +1,335 @@
+"""The page that asks models side by side: what a question must be, what is shown of an answer, and the routes.
+
+Nothing here changes state, so there is nothing that a forged request could do in the reader's name; those of other
+sites are refused all the same, for each would keep the processor busy.
+"""
+
+import ipaddress
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flask import Flask, Response, abort, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException, SecurityError
+
+from ..data.squad_json import read_squad_json
+from ..errors import UserError
+from ..paths import SAMPLE
+from ..scoring import squad
+from ..serving.question_requests import MAX_QUESTION
+from ..serving.requests import check_known
+from .catalogue import KEPT, Busy, Catalogue, Entry, Reply, Unanswered
+
+MAX_CONTEXT = 50_000
+"""Characters; a served model takes more, but nobody wants to wait for it at a page."""
+
+MAX_TRUTH = 2_000
+MAX_BODY = 1_000_000
+"""Bytes: the longest texts as JSON or as a form, where a character may take twelve."""
+
+FIELDS = ("question", "context", "truth", "unanswerable", "models")
+
+ANSWERS = 4
+"""The best answer and its alternatives."""
+
+EXAMPLES = {
+    "A place": "7a998de8273b",
+    "A name": "5063c5da50ac",
+    "A reason": "6d13fd42bfbb",
+    "No answer": "4202c6ec4c42",
+    "A long text": "b44d475f690e",
+}
+"""Questions of the packaged sample's test part by their ids; the long text is a whole article."""
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Fault(Exception):
+    """What is wrong with a question, and in which field."""
+
+    def __init__(self, message: str, field: str | None = None, status: int = 400):
+        super().__init__(message)
+        self.message, self.field, self.status = message, field, status
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that was checked."""
+
+    question: str
+    context: str
+    truths: tuple[str, ...] | None
+    """The true answers; empty: there is none; None: not told."""
+    entries: tuple[Entry, ...]
+
+
+def checked(fields: Mapping, entries: Sequence[Entry]) -> Asked:
+    """A question from `question`, `context`, `truth` (an answer a line), `unanswerable` and `models` (URIs of entries).
+
+    Raises Fault.
+    """
+    try:
+        check_known("The request has the key", fields, FIELDS)
+    except ValueError as error:
+        raise Fault(str(error)) from None
+    for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT), ("truth", MAX_TRUTH)):
+        text = fields.get(name, "")
+        label = {"truth": "The true answer"}.get(name, f"The {name}")
+        if not isinstance(text, str):
+            raise Fault(f"{label} must be a string.", name)
+        if len(text) > limit:
+            raise Fault(f"{label} has {len(text):,} characters; at most {limit:,} are taken.", name)
+        if re.search(r"[\ud800-\udfff]", text):
+            raise Fault(f"{label} holds a lone surrogate, which is no character.", name)
+        if name != "truth" and not text.strip():
+            raise Fault(f"{label} is empty.", name)
+    if fields.get("unanswerable", "") not in ("", "yes", True, False):
+        raise Fault("unanswerable must be true or false.", "truth")
+    truths = tuple(line.strip() for line in fields.get("truth", "").splitlines() if line.strip())
+    if truths and fields.get("unanswerable"):
+        raise Fault("Either there is a true answer or there is none: clear one of the two.", "truth")
+    if truths and not any(map(squad.normalize_answer, truths)):
+        raise Fault(
+            "The true answer has no word that counts: EM and F1 leave out a, an, the and punctuation.",
+            "truth",
+        )
+    wanted, known = fields.get("models", ()), {entry.uri: entry for entry in entries}
+    if not isinstance(wanted, list) or not all(isinstance(uri, str) for uri in wanted):
+        raise Fault("models must be a list of strings.", "models")
+    if not wanted:
+        raise Fault("Choose a model.", "models")
+    if len(set(wanted)) > KEPT:
+        raise Fault(f"Choose at most {KEPT} models at a time.", "models")
+    if not known.keys() >= set(wanted):
+        raise Fault("A chosen model is no longer listed: load the page again.", "models")
+    return Asked(
+        fields["question"],
+        fields["context"],
+        truths if truths or fields.get("unanswerable") else None,
+        tuple(entry for uri, entry in known.items() if uri in wanted),
+    )
+
+
+def pieces(context: str, answer: tuple[int, int], truths: Sequence[str] = ()) -> list[tuple[str, bool, bool]]:
+    """The context cut into (text, whether it is in the answer, whether in a true answer), in order.
+
+    answer: characters, end exclusive; negative: there is none. A true answer is marked wherever it stands as words.
+    """
+    kinds = bytearray(len(context))
+    for truth in truths:
+        for match in re.finditer(rf"(?<!\w){re.escape(truth)}(?!\w)", context):
+            kinds[match.start() : match.end()] = b"\x01" * len(match[0])
+    for i in range(max(answer[0], 0), answer[1]):
+        kinds[i] |= 2
+    cut = []
+    for kind, places in itertools.groupby(range(len(context)), key=kinds.__getitem__):
+        first, *rest = places
+        cut.append((context[first : first + 1 + len(rest)], bool(kind & 2), bool(kind & 1)))
+    return cut
+
+
+def result(entry: Entry, asked: Asked, reply: Reply) -> dict:
+    """What the page and its script are told of an answer; `exact_match` and `f1`, 0 to 1, where the truth is known."""
+    best, *others = reply.answers
+    told = best | {
+        "uri": entry.uri,
+        "alternatives": others,
+        "seconds": reply.seconds,
+        "loading_seconds": reply.loading_seconds,
+    }
+    if asked.truths is not None:
+        told["exact_match"] = squad.exact_match(best["answer"], asked.truths)
+        told["f1"] = squad.f1(best["answer"], asked.truths)
+    return told
+
+
+def facts(entry: Entry) -> list[tuple[str, str]]:
+    """(label, value) of what the store tells of a model, whatever of it there is."""
+    tags, told = entry.facts, []
+    if "trainable_parameters" in tags and "total_parameters" in tags:
+        trained, whole = float(tags["trainable_parameters"]), float(tags["total_parameters"])
+        told.append(("Trained", f"{trained:,.0f} ({trained / whole:.2%})"))
+        told.append(("Parameters", f"{whole:,.0f}"))
+    if "test_f1" in tags:
+        score = f"{float(tags['test_f1']):.1f}"
+        if "test_f1_low" in tags and "test_f1_high" in tags:
+            score += f" ({float(tags['test_f1_low']):.1f} to {float(tags['test_f1_high']):.1f})"
+        told.append(("Test F1", score))
+    if "data_name" in tags:
+        told.append(("Data", f"{tags['data_name']} {tags.get('data_version', '')}".strip()))
+    return told
+
+
+def examples() -> list[dict]:
+    """The built-in questions as fields of the form, with their `name`."""
+    rows = read_squad_json(SAMPLE / "test-v2.0.json").examples
+    by_id = {row["id"]: row for row in rows}
+    made = []
+    for name, id_ in EXAMPLES.items():
+        row = by_id[id_]
+        article = dict.fromkeys(other["context"] for other in rows if other["title"] == row["title"])
+        golds = dict.fromkeys(row["answers"]["text"])
+        made.append(
+            {
+                "name": name,
+                "question": row["question"],
+                "context": "\n\n".join(article) if name == "A long text" else row["context"],
+                "truth": "\n".join(golds),
+                "unanswerable": not golds,
+            }
+        )
+    return made
+
+
+def host_name(name: str) -> str:
+    """A host's name as browsers write it: IPv6 addresses within brackets and in their short form."""
+    try:
+        return f"[{ipaddress.IPv6Address(name.strip('[]')).compressed}]"
+    except ValueError:
+        return name.lower()
+
+
+def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
+    """The page as a WSGI application. hosts: names that a request may call this machine by, without ports.
+
+    A page elsewhere can point its own name at this machine (DNS rebinding) and would then be let in by the browser:
+    requests under any other name are refused.
+    """
+    app = Flask(__name__, static_folder="static", template_folder="templates")
+    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, MAX_FORM_MEMORY_SIZE=MAX_BODY)
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.globals.update(facts=facts, pieces=pieces)
+    shown = examples()
+    known = {host_name(host) for host in hosts}
+
+    @app.before_request
+    def refuse_other_names():
+        # werkzeug's own check takes no IPv6 address.
+        name = re.sub(r":\d*$", "", request.headers.get("Host", ""))
+        if host_name(name) not in known:
+            raise SecurityError(f"Host {name!r} is not trusted.")
+
+    @app.before_request
+    def refuse_other_sites():
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        origin = request.headers.get("Origin")
+        # Programs send neither; a browser that does not know the first sends the second.
+        foreign = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
+        if request.method == "POST" and (site not in ("same-origin", "none") or foreign):
+            abort(403, "Questions from other sites are not answered.")
+
+    @app.after_request
+    def protect(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
+    @app.get("/")
+    def blank():
+        chosen = request.args.get("example", "")
+        fields = next((example for example in shown if example["name"] == chosen), {})
+        return page(fields)
+
+    @app.post("/")
+    def ask_by_form():
+        fields = {
+            name: request.form.get(name, "") for name in ("question", "context", "truth", "unanswerable")
+        }
+        # A form's line ends are CRLF, whatever was typed.
+        fields = {name: text.replace("\r\n", "\n") for name, text in fields.items()}
+        fields["models"] = request.form.getlist("models")
+        try:
+            asked = checked(fields, catalogue.entries())
+            return page(fields, asked, answered(asked))
+        except Fault as fault:
+            return page(fields, fault=fault), fault.status
+
+    @app.post("/answer")
+    def ask_by_script():
+        asked = checked(read_json(), catalogue.entries())
+        return jsonify(
+            results=[
+                {name: value for name, value in told.items() if name != "entry"}
+                | {"html": render_template("card.html", told=told, asked=asked)}
+                for told in answered(asked)
+            ]
+        )
+
+    def answered(asked: Asked) -> list[dict]:
+        results = []
+        for entry in asked.entries:
+            try:
+                reply = catalogue.ask(entry, asked.question, asked.context, ANSWERS)
+                results.append(result(entry, asked, reply) | {"entry": entry})
+            except Unanswered as error:
+                results.append({"entry": entry, "uri": entry.uri, "error": str(error)})
+            except Busy:
+                raise Fault(
+                    "Other questions are still being answered: try again later.", status=503
+                ) from None
+        return results
+
+    def page(
+        fields: Mapping, asked: Asked | None = None, results: Sequence[dict] = (), fault: Fault | None = None
+    ) -> str:
+        listed: Sequence[Entry] = ()
+        try:
+            listed = catalogue.entries()
+        except UserError as error:
+            fault = fault or Fault(str(error))
+        return render_template(
+            "page.html",
+            fields=fields,
+            chosen=fields.get("models", [entry.uri for entry in listed[:2]]),
+            entries=listed,
+            examples=shown,
+            asked=asked,
+            results=results,
+            fault=fault,
+        )
+
+    @app.errorhandler(Fault)
+    @app.errorhandler(UserError)
+    @app.errorhandler(HTTPException)
+    def explain(error):
+        """Every error in words: as JSON for the script, else on the page."""
+        if isinstance(error, SecurityError):
+            text = "This page does not answer under this name. Open it under the address that was printed at its start.\n"
+            return Response(text, 400, mimetype="text/plain")
+        if isinstance(error, HTTPException):
+            reasons = {
+                413: f"That is more than the page takes: at most {MAX_BODY:,} bytes.",
+                500: "The page failed at this question; the terminal that it was started in tells why.",
+            }
+            error = Fault(reasons.get(error.code, error.description), status=error.code)
+        elif isinstance(error, UserError):
+            error = Fault(str(error), status=503)
+        if request.path == "/answer":
+            return jsonify(error=error.message, field=error.field), error.status
+        return render_template("fault.html", fault=error), error.status
+
+    return app
+
+
+def read_json() -> dict:
+    """The body of the script's request; raises Fault."""
+    if not request.is_json:
+        raise Fault("Send application/json.", status=415)
+    try:
+        body = request.get_json()
+    except RecursionError:
+        raise Fault("The JSON is nested too deep.") from None
+    if not isinstance(body, dict):
+        raise Fault("Send an object with question, context and models.")
+    return body

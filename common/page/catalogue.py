@@ -1,0 +1,217 @@
+"""The models that can be asked: what the registry lists, each loaded when it is first asked, a few kept loaded."""
+
+import re
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from ..errors import UserError
+from ..paths import command
+from ..serving import stored_code
+from ..tasks.table import TASKS
+
+TASK = TASKS["extractive-qa"]
+
+LISTED = 6
+"""How many versions are listed when none are named, those with an alias first."""
+
+KEPT = 6
+"""How many models stay loaded (about 100 MB each with the packaged base), and how many one question may go to."""
+
+PATIENCE = 120
+"""Seconds that a question waits for those before it."""
+
+_MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
+_RUN = re.compile(r"runs:/(?P<id>[0-9a-f]+)/.+")
+_WARM_UP = {"question": "What is it?", "context": "It is a text."}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that can be asked."""
+
+    uri: str
+    """What MLflow loads; a version by its number, so that it stays the same model when an alias moves."""
+    title: str
+    aliases: tuple[str, ...]
+    facts: Mapping[str, str]
+    """What the store tells of it: tags of a version, tags and metrics of a run."""
+
+    @property
+    def slug(self) -> str:
+        """The URI as the id of an element of a page."""
+        return re.sub(r"\W+", "-", self.uri)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answered: `answers` best first, each with `answer`, `score`, `start`, `end`; seconds without loading."""
+
+    answers: list[dict]
+    seconds: float
+    loading_seconds: float
+    """0.0 where it was loaded already."""
+
+
+class Busy(Exception):
+    """Other questions took too long to wait for."""
+
+
+class Unanswered(Exception):
+    """A model could not be loaded, or refused; the message is for the reader."""
+
+
+def entries(uris: Sequence[str] = ()) -> list[Entry]:
+    """The models of these URIs (models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID, runs:/ID/NAME), each once.
+
+    Without URIs: the registered model's champion, its other versions with an alias, then the newest, LISTED in all. UserError
+    if there are none, if one does not exist, or if it is no question-answering model.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        found = [_entry(client, uri) for uri in uris] if uris else _newest(client)
+    except MlflowException as error:
+        raise UserError(f"The models cannot be listed: {_reason(error)}") from None
+    for entry in found:
+        task = entry.facts.get("task", TASK.name)
+        if task != TASK.name:
+            raise UserError(f"{entry.uri} is a model for {task}; the page asks models for {TASK.name}.")
+    return list({entry.uri: entry for entry in found}.values())
+
+
+def _newest(client) -> list[Entry]:
+    versions = client.search_model_versions(f"name = '{TASK.registered}'")
+    if not versions:
+        raise UserError(
+            f"No model is registered as {TASK.registered}: train one and run {command('register_best.py')} (make demo does "
+            "both), or name a run's model with --models runs:/RUN_ID/model."
+        )
+    aliases = _aliases(client, TASK.registered)
+
+    def order(version):
+        held = aliases.get(str(version.version), [])
+        return "champion" not in held, not held, -int(version.version)
+
+    return [_version(version, aliases) for version in sorted(versions, key=order)[:LISTED]]
+
+
+def _aliases(client, name: str) -> dict[str, list[str]]:
+    held: dict[str, list[str]] = {}
+    for alias, version in sorted(client.get_registered_model(name).aliases.items()):
+        held.setdefault(str(version), []).append(alias)
+    return held
+
+
+def _version(version, aliases: Mapping[str, list[str]]) -> Entry:
+    number = str(version.version)
+    return Entry(
+        uri=f"models:/{version.name}/{number}",
+        title=f"Version {number}" if version.name == TASK.registered else f"{version.name} {number}",
+        aliases=tuple(aliases.get(number, ())),
+        facts=dict(version.tags),
+    )
+
+
+def _entry(client, uri: str) -> Entry:
+    try:
+        if match := _LOGGED.fullmatch(uri):
+            model = client.get_logged_model(match["id"])
+            facts = _facts(client, model.source_run_id) if model.source_run_id else {}
+            return Entry(uri, f"Model {match['id'][2:10]}", (), facts)
+        if match := _MODEL.fullmatch(uri):
+            name, alias = match["name"], match["alias"]
+            found = (
+                client.get_model_version_by_alias(name, alias)
+                if alias
+                else client.get_model_version(name, match["version"])
+            )
+            return _version(found, _aliases(client, name))
+        if match := _RUN.fullmatch(uri):
+            return Entry(uri, f"Run {match['id'][:8]}", (), _facts(client, match["id"]))
+    except MlflowException as error:
+        raise UserError(f"{uri} is not in the store {mlflow.get_tracking_uri()}: {_reason(error)}") from None
+    raise UserError(
+        f"{uri!r} names no model: write models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model."
+    )
+
+
+def _facts(client, run_id: str) -> dict[str, str]:
+    data = client.get_run(run_id).data
+    return data.tags | {
+        name: f"{value:g}" if value % 1 else f"{value:.0f}" for name, value in data.metrics.items()
+    }
+
+
+class Catalogue:
+    """Answers of models by their entries; at most KEPT are loaded, the one that was asked longest ago gives way.
+
+    One question is answered at a time: models that share the processor would each seem slow.
+    """
+
+    def __init__(
+        self, uris: Sequence[str] = (), load: Callable = stored_code.load, patience: float = PATIENCE
+    ):
+        self.uris, self._load, self._patience = tuple(uris), load, patience
+        self._loaded: OrderedDict[str, object] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def entries(self) -> list[Entry]:
+        """What can be asked now: aliases may have moved and versions been added since the last time."""
+        return entries(self.uris)
+
+    def ask(self, entry: Entry, question: str, context: str, top_k: int) -> Reply:
+        """The `top_k` best answers, as `mlflow models serve` gives them; raises Unanswered, or Busy."""
+        if not self._turn.acquire(timeout=self._patience):
+            raise Busy
+        try:
+            loading = self._ready(entry.uri)
+            model = self._loaded[entry.uri]
+            started = time.perf_counter()
+            row = _predict(model, {"question": question, "context": context}, top_k)
+            seconds = time.perf_counter() - started
+            answers = [
+                {name: answer[name] for name in ("answer", "score", "start", "end")}
+                for answer in (row, *row.get("alternatives", ()))
+            ]
+            return Reply(answers, seconds, loading)
+        except Exception as error:
+            # Whatever a stored model's own code raises is to be read on its card, beside the others' answers.
+            if not isinstance(error, MlflowException | UserError):
+                traceback.print_exc(file=sys.stderr)
+            raise Unanswered(_reason(error)) from None
+        finally:
+            self._turn.release()
+
+    def _ready(self, uri: str) -> float:
+        if uri in self._loaded:
+            self._loaded.move_to_end(uri)
+            return 0.0
+        while len(self._loaded) >= KEPT:
+            self._loaded.popitem(last=False)
+        started = time.perf_counter()
+        model = self._load(uri)
+        # A first answer takes several times as long as any later one.
+        _predict(model, _WARM_UP, 1)
+        self._loaded[uri] = model
+        return time.perf_counter() - started
+
+
+def _predict(model, record: Mapping[str, str], top_k: int) -> dict:
+    return model.predict(pd.DataFrame([record]), params={"top_k": top_k}).iloc[0].to_dict()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MlflowException):
+        message = error.message
+    else:
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return (message.strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,212 @@
+"""The best run of each technique on one base and one data set → one registered model that holds the base once.
+
+All weights trained ("Standard") is no adapter: it has a base of its own, and is registered by itself.
+"""
+
+import contextlib
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from ..data import questions as data
+from ..errors import UserError
+from ..models.bundles import read_bundle
+from ..scratch import scratch
+from ..serving import model_logging, side_by_side, stored_code
+from ..tasks.table import DEFAULT_TASK, TASKS
+from ..tracking import experiments, store
+from ..tracking import runs as tracking
+from .agreement import TOLERANCE, disagreements
+from .choosing import choose
+from .gate import CHAMPION
+from .versions import logged_model
+
+TASK = TASKS[DEFAULT_TASK]
+NAME = f"{TASK.registered}-all"
+
+SAMPLE = 50
+"""Test questions that each adapter must answer as its run did."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What `register_adapters` did."""
+
+    version: str
+    runs: dict[str, str]
+    """Technique → its run, best by validation first."""
+    is_new: bool
+    notes: tuple[str, ...]
+
+
+@store.explained()
+def register_adapters(
+    experiment_name: str, data_fingerprint: str | None = None, data_dir: str | Path | None = None
+) -> Registered:
+    """Register the best finished run of each technique as one model, each checked against its run's own answers.
+
+    The base and the data are those of the best of all (by validation F1) on the data that is asked for; data_fingerprint:
+    its first characters, default: the newest run's; data_dir: where it lies, default: where the best run was trained
+    from. The same runs are not registered twice. UserError if there is no adapter, or one does not answer as its run did.
+    """
+    store.configure()
+    found = tracking.runs(experiment_name)
+    if found.empty:
+        raise UserError(
+            f"The experiment {experiment_name!r} holds no finished run: train first, or name another."
+        )
+    found, *_ = tracking.of_task(found, TASK.name)
+    best, notes = _best_of_each(found, data_fingerprint)
+    runs = {technique: mlflow.get_run(id_) for technique, id_ in best.items()}
+    client = mlflow.MlflowClient()
+    with store.lock("register"):
+        ids = ",".join(best.values())
+        # A tag holds 8,000 characters: 240 runs.
+        versions = client.search_model_versions(f"name = '{NAME}' and tags.run_ids = '{ids}'")
+        if versions:
+            version = max(versions, key=lambda version: int(version.version))
+        else:
+            version = _register(client, runs, data_dir, {"run_ids": ids})
+    return Registered(str(version.version), best, not versions, tuple(notes))
+
+
+def _best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict[str, str], list[str]]:
+    """(technique → run id, best first; a line for what was left out): adapters on the base of the best one."""
+    logged = {id_: mlflow.get_run(id_).data for id_ in runs["run_id"]}
+    runs = runs.assign(
+        max_validation_samples=[
+            logged[id_].params.get("max_validation_samples", "None") for id_ in runs["run_id"]
+        ],
+        base=[logged[id_].tags.get("base_fingerprint", "") for id_ in runs["run_id"]],
+    )
+    adapters = runs[runs["base"] != ""]
+    if adapters.empty:
+        raise UserError("None of the finished runs trained an adapter: all weights alone share no base.")
+    best, notes = choose(adapters, data_fingerprint, TASK)
+    alike = adapters[
+        (adapters["base"] == best["base"])
+        & (adapters["data_fingerprint"] == best["data_fingerprint"])
+        & (adapters["max_validation_samples"] == best["max_validation_samples"])
+    ]
+    chosen = [choose(group, None, TASK)[0] for _, group in alike.groupby("technique", sort=False)]
+    chosen.sort(key=lambda run: -run[f"best_validation_{TASK.metric}"])
+    others = len(adapters[adapters["data_fingerprint"] == best["data_fingerprint"]]) - len(alike)
+    if others:
+        notes.append(f"Left out: {others} run(s) on another base.")
+    return {run["technique"]: run["run_id"] for run in chosen}, notes
+
+
+def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
+    first = next(iter(runs.values()))
+    rows, asked = _questions(runs, data_dir)
+    experiment = experiments.experiment(NAME)
+    run = client.create_run(
+        experiment, run_name=", ".join(runs), tags={"base_fingerprint": first.data.tags["base_fingerprint"]}
+    )
+    info = None
+    try:
+        with scratch() as place:
+            bundle = place / "bundle"
+            assemble(runs, bundle)
+            infos = [read_bundle(folder) for folder in sorted((bundle / "adapters").iterdir())]
+            info = model_logging.log_bundle(
+                bundle, asked[0], run_id=run.info.run_id, name="model", served="serving.side_by_side"
+            )
+        # Loaded from the store, as a server does.
+        model = stored_code.load(info.model_uri)
+        answered = model.predict(pd.DataFrame(asked), params={"technique": side_by_side.ALL})["answers"]
+        for i, ((technique, source), about) in enumerate(zip(runs.items(), infos, strict=True)):
+            threshold = about.null_threshold if about.version == "v2.0" else None
+            tolerance = TOLERANCE.get(source.data.params.get("precision", "fp32"), TOLERANCE["fp32"])
+            own = [answers[i] for answers in answered]
+            wrong = disagreements(rows[technique], own, threshold, tolerance)
+            if wrong:
+                raise UserError(
+                    f"{technique} (run {source.info.run_id}) does not answer as it did when it was trained, so nothing "
+                    f"is registered ({len(wrong)} of {len(asked)} questions differ). First: {wrong[0]}. Was the code or "
+                    "were the libraries changed since? Train again."
+                )
+    except BaseException:
+        client.set_terminated(run.info.run_id, "FAILED")
+        if info is not None:
+            with contextlib.suppress(MlflowException):
+                client.delete_logged_model(info.model_id)
+        raise
+    client.set_terminated(run.info.run_id)
+    return _version(client, info.model_uri, runs, tags, len(asked))
+
+
+def assemble(runs: Mapping, folder: Path) -> None:
+    """Write the saved models of runs (technique → run) and their one base into a folder, as side_by_side.py wants it."""
+    for i, run in enumerate(runs.values()):
+        model = logged_model(run)
+        with scratch() as place:
+            bundle = stored_code.verified(f"models:/{model.model_id}", place) / "artifacts" / "bundle"
+            if not (folder / "base").is_dir():
+                shutil.copytree(bundle / "base", folder / "base")
+            target = folder / "adapters" / f"{i:02d}"
+            shutil.copytree(bundle / "adapter", target / "adapter")
+            shutil.copy(bundle / "bundle.json", target / "bundle.json")
+
+
+def _questions(runs: Mapping, data_dir) -> tuple[dict[str, list[dict]], list[dict]]:
+    """(technique → the rows of its run's predictions, what is asked): the same test questions for all."""
+    first = next(iter(runs.values()))
+    folder = data_dir or first.data.params.get("data_dir", TASK.data_dir)
+    splits, record = data.load(folder)
+    wanted = first.data.tags["data_fingerprint"]
+    if record["fingerprint"] != wanted:
+        raise UserError(
+            f"--data_dir {folder} holds other data ({record['fingerprint'][:12]}) than the runs were trained on "
+            f"({wanted[:12]})."
+        )
+    texts = {
+        e["id"]: {name: e[name] for name in side_by_side.ASKED}
+        for e in splits["test"]
+        if side_by_side.is_taken(e)
+    }
+    rows = {t: {row["id"]: row for row in tracking.predictions(run.info.run_id)} for t, run in runs.items()}
+    ids = [id_ for id_ in texts if all(id_ in held for held in rows.values())]
+    if not ids:
+        raise UserError("The runs were tested on no question in common: train again with the same limits.")
+    ids = ids[:: max(1, math.ceil(len(ids) / SAMPLE))]
+    return {t: [held[id_] for id_ in ids] for t, held in rows.items()}, [texts[id_] for id_ in ids]
+
+
+def _version(client, uri: str, runs: Mapping, tags: dict[str, str], questions: int):
+    try:
+        client.create_registered_model(
+            NAME, description="Extractive question answering: one base, many adapters; `technique` chooses."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        NAME, uri, tags=tags, description=_description(runs, questions), model_id=uri.rpartition("/")[2]
+    )
+    same = client.search_model_versions(f"name = '{NAME}' and tags.run_ids = '{tags['run_ids']}'")
+    first = min(same, key=lambda version: int(version.version), default=version)
+    if first.version != version.version:
+        # Another machine registered the same runs meanwhile: both keep the first.
+        with contextlib.suppress(MlflowException):
+            client.delete_model_version(NAME, version.version)
+    client.set_registered_model_alias(NAME, CHAMPION, first.version)
+    return first
+
+
+def _description(runs: Mapping, questions: int) -> str:
+    lines = ["| technique | validation F1 | test F1 | run |", "| --- | --- | --- | --- |"]
+    for technique, run in runs.items():
+        f1 = [run.data.metrics.get(name, math.nan) for name in ("best_validation_f1", "test_f1")]
+        lines.append(f"| {technique} | {f1[0]:.1f} | {f1[1]:.1f} | `{run.info.run_id}` |")
+    lines += [
+        "",
+        f"Each answers {questions} test questions as in training. The first one answers by default.",
+    ]
+    return "\n".join(lines)

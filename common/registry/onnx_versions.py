@@ -1,0 +1,177 @@
+"""A registered version → ONNX Runtime versions of it, fp32 and int8, that answer as it does; for serving on a CPU.
+
+They belong to a registered model of their own, `<name>-onnx`, under the aliases fp32 and int8, and are served by the same
+code: only the network itself runs elsewhere.
+"""
+
+import contextlib
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from ..errors import UserError
+from ..models.bundles import load_bundle, write_info
+from ..models.onnx import ONNX, export, needed
+from ..scoring.names import LABELS
+from ..scoring.squad import squad_scores
+from ..scratch import scratch
+from ..serving import classification, extractive_qa, model_logging
+from ..tasks.table import Task
+from ..tracking import store
+from . import champion, checking, versions
+
+PRECISIONS = ("fp32", "int8")
+
+TOLERANCE = 5e-3
+"""Difference in probability within which an fp32 version may give another answer: two were equally good."""
+
+MOST_LOST = 1.0
+"""Points that int8 may lose on the test examples."""
+
+
+@store.explained()
+def export_version(task: Task, version: str, data_dir: str | Path | None = None) -> list[str]:
+    """Export a version of the task's registered model; lines that tell what was registered and how it compares.
+
+    Every test example of the data (all that a served model takes) is asked of the version and of both exports. data_dir:
+    the prepared data; default: the folder that the version's run was trained from. UserError if fp32 answers otherwise,
+    if ONNX is not installed, or if the task has no export. int8 is left out where it loses more than MOST_LOST points.
+    """
+    needed("onnx", "onnxscript")
+    store.configure()
+    client = mlflow.MlflowClient()
+    name = f"{task.registered}-onnx"
+    found = client.get_model_version(task.registered, version)
+    already = _exported(client, name, found)
+    if set(already) == set(PRECISIONS):
+        return [f"Version {version} is exported already: {_told(name, already)}."]
+    run = mlflow.get_run(found.tags["run_id"])
+    with scratch() as folder:
+        bundle, example = versions.self_contained(f"models:/{task.registered}/{version}", folder)
+        asked = checking.questions(run, example, data_dir, task)
+        records = _records(asked, task)
+        own = _answers(bundle, records, task)
+        model, tokenizer, info = load_bundle(bundle, merge=True)
+        files = export(model, task.name, folder / "onnx")
+        lines, expected = [], _score(own, records, asked, task)
+        for precision in PRECISIONS:
+            # MLflow keeps the name of the folder.
+            made = folder / precision / "bundle"
+            (made / "base").mkdir(parents=True)
+            model.config.save_pretrained(made / "base")
+            tokenizer.save_pretrained(made / "base")
+            shutil.copy(files[precision], made / ONNX)
+            write_info(made, replace(info, runtime=f"onnx-{precision}"))
+            answers = _answers(made, records, task)
+            figures = _parity(own, answers) | {"score": _score(answers, records, asked, task)}
+            figures["lost"] = expected - figures["score"]
+            if precision == "fp32" and figures["furthest"] > TOLERANCE:
+                raise UserError(
+                    f"The ONNX version of {task.registered} version {version} answers {figures['other']} of "
+                    f"{len(records)} test {task.unit} otherwise (probabilities up to {figures['furthest']:.3f} apart), "
+                    "so it was not registered."
+                )
+            kind = f"{precision}: {figures['same']} of {len(records)} answers are the same, {LABELS[task.metric]} "
+            kind += f"{figures['score']:.2f} instead of {expected:.2f}"
+            size = versions.size_mib(made)
+            if figures["lost"] > MOST_LOST:
+                lines.append(f"{kind}, more than {MOST_LOST:g} lost: not registered.")
+                continue
+            logged = model_logging.log_bundle(made, example, run_id=run.info.run_id, name=f"onnx-{precision}")
+            number = _register(client, name, logged.model_uri, found, precision, figures, size, kind)
+            lines.append(f"{kind}, {size:.0f} MiB: models:/{name}@{precision}, version {number}.")
+    return lines
+
+
+def _exported(client, name: str, version) -> dict[str, str]:
+    """Precision → version of the exports of a version that hold an alias."""
+    found = {}
+    for precision in PRECISIONS:
+        number = champion.by_alias(client, name, precision)
+        if number is not None:
+            tags = client.get_model_version(name, number).tags
+            if tags.get("exported_from") == str(version.version):
+                found[precision] = number
+    return found
+
+
+def _told(name: str, numbers: Mapping[str, str]) -> str:
+    return ", ".join(f"{precision} is version {number} of {name}" for precision, number in numbers.items())
+
+
+def _records(asked: checking.Questions, task: Task) -> list[dict]:
+    """Every test example that a served model takes, with its id; the sample where the data is not at hand."""
+    served = model_logging.module_of(task)
+    if not asked.examples:
+        return [{**record, "id": row["id"]} for record, row in zip(asked.asked, asked.rows, strict=True)]
+    records = [
+        {"id": row["id"], **{name: asked.examples[row["id"]][name] for name in served.ASKED}}
+        for row in asked.every
+    ]
+    return [record for record in records if served.is_taken(record)]
+
+
+def _answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
+    """The first answer to each record, without MLflow between."""
+    plain = [{name: record[name] for name in model_logging.module_of(task).ASKED} for record in records]
+    if task.data == "text":
+        return [ranked[0] for ranked in classification.Classifier(bundle).classify(plain)]
+    return [ranked[0] for ranked in extractive_qa.Answerer(bundle).answer(plain)]
+
+
+def _parity(own: Sequence[Mapping], answers: Sequence[Mapping]) -> dict[str, float]:
+    """`same`: equal answers; `other`: the rest; `furthest`: the largest difference in probability among those."""
+    places = ("label",) if "label" in own[0] else ("start", "end", "answer")
+    apart = [
+        abs(a["score"] - b["score"])
+        for a, b in zip(own, answers, strict=True)
+        if any(a[place] != b[place] for place in places)
+    ]
+    return {"same": len(own) - len(apart), "other": len(apart), "furthest": max(apart, default=0.0)}
+
+
+def _score(answers: Sequence[Mapping], records, asked: checking.Questions, task: Task) -> float:
+    """The task's deciding score, in percent; of the run's own rows' agreement where the references are not at hand."""
+    ids = [record["id"] for record in records]
+    if task.data == "text":
+        rows = {row["id"]: row for row in asked.every}
+        right = [a["label"] == rows[id_]["label"] for a, id_ in zip(answers, ids, strict=True)]
+        return 100 * sum(right) / len(right)
+    predictions = {id_: answer["answer"] for id_, answer in zip(ids, answers, strict=True)}
+    if not asked.examples:
+        rows = {row["id"]: row["prediction"] for row in asked.every}
+        references = [{"id": id_, "answers": {"text": [rows[id_]] if rows[id_] else []}} for id_ in ids]
+    else:
+        references = [asked.examples[id_] for id_ in ids]
+    unanswerable = any(not reference["answers"]["text"] for reference in references)
+    return squad_scores(predictions, references, "v2.0" if unanswerable else "v1.1")["f1"]
+
+
+def _register(client, name: str, uri: str, source, precision: str, figures, size: float, told: str) -> str:
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(
+            name, description=f"{source.name} exported to ONNX Runtime, for serving on a CPU."
+        )
+    tags = {
+        key: source.tags[key]
+        for key in ("task", "technique", "checkpoint", "run_id", "data_fingerprint")
+        if key in source.tags
+    }
+    tags |= {
+        "exported_from": str(source.version),
+        "precision": precision,
+        "size_mib": f"{size:.4f}",
+        **{f"export_{key}": f"{value:.4f}" for key, value in figures.items()},
+    }
+    with contextlib.redirect_stderr(io.StringIO()):
+        version = mlflow.register_model(uri, name, tags=tags)
+    client.update_model_version(
+        name, version.version, f"Made of {source.name} version {source.version}. On its test data, {told}."
+    )
+    client.set_registered_model_alias(name, precision, version.version)
+    return str(version.version)

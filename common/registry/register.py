@@ -1,0 +1,322 @@
+"""From finished runs to a served version: chosen by validation, checked, registered, and champion if the gate lets it.
+
+A candidate is chosen by its validation score alone. Whether it may take the champion's place is decided on the test data,
+example by example (`gate`); what is not let through is registered all the same, as challenger.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from ..errors import UserError
+from ..models.bundles import read_bundle
+from ..scoring.names import LABELS
+from ..scratch import scratch
+from ..serving import model_logging
+from ..tasks.table import Task
+from ..tracking import runs as tracking
+from ..tracking import store
+from . import champion as promotion
+from . import checking, error_analysis, gate, versions
+from .checking import Checked, Questions
+from .choosing import choose
+from .gate import CHALLENGER, CHAMPION, Rules, Verdict
+from .head_to_head import Contender, contest, sentence
+
+MOST_OTHERS = 20
+"""Runs that a candidate's errors are set beside, the newest of each technique and checkpoint."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `register_best` did, or would do. `alias` is None for a version that is neither champion nor challenger."""
+
+    name: str
+    """Of the registered model."""
+    version: str | None
+    """None: a dry run found none, and makes none."""
+    alias: str | None
+    run_id: str
+    is_new: bool
+    notes: tuple[str, ...]
+    """What the reader should know: what was left out, how it was checked, what it replaces."""
+    figures: tuple[str, ...] = ()
+    """Every check and figure that the verdict rests on, a line each; none where nothing was judged."""
+
+
+@store.explained()
+def register_best(
+    experiment_name: str,
+    data_fingerprint: str | None = None,
+    data_dir: str | Path | None = None,
+    task: str | None = None,
+    rules: Rules | None = None,
+    dry_run: bool = False,
+) -> Outcome:
+    """Register the finished run with the best validation score on one data set, and make it champion if it passes.
+
+    The score is the task's deciding one: F1 of answers, accuracy of labels. task: its name; default: the newest run's.
+    data_fingerprint: which data, its first characters suffice; default: the newest run's. data_dir: the prepared data,
+    for its contexts or texts; default: the folder that the run was trained from. rules: what promotion asks for.
+    dry_run: judge the run's own model, and write nothing anywhere.
+
+    A run that is registered already is not registered again: a challenger is judged anew, whoever was champion before
+    stays as it is. UserError if there is no run, or nothing to check its model with.
+    """
+    rules = rules or Rules()
+    gate.check(rules)
+    store.configure()
+    found = tracking.runs(experiment_name)
+    if found.empty:
+        raise UserError(
+            f"The experiment {experiment_name!r} holds no finished run: train first, or name another."
+        )
+    found, of, left_out = tracking.of_task(found, task)
+    limits = {
+        id_: mlflow.get_run(id_).data.params.get("max_validation_samples", "None") for id_ in found["run_id"]
+    }
+    limited = found.assign(max_validation_samples=found["run_id"].map(limits))
+    best, notes = choose(limited, data_fingerprint, of)
+    notes = [f"Left out: {line}." for line in left_out] + notes
+    run = mlflow.get_run(best["run_id"])
+    # Two at once on this machine would both find nothing registered; `promotion` settles what other machines do.
+    with contextlib.nullcontext() if dry_run else store.lock("register"):
+        return _Registration(run, found, data_dir, of, rules, dry_run, notes).carried_out()
+
+
+@store.explained()
+def rollback(task: Task, dry_run: bool = False) -> tuple[str, str]:
+    """Give the alias champion back to the champion before: (version that had it, version that has it now).
+
+    UserError if there is none.
+    """
+    store.configure()
+    with contextlib.nullcontext() if dry_run else store.lock("register"):
+        return promotion.rollback(mlflow.MlflowClient(), task.registered, dry_run)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A run's model as it was found and measured."""
+
+    contender: Contender
+    checked: Checked
+    questions: Questions
+    model_uri: str
+
+
+class _Registration:
+    """One call of `register_best`, from the chosen run on."""
+
+    def __init__(self, run, runs, data_dir, task: Task, rules: Rules, dry_run: bool, notes: list[str]):
+        self.run, self.runs, self.data_dir, self.task = run, runs, data_dir, task
+        self.rules, self.dry_run, self.notes = rules, dry_run, notes
+        self.client, self.name = mlflow.MlflowClient(), task.registered
+        self.figures: list[str] = []
+        self._known: dict[str, Contender] = {}
+
+    def carried_out(self) -> Outcome:
+        version = versions.of_run(self.client, self.run, self.task)
+        champion = promotion.by_alias(self.client, self.name, CHAMPION)
+        if version is not None:
+            number = str(version.version)
+            self.notes.append(f"Run {self.run.info.run_id} is registered already, as version {number}.")
+            if champion == number:
+                return self._outcome(version, CHAMPION)
+            if champion is not None and promotion.SINCE in version.tags:
+                self.notes.append(
+                    f"It was champion before. Champion is version {champion}; the aliases stay as they are."
+                )
+                return self._outcome(version, None)
+        if self.dry_run:
+            candidate = self._candidate(version)
+            return self._foreseen(candidate, version, champion)
+        is_new = version is None
+        candidate = self._candidate(version)
+        self.notes.append(candidate.checked.told)
+        if is_new:
+            version = self._created(candidate)
+        self._analyse(candidate, champion)
+        settled = promotion.promote(
+            self.client,
+            self.name,
+            str(version.version),
+            judge=self._judge(str(version.version), candidate),
+            note=lambda verdict, against: versions.note(
+                self.client, version, verdict, against, _measured(candidate), self.rules
+            ),
+        )
+        self._tell(settled.verdict, f"version {version.version}", settled.incumbent)
+        return self._outcome(version, settled.alias, is_new)
+
+    def _outcome(self, version, alias: str | None, is_new: bool = False) -> Outcome:
+        number = None if version is None else str(version.version)
+        return Outcome(
+            self.name, number, alias, self.run.info.run_id, is_new, tuple(self.notes), tuple(self.figures)
+        )
+
+    def _candidate(self, version: ModelVersion | None) -> _Candidate:
+        """Load, check and measure the model: a version's, or a run's with its base inside, which is logged for it.
+
+        In a dry run, the run's own.
+        """
+        run = self.run
+        if version is None:
+            uri = f"models:/{versions.logged_model(run).model_id}"
+        else:
+            uri = f"models:/{self.name}/{version.version}"
+        logged = None
+        with scratch() as place:
+            bundle, example = versions.self_contained(uri, place)
+            about, size = read_bundle(bundle), versions.size_mib(bundle)
+            asked = checking.questions(run, example, self.data_dir, self.task)
+            if version is None and not self.dry_run:
+                # Of one that was killed between this and the next call.
+                model_logging.forget_models(run.info.run_id, "self-contained")
+                logged = model_logging.log_bundle(
+                    bundle, example, run_id=run.info.run_id, name="self-contained"
+                )
+                uri = logged.model_uri
+            try:
+                precision = run.data.params.get("precision", "fp32")
+                checked = checking.check(uri, asked, about, self.task, precision)
+            except BaseException:
+                # A team's server lets people write into each other's runs, not delete from them.
+                with contextlib.suppress(MlflowException):
+                    if logged is not None:
+                        self.client.delete_logged_model(logged.model_id)
+                raise
+        tags = versions.tags_of(run) if version is None else version.tags
+        scores = {row["id"]: row[self.task.metric] for row in asked.every}
+        name = f"run {run.info.run_id}" if version is None else f"version {version.version}"
+        contender = Contender(name, tags, scores, checked.latency_ms, size, checked.failed)
+        return _Candidate(contender, checked, asked, uri)
+
+    def _created(self, candidate: _Candidate) -> ModelVersion:
+        version = versions.create(self.client, candidate.model_uri, self.run, candidate.checked, self.task)
+        first = versions.of_run(self.client, self.run, self.task)
+        if first is None or first.version == version.version:
+            return version
+        # Another machine registered the same run meanwhile: both keep the first.
+        with contextlib.suppress(MlflowException):
+            self.client.delete_model_version(self.name, version.version)
+        return first
+
+    def _judge(
+        self, number: str | None, candidate: _Candidate
+    ) -> Callable[[str | None, str | None], Verdict]:
+        """Verdicts on versions by their numbers; number: the candidate's. Of its own contests the figures are kept."""
+
+        def contender(which: str | None) -> Contender | None:
+            return candidate.contender if which == number else self._registered(which, candidate)
+
+        def judge(new: str | None, old: str | None) -> Verdict:
+            verdict, lines = contest(
+                contender(new),
+                None if old is None else contender(old),
+                candidate.questions.examples,
+                self.rules,
+            )
+            if new == number:
+                self.figures = [*_about(candidate, self.task, self.rules), *lines]
+                self.figures += [f"Verdict: {verdict.alias}: {'; '.join(verdict.reasons)}."]
+            return verdict
+
+        return judge
+
+    def _registered(self, number: str, candidate: _Candidate) -> Contender:
+        """A version from the registry, by what was recorded of it; its latency is measured now where it decides."""
+        if number not in self._known:
+            tags = dict(self.client.get_model_version(self.name, number).tags)
+            rows = _rows(tags)
+            scores = None if rows is None else {row["id"]: row[self.task.metric] for row in rows}
+            latency = float(tags.get("latency_ms", "nan"))
+            if self.rules.cheaper_latency is not None:
+                latency = checking.latency(f"models:/{self.name}/{number}", candidate.questions)
+            size = float(tags.get("size_mib", "nan"))
+            self._known[number] = Contender(f"version {number}", tags, scores, latency, size)
+        return self._known[number]
+
+    def _foreseen(self, candidate: _Candidate, version, champion: str | None) -> Outcome:
+        number = None if version is None else str(version.version)
+        verdict = self._judge(number, candidate)(number, champion)
+        self.notes += [candidate.checked.told]
+        self._tell(verdict, candidate.contender.name, champion)
+        return self._outcome(version, verdict.alias)
+
+    def _tell(self, verdict: Verdict, name: str, incumbent: str | None) -> None:
+        if verdict.alias == CHALLENGER:
+            stays = "there is no champion" if incumbent is None else f"version {incumbent} stays champion"
+            self.notes.append(f"{sentence(name)[:-1]} is challenger and {stays}:")
+        elif incumbent is None:
+            self.notes.append(f"{sentence(name)[:-1]} is champion:")
+        else:
+            self.notes.append(f"Version {incumbent} gives way to {name}:")
+        self.notes += [f"- {reason}" for reason in verdict.reasons]
+
+    def _analyse(self, candidate: _Candidate, incumbent: str | None) -> None:
+        """Log where the run is wrong into its artifacts."""
+        run, asked = self.run, candidate.questions
+        beside = None
+        if incumbent is not None:
+            theirs = _rows(self.client.get_model_version(self.name, incumbent).tags)
+            beside = theirs and (f"champion, version {incumbent}", theirs)
+        with scratch() as place:
+            folder = place / error_analysis.FOLDER
+            error_analysis.write(
+                folder, asked.every, asked.examples, self._others(), self.task, beside or None
+            )
+            self.client.log_artifacts(run.info.run_id, str(folder), error_analysis.FOLDER)
+
+    def _others(self) -> dict[str, list[dict]]:
+        """Rows of the other runs on the same data, the newest of each technique and checkpoint, by their name."""
+        on_data = self.runs[
+            (self.runs["data_fingerprint"] == self.run.data.tags["data_fingerprint"])
+            & (self.runs["run_id"] != self.run.info.run_id)
+        ].drop_duplicates(["technique", "checkpoint"])
+        found = {}
+        for _, other in on_data.head(MOST_OTHERS).iterrows():
+            with contextlib.suppress(UserError):
+                name = f"{other['technique']}, {other['checkpoint']}, {other['run_id'][:8]}"
+                found[name] = tracking.predictions(other["run_id"])
+        return found
+
+
+def _rows(tags: Mapping[str, str]) -> list[dict] | None:
+    """The test predictions behind a version; None where they cannot be read, or it was registered by hand."""
+    try:
+        return tracking.predictions(tags["run_id"]) if "run_id" in tags else None
+    except UserError:
+        return None
+
+
+def _measured(candidate: _Candidate) -> dict[str, float]:
+    checked = candidate.checked
+    return {
+        "latency_ms": checked.latency_ms,
+        "latency_p95_ms": checked.latency_p95_ms,
+        "size_mib": candidate.contender.size_mib,
+    }
+
+
+def _about(candidate: _Candidate, task: Task, rules: Rules) -> list[str]:
+    """What is known of the candidate alone, a line each."""
+    one, checked = candidate.contender, candidate.checked
+    score = f"best_validation_{task.metric}"
+    lines = [
+        f"Candidate: {one.name}, {one.tags['technique']}, validation {LABELS[task.metric]} {one.tags[score]}.",
+        f"Check: {checked.told}",
+    ]
+    if checked.requests:
+        bound = "no bound" if rules.max_latency_ms is None else f"bound {rules.max_latency_ms:g} ms"
+        lines += [
+            f"Check: it loads in a fresh process without the hub, in {checked.loading_seconds:.1f} s.",
+            f"Check: median latency of {checked.requests} single requests {checked.latency_ms:.1f} ms (95% within "
+            f"{checked.latency_p95_ms:.1f} ms); {bound}.",
+        ]
+    return [*lines, f"Size with its base: {one.size_mib:.1f} MiB."]

@@ -1,0 +1,242 @@
+"""The runs of a study → configurations with their means over seeds, and what differs between them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from ..scoring.names import LABELS
+from ..scoring.uncertainty import Spread, holm, interval, paired_difference, spread_of
+
+FINISHED, FAILED, STOPPED, MISSING = "finished", "failed", "stopped", "missing"
+
+COSTS = (
+    "trainable_parameters",
+    "total_parameters",
+    "training_seconds",
+    "train_samples_per_second",
+    "peak_memory_mib",
+    "adapter_mib",
+)
+
+SIZE = "max_train_samples"
+NAMES = {
+    SIZE: "training examples",
+    "r": "rank",
+    "num_train_epochs": "epochs",
+    "num_virtual_tokens": "virtual tokens",
+    "model_checkpoint": "checkpoint",
+}
+"""Axes as tables and plots name them, where it is not their own name with spaces."""
+
+MOST_PAIRS = 6
+"""Up to this many configurations are compared each with each; more are compared with the best by validation."""
+
+
+def name_of(axis: str) -> str:
+    """An axis as tables and plots name it."""
+    return NAMES.get(axis, axis.replace("_", " "))
+
+
+def text_of(axis: str, value) -> str:
+    """A value of an axis: 1e-3 for learning rates, 10,000 for counts, "all" for no limit, "-" for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "all" if axis.startswith("max_") else "-"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        return str(value)
+    if axis == "learning_rate" and value > 0:
+        power = math.floor(math.log10(value) + 1e-9)
+        return f"{round(value / 10**power, 3):g}e{power}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+
+
+def short(axis: str, value) -> str:
+    """A value of an axis as labels have it beside others: "lr 1e-3", "r 16", "2,000 examples"; empty for none."""
+    text = text_of(axis, value)
+    if axis == SIZE:
+        return f"{text} examples"
+    if text == "-" or isinstance(value, str):
+        return text.strip("-")
+    return f"{_SHORT.get(axis, name_of(axis))} {text}"
+
+
+_SHORT = {"learning_rate": "lr", "r": "r"}
+
+
+def tidy(study: Mapping, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with every column that tables and figures read; figures that are missing or infinite are NaN."""
+    runs = runs.reset_index(drop=True).copy()
+    metric = study["metric"]
+    for column, default in {
+        "stage": "",
+        "name": "",
+        "technique": "",
+        "checkpoint": "",
+        "status": FINISHED,
+    }.items():
+        runs[column] = runs[column].fillna(default).astype(str) if column in runs else default
+    for column in ("failure", "run_id"):
+        runs[column] = [str(v) if isinstance(v, str) else "" for v in runs.get(column, [""] * len(runs))]
+    runs["technique"] = runs["technique"].where(runs["technique"] != "", runs["name"])
+    scores = [f"test_{m}" for m in dict.fromkeys((metric, *LABELS))]
+    numbers = {
+        "seed",
+        "test_examples",
+        f"best_validation_{metric}",
+        f"test_{metric}_low",
+        f"test_{metric}_high",
+    }
+    for column in sorted({*numbers, *scores, *COSTS}):
+        values = pd.to_numeric(runs[column], errors="coerce") if column in runs else np.nan
+        runs[column] = pd.Series(values, index=runs.index, dtype=float).replace([np.inf, -np.inf], np.nan)
+    for axis in study["axes"]:
+        values = runs[axis].tolist() if axis in runs else [None] * len(runs)
+        plain = [", ".join(map(str, v)) if isinstance(v, list | tuple) else v for v in values]
+        numeric = pd.to_numeric(pd.Series(plain, dtype=object), errors="coerce").astype(float)
+        given = [v is not None and v == v for v in plain]
+        whole = not any(
+            g and math.isnan(n) or isinstance(v, bool) for g, n, v in zip(given, numeric, plain, strict=True)
+        )
+        runs[axis] = (
+            numeric.to_numpy()
+            if whole
+            else pd.Series([v if g else None for v, g in zip(plain, given, strict=True)], dtype=object)
+        )
+    return runs
+
+
+def varying(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """The axes that take more than one value in these runs."""
+    return [axis for axis in axes if runs[axis].nunique(dropna=False) > 1]
+
+
+def configurations(
+    study: Mapping, runs: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]]
+) -> pd.DataFrame:
+    """One row for each configuration of a stage: what was run alike but for its seed.
+
+    runs: as `tidy` gives them. Columns: `stage`, `technique`, `checkpoint`, the axes, `label` (what tells it from the
+    others of its stage), `run_ids` and `seeds` (of its finished runs), `planned` (how many there should be),
+    `validation` and its lowest and highest seed, `test` with `low`, `high` and `method` ("seeds", "one seed" or ""),
+    other `test_<metric>`, COSTS and `test_examples` as means. Scores in percent; NaN where nothing is known. The rows
+    have the order of the grid.
+    """
+    axes, metric = list(study["axes"]), study["metric"]
+    runs = runs.assign(variant="")
+    keys = ["stage", "technique", "checkpoint", *axes]
+    # Where names alone tell runs of one seed apart, they are configurations too.
+    if runs.duplicated([*keys, "seed"]).any():
+        alike = (
+            runs.duplicated([*keys, "seed"], keep=False)
+            .groupby([runs[k] for k in keys], dropna=False)
+            .transform("any")
+        )
+        runs["variant"] = runs["name"].where(alike & (runs["name"] != runs["technique"]), "")
+    rows = []
+    for _, group in runs.groupby([*keys, "variant"], dropna=False, sort=False):
+        done = group[group["status"] == FINISHED].sort_values("seed", kind="stable")
+        row = {key: group[key].iloc[0] for key in [*keys, "variant"]}
+        row |= {"run_ids": list(done["run_id"]), "seeds": list(done["seed"]), "planned": len(group)}
+        validation = done[f"best_validation_{metric}"]
+        row |= {
+            "validation": validation.mean(),
+            "validation_low": validation.min(),
+            "validation_high": validation.max(),
+        }
+        row |= {"test": done[f"test_{metric}"].mean(), "low": math.nan, "high": math.nan, "method": ""}
+        if len(done) == 1 and done[f"test_{metric}_low"].notna().all():
+            ends = {end: done[f"test_{metric}_{end}"].iloc[0] for end in ("low", "high")}
+            row |= ends | {"method": "one seed"}
+        others = [f"test_{name}" for name in LABELS if name != metric]
+        row |= {column: done[column].mean() for column in [*others, *COSTS, "test_examples"]}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["label"] = ""
+        for _, stage in table.groupby("stage", sort=False):
+            table.loc[stage.index, "label"] = _labels(stage, axes)
+            each, spread = matrices(stage, scores, metric)
+            for i, values in each.items():
+                low, high = interval(values, spread)
+                table.loc[i, ["test", "low", "high"]] = values.mean(), max(0.0, low), min(100.0, high)
+                table.loc[i, "method"] = "seeds" if spread else "one seed"
+    return table
+
+
+def matrices(
+    stage: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]], metric: str
+) -> tuple[dict[int, np.ndarray], Spread | None]:
+    """Index of a configuration → its scores (seeds, examples) in percent, and the spread between seeds of them all.
+
+    Only of configurations whose every finished run has scores, finite ones, of as many examples as the most runs have.
+    """
+    each = {
+        i: [np.asarray(scores.get(run, {}).get(metric, ()), dtype=float) for run in row["run_ids"]]
+        for i, row in stage.iterrows()
+    }
+    lengths = [len(values) for runs in each.values() for values in runs if len(values)]
+    usual = max(lengths, key=lengths.count, default=0)
+    whole = {
+        i: 100 * np.array(runs)
+        for i, runs in each.items()
+        if runs and usual and all(len(v) == usual and np.isfinite(v).all() for v in runs)
+    }
+    return whole, spread_of(list(whole.values()))
+
+
+def best(table: pd.DataFrame) -> int | None:
+    """Index of the best configuration: by validation, or by test where nothing was validated; None if none finished."""
+    for column in ("validation", "test"):
+        if len(table) and table[column].notna().any():
+            return table[column].idxmax()
+    return None
+
+
+def comparisons(
+    study: Mapping, table: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]]
+) -> pd.DataFrame:
+    """Paired tests between configurations of one stage, on the scores of the same examples: `a`, `b` (indices),
+    `difference` in points (a - b, never negative) with `low`, `high`, `p`, and `p_holm`, corrected over all rows.
+
+    table: one stage's rows of `configurations`. Each pair of up to MOST_PAIRS; of more, techniques at the same size
+    where the number of training examples varies, else each with the best by validation.
+    """
+    each, spread = matrices(table, scores, study["metric"])
+    rows = []
+    for a, b in _pairs(table.loc[list(each)], study["axes"]):
+        if each[a].mean() < each[b].mean():
+            a, b = b, a
+        rows.append({"a": a, "b": b, **paired_difference(each[a], each[b], spread)})
+    tests = pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p"])
+    tests["p_holm"] = holm(tests["p"])
+    return tests
+
+
+def _labels(stage: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    named = stage["technique"].nunique() > 1 or not varying(stage, axes)
+    parts = [[technique] if named else [] for technique in stage["technique"]]
+    if stage["checkpoint"].nunique() > 1:
+        for part, name in zip(parts, stage["checkpoint"], strict=True):
+            part.append(name.rstrip("/").rsplit("/", 1)[-1])
+    for axis in varying(stage, axes):
+        for part, value in zip(parts, stage[axis], strict=True):
+            part.append(short(axis, value))
+    for part, variant in zip(parts, stage["variant"], strict=True):
+        if variant:
+            part.append(variant)
+    labels = [", ".join(filter(None, part)) for part in parts]
+    return [label or name or "run" for label, name in zip(labels, stage["technique"], strict=True)]
+
+
+def _pairs(table: pd.DataFrame, axes: Sequence[str]) -> list[tuple[int, int]]:
+    if len(table) <= MOST_PAIRS:
+        return list(combinations(table.index, 2))
+    if SIZE in varying(table, axes):
+        cells = table.groupby(["checkpoint", *axes], dropna=False, sort=False)
+        within = [pair for _, cell in cells for pair in combinations(cell.index, 2)]
+        if within:
+            return within
+    first = best(table)
+    return [(first, i) for i in table.index if i != first]

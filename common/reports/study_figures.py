@@ -1,0 +1,88 @@
+"""Which figures the report of a study holds, and what is said below each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from ..scoring.names import LABELS
+from . import study_charts, study_curves
+from .configurations import SIZE, name_of, varying
+
+_FIXED = (
+    "accuracy_curves.png",
+    "loss_curves.png",
+    "time_per_step.png",
+    "f1_per_mparams.png",
+    "efficiency_tradeoff.png",
+    "acc_vs_size.png",
+    "gradient_flow.png",
+)
+
+
+def remove(folder: Path) -> None:
+    """Remove the figures that an earlier report left in the folder."""
+    for old in [
+        *map(folder.joinpath, _FIXED),
+        *folder.glob("heatmap_*.png"),
+        *folder.glob("metric_vs_*.png"),
+    ]:
+        old.unlink(missing_ok=True)
+
+
+def figures(study, runs, table, histories, gradients):
+    """(file name, caption, figure or None), in the order of the report; the arguments are those of `write_report`, with
+    the runs tidied and `table` their configurations."""
+    if table.empty:
+        return
+    metric, axes = study["metric"], study["axes"]
+    label = LABELS.get(metric, metric)
+    stages = [stage for _, stage in table.groupby("stage", sort=False)]
+    final = next((stage for stage in reversed(stages) if stage["test"].notna().any()), stages[-1])
+    of_stage = f" of stage {final['stage'].iloc[0]}" if len(stages) > 1 else ""
+    lines = (
+        "Thick: the mean over seeds of each line's best configuration by validation, with the lowest and highest seed "
+        "as a band; thin: its other runs."
+    )
+    for axis in axes:
+        widest = max(stages, key=lambda stage: stage[axis].nunique())
+        if axis == SIZE:
+            figure = study_charts.against_axis(widest, axis, metric, tested=True)
+            yield "acc_vs_size.png", f"Test {label} by the number of training examples.", figure
+        elif pd.api.types.is_numeric_dtype(table[axis]) and varying(widest, axes) == [axis]:
+            figure = study_charts.against_axis(widest, axis, metric, tested=False)
+            yield f"metric_vs_{axis}.png", f"Validation {label} by {name_of(axis)}.", figure
+    for a, b in combinations(axes, 2):
+        widest = max(stages, key=lambda stage: min(stage[a].nunique(), stage[b].nunique()))
+        caption = f"Validation {label} by {name_of(a)} and {name_of(b)}, in the mean over everything else."
+        yield f"heatmap_{a}_{b}.png", caption, study_charts.heatmap(widest, a, b, metric)
+    yield (
+        "efficiency_tradeoff.png",
+        f"Test {label} against training time{of_stage}.",
+        study_charts.efficiency_tradeoff(final, metric),
+    )
+    caption = f"Points of test {label} per million trainable parameters{of_stage}: a small divisor, not a good score, may rank first."
+    yield "f1_per_mparams.png", caption, study_charts.points_per_mparams(final, metric)
+    caption = f"Training time per optimizer step{of_stage}, validation left out; points are seeds."
+    yield "time_per_step.png", caption, study_charts.time_per_step(final, seconds_per_step(runs, histories))
+    caption = f"Validation {label} by epoch. {lines}"
+    yield "accuracy_curves.png", caption, study_curves.accuracy_curves(table, axes, histories, metric)
+    caption = f"Training loss by step and by epoch, smoothed where it has more than 20 points. {lines}"
+    yield "loss_curves.png", caption, study_curves.loss_curves(table, axes, histories)
+    caption = (
+        "Gradient norm of each layer's trained parameters by step, before clipping. Where there are many configurations, "
+        "the best of each group."
+    )
+    flow = study_curves.flow_of_best(table, axes, gradients)
+    yield "gradient_flow.png", caption, study_curves.gradient_flow(flow)
+
+
+def seconds_per_step(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping]]) -> dict[str, float]:
+    """Run id → training seconds divided by optimizer steps, of the runs that have both."""
+    steps = {run: max((e.get("step", 0) for e in entries), default=0) for run, entries in histories.items()}
+    seconds = dict(zip(runs["run_id"], runs["training_seconds"], strict=True))
+    return {
+        run: seconds[run] / n for run, n in steps.items() if n and math.isfinite(seconds.get(run, math.nan))
+    }

@@ -1,0 +1,352 @@
+"""A finished study → its folder: figures, report.md with links to them, and report.html with everything in one file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..scoring.names import LABELS
+from ..scoring.uncertainty import range_of_samples, share_misranked
+from . import study_charts, study_figures
+from .configurations import (
+    FAILED,
+    FINISHED,
+    MISSING,
+    SIZE,
+    STOPPED,
+    best,
+    comparisons,
+    configurations,
+    matrices,
+    name_of,
+    text_of,
+    tidy,
+    varying,
+)
+from .documents import Document, Figure, List, Table, Text, to_html, to_markdown
+
+FEW = 5
+"""Examples that published comparisons have been decided on; the report tells what such a score is worth."""
+
+
+def write_report(
+    folder: Path,
+    study: Mapping,
+    runs: pd.DataFrame,
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    gradients: Mapping[str, Sequence[Mapping]] | None = None,
+) -> list[Path]:
+    """Write what a study leaves behind into the folder; returns the files. Figures that the data does not support are
+    left out, and those that an earlier report left there are removed.
+
+    study: `name`, `description`, `task`, `metric` (the deciding one), `axes` (columns that a grid varies), `edges`
+    (sentences), `provenance`. runs: one row for each run: `stage`, `name`, `technique`, `checkpoint`, the axes, `seed`,
+    `status` ("finished", "failed", "stopped" or "missing"), `failure`, `run_id`, scores in percent, costs. histories: run id →
+    the Trainer's log history. scores: run id → metric → score of each example, 0 to 1, in one order of examples for
+    all runs of a stage. gradients: run id → entries of `step` and the gradient norm of each layer by its name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = tidy(study, runs)
+    table = configurations(study, runs, scores)
+    study_figures.remove(folder)
+    written = []
+    figures = []
+    for name, caption, figure in study_figures.figures(study, runs, table, histories, gradients or {}):
+        if figure is not None:
+            figure.savefig(folder / name)
+            figures.append(Figure(folder / name, caption))
+            written.append(folder / name)
+    document = _document(study, runs, table, scores, figures)
+    for name, text in (("report.md", to_markdown(document)), ("report.html", to_html(document))):
+        (folder / name).write_text(text, encoding="utf-8")
+        written.append(folder / name)
+    return written
+
+
+def _document(study, runs, table, scores, figures) -> Document:
+    metric = study["metric"]
+    introduction = [Text(study["description"]), Text(_what_was_run(study, runs))]
+    sections = []
+    several = table["stage"].nunique() > 1 if len(table) else False
+    tested = (
+        [
+            (name, stage, comparisons(study, stage, scores))
+            for name, stage in table.groupby("stage", sort=False)
+        ]
+        if len(table)
+        else []
+    )
+    with_scores = [entry for entry in tested if entry[1]["test"].notna().any()]
+    if with_scores:
+        sections += [("In short", [List(_in_short(metric, *with_scores[-1][1:]))])]
+    for name, stage, tests in tested:
+        if stage["run_ids"].map(len).any():
+            sections += [(f"Results of stage {name}" if several else "Results", _results(study, stage))]
+            heading = f"What differs in stage {name}" if several else "What differs and what does not"
+            sections += [(heading, _differences(stage, tests))]
+    if with_scores:
+        few = _few_examples(metric, with_scores[-1][1], scores)
+        sections += [(f"What {FEW} examples would tell", [Text(few)])] if few else []
+    if study.get("edges"):
+        advice = Text("A best value at the edge of what was tried may not be the best there is.")
+        sections += [("Edges of the grid", [advice, List(list(study["edges"]))])]
+    unfinished = runs[runs["status"] != FINISHED]
+    if len(unfinished):
+        sections += [("Runs that did not finish", [_unfinished(study, unfinished)])]
+    if figures:
+        sections += [("Figures", figures)]
+    sections += [("How the intervals were made", [Text(text) for text in _METHOD])]
+    if study.get("provenance"):
+        rows = [[key, value] for key, value in _flat(study["provenance"])]
+        sections += [("Provenance", [Table(["what", "value"], rows, numbers=False)])]
+    return Document(study["name"], introduction, sections)
+
+
+def _what_was_run(study, runs) -> str:
+    metric, axes = study["metric"], varying(runs, study["axes"])
+    counted = [(sum(runs["status"] == status), status) for status in (FINISHED, FAILED, STOPPED, MISSING)]
+    counts = ", ".join(f"{count} {status}" for count, status in counted if count) or "none"
+    said = [
+        f"Task {study['task']}, decided by {LABELS.get(metric, metric)}. {_count(len(runs), 'run')}: {counts}."
+    ]
+    for axis in axes:
+        given = study_charts.ordered(runs[axis])
+        said.append(f"{name_of(axis).capitalize()}: {', '.join(text_of(axis, value) for value in given)}.")
+    if seeds := sorted(runs["seed"].dropna().unique()):
+        said.append(f"{_count(len(seeds), 'seed')}: {', '.join(f'{seed:.0f}' for seed in seeds)}.")
+    return " ".join(said)
+
+
+def _in_short(metric, stage, tests) -> list[str]:
+    label = LABELS.get(metric, metric)
+    first = best(stage[stage["test"].notna()])
+    top = stage.loc[first]
+    decided = "validation" if not math.isnan(top["validation"]) else "test scores, as nothing was validated"
+    said = [
+        f"{top['label']} is best by {decided}: test {label} {_interval(top['test'], top['low'], top['high'])}."
+    ]
+    if tests.empty:
+        return said
+    equal = {
+        a if b == first else b
+        for a, b, p in tests[["a", "b", "p_holm"]].itertuples(index=False)
+        if first in (a, b) and p >= 0.05
+    }
+    if not equal:
+        others = tests[(tests["a"] == first) | (tests["b"] == first)]
+        if len(others) == len(stage[stage["test"].notna()]) - 1:
+            said.append("Every other configuration differs from it significantly.")
+        return said
+    names = stage.loc[sorted(equal), "label"]
+    if len(names) > 6:
+        said.append(
+            f"{len(names)} of {len(stage) - 1} other configurations do not differ from it significantly."
+        )
+    else:
+        said.append(f"Not significantly different from it: {'; '.join(names)}.")
+    alike = stage.loc[sorted({first} | equal)].dropna(subset=["trainable_parameters"])
+    if len(alike) > 1:
+        small = alike.loc[alike["trainable_parameters"].idxmin()]
+        if small.name != first and small["trainable_parameters"] < top["trainable_parameters"]:
+            share = small["trainable_parameters"] / top["trainable_parameters"]
+            said.append(
+                f"Of these {small['label']} trains the fewest parameters: {_percent(share)} of those that {top['label']} trains."
+            )
+    return said
+
+
+def _results(study, stage) -> list:
+    metric = study["metric"]
+    label = LABELS.get(metric, metric)
+    if SIZE not in varying(stage, study["axes"]):
+        stage = stage.sort_values(["validation", "test"], ascending=False, kind="stable", na_position="last")
+    first = best(stage)
+    others = [name for name in LABELS if name != metric and stage[f"test_{name}"].notna().any()]
+    columns = {
+        "configuration": list(stage["label"]),
+        "seeds": [
+            _seeds(len(ids), planned) for ids, planned in zip(stage["run_ids"], stage["planned"], strict=True)
+        ],
+        f"validation {label}": [_number(value, ".1f") for value in stage["validation"]],
+        f"test {label} [95%]": [
+            _interval(*row) for row in stage[["test", "low", "high"]].itertuples(index=False)
+        ],
+        **{
+            f"test {LABELS[name]}": [_number(value, ".1f") for value in stage[f"test_{name}"]]
+            for name in others
+        },
+        "trained": [
+            _trained(*row)
+            for row in stage[["trainable_parameters", "total_parameters"]].itertuples(index=False)
+        ],
+        "time": [_duration(value) for value in stage["training_seconds"]],
+        "samples/s": [_number(value, ".3g") for value in stage["train_samples_per_second"]],
+        "memory MiB": [_number(value, ",.0f") for value in stage["peak_memory_mib"]],
+        "adapter MiB": [_number(value, ",.3g") for value in stage["adapter_mib"]],
+    }
+    columns = {
+        name: cells for name, cells in columns.items() if name in ("configuration", "seeds") or any(cells)
+    }
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    marked = [i == first for i in stage.index]
+    said = ["Bold: best by validation." if stage["validation"].notna().any() else "Bold: best by test score."]
+    said += ["Scores are in percent, means over seeds; time is that of training alone."]
+    asked = sorted({int(n) for n in stage["test_examples"].dropna()})
+    if asked:
+        said.append(
+            f"Tested on {' to '.join(f'{n:,}' for n in dict.fromkeys([asked[0], asked[-1]]))} examples."
+        )
+    if (stage["method"] == "one seed").any():
+        only = (
+            "The intervals are"
+            if (stage["method"] != "seeds").all()
+            else "Intervals of single scores without examples are"
+        )
+        said.append(f"{only} over test examples alone: with one seed the spread between seeds is unknown.")
+    elif (stage["method"] == "seeds").any():
+        said.append("The intervals cover other test examples and other seeds.")
+        if sum(len(ids) - 1 for ids in stage["run_ids"] if ids) < 4:
+            said.append("So few seeds tell little of their spread, which is why they are wide.")
+    return [Table(list(columns), rows, strong=marked), Text(" ".join(said))]
+
+
+def _differences(stage, tests) -> list:
+    if tests.empty:
+        return [
+            Text(
+                "Nothing to compare: it takes the scores of at least two configurations on the same examples."
+            )
+        ]
+    over_seeds = (stage["method"] == "seeds").any()
+    rows = []
+    for test in tests.sort_values(["p_holm", "p"], kind="stable").itertuples():
+        names = stage.loc[[test.a, test.b], "label"]
+        significant = test.p_holm < 0.05
+        verdict = "differ" if significant else "not told apart"
+        rows.append(
+            [
+                f"{names.iloc[0]} - {names.iloc[1]}",
+                _interval(test.difference, test.low, test.high, "+"),
+                _p(test.p),
+                _p(test.p_holm),
+                verdict,
+            ]
+        )
+    count = int((tests["p_holm"] < 0.05).sum())
+    if len(tests) == 1:
+        verdict = f"The one comparison is {'' if count else 'not '}significant at 0.05."
+    else:
+        verdict = f"{count} of {len(tests)} comparisons {'is' if count == 1 else 'are'} significant at 0.05 once corrected for their number."
+    said = (
+        f"{verdict} "
+        "Where two are not told apart, that does not show that they are equal: the interval says how far apart they may be. "
+        f"The tests are paired by test example{', and take the spread between seeds into account' if over_seeds else '; with one seed they do not tell how the next seed would do'}."
+    )
+    return [Text(said), Table(["comparison", "points [95%]", "p", "p, Holm", ""], rows)]
+
+
+def _few_examples(metric, stage, scores) -> str:
+    """What a score of FEW examples would be worth, from the scores of the best configuration and the next."""
+    each, _ = matrices(stage, scores, metric)
+    first = best(stage.loc[list(each)])
+    if first is None:
+        return ""
+    label, top = LABELS.get(metric, metric), stage.loc[first]
+    by_example = each[first].mean(axis=0) if len(each[first]) == 1 else each[first][0]
+    low, high = range_of_samples(by_example, FEW)
+    said = (
+        f"Scores of {FEW} examples are published, so here is what one would be worth: of {FEW} test examples drawn at random, "
+        f"{top['label']}{'' if len(each[first]) == 1 else ' with its first seed'} would score between {low:.0f} and {high:.0f} in 95 "
+        f"cases of 100, where all {len(by_example):,} examples give {label} {by_example.mean():.1f}."
+    )
+    rest = stage.loc[[i for i in each if i != first]]
+    if len(rest):
+        second = best(rest)
+        ahead, behind = sorted((first, second), key=lambda i: -each[i].mean())
+        share = share_misranked(each[ahead][0], each[behind][0], FEW)
+        gap = each[ahead][0].mean() - each[behind][0].mean()
+        if gap > 0:
+            said += (
+                f" {stage.loc[behind, 'label']}, {gap:.1f} points behind {stage.loc[ahead, 'label']} on all of them, would come out "
+                f"level or ahead in {100 * share:.0f} of 100 such draws."
+            )
+    return said
+
+
+def _unfinished(study, runs) -> Table:
+    axes = [axis for axis in study["axes"] if axis in runs]
+    rows = []
+    for _, run in runs.iterrows():
+        values = "; ".join(f"{name_of(a)} {text_of(a, run[a])}" for a in axes if text_of(a, run[a]) != "-")
+        reason = run["failure"] or ("not run yet" if run["status"] == MISSING else "no reason was recorded")
+        rows.append(
+            [run["name"] or run["technique"], values, _number(run["seed"], ".0f"), run["status"], reason]
+        )
+    names = ["run", "configuration", "seed", "status", "reason"]
+    used = [i for i, _ in enumerate(names) if any(row[i] for row in rows)]
+    return Table([names[i] for i in used], [[row[i] for i in used] for row in rows], numbers=False)
+
+
+_METHOD = (
+    "Several seeds: seeds and test examples are both taken as drawn at random, and as crossed, for every seed answers the "
+    "same examples. Mean squares give what each adds to the variance of a mean; each has a half-width by Student's t, "
+    "and the two are joined as a root of squares (MOVER; Zou and Donner, 2008). The spread between seeds is pooled over "
+    "the configurations of a stage, or the configuration's own where that is larger. Bootstrapping so few seeds would be "
+    "too sure of itself.",
+    "One seed throughout a stage: percentile bootstrap over test examples (2,000 resamples), paired for differences.",
+    "Compared are all pairs of up to six configurations; of more, techniques at the same number of training examples "
+    "where that varies, else each with the best by validation. Holm's correction (1979) covers the comparisons of a stage.",
+)
+
+
+def _flat(content, prefix="") -> list[tuple[str, str]]:
+    if isinstance(content, Mapping):
+        pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in content.items()]
+        return [pair for each in pairs for pair in each]
+    if isinstance(content, list | tuple):
+        content = ", ".join(map(str, content))
+    return [(prefix, str(content))]
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def _seeds(done: int, planned: int) -> str:
+    return str(done) if done == planned else f"{done} of {planned}"
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else f"{value:{form}}"
+
+
+def _interval(value: float, low: float, high: float, sign: str = "") -> str:
+    if math.isnan(low) or math.isnan(high):
+        return _number(value, f"{sign}.1f")
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _trained(trainable: float, total: float) -> str:
+    if math.isnan(trainable):
+        return ""
+    return f"{trainable:,.0f} ({_percent(trainable / total)})" if total > 0 else f"{trainable:,.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else "< 0.001" if value < 0.0005 else f"{value:.3f}"

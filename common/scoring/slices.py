@@ -1,0 +1,121 @@
+"""Where a model is good and where it is not: scores by kind of example, the worst examples, agreement of two models."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from .squad import bootstrap_interval
+
+_QUESTION_WORDS = (
+    ("how many", r"\bhow (many|much)\b"),
+    ("who", r"\b(who|whom|whose)\b"),
+    ("when", r"\b(when|(what|which) (year|date|century|decade|month|day))\b"),
+    ("where", r"\b(where|(what|which) (city|country|place|state|region))\b"),
+    ("why", r"\bwhy\b"),
+    ("how", r"\bhow\b"),
+    ("which", r"\bwhich\b"),
+    ("what", r"\bwhat\b"),
+)
+_BINS = {
+    "answer length": ((1, "1 word"), (3, "2-3 words"), (7, "4-7 words"), (None, "8 words or more")),
+    "context length": (
+        (100, "up to 100 words"),
+        (200, "101-200 words"),
+        (400, "201-400 words"),
+        (None, "over 400 words"),
+    ),
+    "text length": (
+        (100, "up to 100 words"),
+        (200, "101-200 words"),
+        (400, "201-400 words"),
+        (None, "over 400 words"),
+    ),
+}
+
+
+def question_type(question: str) -> str:
+    """The question word: who, when, where, why, how many, how, which, what or other; the more telling one counts."""
+    lower = question.lower()
+    return next((name for name, pattern in _QUESTION_WORDS if re.search(pattern, lower)), "other")
+
+
+def slices_of(example: Mapping) -> dict[str, str]:
+    """Dimension → slice of an example of prepared data: a question on a context, or a text with a label."""
+    if "question" not in example:
+        return {
+            "text length": _bin("text length", example["text"]),
+            "label": str(example.get("label_name", example["label"])),
+        }
+    golds = example["answers"]["text"]
+    found = {
+        "question type": question_type(example["question"]),
+        "context length": _bin("context length", example["context"]),
+        "answerable": "answerable" if golds else "unanswerable",
+    }
+    # The answer that training takes; an unanswerable question has a slice of its own already.
+    return found | ({"answer length": _bin("answer length", golds[0])} if golds else {})
+
+
+def scores_by_slice(examples: Sequence[Mapping], scores: Sequence[float]) -> pd.DataFrame:
+    """One row for each slice: `dimension`, `slice`, `examples`, and the mean `score` with its 95% interval `low` and
+    `high`, in percent. scores: of each example, 0 to 1."""
+    rows = []
+    for (dimension, name), indices in members(examples).items():
+        values = 100 * np.asarray(scores, dtype=float)[indices]
+        low, high = bootstrap_interval(values)
+        rows.append(
+            {
+                "dimension": dimension,
+                "slice": name,
+                "examples": len(indices),
+                "score": values.mean(),
+                "low": low,
+                "high": high,
+            }
+        )
+    columns = ["dimension", "slice", "examples", "score", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def members(examples: Sequence[Mapping]) -> dict[tuple[str, str], np.ndarray]:
+    """(dimension, slice) → indices of its examples, the slices of a dimension by size."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, example in enumerate(examples):
+        for key in slices_of(example).items():
+            found.setdefault(key, []).append(i)
+    dimensions = list(dict.fromkeys(dimension for dimension, _ in found))
+    order = sorted(found, key=lambda key: (dimensions.index(key[0]), -len(found[key]), key[1]))
+    return {key: np.array(found[key]) for key in order}
+
+
+def worst(
+    examples: Sequence[Mapping], rows: Sequence[Mapping], metric: str, confidence: str, n: int = 20
+) -> list[dict]:
+    """The examples that a model gets most wrong: lowest score, of equal ones those it was surest of.
+
+    rows: of predictions/test.json, in the order of the examples; confidence: the row's field to rank by.
+    """
+    order = sorted(range(len(rows)), key=lambda i: (rows[i][metric], -(rows[i].get(confidence) or 0.0)))
+    return [
+        {**rows[i], **({"references": examples[i]["answers"]["text"]} if "answers" in examples[i] else {})}
+        for i in order[:n]
+        if rows[i][metric] < 1
+    ]
+
+
+def agreement(a: Sequence[float], b: Sequence[float]) -> dict[str, int]:
+    """How often both of two models are right (score 1), only one, and neither, on the same examples."""
+    a, b = np.asarray(a) == 1, np.asarray(b) == 1
+    return {
+        "both": int((a & b).sum()),
+        "only_first": int((a & ~b).sum()),
+        "only_second": int((~a & b).sum()),
+        "neither": int((~a & ~b).sum()),
+    }
+
+
+def _bin(dimension: str, text: str) -> str:
+    words = len(text.split())
+    return next(name for limit, name in _BINS[dimension] if limit is None or words <= limit)

@@ -1,0 +1,133 @@
+"""Generative question answering as it is served: questions and contexts in, written answers out, as evaluation writes them."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+
+from ..errors import UserError
+from ..graphemes import cuts
+from ..models.bundles import load_bundle
+from ..models.families import family_of, usable_positions
+from ..tasks.generative_qa.writing import Collator, choose, make_prompts, write
+from .question_requests import (
+    ASKED,
+    as_frame,
+    check_length,
+    check_parameters,
+    checked_rows,
+    context_limit,
+)
+from .requests import refuse
+from .runtime import fetch, share_cores
+
+EXAMPLE_PARAMETERS = {"max_answer_length": 8}
+
+ANSWER = {
+    "answer": DataType.string,
+    "score": DataType.double,
+    "start": DataType.long,
+    "end": DataType.long,
+}
+
+SIGNATURE = ModelSignature(
+    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
+    outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
+    params=ParamSchema([ParamSpec("max_answer_length", DataType.long, None)]),
+)
+
+
+class Writer:
+    """A saved model ready to answer, without MLflow and without the hub."""
+
+    def __init__(self, bundle: str | Path, base: str | Path | None = None):
+        self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        share_cores(self.model)
+        self.kind = family_of(self.info.model_type).kind
+        self.collator = Collator(self.tokenizer, self.kind)
+        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        self.tokenizing = threading.Lock()
+
+    @property
+    def longest(self) -> int | None:
+        """The longest answer in tokens that has room behind a prompt, None where positions set no limit."""
+        room = usable_positions(self.model.config) if self.kind == "decoder" else None
+        return None if room is None else room - self.info.max_length - 1
+
+    def answer(
+        self, records: Sequence[Mapping[str, str]], max_answer_length: int | None = None
+    ) -> list[dict]:
+        """For each record (`question`, `context`) a dict of `answer`, `score`, `start` and `end`.
+
+        The score is the probability of what was written; an empty answer: there is none. start, end: characters of the
+        context, end exclusive, where the answer stands in it once; else -1. UserError where a question is too long for
+        the model.
+        """
+        if not records:
+            return []
+        info = self.info
+        longest = max_answer_length or info.max_answer_length
+        if self.longest is not None and longest > self.longest:
+            raise UserError(
+                f"max_answer_length is {longest}; this model has room for {self.longest} tokens at most."
+            )
+        examples = [{**record, "id": f"in row {i}"} for i, record in enumerate(records)]
+        with self.tokenizing:
+            prompts = make_prompts(
+                self.tokenizer,
+                examples,
+                kind=self.kind,
+                max_length=info.max_length,
+                doc_stride=info.doc_stride,
+                max_answer_length=info.max_answer_length,
+            )
+        written = write(self.model, prompts, self.collator, max_answer_length=longest)
+        answers = choose(written, prompts.example_index, [example["id"] for example in examples])
+        return [
+            {"answer": answer.text, "score": answer.score} | _place(answer.text, record["context"])
+            for answer, record in zip(answers, records, strict=True)
+        ]
+
+
+def _place(answer: str, context: str) -> dict[str, int]:
+    """Where the context has the answer once. It must stand there in whole characters as readers see them: "Cafe" does not
+    where an accent follows."""
+    bounds, found = cuts(context), []
+    start = context.find(answer) if answer else -1
+    while start >= 0 and len(found) < 2:
+        end = start + len(answer)
+        if bounds is None or (bounds[0][start] == start and bounds[0][end] == end):
+            found.append((start, end))
+        start = context.find(answer, start + 1)
+    start, end = found[0] if len(found) == 1 else (-1, -1)
+    return {"start": start, "end": end}
+
+
+class GenerativeAnswering(PythonModel):
+    """MLflow's face of `Writer`: checks requests, answers in rows."""
+
+    def load_context(self, context):
+        """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
+        self.max_context = context_limit(context.model_config)
+        self.writer = Writer(*fetch(context))
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        """Rows of `answer`, `score`, `start`, `end`."""
+        records = checked_rows(model_input, self.max_context)
+        check_parameters(params, [spec.name for spec in SIGNATURE.params])
+        length = (params or {}).get("max_answer_length")
+        check_length(length)
+        try:
+            rows = self.writer.answer(records, length)
+        except UserError as error:
+            refuse(str(error))
+        return as_frame(rows, model_input, list(ANSWER))
+
+
+MODEL = GenerativeAnswering

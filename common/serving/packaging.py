@@ -1,0 +1,102 @@
+"""The code that a stored model carries along: a copy of the modules that answer for it, under a name made of their content.
+
+Two versions in one process must each answer with their own code. What is copied follows from imports, wherever in a
+module they stand; which modules are asked first depends on what is stored.
+"""
+
+import ast
+import hashlib
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+LOADER = """\
+import hashlib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from mlflow.models import set_model
+
+if "{package}" not in sys.modules:
+    folder = Path(*find_spec("{package}").submodule_search_locations)
+    digest = hashlib.sha256()
+    for name in sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.py")):
+        digest.update(name.encode() + b"\\0" + (folder / name).read_bytes())
+    if "{package}" != f"suite_{{digest.hexdigest()[:12]}}":
+        raise RuntimeError(f"{{folder}} was changed since this model was logged: its code is not run.")
+
+from {package}.models.bundles import check_files
+from {package}.{served} import MODEL
+
+FILES = {files}
+
+
+class Model(MODEL):
+    def load_context(self, context):
+        check_files(Path(context.artifacts["bundle"]), FILES)
+        super().load_context(context)
+
+
+set_model(Model())
+"""
+"""What MLflow runs to load a model. FILES: path within the saved model → sha256."""
+
+
+def copy_of_package(folder: Path, modules: Sequence[str]) -> Path:
+    """The modules (dotted, within the package) and what they import, as a package named by its content:
+    `suite_<sha256, 12 digits>`."""
+    files = needed_modules(modules)
+    package = folder / name_of(files)
+    for file in files:
+        copy = package / file.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    return package
+
+
+def name_of(files: Iterable[Path]) -> str:
+    """What a package of these modules is called; LOADER computes the same."""
+    digest = hashlib.sha256()
+    for name in sorted(file.relative_to(PACKAGE).as_posix() for file in files):
+        digest.update(name.encode() + b"\0" + (PACKAGE / name).read_bytes())
+    return f"suite_{digest.hexdigest()[:12]}"
+
+
+def needed_modules(modules: Iterable[str]) -> set[Path]:
+    """The files of modules (dotted, within the package), of all that they import from the package at any depth, and of the
+    packages that these lie in."""
+    found, left = set(), [_file(*name.split(".")) for name in modules]
+    while left:
+        file = left.pop()
+        if file in found:
+            continue
+        found.add(file)
+        if file.name != "__init__.py" or file.parent != PACKAGE:
+            outer = file.parent.parent if file.name == "__init__.py" else file.parent
+            left.append(outer / "__init__.py")
+        left += imported(file)
+    return found
+
+
+def imported(file: Path) -> list[Path]:
+    """The files of this package that a module of it imports, anywhere in it."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            inner = file.parent.relative_to(PACKAGE).parts
+            place = inner[: len(inner) - node.level + 1] + tuple(
+                (node.module or "").split(".") * bool(node.module)
+            )
+            # A name is a module, or stands in one.
+            files = [_file(*place, alias.name) or _file(*place) for alias in node.names]
+            found += [each for each in files if each is not None]
+    return found
+
+
+def _file(*names: str) -> Path | None:
+    place = PACKAGE.joinpath(*names)
+    candidates = [place.with_suffix(".py")] * bool(names) + [place / "__init__.py"]
+    return next((file for file in candidates if file.is_file()), None)

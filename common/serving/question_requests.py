@@ -1,0 +1,52 @@
+"""What a served model may be asked about a text: limits of a request, and what is refused."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from . import requests
+from .requests import as_frame, check_parameters, refuse  # noqa: F401
+
+MAX_QUESTION = 2_000
+MAX_CONTEXT = 200_000
+MAX_ROWS = 256
+MAX_CHARACTERS = 400_000
+MAX_ANSWER_LENGTH = 500
+"""Characters of a question and of a context, rows and characters of a request, tokens of an answer: more could run into
+the server's time-out."""
+
+ASKED = {"question": MAX_QUESTION, "context": MAX_CONTEXT}
+"""The columns of a request and the most characters in each."""
+
+
+CONFIG = {"max_context": MAX_CONTEXT}
+"""What whoever serves a model may set: MLflow's `model_config`, or `SERVING_MODEL_CONFIG` as JSON for its server."""
+
+
+def context_limit(config: Mapping | None) -> int:
+    """The most characters of a context, by a model's configuration; models from before it could be set have none."""
+    limit = (config or CONFIG).get("max_context", MAX_CONTEXT)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        refuse(f"max_context is {limit!r}; it must be a number of characters, 1 or more.")
+    return limit
+
+
+def checked_rows(model_input: pd.DataFrame, max_context: int = MAX_CONTEXT) -> list[dict]:
+    """`question` and `context` of every row; a request that cannot be answered is refused with its reason."""
+    return requests.checked_rows(
+        model_input,
+        ASKED | {"context": max_context},
+        rows=MAX_ROWS,
+        characters=max(MAX_CHARACTERS, max_context),
+    )
+
+
+def is_taken(record: Mapping[str, str]) -> bool:
+    """Whether a served model takes this question, which evaluation may have answered all the same."""
+    return requests.is_within(record, ASKED)
+
+
+def check_length(max_answer_length: int | None) -> None:
+    """Refuse an answer's length that is out of bounds; None stands for the model's own."""
+    if max_answer_length is not None and not 1 <= max_answer_length <= MAX_ANSWER_LENGTH:
+        refuse(f"max_answer_length is {max_answer_length}; choose 1 to {MAX_ANSWER_LENGTH} tokens.")

@@ -1,0 +1,279 @@
+"""What a request to a served model may hold; everything else is refused with the reason.
+
+Bodies are read strictly, before MLflow's server reads them: it ignores parameters and keys that it does not know, mixes the
+rows of "instances" whose keys differ, and answers in another format to bodies that look like a chat's.
+"""
+
+import csv
+import difflib
+import io
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
+BESIDE = ("params",)
+SPLIT = ("columns", "data", "index")
+CHATS = ("messages", "prompt", "input")
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[str]) -> None:
+    """ValueError says what of a JSON body would not be answered as it stands.
+
+    columns: what a row holds; parameters: what "params" may hold.
+    """
+    try:
+        content = json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"The JSON is not valid: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The JSON is not UTF-8: byte {error.start}.") from None
+    form = json.dumps({"inputs": [dict.fromkeys(columns, "...")]})
+    if not isinstance(content, dict):
+        raise ValueError(f"The JSON must be an object such as {form}, not {_kind(content)}.")
+    if chat := next((name for name in CHATS if name in content), None):
+        raise ValueError(f"{chat!r} belongs to chat models; this one takes {form}.")
+    check_known("The request has the key", content, (*FORMATS, *BESIDE))
+    given = [name for name in FORMATS if name in content]
+    if len(given) != 1:
+        found = " and ".join(map(repr, given)) or "none"
+        raise ValueError(f"The JSON must hold one of {', '.join(FORMATS)}, and holds {found}: send {form}.")
+    params = content.get("params")
+    if params is not None:
+        if not isinstance(params, dict):
+            raise ValueError(f"params must be an object, not {_kind(params)}.")
+        check_known("The request has the parameter", params, parameters)
+    _check_rows(given[0], content[given[0]], columns)
+
+
+def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
+    if name == "dataframe_split":
+        if not isinstance(rows, dict):
+            raise ValueError(f"{name} must be an object with columns and data, not {_kind(rows)}.")
+        check_known(f"{name} has the key", rows, SPLIT)
+        names, data = rows.get("columns"), rows.get("data")
+        if not isinstance(names, list) or not isinstance(data, list):
+            raise ValueError(f"{name} must hold columns and data, each a list.")
+        check_columns(name, names, columns)
+        for i, row in enumerate(data):
+            if not isinstance(row, list) or len(row) != len(names):
+                held = f"{len(row)} values" if isinstance(row, list) else _kind(row)
+                raise ValueError(f"{name}: row {i} holds {held}; there are {len(names)} columns.")
+            _check_cells(f"{name}: row {i}", zip(names, row, strict=True))
+        index = rows.get("index")
+        if index is not None and (not isinstance(index, list) or len(index) != len(data)):
+            raise ValueError(f"{name}: index must be a list with an entry for each of the {len(data)} rows.")
+    elif name == "inputs" and isinstance(rows, dict):
+        check_columns(name, rows, columns)
+        _check_lists(name, rows)
+    elif not isinstance(rows, list):
+        raise ValueError(f"{name} must be a list of rows, not {_kind(rows)}.")
+    elif not rows:
+        raise ValueError(f"{name} holds no rows.")
+    else:
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{name}: row {i} must be an object with {' and '.join(columns)}, not {_kind(row)}."
+                )
+            check_columns(f"{name}: row {i}", row, columns)
+            _check_cells(f"{name}: row {i}", row.items())
+
+
+def _check_lists(place: str, lists: Mapping) -> None:
+    """One text in each column, or as many in each as in the others."""
+    if not all(isinstance(values, list) for values in lists.values()):
+        if any(isinstance(values, list) for values in lists.values()):
+            raise ValueError(f"{place}: the columns must all be lists, or all be single texts.")
+        return _check_cells(place, lists.items())
+    sizes = {name: len(values) for name, values in lists.items()}
+    if len(set(sizes.values())) > 1:
+        found = " and ".join(f"{size} of {name!r}" for name, size in sizes.items())
+        raise ValueError(f"{place}: the columns differ in length: {found}.")
+    for i, row in enumerate(zip(*lists.values(), strict=True)):
+        _check_cells(f"{place}: row {i}", zip(lists, row, strict=True))
+
+
+def _check_cells(place: str, cells: Iterable[tuple[str, object]]) -> None:
+    """What MLflow would spread over several rows, or repeat the whole request for; the model checks the rest."""
+    for name, value in cells:
+        if isinstance(value, list | dict):
+            raise ValueError(f"{place}: {name} must be a string, not {_kind(value)}.")
+        if isinstance(value, str) and SURROGATE.search(value):
+            raise ValueError(f"{place}: {name} holds a lone surrogate, which is no character.")
+
+
+def check_columns(place: str, names: Collection[str], columns: Sequence[str]) -> None:
+    """ValueError where a row's or a table's columns are not exactly those of the model."""
+    check_known(f"{place} has", names, columns)
+    if isinstance(names, list) and len(set(names)) < len(names):
+        raise ValueError(f"{place}: a column stands twice in {names}.")
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"{place} has no {missing[0]!r}.")
+
+
+def check_known(place: str, given: Iterable, known: Sequence[str]) -> None:
+    """ValueError where a name is none of the known ones: it says which one was probably meant. place: "The request has"."""
+    for name in given:
+        if name not in known:
+            text = str(name)[:50]
+            near = difflib.get_close_matches(text.lower(), known, n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"{place} {text!r}, which is not known{meant} Known: {', '.join(known)}.")
+
+
+def _pairs(pairs: list) -> dict:
+    found: dict = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"The key {name[:50]!r} stands twice in one object.")
+        found[name] = value
+    return found
+
+
+def _float(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text[:50]} is too large a number.")
+    return value
+
+
+def _constant(name: str):
+    raise ValueError(f"{name} is no JSON.")
+
+
+def _kind(value) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
+    """Column → its cells as text, in order, of a CSV body with a header; ValueError says what is wrong with it.
+
+    Nothing is guessed: "NA" and "5" stay text. columns: what the header must name; None: whatever it names.
+    """
+    csv.field_size_limit(10**9)
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    try:
+        names = next(reader, [])
+        if len(names) == 1 and (other := re.search("[;\t|]", names[0])):
+            raise ValueError(f"The CSV's columns must be separated by commas, not by {other[0]!r}.")
+        check_columns("The CSV's header", names, names if columns is None else columns)
+        found: dict[str, list[str]] = {name: [] for name in names}
+        blank = 0
+        for row in reader:
+            if not row:
+                blank += 1
+                continue
+            if blank and len(names) == 1:
+                # Not at the end: which line an answer belongs to would be anyone's guess.
+                raise ValueError(f"The CSV has an empty text above line {reader.line_num}.")
+            if len(row) != len(names):
+                raise ValueError(
+                    f"The CSV has {len(row)} cells at line {reader.line_num}, and {len(names)} columns; put texts with commas "
+                    "or line ends in double quotes."
+                )
+            for name, cell in zip(names, row, strict=True):
+                found[name].append(cell)
+    except csv.Error as error:
+        raise ValueError(f"The CSV cannot be read at line {reader.line_num}: {error}.") from None
+    return found
+
+
+class Refusal(MlflowException):
+    """A bad request and the reason, which stays as it is: MLflow's server would put the whole request before it."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+        super().__init__(reason, INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        return self.reason
+
+    @message.setter
+    def message(self, _):
+        pass
+
+
+def refuse(reason: str):
+    """Answer 400 with this reason."""
+    raise Refusal(reason)
+
+
+def checked_rows(
+    model_input: pd.DataFrame, limits: Mapping[str, int], *, rows: int, characters: int
+) -> list[dict]:
+    """The rows of a request, each with the columns of `limits`: the most characters that each may have.
+
+    rows: the most that one request may have; characters: of the last column, over all rows.
+    """
+    try:
+        check_columns("the data frame", list(model_input.columns), list(limits))
+    except ValueError as error:
+        refuse(str(error))
+    records = model_input[list(limits)].to_dict("records")
+    if len(records) == 1 and all(isinstance(value, list) for value in records[0].values()):
+        # What MLflow makes of {"inputs": {"question": [...], "context": [...]}}.
+        records = _of_columns(records[0])
+    if len(records) > rows:
+        refuse(f"{len(records)} rows in one request; at most {rows} are answered.")
+    for i, record in enumerate(records):
+        for name, limit in limits.items():
+            _check_text(f"row {i}: {name}", record[name], limit)
+    last = list(limits)[-1]
+    total = sum(len(record[last]) for record in records)
+    if total > characters:
+        refuse(
+            f"the {last}s of the request have {total} characters together; at most {characters} are answered."
+        )
+    return records
+
+
+def check_parameters(params: Mapping | None, known: Sequence[str]) -> None:
+    """Refuse a parameter that the model does not know."""
+    try:
+        check_known("the request has the parameter", params or (), known)
+    except ValueError as error:
+        refuse(str(error))
+
+
+def as_frame(rows: Sequence[Mapping], asked: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Answers as a data frame, under the index of what was asked where there is one answer to each of its rows.
+
+    columns: of a frame without rows.
+    """
+    index = asked.index if len(asked) == len(rows) else None
+    return pd.DataFrame(list(rows), index=index, columns=None if rows else list(columns))
+
+
+def is_within(record: Mapping[str, str], limits: Mapping[str, int]) -> bool:
+    """Whether a request may hold this row, which evaluation may have answered all the same."""
+    return all(len(record[name]) <= limit and record[name].strip() for name, limit in limits.items())
+
+
+def _of_columns(columns: Mapping[str, Sequence]) -> list[dict]:
+    if len(set(map(len, columns.values()))) > 1:
+        refuse(
+            f"{' and '.join(f'{len(values)} {name}s' for name, values in columns.items())}: one of each, please."
+        )
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _check_text(place: str, text, limit: int) -> None:
+    if not isinstance(text, str):
+        refuse(f"{place} must be a string, not {'null' if text is None else type(text).__name__}.")
+    if not text.strip():
+        refuse(f"{place} is empty.")
+    if len(text) > limit:
+        refuse(f"{place} has {len(text)} characters; at most {limit} are answered.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        refuse(f"{place} holds a lone surrogate, which is no character.")

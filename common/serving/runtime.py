@@ -1,0 +1,111 @@
+"""What a stored model needs while it serves: its base, a guarded server, and a share of the cores.
+
+Threads × computations at once × workers is never more than there are cores.
+"""
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import torch
+
+from ..models.bundles import check_base, read_bundle, read_reference
+from .server_guard import guard_server
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where a container says how much of the processors it may use (cgroup v2)."""
+
+
+def fetch(context) -> tuple[Path, str | None]:
+    """(saved model, its base) for MLflow's context; an adapter's shared base is fetched from the store where it is not inside."""
+    guard_server()
+    bundle = Path(context.artifacts["bundle"])
+    reference = read_reference(bundle)
+    if reference is None:
+        return bundle, None
+    base = mlflow.artifacts.download_artifacts(reference["uri"])
+    check_base(Path(base), read_bundle(bundle).base_fingerprint)
+    return bundle, base
+
+
+def cores() -> int:
+    """Cores that this process may use, at least 1: what its affinity allows, and its container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        allowed = min(allowed, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        # No such file, or "max".
+        pass
+    return allowed
+
+
+def workers(argv: Sequence[str]) -> int | None:
+    """How many processes `mlflow models serve` was told to start, None for another command line than its server's.
+
+    A worker process has the command line of the one that started it.
+    """
+    if not argv or Path(argv[0]).name != "uvicorn":
+        return None
+    given = [value for name, value in zip(argv, argv[1:], strict=False) if name == "--workers"]
+    return int(given[-1]) if given else int(os.environ.get("WEB_CONCURRENCY", 1))
+
+
+def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "Cores | None":
+    """In a server, let this worker use its share of the cores, and its requests take turns at the model.
+
+    A turn is one batch, so that a short question does not wait for all windows of a long one. It takes every core that is
+    free, or its part of them where others wait: many small computations on one core each are done sooner than one after
+    another on all of them. OMP_NUM_THREADS, where it is set, says how many cores each takes instead. Returns what is
+    shared, None outside of a server, where nothing is changed.
+    """
+    processes = workers(sys.argv if argv is None else argv)
+    if processes is None:
+        return None
+    shared = _shared(max(1, cores() // processes))
+    taken = threading.local()
+
+    def begin(*_):
+        taken.count = shared.take()
+        # Of this thread; others keep theirs.
+        torch.set_num_threads(taken.count)
+
+    def end(*_):
+        shared.give(taken.count)
+
+    model.register_forward_pre_hook(begin)
+    model.register_forward_hook(end, always_call=True)
+    return shared
+
+
+class Cores:
+    """Cores that threads take and give back; `each`: how many one takes, None for what is there."""
+
+    def __init__(self, count: int, each: int | None = None):
+        self.count = self.free = count
+        self._each, self._waiting, self._changed = each, 0, threading.Condition()
+
+    def take(self) -> int:
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: self.free >= min(self._each or 1, self.count))
+            self._waiting -= 1
+            taken = min(self._each or max(1, self.free // (1 + self._waiting)), self.count)
+            self.free -= taken
+        return taken
+
+    def give(self, taken: int) -> None:
+        with self._changed:
+            self.free += taken
+            self._changed.notify_all()
+
+
+@functools.cache
+def _shared(count: int) -> Cores:
+    """One for the whole process, however many models it holds."""
+    each = os.environ.get("OMP_NUM_THREADS", "")
+    return Cores(count, int(each) if each.isdecimal() and int(each) else None)

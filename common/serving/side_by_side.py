@@ -1,0 +1,120 @@
+"""One base and many adapters as they are served: a request names a technique, or has all of them answer side by side.
+
+The saved model is a folder: `base/`, and in `adapters/` a saved model without a base for each technique, in the order of
+their names; the first one answers where no technique is named. All stand on one copy of the base's weights, so nothing is
+merged into it: an answer takes somewhat longer than the same technique's does alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, Object, Property
+
+from ..models.bundles import load_shared_base, read_bundle
+from . import extractive_qa
+from .extractive_qa import ANSWER, Answerer, as_rows, checked_parameters
+from .question_requests import (
+    as_frame,
+    check_parameters,
+    checked_rows,
+    context_limit,
+)
+from .requests import refuse
+from .runtime import fetch
+
+ALL = "all"
+
+EXAMPLE_PARAMETERS = {"top_k": 1}
+
+_ANSWER = {"technique": DataType.string} | ANSWER
+_OTHERS = Array(Object([Property(name, kind) for name, kind in ANSWER.items()]))
+
+SIGNATURE = ModelSignature(
+    inputs=extractive_qa.SIGNATURE.inputs,
+    # A row holds one technique's answer, or `answers` of all.
+    outputs=Schema(
+        [
+            *(ColSpec(kind, name, required=False) for name, kind in _ANSWER.items()),
+            ColSpec(_OTHERS, "alternatives", required=False),
+            ColSpec(
+                Array(
+                    Object(
+                        [
+                            *(Property(name, kind) for name, kind in _ANSWER.items()),
+                            Property("alternatives", _OTHERS, required=False),
+                        ]
+                    )
+                ),
+                "answers",
+                required=False,
+            ),
+        ]
+    ),
+    params=ParamSchema([*extractive_qa.SIGNATURE.params, ParamSpec("technique", DataType.string, None)]),
+)
+
+
+class SideBySide:
+    """A saved model of many adapters ready to answer, without MLflow and without the hub."""
+
+    def __init__(self, bundle: str | Path):
+        folders = sorted((Path(bundle) / "adapters").iterdir())
+        shared = load_shared_base(Path(bundle) / "base", read_bundle(folders[0]))
+        answerers = [Answerer(folder, shared=shared) for folder in folders]
+        self.answerers = {answerer.info.technique: answerer for answerer in answerers}
+        """By technique, in the order of the folders."""
+
+    def answer(
+        self, records: Sequence[Mapping[str, str]], technique: str | None = None, **params
+    ) -> dict[str, list[list[dict]]]:
+        """Technique → what its `Answerer.answer` gives: of the one that is named, of all, or of the first one.
+
+        KeyError where there is no such technique.
+        """
+        if technique == ALL:
+            chosen = self.answerers
+        else:
+            name = next(iter(self.answerers)) if technique is None else technique
+            chosen = {name: self.answerers[name]}
+        return {name: answerer.answer(records, **params) for name, answerer in chosen.items()}
+
+
+class SideBySideAnswering(PythonModel):
+    """MLflow's face of `SideBySide`: checks requests, answers in rows."""
+
+    def load_context(self, context):
+        """Open the saved model."""
+        self.max_context = context_limit(context.model_config)
+        self.models = SideBySide(fetch(context)[0])
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        """Rows of `technique`, `answer`, `score`, `start`, `end` and, with `top_k` above 1, `alternatives`; for the
+        technique "all" rows of `answers`, a list of such for each question, one for each technique."""
+        records = checked_rows(model_input, self.max_context)
+        check_parameters(params, [spec.name for spec in SIGNATURE.params])
+        technique = self._technique((params or {}).get("technique"))
+        params = checked_parameters({n: v for n, v in (params or {}).items() if n != "technique"})
+        found = {
+            name: [{"technique": name, **row} for row in as_rows(answers, params["top_k"])]
+            for name, answers in self.models.answer(records, technique, **params).items()
+        }
+        if technique == ALL:
+            rows = [{"answers": list(each)} for each in zip(*found.values(), strict=True)]
+            return as_frame(rows, model_input, ["answers"])
+        (rows,) = found.values()
+        return as_frame(rows, model_input, list(_ANSWER))
+
+    def _technique(self, asked: str | None) -> str | None:
+        if asked is None:
+            return None
+        names = {name.casefold(): name for name in (*self.models.answerers, ALL)}
+        if asked.casefold() not in names:
+            refuse(f"technique is {asked[:50]!r}; choose one of {', '.join(names.values())}.")
+        return names[asked.casefold()]
+
+
+MODEL = SideBySideAnswering

@@ -1,0 +1,208 @@
+"""A stored model is loaded only from the files that were recorded when it was logged: code, weights, everything.
+
+The files lie among the store's artifacts, their sha256 among its records: writing to the artifacts alone changes no
+answer and runs no code. `mlflow models serve` knows nothing of the record; there the file that loads the model compares
+the package beside it with its name and the saved model with what is written in itself (`serving.LOADER`).
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+from ..errors import UserError
+from ..models.bundles import difference, fingerprint, hashes, read_reference
+from ..scratch import own_folder, scratch
+
+CODE = "code_sha256"
+"""Tag of a logged model: of its code. All that earlier versions of the suite recorded."""
+
+FILES = "files_sha256"
+"""Tags of a logged model and of a base's run, FILES_0, FILES_1, ...: path within it → sha256, as JSON in pieces."""
+
+BASE = "base_fingerprint"
+"""Tag of a logged model, of the run that it belongs to and of a base's run."""
+
+PIECE = 5_000
+"""Characters; MLflow allows a tag 8,000."""
+
+_LOGGED = re.compile(r"models:/(m-[0-9a-f]+)$")
+_RUN = re.compile(r"runs:/([0-9a-f]{32})/([^/]+)$")
+
+
+def record(model_id: str) -> None:
+    """Note on a model that was just logged the sha256 of each of its files, and which base it needs."""
+    client = mlflow.MlflowClient()
+    with scratch() as folder:
+        stored = _downloaded(f"models:/{model_id}", folder)
+        tags = as_tags(hashes(stored))
+        if reference := read_reference(stored / "artifacts" / "bundle"):
+            tags[BASE] = reference["fingerprint"]
+    client.set_logged_model_tags(model_id, tags)
+
+
+def as_tags(files: Mapping[str, str]) -> dict[str, str]:
+    """Path → sha256 as tags."""
+    text = json.dumps(files, sort_keys=True, separators=(",", ":"))
+    return {f"{FILES}_{i}": text[start : start + PIECE] for i, start in enumerate(range(0, len(text), PIECE))}
+
+
+def from_tags(tags: Mapping[str, str]) -> dict[str, str] | None:
+    """What `as_tags` was given; None where nothing was recorded."""
+    pieces = []
+    while (name := f"{FILES}_{len(pieces)}") in tags:
+        pieces.append(tags[name])
+    return json.loads("".join(pieces)) if pieces else None
+
+
+def load(uri: str):
+    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError where a file is not what was recorded, or
+    the model does not load."""
+    folder, release = own_folder()
+    try:
+        model = mlflow.pyfunc.load_model(str(verified(uri, folder)))
+    except (MlflowException, UserError):
+        release()
+        raise
+    except Exception as error:
+        release()
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"{uri} does not load: {type(error).__name__}: {said}"[:500]) from error
+    except BaseException:
+        release()
+        raise
+    # A model may read its files as long as it lives, and no longer: a page that is open for weeks loads many.
+    weakref.finalize(model, release)
+    return model
+
+
+def verified(uri: str, folder: Path) -> Path:
+    """A copy of a stored model, in the folder, with its base inside.
+
+    UserError names the file that is not what was recorded: of the model, or of the base that it refers to.
+    """
+    if not re.match(r"(models|runs):/", uri):
+        raise _no_model(uri)
+    client = mlflow.MlflowClient()
+    model_id = _model_id(client, uri)
+    logged = client.get_logged_model(model_id)
+    stored = _downloaded(f"models:/{model_id}", folder / "model", uri)
+    recorded = from_tags(logged.tags)
+    if recorded is not None:
+        if found := difference(hashes(stored), recorded):
+            raise UserError(
+                f"{uri} is not loaded: its file {found} since it was logged as {model_id}. Find out by whom; then register "
+                "the model of another run, or train again."
+            )
+        wanted = logged.tags.get(BASE)
+    else:
+        _check_code(uri, model_id, logged.tags, stored)
+        run = client.get_run(logged.source_run_id) if logged.source_run_id else None
+        wanted = run and run.data.tags.get(BASE)
+    _bring_base(client, uri, stored / "artifacts" / "bundle", wanted, folder / "base")
+    return stored
+
+
+def _bring_base(client, uri: str, bundle: Path, wanted: str | None, folder: Path) -> None:
+    """Put the base that a saved model refers to inside it."""
+    try:
+        reference = read_reference(bundle)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{uri} is not loaded: its base.json is damaged.") from None
+    if reference is None:
+        return
+    match = _RUN.fullmatch(str(reference["uri"]))
+    if match is None or wanted is None or reference["fingerprint"] != wanted:
+        raise UserError(
+            f"{uri} is not loaded: its base.json refers to another base than the store says. Find out who changed it; then "
+            "train again."
+        )
+    base = _downloaded(reference["uri"], folder, f"The base {reference['uri']} of {uri}")
+    if fingerprint(base) != wanted or any(entry.is_dir() for entry in base.iterdir()):
+        listed = from_tags(client.get_run(match[1]).data.tags)
+        found = listed and difference(hashes(base), listed)
+        raise UserError(
+            f"{uri} is not loaded: the shared base {reference['uri']} was changed since it was stored"
+            f"{f' (its file {found})' if found else ''}: delete its run and train again."
+        )
+    shutil.rmtree(bundle / "base", ignore_errors=True)
+    shutil.move(base, bundle / "base")
+    (bundle / "base.json").unlink()
+
+
+def _downloaded(source: str, folder: Path, name: str | None = None) -> Path:
+    """A copy without what MLflow and Python put beside the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        stored = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{name or source} cannot be read from the store ({said[:300]}): if the project's folder was moved, move it "
+            "back; else delete its run and train again."
+        ) from None
+    # Python would not notice that bytecode is of another source.
+    for cached in list(stored.rglob("__pycache__")):
+        shutil.rmtree(cached)
+    # MLflow notes there which version was downloaded.
+    (stored / "registered_model_meta").unlink(missing_ok=True)
+    return stored
+
+
+def _model_id(client, uri: str) -> str:
+    """Of the logged model that a URI names; it never comes from the files, for those may have been changed."""
+    if match := _LOGGED.match(uri):
+        return match[1]
+    if uri.startswith("models:/"):
+        name, version = get_model_name_and_version(client, uri)
+        if match := _LOGGED.match(client.get_model_version(name, version).source):
+            return match[1]
+    elif match := _RUN.match(uri):
+        found = client.search_logged_models(
+            [client.get_run(match[1]).info.experiment_id],
+            filter_string=f"source_run_id = '{match[1]}'",
+            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
+        )
+        for model in found:
+            if model.name == match[2]:
+                return model.model_id
+    raise _no_model(uri)
+
+
+def _no_model(uri: str) -> UserError:
+    return UserError(
+        f"{uri} leads to no logged model of the store {mlflow.get_tracking_uri()}: write models:/NAME@ALIAS, "
+        "models:/NAME/VERSION, models:/MODEL_ID or runs:/RUN_ID/model."
+    )
+
+
+def _check_code(uri: str, model_id: str, tags: Mapping[str, str], stored: Path) -> None:
+    """Of a model that was logged when the code alone was recorded."""
+    recorded = tags.get(CODE)
+    if recorded is None:
+        raise UserError(
+            f"{uri} was logged without a record of its files (by an earlier version of the suite, or by something else), so "
+            "it is not run: train again, or serve it with `mlflow models serve`, which asks for no record."
+        )
+    try:
+        flavors = Model.load(str(stored)).flavors
+    except Exception:
+        flavors = None
+    digest = hashlib.sha256(json.dumps(flavors, sort_keys=True).encode())
+    code = [*(stored / "code").rglob("*"), stored / "model.py"]
+    for name, file in sorted((str(file.relative_to(stored)), file) for file in code if file.is_file()):
+        content = file.read_bytes()
+        digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
+    if digest.hexdigest() != recorded:
+        raise UserError(
+            f"{uri} is not run: its code (MLmodel, model.py, code/) was changed since it was logged as {model_id}. Find out by "
+            "whom; then register the model of another run, or train again."
+        )

@@ -1,0 +1,328 @@
+"""Rows and searches of a study carried out by Ray Tune: a cluster, what is trained next, what is stopped early.
+
+Needs requirements-ray.txt; only `--backend ray` imports this.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Read while Ray is imported, and by the processes that it starts.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+# The notes that the study keeps itself are what it goes on from; Ctrl-C is its own affair too.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+# Its newer output prints tables even when it is told to be silent.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# A row's last result tells how its process ended.
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from .. import stopping
+from ..errors import UserError
+from ..paths import ROOT
+from .declaration import Row, Stage
+from .ray_trial import EPOCH, SCORE, RowTrial
+from .search import Asha, Resources, Space, every_point
+
+DEATHS = 3
+"""How often a row's worker may die before the row counts as failed: its own doing, such as too much memory, likely."""
+DRAWS = 20
+"""How often a point is drawn again that was proposed before."""
+_OBJECT_STORE = 100 * 2**20
+
+
+@dataclass
+class Search:
+    """The search of one technique in one stage."""
+
+    spaces: Mapping[str, Space]
+    left: int
+    """How many points it may still propose."""
+    known: list[tuple[dict, float | None]]
+    """The points so far and their validation scores."""
+    seed: int
+    propose: Callable[[dict], Row]
+    """A point → its row; UserError if it cannot be trained."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the study does at a row's beginning and end, in the process that holds it."""
+
+    job: Callable[[Row], dict]
+    """Prepares a row; what RowTrial is to do."""
+    started: Callable[[Row, bool], None]
+    """(row, whether it goes on after its worker died)"""
+    ended: Callable[[Row, int | None, str], float | None]
+    """(row, exit code, why it failed) → its validation score"""
+    stopped: Callable[[Row, float, float], None]
+    """(row, epoch, validation score): the scheduler has stopped it"""
+
+
+@contextlib.contextmanager
+def connected(address: str | None, store: str, asked: Sequence[Resources]) -> Iterator[None]:
+    """A Ray cluster: the one at the address, or one of this machine alone that ends with the block.
+
+    store: URI of the MLflow store, which the rows are told. UserError if there is no such cluster, none of its machines has
+    what a trial asks for, or they could not share the store.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": store}
+    own = {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    for name in ("ray", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        ray.init(
+            address or "local",
+            runtime_env={"env_vars": environment},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **own,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"--address {address}: " if address else ""
+        raise UserError(f"{where}Ray cannot be used: {' '.join(str(error).split())[:300]}") from None
+    signals = []
+
+    def leave(number, _):
+        signals.append(number)
+        stopping.leave(number)
+
+    # In place of Ray's own, which prints a stack of its C++.
+    for number in handlers:
+        signal.signal(number, leave)
+    try:
+        _check(asked, store)
+        yield
+    except SystemExit:
+        if signals:
+            # Where Ray waits, every exit code becomes 1.
+            sys.exit(128 + signals[0])
+        raise
+    finally:
+        ray.shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _check(asked: Sequence[Resources], store: str) -> None:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for resources in asked:
+        if not any(
+            node["Resources"].get("CPU", 0) >= resources.cpus
+            and node["Resources"].get("GPU", 0) >= resources.gpus
+            for node in nodes
+        ):
+            raise UserError(
+                f"Each trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, and no machine of this cluster has "
+                "them: lower `resources` in the study's file, or add a machine that has."
+            )
+    if len({node["NodeManagerAddress"] for node in nodes}) > 1 and store.startswith("sqlite:"):
+        raise UserError(
+            f"The MLflow store {store} is a file of this machine, and the cluster has several: set MLFLOW_TRACKING_URI to a "
+            "server that all reach (docs/TEAM.md tells how to start one)."
+        )
+
+
+def carry_out(
+    stage: Stage, waiting: Sequence[Row], searches: Sequence[Search], hooks: Hooks, scratch: Path
+) -> None:
+    """Train the rows that wait and those that the searches propose, as many at a time as the cluster has room for.
+
+    scratch: a folder for Ray's own notes, which nothing reads afterwards.
+    """
+    next_rows = Next(waiting, searches, hooks)
+    resources = {"cpu": stage.resources.cpus, "gpu": stage.resources.gpus}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tune.Tuner(
+            tune.with_resources(RowTrial, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=next_rows,
+                scheduler=PerTechnique(stage.scheduler) if stage.scheduler else None,
+                num_samples=len(waiting) + sum(search.left for search in searches),
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                reuse_actors=False,
+            ),
+            run_config=tune.RunConfig(
+                name=stage.name,
+                storage_path=str(scratch),
+                callbacks=[Listener(next_rows, hooks)],
+                failure_config=tune.FailureConfig(max_failures=DEATHS),
+                # A row's checkpoints are its script's own.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()
+
+
+class Next(Searcher):
+    """What is trained next: the rows that wait, then what the searches propose, the one with most left first."""
+
+    def __init__(self, waiting: Sequence[Row], searches: Sequence[Search], hooks: Hooks):
+        super().__init__(metric=SCORE, mode="max")
+        self.waiting, self.hooks = list(waiting), hooks
+        self.proposers = [Proposer(search) for search in searches]
+        self.rows: dict[str, tuple[Row, Proposer | None]] = {}
+        """Of each trial."""
+
+    def suggest(self, trial_id: str):
+        if self.waiting:
+            row, proposer = self.waiting.pop(0), None
+        else:
+            row = None
+            while row is None:
+                proposer = max(self.proposers, key=lambda p: p.search.left, default=None)
+                if proposer is None or not proposer.search.left:
+                    return Searcher.FINISHED
+                row = proposer.row(trial_id)
+        self.rows[trial_id] = row, proposer
+        return {"job": self.hooks.job(row), "technique": row.technique.key}
+
+    def on_trial_complete(self, trial_id, result=None, error=False):
+        """The Listener tells of it, for it knows why."""
+
+    def save(self, checkpoint_path):
+        """The study's notes hold all that there is to go on from."""
+
+    def restore(self, checkpoint_path):
+        """Never called: a study goes on from its own notes, without Ray's."""
+        raise NotImplementedError
+
+
+class Proposer:
+    """Optuna, asked for points that were not proposed before."""
+
+    def __init__(self, search: Search):
+        self.search, self.asked = search, {}
+        self.points = [point for point, _ in search.known]
+        distributions = {axis: _distribution(space) for axis, space in search.spaces.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # A search that goes on must not begin with the points that it began with.
+            self.optuna = OptunaSearch(
+                distributions, metric=SCORE, mode="max", seed=search.seed + len(search.known)
+            )
+            for point, score in search.known:
+                if score is not None:
+                    self.optuna.add_evaluated_point(point, score)
+
+    def row(self, trial_id: str) -> Row | None:
+        """The row of the next point; None, and nothing is left, if there is no other."""
+        for draw in range(DRAWS):
+            asked = f"{trial_id}-{draw}"
+            drawn = self.optuna.suggest(asked)
+            point = {axis: space.settle(drawn[axis]) for axis, space in self.search.spaces.items()}
+            if row := self._new(point):
+                self.asked[trial_id] = asked
+                return row
+            self.optuna.on_trial_complete(asked, error=True)
+        if all(space.all is not None for space in self.search.spaces.values()):
+            for point in every_point(self.search.spaces):
+                if row := self._new(point):
+                    return row
+        self.search.left = 0
+        return None
+
+    def _new(self, point: dict) -> Row | None:
+        if point in self.points:
+            return None
+        self.points.append(point)
+        try:
+            row = self.search.propose(point)
+        except UserError as error:
+            print(f"Not tried: {error}", flush=True)
+            return None
+        self.search.left -= 1
+        return row
+
+    def tell(self, trial_id: str, score: float | None) -> None:
+        """Let Optuna know what a point was worth; None: it failed."""
+        if asked := self.asked.pop(trial_id, None):
+            self.optuna.on_trial_complete(
+                asked, None if score is None else {SCORE: score}, error=score is None
+            )
+
+
+def _distribution(space: Space):
+    if space.kind == "choice":
+        return optuna.distributions.CategoricalDistribution(space.values)
+    if space.kind == "int":
+        return optuna.distributions.IntDistribution(*space.values)
+    return optuna.distributions.FloatDistribution(*space.values, log=space.kind == "loguniform")
+
+
+class Listener(tune.Callback):
+    """Tells the study, and Optuna, how each row goes."""
+
+    def __init__(self, rows: Next, hooks: Hooks):
+        self.rows, self.hooks, self.begun = rows, hooks, set()
+
+    def on_trial_start(self, iteration, trials, trial, **info):
+        row, _ = self.rows.rows[trial.trial_id]
+        self.hooks.started(row, trial.trial_id in self.begun)
+        self.begun.add(trial.trial_id)
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        row, proposer = self.rows.rows[trial.trial_id]
+        result = trial.last_result
+        if "code" in result:
+            score = self.hooks.ended(row, result["code"], result["why"])
+        else:
+            score = result[SCORE]
+            self.hooks.stopped(row, result[EPOCH], score)
+        if proposer:
+            proposer.tell(trial.trial_id, score)
+
+    def on_trial_error(self, iteration, trials, trial, **info):
+        row, proposer = self.rows.rows[trial.trial_id]
+        said = [line.strip() for line in str(trial.get_error()).splitlines() if line.strip()]
+        why = f"its worker died {DEATHS + 1} times: {(said or ['no reason was given'])[-1][:300]}"
+        score = self.hooks.ended(row, None, why)
+        if proposer:
+            proposer.tell(trial.trial_id, score)
+
+
+class PerTechnique(FIFOScheduler):
+    """ASHA among the trials of each technique: techniques learn at different paces, and each is to find its best."""
+
+    def __init__(self, asha: Asha):
+        super().__init__()
+        self.asha, self.of = asha, {}
+
+    def _scheduler(self, trial) -> AsyncHyperBandScheduler:
+        key = trial.config["technique"]
+        if key not in self.of:
+            self.of[key] = AsyncHyperBandScheduler(
+                time_attr=EPOCH,
+                metric=SCORE,
+                mode="max",
+                max_t=10**6,
+                grace_period=self.asha.grace_period,
+                reduction_factor=self.asha.reduction_factor,
+                stop_last_trials=False,
+            )
+        return self.of[key]
+
+    def on_trial_add(self, tune_controller, trial):
+        self._scheduler(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller, trial, result):
+        return self._scheduler(trial).on_trial_result(tune_controller, trial, result)

@@ -1,0 +1,177 @@
+"""What a study tells: its table, the files that each row left, the report."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..files import write_json
+from ..reports.configurations import FAILED, FINISHED, MISSING, STOPPED
+from ..scoring.names import LABELS
+from ..tracking import runs
+from ..tracking.comparison import to_text
+from . import outcomes
+from .status import Entry, Status
+
+ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.json", "provenance.json")
+"""What is copied of a run, where it has it."""
+
+
+def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
+    """A row for each entry: what it is, what has become of it, what was measured (NaN where nothing was)."""
+    measured = outcomes.columns(status.task.metrics)
+    return pd.DataFrame(
+        outcomes.record(entry.row, status.study.axes, _as_told(entry.status), entry.run_id, entry.reason)
+        | {"checkpoint": status.plan(entry.row).args.model_checkpoint}
+        | {name: entry.metrics.get(name, float("nan")) for name in measured}
+        for entry in entries
+    )
+
+
+def _as_told(status: str) -> str:
+    return status if status in (FINISHED, FAILED, STOPPED) else MISSING
+
+
+def as_text(status: Status, entries: Sequence[Entry]) -> str:
+    """The same for a terminal: each row's name, which tells what rows differ in, its status and its scores."""
+    metric, label = status.task.metric, LABELS[status.task.metric]
+    rows = []
+    for entry in entries:
+        name, found = entry.row.name, entry.metrics
+        if entry.status == "undecided" and "(trial" not in name:
+            best_of = status.study.stage(entry.row.stage).best_of
+            name = (
+                f"{entry.row.stage}-{entry.row.technique.key}-(best of {best_of})-seed={entry.row.args.seed}"
+            )
+        rows.append(
+            {
+                "row": name,
+                "status": entry.status,
+                f"validation {label}": _shown(found.get(f"best_validation_{metric}")),
+                f"test {label}": _shown(found.get(f"test_{metric}")),
+                "time": clock(found["training_seconds"]) if "training_seconds" in found else "",
+            }
+        )
+    return to_text(pd.DataFrame(rows))
+
+
+def collect(folder: Path, entry: Entry) -> None:
+    """Copy what a finished run left into the folder of its row, unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "metrics.json"
+    if file.is_file() and _read(file).get("run_id") == entry.run_id:
+        return
+    runs.download(entry.run_id, ARTIFACTS, folder)
+    # Last, for it says that the others are there.
+    write_json(file, {"run_id": entry.run_id} | entry.metrics)
+
+
+def edges(status: Status, entries: Sequence[Entry]) -> list[str]:
+    """`outcomes.edges` of every stage."""
+    said = []
+    for stage in status.study.stages:
+        of_stage = [entry for entry in entries if entry.row.stage == stage.name]
+        said += outcomes.edges([entry.row for entry in of_stage], status.scores(of_stage), stage.searches)
+    return said
+
+
+def write(status: Status, entries: Sequence[Entry], parent: str, write_report: Callable) -> list[Path]:
+    """Write study.csv and the report into the study's folder; the files.
+
+    write_report: report.py's.
+    """
+    frame, file = table(status, entries), status.folder.path / "study.csv"
+    frame.to_csv(file, index=False, float_format="%.10g")
+    finished = [entry for entry in entries if entry.status == "finished"]
+    if not finished:
+        return [file]
+
+    left = {entry.run_id: status.folder.row(entry.row.name) for entry in finished}
+    study = {
+        "name": status.study.name,
+        "description": status.study.description,
+        "task": status.study.task,
+        "metric": status.task.metric,
+        "axes": status.study.axes,
+        "edges": edges(status, entries),
+        "provenance": provenance(finished[-1].tags, status.folder.row(finished[-1].row.name))
+        | {"parent_run": parent, "study_file": status.study.file},
+    }
+    histories = {run_id: _read(folder / "log_history.json") for run_id, folder in left.items()}
+    gradients = {
+        run_id: _read(folder / "gradient_norms.json")
+        for run_id, folder in left.items()
+        if (folder / "gradient_norms.json").is_file()
+    }
+    scores = {}
+    for stage in status.study.stages:
+        of_stage = [entry.run_id for entry in finished if entry.row.stage == stage.name]
+        scores |= example_scores({run_id: left[run_id] for run_id in of_stage}, status.task.metrics)
+    return [file, *write_report(status.folder.path, study, frame, histories, scores, gradients or None)]
+
+
+def example_scores(left: dict[str, Path], metrics: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Run → metric → score of each test example, 0 to 1, in one order.
+
+    left: run → the folder of its row. Runs that were tested on other examples than the first one are left out.
+    """
+    scores, ids = {}, None
+    for run_id, folder in left.items():
+        each = {row["id"]: row for row in _read(folder / "predictions" / "test.json")}
+        ids = ids or list(each)
+        if each.keys() == set(ids):
+            scores[run_id] = {metric: np.array([each[id_][metric] for id_ in ids]) for metric in metrics}
+    return scores
+
+
+def provenance(tags: dict[str, str], folder: Path) -> dict[str, str]:
+    """What results depend on beside the study's own settings; folder: that of a row, with what its run left."""
+    names = ("checkpoint", "data_name", "data_version", "data_fingerprint", "git_commit", "git_dirty")
+    names += ("device", "cpu", "python", "platform")
+    file = folder / "provenance.json"
+    # Earlier runs have all of it as tags.
+    about = tags | (_read(file) if file.is_file() else {})
+    return {name: about[name] for name in about if name in names or name.startswith("version.")}
+
+
+def overview(status: Status, entries: Sequence[Entry], left: str) -> str:
+    """A study and its rows for a terminal. left: the time that those take that are not done."""
+    done = sum(entry.status == "finished" for entry in entries)
+    figures = f"{done} of {len(entries)} rows are finished; time left: {left}."
+    notes = "\n".join(filter(None, (figures, unchecked(entries), failures(entries))))
+    return f"{status.study.name}: {status.study.description}\n\n{as_text(status, entries)}\n\n{notes}"
+
+
+def unchecked(entries: Sequence[Entry]) -> str:
+    """What of a study's rows cannot be told on this machine, by its reason; "" if nothing is."""
+    reasons = Counter(entry.reason for entry in entries if entry.status == "unchecked")
+    return "\n".join(
+        f"{n} of {len(entries)} rows cannot be checked here, nor whether they are finished: {reason}"
+        for reason, n in reasons.items()
+    )
+
+
+def failures(entries: Sequence[Entry]) -> str:
+    """The rows that failed, each with its reason, and how to try them again; "" if none did."""
+    failed = [entry for entry in entries if entry.status == "failed"]
+    if not failed:
+        return ""
+    listed = "".join(f"\n  {entry.row.name}: {entry.reason}" for entry in failed)
+    return f"{len(failed)} of {len(entries)} rows failed (--retry_failed runs them again):{listed}"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:05."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _shown(score: float | None) -> str:
+    return "" if score is None else f"{score:.1f}"
+
+
+def _read(file: Path):
+    return json.loads(file.read_text(encoding="utf-8"))

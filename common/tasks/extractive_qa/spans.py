@@ -1,0 +1,349 @@
+"""Model outputs + windows → answers: exact best spans, n-best lists, the no-answer decision.
+
+Logits are reduced to the n best spans of each window as they are produced, so that memory grows with
+windows x n_best and never with windows x length.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...scoring.squad import f1
+
+_NONE = np.float32(-np.inf)
+_LOW = np.int64(0xFFFFFFFF)
+_NOWHERE = np.int64(-1)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The n best spans of W windows, best first.
+
+    score: (W, n) float32, start logit + end logit; -inf where a window has fewer than n spans.
+    start, end: (W, n) int32, token indices, end inclusive; 0 where the score is -inf.
+    null_score: (W,) float32, the null token's start logit + end logit.
+    window: (W,) int64, the index of each row's window.
+    """
+
+    score: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    null_score: np.ndarray
+    window: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+
+@dataclass(frozen=True, slots=True)
+class NBest(Sequence):
+    """A question's n best answers, best first: reads as a list of dicts of text, start, end, score and probability.
+
+    Kept as columns, because most of them are never looked at, and 20 dicts for every question of an evaluation cost
+    more time than finding the answers. `list(n_best)` is for json.
+    """
+
+    text: list[str]
+    start: list[int]
+    end: list[int]
+    score: list[float]
+    probability: list[float]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        return {
+            "text": self.text[i],
+            "start": self.start[i],
+            "end": self.end[i],
+            "score": self.score[i],
+            "probability": self.probability[i],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One question's answer; `text` is "" and `start` and `end` are -1 where the answer is "no answer".
+
+    start, end: character offsets into the context, end exclusive.
+    score: the best span's start logit + end logit, whether or not it was given as the answer (0 without any span).
+    null_score: the smallest null score among the question's windows (0 without any window).
+    probability: of the given answer, a softmax over the scores of `n_best` (0 without any).
+    n_best: at most n_best entries, and with a null threshold "no answer" (of text "") in any case.
+    """
+
+    id: str
+    text: str
+    start: int
+    end: int
+    score: float
+    null_score: float
+    probability: float
+    n_best: NBest
+
+
+def best_spans(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_mask: np.ndarray,
+    n_best: int = 20,
+    max_answer_length: int = 30,
+    null_index: int = 0,
+    windows: Sequence[int] | None = None,
+) -> Spans:
+    """The `n_best` best spans of each window, exact over all pairs start <= end of context tokens at most
+    `max_answer_length` tokens long; of equal scores the smallest start, then the shortest span, comes first.
+
+    start_logits, end_logits: (W, L) floats; context_mask: (W, L) bool, true on the context's one run of tokens
+    (logits elsewhere are never read, but for the null token's). windows: (W,) indices, 0..W-1 by default.
+    Raises ValueError, with the window's index, where a logit is NaN or +inf.
+
+    A span's score can only be among the n best if the best score of its start is among the n best of all starts.
+    The best end of every start is a sliding maximum, so only n_best x max_answer_length pairs are ever formed.
+    """
+    start_logits = np.asarray(start_logits, dtype=np.float32)
+    end_logits = np.asarray(end_logits, dtype=np.float32)
+    context_mask = np.asarray(context_mask, dtype=bool)
+    if start_logits.ndim != 2 or not start_logits.shape == end_logits.shape == context_mask.shape:
+        raise ValueError(
+            "start_logits, end_logits and context_mask must share one shape (windows, length), not "
+            f"{start_logits.shape}, {end_logits.shape} and {context_mask.shape}"
+        )
+    if n_best < 1 or max_answer_length < 1:
+        raise ValueError(f"n_best ({n_best}) and max_answer_length ({max_answer_length}) must be at least 1")
+    count, length = start_logits.shape
+    windows = np.arange(count) if windows is None else np.asarray(windows, dtype=np.int64)
+    if windows.shape != (count,):
+        raise ValueError(f"{count} windows of logits came with {len(windows)} window indices")
+    null_score = start_logits[:, null_index] + end_logits[:, null_index]
+    longest = min(max_answer_length, length)
+    starts = np.where(context_mask, start_logits, _NONE)
+    # Behind each row lies room for the longest span, so that the rows can be scanned as one line.
+    width = length + longest - 1
+    line = np.full(count * width + longest - 1, _NONE)
+    ends = line[: count * width].reshape(count, width)
+    np.copyto(ends[:, :length], end_logits, where=context_mask)
+    best_end = _sliding_maximum(line, longest).reshape(count, width)[:, :length]
+    with np.errstate(invalid="ignore"):
+        best_of_start = starts + best_end
+    # NaN and +inf pass through the maximum; -inf only masks.
+    broken = ~((best_of_start.max(axis=1) < np.inf) & np.isfinite(null_score))
+    if broken.any():
+        raise ValueError(
+            f"{broken.sum()} of {count} windows have logits that are NaN or infinite, "
+            f"the first is window {windows[np.argmax(broken)]}"
+        )
+
+    rows = np.arange(count)[:, None]
+    first = np.sort(_ranked(best_of_start, min(n_best, length)), axis=1)
+    pairs = np.lib.stride_tricks.sliding_window_view(ends, longest, axis=1)[rows, first]
+    pairs += starts[rows, first][:, :, None]
+    pairs = pairs.reshape(count, first.shape[1] * longest)
+    chosen = _ranked(pairs, min(n_best, pairs.shape[1]))
+    found = chosen.shape[1]
+    spans = Spans(
+        score=np.full((count, n_best), _NONE),
+        start=np.zeros((count, n_best), dtype=np.int32),
+        end=np.zeros((count, n_best), dtype=np.int32),
+        null_score=null_score,
+        window=windows,
+    )
+    spans.score[:, :found] = score = pairs[rows, chosen]
+    nth, further = np.divmod(chosen, longest)
+    start = first[rows, nth]
+    np.copyto(spans.start[:, :found], start, where=score > _NONE, casting="same_kind")
+    np.copyto(spans.end[:, :found], start + further, where=score > _NONE, casting="same_kind")
+    return spans
+
+
+def no_spans(n_best: int) -> Spans:
+    """The spans of no window."""
+    tokens = np.empty((0, n_best), dtype=np.int32)
+    scores = np.empty((0, n_best), dtype=np.float32)
+    return Spans(scores, tokens, tokens, np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64))
+
+
+def concatenate(spans: Sequence[Spans]) -> Spans:
+    """The rows of several batches (all of one n_best) as one."""
+    return Spans(
+        **{
+            name: np.concatenate([getattr(part, name) for part in spans])
+            for name in ("score", "start", "end", "null_score", "window")
+        }
+    )
+
+
+def decode(
+    spans: Spans,
+    offsets: Sequence[np.ndarray],
+    example_index: np.ndarray,
+    contexts: Sequence[str],
+    ids: Sequence[str],
+    n_best: int = 20,
+    null_threshold: float | None = None,
+) -> list[Prediction]:
+    """One prediction per example, in the order of `ids`, from the spans of all its windows (in any order).
+
+    offsets: for every window index an array (its length, 2) of character offsets; example_index: for every window
+    index its example; contexts, ids: one per example.
+    Without `null_threshold` a question always gets its best span (SQuAD v1.1); with it, "no answer" where
+    null score - best score > `null_threshold`, and "no answer" competes in the n-best list (SQuAD v2.0).
+    As Hugging Face's `postprocess_qa_predictions`, except that a span found in several windows is listed once, with
+    its best score; spans of no characters are dropped; and a question without any span is answered "", not "empty".
+    """
+    row_example = np.asarray(example_index, dtype=np.int64)[spans.window]
+    null_score = np.full(len(ids), np.inf, dtype=np.float32)
+    np.minimum.at(null_score, row_example, spans.null_score)
+    null_score[np.isinf(null_score)] = 0
+
+    example, score, place = _distinct_spans(spans, offsets, row_example)
+    if null_threshold is not None:
+        example = np.concatenate([example, np.arange(len(ids))])
+        score = np.concatenate([score, null_score])
+        place = np.concatenate([place, np.full(len(ids), _NOWHERE)])
+    # Stable, so that of equal scores the first place comes first, "no answer" last.
+    order = np.argsort((example << 32) - _ordered(score), kind="stable")
+    example, score, place = example[order], score[order].astype(np.float64), place[order]
+    rank = np.arange(len(example)) - _bounds(example, len(ids))[example]
+    # "No answer" and the best span are listed whatever their rank: the decision is between them.
+    kept = (rank < n_best) | (place == _NOWHERE)
+    kept[1:] |= (rank[1:] == 1) & (place[:-1] == _NOWHERE)
+    example, score, place = example[kept], score[kept], place[kept]
+    bounds = _bounds(example, len(ids))
+    weight = np.exp(score - score[bounds[example]])
+    probability = weight / np.bincount(example, weight, minlength=len(ids))[example]
+
+    columns = (place >> 32, (place & _LOW).astype(np.int32), score, probability)
+    begin, end, score, probability = (column.tolist() for column in columns)
+    bounds, null_score = bounds.tolist(), null_score.astype(np.float64).tolist()
+    return [
+        _prediction(
+            id_,
+            context,
+            (begin[first:last], end[first:last], score[first:last], probability[first:last]),
+            null,
+            null_threshold,
+        )
+        for id_, context, first, last, null in zip(
+            ids, contexts, bounds[:-1], bounds[1:], null_score, strict=True
+        )
+    ]
+
+
+def _prediction(id_, context, columns, null_score, null_threshold) -> Prediction:
+    start, end, score, probability = columns
+    # "No answer" reaches from -1 to -1, which is the empty text.
+    texts = [context[b:e] for b, e in zip(start, end, strict=True)]
+    n_best = NBest(texts, start, end, score, probability)
+    best = answer = 1 if start and start[0] < 0 else 0
+    if best == len(start):
+        return Prediction(id_, "", -1, -1, 0.0, null_score, probability[0] if probability else 0.0, n_best)
+    if null_threshold is not None and null_score - score[best] > null_threshold:
+        answer = start.index(-1)
+    return Prediction(
+        id_, texts[answer], start[answer], end[answer], score[best], null_score, probability[answer], n_best
+    )
+
+
+def tune_null_threshold(predictions: Sequence[Prediction], references: Sequence[Mapping]) -> float:
+    """The `null_threshold` at which `predictions` have the highest F1 on `references` (dicts of id and answers).
+
+    The sweep of the official v2.0 script's `find_best_thresh` over null score - best score, with questions of equal
+    differences moved together; of equally good differences, or 0, the one nearest to 0, so that nothing changes
+    without gain.
+    """
+    golds = {reference["id"]: reference["answers"]["text"] for reference in references}
+    known = [prediction for prediction in predictions if prediction.id in golds]
+    if not known:
+        return 0.0
+    difference = np.array([prediction.null_score - prediction.score for prediction in known])
+    answered = np.array([f1(_best_text(prediction), golds[prediction.id]) for prediction in known])
+    declined = np.array([f1("", golds[prediction.id]) for prediction in known])
+    order = np.argsort(difference, kind="stable")
+    difference = difference[order]
+    totals = declined.sum() + np.concatenate([[0.0], np.cumsum((answered - declined)[order])])
+
+    thresholds = np.concatenate([[np.nextafter(difference[0], -np.inf)], difference, [0.0]])
+    total = totals[np.searchsorted(difference, thresholds, side="right")]
+    good = thresholds[np.isclose(total, total.max(), rtol=0, atol=1e-9)]
+    return float(good[np.argmin(np.abs(good))])
+
+
+def _best_text(prediction: Prediction) -> str:
+    n_best = prediction.n_best
+    return next((text for text, start in zip(n_best.text, n_best.start, strict=True) if start >= 0), "")
+
+
+def _sliding_maximum(values: np.ndarray, width: int) -> np.ndarray:
+    """Maximum of values[i : i + width] for every i at which that many are left, by doubling: log2(width) passes."""
+    reach = 1
+    while reach * 2 <= width:
+        values = np.maximum(values[:-reach], values[reach:])
+        reach *= 2
+    rest = width - reach
+    return np.maximum(values[:-rest], values[rest:]) if rest else values
+
+
+def _ordered(values: np.ndarray) -> np.ndarray:
+    """int32 that compare as the float32 values do (-0.0 as 0.0)."""
+    bits = (values + np.float32(0)).view(np.int32)
+    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)
+    return bits
+
+
+def _ranked(values: np.ndarray, n: int) -> np.ndarray:
+    """(W, n) columns of the n largest values of each row, largest first, of equal ones the leftmost first.
+
+    Value and column are packed into one integer: all differ, and sorting them carries the column along.
+    """
+    keys = _ordered(values).astype(np.int64)
+    keys <<= 32
+    keys += np.arange(values.shape[1], 0, -1)
+    keys.partition(values.shape[1] - n, axis=1)
+    largest = np.sort(keys[:, -n:], axis=1)[:, ::-1]
+    return values.shape[1] - (largest & _LOW)
+
+
+def _distinct_spans(spans: Spans, offsets: Sequence[np.ndarray], row_example: np.ndarray):
+    """Flat arrays of the distinct spans of all examples: example, best score, and place: begin << 32 | end.
+
+    Of equal score in one example, the first place comes first.
+    """
+    order = np.argsort(row_example, kind="stable")
+    example, score, window = row_example[order], spans.score[order], spans.window[order]
+    tokens = np.stack([spans.start, spans.end], axis=1)[order].astype(np.int64)
+    characters = [offsets[w].take(pair, axis=0) for w, pair in zip(window.tolist(), tokens, strict=True)]
+    characters = (
+        np.concatenate(characters or [np.zeros((0, 0, 2))]).reshape(*tokens.shape, 2).astype(np.int64)
+    )
+    begin, end = characters[:, 0, :, 0], characters[:, 1, :, 1]
+    place = (begin << 32) | end
+    real = (score > _NONE) & (begin < end)
+
+    # A span can repeat in overlapping windows, and in one window where several tokens share their characters. Only
+    # then need its example be sorted: a window's own spans come in order.
+    several = np.bincount(example)[example] > 1
+    sorted_place = np.sort(np.where(real, place, -1 - np.arange(place.shape[1])), axis=1)
+    repeats = several | (sorted_place[:, 1:] == sorted_place[:, :-1]).any(axis=1)
+    once, often = real & ~repeats[:, None], real & repeats[:, None]
+
+    example = np.broadcast_to(example[:, None], score.shape)
+    some_example, some_score, some_place = example[often], score[often], place[often]
+    order = np.lexsort((-some_score, some_place, some_example))
+    some_example, some_score, some_place = some_example[order], some_score[order], some_place[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (some_place[1:] != some_place[:-1]) | (some_example[1:] != some_example[:-1])
+    return (
+        np.concatenate([example[once], some_example[first]]),
+        np.concatenate([score[once], some_score[first]]),
+        np.concatenate([place[once], some_place[first]]),
+    )
+
+
+def _bounds(group: np.ndarray, groups: int) -> np.ndarray:
+    """(groups + 1,) where each group begins, and the last ends, in a sorted array of group indices."""
+    return np.concatenate([[0], np.cumsum(np.bincount(group, minlength=groups))])

@@ -1,0 +1,308 @@
+"""Question answering in free text: examples → prompts, prompts → what a model writes, and which answer is kept.
+
+The one path that evaluation and serving both take.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from ...errors import UserError
+from ...models.virtual_tokens import real_positions
+from ..batching import evaluating, length_sorted_batches
+
+UNANSWERABLE = "unanswerable"
+"""What a model is to write where the context does not hold the answer; T5's word for it."""
+
+HEAD, CONTEXT, QUESTION, ANSWER = "context:", " {context}", " question: {question} answer:", " {answer}"
+"""A prompt's parts, one behind the other, and what is written behind it. Each begins with a space, so that its tokens are
+the same whatever stands before it. The question stands last: a window can then be cut from the context alone."""
+
+MIN_CONTEXT = 16
+"""Tokens of context that a window has room for at least; a question that leaves less is refused, never cut."""
+
+TOKENS_PER_BATCH = 4096
+
+IGNORED = -100
+"""Label of a token that is not trained."""
+
+
+@dataclass(frozen=True)
+class Prompts(torch.utils.data.Dataset):
+    """W prompts over E examples, each on a window of its example's context.
+
+    prompts: W arrays of token ids. targets: W arrays of the token ids that are to be written, the end-of-text token
+    last: those of the example's first answer where the window's text holds it, else those of UNANSWERABLE; None where
+    the answer is longer than a model may write. holds: (W,) whether the window's text holds the answer; an example
+    without answers has none. example_index: (W,) the example that each window was cut from.
+    """
+
+    prompts: list[np.ndarray]
+    targets: list[np.ndarray | None]
+    holds: np.ndarray
+    example_index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, i: int) -> dict:
+        return {"prompt": self.prompts[i], "target": self.targets[i]}
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(W,) tokens of prompt and target."""
+        ends = [0 if target is None else len(target) for target in self.targets]
+        return self.prompt_lengths + np.array(ends, dtype=np.int64)
+
+    @property
+    def prompt_lengths(self) -> np.ndarray:
+        """(W,) tokens of the prompt."""
+        return np.array([len(prompt) for prompt in self.prompts], dtype=np.int64)
+
+
+def make_prompts(
+    tokenizer,
+    examples: Iterable[Mapping],
+    *,
+    kind: str,
+    max_length: int,
+    doc_stride: int,
+    max_answer_length: int,
+) -> Prompts:
+    """Prompts of at most `max_length` tokens for examples (`id`, `question`, `context`, `answers`).
+
+    A context that is too long is cut into windows that share `doc_stride` tokens, or half of their room where the
+    question leaves less. kind: the family's; an encoder reads an end-of-text token behind its input.
+    UserError where a question is so long that no window would be left.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(f"{tokenizer.name_or_path} has no fast tokenizer, which windows of the context need.")
+    end = [tokenizer.eos_token_id]
+    head, unanswerable = _ids(tokenizer, [HEAD, ANSWER.format(answer=UNANSWERABLE)])
+    columns = {"prompts": [], "targets": [], "holds": [], "example_index": []}
+    examples = list(examples)
+    for begin in range(0, len(examples), 1000):
+        chunk = examples[begin : begin + 1000]
+        first = [next(iter((example.get("answers") or {}).get("text") or []), None) for example in chunk]
+        tails = _ids(tokenizer, [QUESTION.format(question=example["question"].strip()) for example in chunk])
+        answers = _ids(tokenizer, [ANSWER.format(answer=(answer or "").strip()) for answer in first])
+        texts = [CONTEXT.format(context=example["context"]) for example in chunk]
+        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        for i, example in enumerate(chunk):
+            tail = tails[i] + (end if kind == "encoder-decoder" else [])
+            context, offsets = encoded["input_ids"][i], encoded["offset_mapping"][i]
+            room = max_length - len(head) - len(tail)
+            if room < min(MIN_CONTEXT, len(context)):
+                raise UserError(
+                    f"The question {example['id']} has {len(tails[i])} tokens, so that no window of {max_length} has room "
+                    "for its context: use a greater --max_length, or leave the question out."
+                )
+            for start, stop in windows(len(context), room, doc_stride):
+                holds = bool(first[i]) and first[i] in covered(texts[i], offsets, start, stop)
+                target = np.array((answers[i] if holds else unanswerable) + end, dtype=np.int64)
+                columns["prompts"].append(np.array(head + context[start:stop] + tail, dtype=np.int64))
+                columns["targets"].append(target if len(target) <= max_answer_length + 1 else None)
+                columns["holds"].append(holds)
+                columns["example_index"].append(begin + i)
+    return Prompts(
+        columns["prompts"],
+        columns["targets"],
+        np.array(columns["holds"], dtype=bool),
+        np.array(columns["example_index"], dtype=np.int64),
+    )
+
+
+def covered(text: str, offsets: Sequence[tuple[int, int]], start: int, stop: int) -> str:
+    """The part of a text that tokens `start` to `stop`, the latter excluded, were made of.
+
+    Characters around it that no token has (accents, spaces, zero-width characters) count as its own: an answer may begin or
+    end with them.
+    """
+    if start == stop:
+        return ""
+    begin = min(offsets[start - 1][1], offsets[start][0]) if start else 0
+    end = max(offsets[stop - 1][1], offsets[stop][0]) if stop < len(offsets) else len(text)
+    return text[begin:end]
+
+
+def _ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
+def windows(length: int, room: int, shared: int) -> list[tuple[int, int]]:
+    """(begin, end) of the windows of at most `room` tokens that cover `length` tokens, neighbours sharing `shared`."""
+    if length <= room:
+        return [(0, length)]
+    step = room - min(shared, room // 2)
+    begins = range(0, length - room + step, step)
+    return [(begin, min(begin + room, length)) for begin in begins]
+
+
+def trained(prompts: Prompts, version: str) -> Prompts:
+    """The windows that are trained on: those that hold their answer, and on SQuAD v2.0 those to answer UNANSWERABLE.
+
+    On v1.1, whose questions always have an answer, a window without it has nothing to teach. Answers that are longer than
+    a model may write are left out, not cut.
+    """
+    kept = [
+        i
+        for i, target in enumerate(prompts.targets)
+        if target is not None and (prompts.holds[i] or version == "v2.0")
+    ]
+    return replace(
+        prompts,
+        prompts=[prompts.prompts[i] for i in kept],
+        targets=[prompts.targets[i] for i in kept],
+        holds=prompts.holds[kept],
+        example_index=prompts.example_index[kept],
+    )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Batches of prompts, padded to the longest one. kind: the family's.
+
+    A decoder is given prompt and target in one row, padded on the left, as generation needs it: every row then ends
+    where its text ends, and positions count from its first token. An encoder-decoder is given the prompt, padded on
+    the right, and the target as labels, which it shifts itself.
+    """
+
+    tokenizer: object
+    kind: str
+
+    def __call__(self, items: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` and, for a decoder, `position_ids`: (batch, length); `labels`: (batch, length) for a
+        decoder, (batch, longest target) for an encoder-decoder, IGNORED on all but the targets."""
+        prompts, targets = [item["prompt"] for item in items], [item["target"] for item in items]
+        if self.kind != "decoder":
+            return self.prompts(prompts) | {"labels": pad(targets, IGNORED, left=False)}
+        batch = self.prompts([np.concatenate(pair) for pair in zip(prompts, targets, strict=True)])
+        batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
+        for row, target in enumerate(targets):
+            batch["labels"][row, -len(target) :] = torch.from_numpy(target)
+        return batch | {"position_ids": real_positions(batch["attention_mask"])}
+
+    def prompts(self, rows: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask`, (batch, length), of which just the padding is masked."""
+        left = self.kind == "decoder"
+        return {
+            "input_ids": pad(rows, self.tokenizer.pad_token_id, left),
+            "attention_mask": pad([np.ones_like(row) for row in rows], 0, left),
+        }
+
+
+def pad(rows: Sequence[np.ndarray], value: int, left: bool) -> torch.Tensor:
+    """(batch, length of the longest row), filled up with `value`."""
+    padded = torch.full((len(rows), max(map(len, rows))), value)
+    for i, row in enumerate(rows):
+        place = slice(padded.shape[1] - len(row), None) if left else slice(len(row))
+        padded[i, place] = torch.from_numpy(row)
+    return padded
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote behind W prompts.
+
+    text: W strings, without special tokens. score: (W,) the logarithm of the probability of what was written, its end
+    included. window: (W,) the prompt's index.
+    """
+
+    text: list[str]
+    score: np.ndarray
+    window: np.ndarray
+
+
+def join(parts: Sequence[Written]) -> Written:
+    """Several parts as one."""
+    return Written(
+        [text for part in parts for text in part.text],
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Written)[1:]),
+    )
+
+
+class _Recorder(LogitsProcessor):
+    """Notes the log-probability of each token that greedy decoding takes; keeping the logits would take gigabytes."""
+
+    def __init__(self):
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids, scores):
+        self.steps.append(scores.float().log_softmax(-1).amax(-1))
+        return scores
+
+
+@torch.inference_mode()
+def write(
+    model,
+    prompts: Prompts,
+    collator: Collator,
+    *,
+    max_answer_length: int,
+    part: tuple[int, int] = (0, 1),
+    progress: str | None = None,
+) -> Written:
+    """What the model writes, greedily, behind every prompt: at most `max_answer_length` tokens.
+
+    part: (i, n) takes the i-th of n shares of the prompts. progress: label of a progress bar. The model is left in the mode
+    that it came in.
+    """
+    tokenizer, end = collator.tokenizer, collator.tokenizer.eos_token_id
+    batches = length_sorted_batches(prompts.prompt_lengths + max_answer_length, TOKENS_PER_BATCH, part)
+    text, score = [], []
+    with evaluating(model) as device:
+        for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
+            batch = collator.prompts([prompts.prompts[i] for i in indices])
+            recorder = _Recorder()
+            rows = model.generate(
+                **{name: tensor.to(device) for name, tensor in batch.items()},
+                max_new_tokens=max_answer_length,
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=end,
+                pad_token_id=tokenizer.pad_token_id,
+                logits_processor=LogitsProcessorList([recorder]),
+            )
+            new = rows[:, -len(recorder.steps) :].cpu().numpy()
+            taken = torch.stack(recorder.steps, dim=1).cpu().numpy()
+            for ids, each in zip(new, taken, strict=True):
+                # What stands behind the first end is padding, which may look like it.
+                ends = np.flatnonzero(ids == end)
+                n = int(ends[0]) if len(ends) else len(ids)
+                answer = tokenizer.decode(ids[:n], skip_special_tokens=True)
+                # The limit may fall between the bytes of a character.
+                text.append((answer if len(ends) else answer.rstrip("\ufffd")).strip())
+                score.append(float(each[: n + 1].sum()))
+    order = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
+    return Written(text, np.array(score, dtype=np.float64), order)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question's answer; `text` is "" where there is none. score: the probability of what was written, 0 to 1."""
+
+    id: str
+    text: str
+    score: float
+
+
+def choose(written: Written, example_index: np.ndarray, ids: Sequence[str]) -> list[Answer]:
+    """One answer for each example, in the order of `ids`: of its windows' answers the most probable.
+
+    "No answer" wins only where no window answers. How sure a window is of it does not count against another's answer, for
+    a window that does not hold the answer is right to be sure; its score is that of the least sure window.
+    """
+    answers: list[list[tuple[float, str]]] = [[] for _ in ids]
+    for text, score, window in zip(written.text, written.score.tolist(), written.window, strict=True):
+        declined = text.rstrip(".").lower() == UNANSWERABLE
+        answers[example_index[window]].append((score, "" if declined else text))
+    chosen = []
+    for id_, found in zip(ids, answers, strict=True):
+        given = [answer for answer in found if answer[1]]
+        score, text = max(given) if given else min(found)
+        chosen.append(Answer(id_, text, float(np.exp(score))))
+    return chosen

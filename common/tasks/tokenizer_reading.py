@@ -1,0 +1,205 @@
+"""Whether a tokenizer reads the data: what would else train without an error, on text that is not there."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from tokenizers import decoders
+
+from ..models.tokenizer_fit import unfit
+from .extractive_qa.windows import make_windows
+
+SAMPLE = 100
+"""Examples of each part of the data that are looked at."""
+
+LONGEST = 5_000
+"""Characters of a text that are looked at."""
+
+MOST_UNKNOWN = 0.10
+"""Share of a text's visible characters that may be unknown. A vocabulary of the text's language leaves under 1% (SQuAD with
+BERT's English vocabulary: 0.1%), one of another script most of it; at a tenth, every other sentence lacks a word."""
+
+MOST_MISPLACED = 0.05
+"""Share of tokens whose letters may differ from those at their offsets. Sound tokenizers have under 1%, for letters that they
+rewrite in ways of their own."""
+
+LEAST_WHOLE = 0.5
+"""Share of the true answers that tokens must be able to give back: no model can reach a higher exact match."""
+
+
+def check_reading(
+    tokenizer, splits: Mapping[str, object], *, data: str, generates: bool, name: str, data_dir: str
+) -> None:
+    """UserError where a tokenizer does not read a sample of the data: letters unknown or at wrong places, answers lost.
+
+    splits: part → prepared data. data: "qa" or "text", as `Task.data`. generates: whether answers are written, not cut out of
+    the context.
+    """
+    examples = [example for split in splits.values() for example in spread(split)]
+    if data == "text":
+        texts = [example["text"] for example in examples]
+    elif not tokenizer.is_fast:
+        raise unfit(
+            name,
+            "its tokenizer is a slow one, without offsets: answers could not be placed in the context",
+            "Convert it to a fast one (tokenizer.json).",
+        )
+    else:
+        texts = [text for example in examples for text in (example["context"], example["question"])]
+    texts = [text[:LONGEST] for text in dict.fromkeys(texts)]
+    if not tokenizer.is_fast:
+        share, example = unknown_tokens(tokenizer, texts)
+    else:
+        encodings = tokenizer(texts, add_special_tokens=False, verbose=False).encodings
+        if data == "qa":
+            share, example = misplaced(tokenizer, texts, encodings)
+            if share > MOST_MISPLACED:
+                raise unfit(
+                    name,
+                    f"the offsets of its tokenizer are wrong: {share:.0%} of the tokens in {data_dir} do not say what "
+                    f"stands at their place ({example})",
+                    "Mend its pre-tokenizer or post-processor, or use the family's own tokenizer.",
+                )
+        share, example = unread(tokenizer, texts, encodings)
+    if share > MOST_UNKNOWN:
+        raise unfit(
+            name,
+            f"to its tokenizer {share:.0%} of the text in {data_dir} is unknown ({tokenizer.unk_token or 'dropped'}), for example "
+            f"{example!r}; at most {MOST_UNKNOWN:.0%} may be",
+            "Choose a checkpoint whose vocabulary has the language of the data.",
+        )
+    if data == "qa":
+        give_back = written if generates else cut_out
+        share, example = whole_answers(tokenizer, examples, give_back)
+        if share < LEAST_WHOLE:
+            raise unfit(
+                name,
+                f"its tokenizer gives back {share:.0%} of the true answers in {data_dir} whole ({example}); at least "
+                f"{LEAST_WHOLE:.0%} are needed",
+                "Choose a checkpoint whose tokenizer divides the data's words.",
+            )
+
+
+def spread(split) -> list[dict]:
+    """At most SAMPLE examples of a part, evenly spread over it."""
+    chosen = np.linspace(0, len(split) - 1, min(len(split), SAMPLE)).astype(int)
+    return split.select(chosen).to_list()
+
+
+def unknown_tokens(tokenizer, texts: Iterable[str]) -> tuple[float, str]:
+    """(share of the tokens that are unknown, a text with one): all that a tokenizer without offsets can say."""
+    counts = []
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        counts.append((ids.count(tokenizer.unk_token_id), len(ids), text[:40]))
+    unknown = sum(count for count, _, _ in counts)
+    return unknown / max(1, sum(n for _, n, _ in counts)), next((text for n, _, text in counts if n), "")
+
+
+def unread(tokenizer, texts: Sequence[str], encodings: Sequence) -> tuple[float, str]:
+    """(share of the visible characters that are in no token or an unknown one, an example of such a stretch).
+
+    Spaces, accents and control characters, which sound tokenizers drop, do not count.
+    """
+    lost = total = 0
+    example = ""
+    for text, encoding in zip(texts, encodings, strict=True):
+        read = np.zeros(len(text), dtype=bool)
+        for (start, end), token in zip(encoding.offsets, encoding.ids, strict=True):
+            if token != tokenizer.unk_token_id:
+                read[start:end] = True
+        missed = [i for i in np.flatnonzero(~read).tolist() if _visible(text[i])]
+        lost += len(missed)
+        total += sum(map(_visible, text))
+        if missed and not example:
+            last = next((i for i, place in enumerate(missed) if place != missed[0] + i), len(missed)) - 1
+            example = text[missed[0] : missed[last] + 1][:40]
+    return lost / max(1, total), example
+
+
+def _visible(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character)[0] not in "MC"
+
+
+def misplaced(tokenizer, texts: Sequence[str], encodings: Sequence) -> tuple[float, str]:
+    """(share of the known tokens with letters whose letters are not those at their offsets, an example)."""
+    spelled = _speller(tokenizer)
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    wrong = total = 0
+    example = ""
+    for text, encoding in zip(texts, encodings, strict=True):
+        for (start, end), token in zip(encoding.offsets, encoding.ids, strict=True):
+            if not (letters := spelled(token)):
+                continue
+            total += 1
+            there = text[start:end]
+            if letters == _letters(there):
+                continue
+            if normalizer is None or letters != _letters(normalizer.normalize_str(there)):
+                wrong += 1
+                example = example or f"{tokenizer.convert_ids_to_tokens(token)!r} stands at {there!r}"
+    return wrong / max(1, total), example
+
+
+def _letters(text: str) -> str:
+    """The letters and digits of a text, with neither case nor accents."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", text.casefold()).casefold()))
+
+
+def _speller(tokenizer) -> Callable[[int], str]:
+    """id → the letters that a token spells; "" where it spells none: special, unknown, punctuation, part of a character."""
+    backend, skipped = tokenizer.backend_tokenizer, set(tokenizer.all_special_ids)
+    parts = [part.__getstate__() for part in (backend.pre_tokenizer, backend.normalizer) if part is not None]
+    in_bytes = any(b"ByteLevel" in (part if isinstance(part, bytes) else part.encode()) for part in parts)
+    prefix = getattr(backend.model, "continuing_subword_prefix", None) or ""
+    suffix = getattr(backend.model, "end_of_word_suffix", None) or ""
+    decode, known = decoders.ByteLevel().decode, {}
+
+    def spelled(token: int) -> str:
+        if token not in known:
+            text = "" if token in skipped else tokenizer.convert_ids_to_tokens(token)
+            text = decode([text]) if in_bytes else text.removeprefix(prefix).removesuffix(suffix)
+            partial = "\ufffd" in text or re.fullmatch("<0x[0-9A-F]{2}>", text)
+            known[token] = "" if partial else _letters(text)
+        return known[token]
+
+    return spelled
+
+
+def whole_answers(tokenizer, examples: Sequence[Mapping], give_back: Callable) -> tuple[float, str]:
+    """(share of the true answers with letters that come back from their tokens with the same letters, an example of another)."""
+    asked = [example for example in examples if _stands(example)]
+    golds = [example["answers"]["text"][0] for example in asked]
+    returned = give_back(tokenizer, asked)
+    pairs = [(gold, text) for gold, text in zip(golds, returned, strict=True) if _letters(gold)]
+    lost = [(gold, text) for gold, text in pairs if _letters(gold) != _letters(text)]
+    example = f"{lost[0][0][:40]!r} comes back as {lost[0][1][:40]!r}" if lost else ""
+    return 1 - len(lost) / max(1, len(pairs)), example
+
+
+def _stands(example: Mapping) -> bool:
+    """Whether there is a first answer and it stands in the context at its place."""
+    answers = example["answers"]
+    if not answers["text"]:
+        return False
+    gold, start = answers["text"][0], answers["answer_start"][0]
+    return start >= 0 and example["context"].startswith(gold, start)
+
+
+def cut_out(tokenizer, examples: Sequence[Mapping]) -> list[str]:
+    """Each example's first answer as its tokens' offsets cut it out of the context; "" where no window holds it."""
+    windows = make_windows(tokenizer, examples, max_length=384, doc_stride=128, segment_ids=False)
+    texts = [""] * len(examples)
+    for i in np.flatnonzero(windows.end_positions).tolist():
+        example, offsets = windows.example_index[i], windows.offsets[i]
+        begin, end = offsets[windows.start_positions[i], 0], offsets[windows.end_positions[i], 1]
+        texts[example] = examples[example]["context"][begin:end]
+    return texts
+
+
+def written(tokenizer, examples: Sequence[Mapping]) -> list[str]:
+    """Each example's first answer as a model would write it that gives every token of it."""
+    golds = [" " + example["answers"]["text"][0] for example in examples]
+    rows = tokenizer(golds, add_special_tokens=False, verbose=False)["input_ids"] if golds else []
+    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]

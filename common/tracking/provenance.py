@@ -1,0 +1,75 @@
+"""What a result depends on beside its settings and data: code, libraries, machine."""
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+
+from ..paths import ROOT
+
+PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "mlflow", "numpy")
+
+
+FILE = "provenance.json"
+"""The artifact of a run that holds what `details` gives."""
+
+
+def tags() -> dict[str, str]:
+    """What runs are filtered by, as tags of a run: the commit and the device."""
+    import torch
+
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "git_commit": commit or "unknown",
+        "git_dirty": str(bool(_git("status", "--porcelain"))).lower() if commit else "unknown",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def details() -> dict[str, str]:
+    """The libraries' versions and the machine."""
+    import torch
+
+    return {
+        **{f"version.{name}": found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "cpu_count": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def environment() -> str:
+    """All installed packages, a line each, as pip would pin them."""
+    # Each look at a distribution's metadata reads its file again.
+    each = (distribution.metadata for distribution in distributions())
+    found = {about["Name"]: about["Version"] for about in each if about["Name"]}
+    return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
+
+
+def _git(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        names = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        names = None
+    return names[1] if names else platform.processor() or platform.machine()

@@ -1,0 +1,137 @@
+"""What decides a run's result, by content: the code, the technique's method, the weights with their tokenizer.
+
+Whatever is not known to be without effect counts: a new module, or a further file of a checkpoint, changes a run's
+fingerprint from the start.
+"""
+
+import ast
+import enum
+import functools
+import hashlib
+import inspect
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import once, sha256
+from ..models.base import Checkpoint
+from ..models.families import Family
+from .settings import Technique
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+DECIDE = ("models", "scoring", "tasks", "training")
+"""Packages of which every module counts, like those that lie in no package. Others read data, which counts by its content,
+or draw, log, serve and compare what was trained."""
+
+NEVER_LOADED = (
+    "*.md",
+    ".*",
+    "LICENSE*",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.onnx",
+    "optimizer.*",
+    "rng_state*",
+    "scheduler.*",
+    "trainer_state.json",
+    "training_args.bin",
+)
+"""Files of a checkpoint's folder that transformers does not read: descriptions, other frameworks' weights, a trainer's state."""
+
+
+def code(*further: str) -> str:
+    """sha256 of the modules that decide a result; further: names of packages that are to count too."""
+    folders = [PACKAGE / name for name in sorted({*DECIDE, *further})]
+    if lacking := [folder.name for folder in folders if not folder.is_dir()]:
+        raise FileNotFoundError(f"{PACKAGE} has no package {lacking[0]}")
+    files = sorted([*PACKAGE.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))])
+    digest = hashlib.sha256()
+    for file in files:
+        _add(digest, file.relative_to(PACKAGE).as_posix(), file.read_bytes())
+    return digest.hexdigest()
+
+
+def method(technique: Technique, family: Family) -> str:
+    """sha256 of a technique's method: the PEFT config that it makes for a family, its script, and the code that the script
+    imports. UserError where PEFT refuses the technique's values."""
+    try:
+        config = technique.peft_config(family)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{technique.name} cannot be set up with these values: {reason}") from None
+    digest = hashlib.sha256(json.dumps(config and config.to_dict(), sort_keys=True, default=_plain).encode())
+    files, further = _sources(type(technique))
+    for name, content in sorted((file.name, file.read_bytes()) for file in files):
+        _add(digest, name, content)
+    digest.update(code(*further).encode())
+    return digest.hexdigest()
+
+
+def checkpoint(found: Checkpoint) -> str:
+    """Fingerprint of the weights, the config and the tokenizer that a checkpoint gives: of a folder the sha256 of its files,
+    of a model of the hub the commit that is loaded."""
+    folder = Path(found.source)
+    content = f"files {_folder(folder)}" if folder.is_dir() else f"commit {found.revision}"
+    return f"{content} {found.distil=} {found.one_segment=}"
+
+
+@functools.cache
+def _imports(source: bytes) -> tuple[frozenset, frozenset]:
+    """(packages of this library, dotted names of others) that a source imports, at any depth."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    own = {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE.name}.")}
+    return frozenset(each for each in own if (PACKAGE / each).is_dir()), frozenset(names)
+
+
+def _sources(kind: type) -> tuple[set[Path], set[str]]:
+    """(files that declare a technique's class, its parents and what they import of their own folder, packages of this library
+    that these import)."""
+    files, further = set(), set()
+    waiting = []
+    for each in kind.__mro__[: kind.__mro__.index(Technique)]:
+        try:
+            waiting.append(Path(inspect.getfile(each)).resolve())
+        except (OSError, TypeError):
+            raise UserError(
+                f"{kind.__name__} is not declared in a file: its runs could not be told from others; write it into a script."
+            ) from None
+    while waiting:
+        file = waiting.pop()
+        if file in files:
+            continue
+        files.add(file)
+        own, others = _imports(file.read_bytes())
+        further |= own
+        for name in others:
+            beside = file.parent.joinpath(*name.split("."))
+            waiting += [
+                each for each in (beside.with_suffix(".py"), beside / "__init__.py") if each.is_file()
+            ]
+    return files, further
+
+
+def _plain(value):
+    """A value of a PEFT config as JSON has it."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return value.value if isinstance(value, enum.Enum) else repr(value)
+
+
+def _folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not any(fnmatch(file.name, pattern) for pattern in NEVER_LOADED):
+            _add(digest, file.name, once(sha256, file).encode())
+    return digest.hexdigest()
+
+
+def _add(digest, name: str, content: bytes) -> None:
+    digest.update(f"\0{name}\0{len(content)}\0".encode() + content)

@@ -1,0 +1,97 @@
+"""A run settled and checked before any weight is read: the technique, its data, its checkpoint, its fingerprint."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..data import questions
+from ..errors import NotHere
+from ..models import base
+from ..models.families import Family, family_of
+from ..paths import ROOT
+from ..tasks.table import Task, task_of
+from ..tasks.tokenizer_reading import check_reading
+from ..tracking import experiments, runs, store
+from . import fingerprint
+from .settings import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run with everything settled and checked that can be without reading weights."""
+
+    technique: Technique
+    args: RunArgs
+    task: Task
+    precision: str
+    splits: dict
+    record: dict
+    checkpoint: base.Checkpoint
+    family: Family
+    config: dict
+    """Fields that the data decides of the model's config."""
+    settings: dict
+    key: str
+    """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
+
+    @property
+    def finished(self) -> str | None:
+        """The id of a finished run of the same content."""
+        return runs.finished_run(self.args.experiment_name, self.key)
+
+    @property
+    def output_dir(self) -> Path:
+        """Where its checkpoints lie while it lasts."""
+        default = ROOT / "mlruns" / "checkpoints" / f"{self.technique.key}-{self.key[:12]}"
+        return Path(self.args.output_dir or default)
+
+
+def plan(technique: Technique, args: RunArgs) -> Plan:
+    """Settle a run; UserError names what stands against it, before any weight is read."""
+    args = settled(args)
+    check(technique, args)
+    precision = choose_precision(args.precision)
+    task = task_of(args.task)
+    store.configure()
+    args = replace(args, experiment_name=experiments.experiment_name(args.experiment_name, task.experiment))
+    splits, record = questions.ensure(Path(args.data_dir), task.data)
+    checkpoint = base.resolve_checkpoint(args.model_checkpoint)
+    config = base.load_config(checkpoint)
+    family = family_of(config.model_type)
+    check_model(technique, args, family, config)
+    settings = resolved(technique, args) | {"precision": precision}
+    key = run_fingerprint(
+        settings,
+        data=record["fingerprint"],
+        checkpoint=fingerprint.checkpoint(checkpoint),
+        method=fingerprint.method(technique, family),
+    )
+    labels = dict(enumerate(record.get("labels", ())))
+    own_config = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
+    return Plan(
+        technique, args, task, precision, splits, record, checkpoint, family, own_config, settings, key
+    )
+
+
+def check_tokenizer(planned: Plan) -> None:
+    """UserError where the checkpoint's tokenizer does not fit its model, or does not read the data."""
+    check_reading(
+        base.load_tokenizer(planned.checkpoint),
+        planned.splits,
+        data=planned.task.data,
+        generates=planned.task.generates,
+        name=planned.checkpoint.name,
+        data_dir=planned.args.data_dir,
+    )
+
+
+def choose_precision(precision: str) -> str:
+    """fp32, fp16 or bf16 for `auto`: half precision only where the device multiplies it in hardware."""
+    if precision == "auto":
+        if not torch.cuda.is_available():
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise NotHere("--precision fp16 needs a GPU; use --precision fp32.")
+    return precision

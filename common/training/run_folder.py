@@ -1,0 +1,125 @@
+"""The folder that a run works in: held by one process, recognised when an interrupted run goes on."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import UserError
+from ..files import write_json
+
+STATE = "run.json"
+
+
+class own:
+    """The output folder, held against a second process; gives what an unfinished run of the same content left there.
+
+    Without `resume` what lies there is removed, if a run of ours left it; a stranger's folder is refused.
+    leave: called with the folder before an unfinished run is removed.
+    """
+
+    def __init__(
+        self, folder: Path, run_key: str, resume: bool, leave: Callable[[Path], None] = lambda folder: None
+    ):
+        self.folder, self.run_key, self.resume, self.leave = folder, run_key, resume, leave
+        self.lock = FileLock(f"{folder}.lock")
+
+    def __enter__(self) -> dict:
+        if local_rank() > 0:
+            return {}
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            if not Path(self.lock.lock_file).exists():
+                raise unwritable(self.folder, OSError(0, "no file can be made there")) from None
+            raise UserError(
+                f"{self.folder} is in use by another training; wait, or choose another --output_dir."
+            ) from None
+        except OSError as error:
+            raise unwritable(self.folder, error) from None
+        try:
+            return self._state()
+        except OSError as error:
+            self.__exit__()
+            raise unwritable(self.folder, error) from None
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _state(self) -> dict:
+        state = read_state(self.folder)
+        if state.get("removing"):
+            # A process was killed meanwhile.
+            remove(self.folder, state)
+            if self.resume and state.get("finished") and state["run_fingerprint"] == self.run_key:
+                return state
+            state = {}
+        if state:
+            if self.resume and state["run_fingerprint"] != self.run_key:
+                raise UserError(
+                    f"--resume: {self.folder} holds a run with other settings, data or code; "
+                    "repeat its command line, or start anew without --resume."
+                )
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise UserError(
+                f"--output_dir {self.folder} holds files that no training wrote; choose an empty folder."
+            )
+        if not self.resume and state:
+            self.leave(self.folder)
+            remove(self.folder, state)
+            state = {}
+        self.folder.mkdir(exist_ok=True)
+        return state
+
+    def __exit__(self, *_):
+        if local_rank() > 0:
+            return
+        with contextlib.suppress(OSError):
+            # Where nothing was done.
+            self.folder.rmdir()
+        # While it is held: who opened the file before finds it unlinked, and does not take its lock for the folder's.
+        if self.lock.is_locked:
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+        self.lock.release()
+
+
+def read_state(folder: Path) -> dict:
+    """What run.json in a training's folder holds: `run_fingerprint`, and `run_id` once there is one; {} without it."""
+    try:
+        return dict(json.loads((folder / STATE).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{folder / STATE} is damaged: remove {folder}, or choose another --output_dir."
+        ) from None
+
+
+def remove(folder: Path, state: dict) -> None:
+    """Remove a training's folder so that one who is killed meanwhile leaves what is recognised: run.json goes last."""
+    write_json(folder / STATE, state | {"removing": True})
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != STATE:
+            entry.unlink()
+    (folder / STATE).unlink()
+    folder.rmdir()
+
+
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """What a disk that is full, read-only or forbidden is to the user."""
+    where = error.filename or folder
+    return UserError(
+        f"{where} cannot be written: {error.strerror or error}. Make room or mend its rights, or choose another --output_dir."
+    )
+
+
+def local_rank() -> int:
+    """This process's rank among those that one launcher started; 0 without a launcher."""
+    return int(os.environ.get("RANK", 0))

@@ -1,0 +1,235 @@
+"""What a run is told: the technique's own fields, the fields that every run has, and what is refused beforehand."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from typing import ClassVar
+
+from ..bounds import LARGE, SEEDS, Bounds, check_bounds
+from ..errors import NotHere, UserError
+from ..models.families import Family, usable_positions
+from ..paths import ROOT
+from ..tasks.table import TASKS, task_of
+
+
+def option(default, help: str, **bounds):
+    """A dataclass field whose help is the flag's help. bounds: the values that it may have, as `Bounds` names them.
+
+    A list as default is copied for each instance.
+    """
+    metadata = {"help": help, "bounds": Bounds(**bounds)}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A way to fine-tune: its hyper-parameters are its fields, its method is the PEFT config that it makes of them."""
+
+    name: ClassVar[str]
+    """As tables and plots show it."""
+    key: ClassVar[str]
+    """As families name it when they refuse it."""
+
+    learning_rate: float = option(
+        3e-5, "peak learning rate, reached after the warm-up", above=0, maximum=LARGE
+    )
+    num_train_epochs: float = option(2.0, "passes over the training questions", above=0, maximum=10**6)
+    weight_decay: float = option(
+        0.0, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0, maximum=LARGE
+    )
+
+    def peft_config(self, family: Family):
+        """PEFT's config for this family, or None to train all weights."""
+        return None
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Tokens that the technique puts in front of the embedded input (they take room in the position table)."""
+        return 0
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """What every run has, whatever its technique."""
+
+    task: str = option("extractive-qa", "what is trained for", choices=tuple(TASKS))
+    data_dir: str | None = option(
+        None,
+        "prepared data (see scripts/prepare_data.py); default: squad_data, or the task's; made if it is missing",
+    )
+    model_checkpoint: str = option(
+        "auto",
+        "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
+        "DistilBERT), or 'auto': bert-base-uncased if the cache or the hub has it, else embedded",
+    )
+    batch_size: int = option(8, "windows in a batch on each device", minimum=1, maximum=10**6)
+    gradient_accumulation_steps: int = option(
+        1, "batches that make one optimizer step", minimum=1, maximum=10**6
+    )
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", above=0, maximum=LARGE)
+    warmup_ratio: float = option(
+        0.1,
+        "share of the steps in which the learning rate rises; it then falls linearly to 0",
+        minimum=0,
+        below=1,
+    )
+    max_length: int = option(
+        384,
+        "longest window in tokens; longer contexts are cut into several, longer texts are cut off",
+        minimum=1,
+        maximum=10**6,
+    )
+    doc_stride: int = option(128, "tokens that neighbouring windows share", minimum=0, maximum=10**6)
+    max_answer_length: int = option(30, "longest answer in tokens", minimum=1, maximum=10**6)
+    n_best: int = option(20, "candidates kept for each question", minimum=1, maximum=10**6)
+    max_train_samples: int | None = option(
+        None,
+        "train on this many questions, or texts balanced by label, drawn by the seed; more hold the fewer",
+        minimum=1,
+        maximum=10**9,
+    )
+    max_test_samples: int | None = option(None, "test on this many, drawn likewise", minimum=1, maximum=10**9)
+    max_validation_samples: int | None = option(
+        None, "validate on this many, drawn likewise", minimum=1, maximum=10**9
+    )
+    early_stopping_patience: int | None = option(
+        None,
+        "stop after this many epochs without a better validation F1 (or accuracy)",
+        minimum=1,
+        maximum=10**6,
+    )
+    seed: int = option(
+        42, "of the new head, the adapter, the order of the data and dropout", minimum=0, maximum=SEEDS
+    )
+    precision: str = option(
+        "auto",
+        "fp32, fp16, bf16, or auto: half precision where a GPU has it (on a CPU bf16 is for matrix products alone)",
+        choices=("auto", "fp32", "fp16", "bf16"),
+    )
+    pack_batches: bool = option(
+        False,
+        "lay a batch's windows end to end, so that no padding is computed: for GPUs and windows of uneven length "
+        "(extractive-qa, encoders with absolute positions, no virtual tokens)",
+    )
+    torch_compile: str = option(
+        "", "backend to compile the model with: inductor pays in long runs on a GPU; on a CPU it does not"
+    )
+    experiment_name: str | None = option(
+        None, "MLflow experiment; default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's"
+    )
+    run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
+    output_dir: str | None = option(
+        None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run"
+    )
+    save_steps: int = option(
+        500,
+        "steps between checkpoints within an epoch; the end of an epoch always makes one",
+        minimum=1,
+        maximum=10**9,
+    )
+    logging_steps: int = option(10, "steps between two points of the loss curve", minimum=1, maximum=10**9)
+    resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
+    gradient_norms: bool = option(
+        False, "record the gradient norm of each layer at the logging steps: gradient_norms.json and a figure"
+    )
+    report_to: list[str] = option(
+        ["mlflow"],
+        "where the run is logged beside MLflow: wandb (Weights & Biases)",
+        choices=("mlflow", "wandb"),
+    )
+    parent_run: str | None = option(None, "id of the MLflow run that this one is a child of (a study's)")
+    skip_finished: bool = option(
+        False, "do nothing if MLflow already holds a finished run of the same content"
+    )
+
+
+_ABOUT_THE_RUN_ONLY = {
+    "experiment_name",
+    "run_name",
+    "parent_run",
+    "output_dir",
+    "save_steps",
+    "logging_steps",
+    "report_to",
+    "resume",
+    "skip_finished",
+    "data_dir",
+    "model_checkpoint",
+}
+"""Fields that do not change what is computed, and two whose resolved content is fingerprinted instead of their text."""
+
+
+def settled(args: RunArgs) -> RunArgs:
+    """With the data folder that its task decides; the experiment is for the store to settle (`experiments.experiment_name`)."""
+    task = task_of(args.task)
+    return replace(args, data_dir=args.data_dir or str(ROOT / task.data_dir))
+
+
+def check(technique: Technique, args: RunArgs) -> None:
+    """Refuse values that no model could train with; UserError names the flag and the remedy."""
+    task = task_of(args.task)
+    check_bounds(technique)
+    check_bounds(args)
+    if args.torch_compile:
+        from torch import compiler
+
+        if args.torch_compile not in (known := compiler.list_backends(exclude_tags=())):
+            raise UserError(f"--torch_compile is {args.torch_compile!r}: choose one of {', '.join(known)}.")
+    if "wandb" in args.report_to and not find_spec("wandb"):
+        raise NotHere(
+            "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
+        )
+    # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
+    room = args.max_length - args.max_length // 2 - 4
+    if task.data == "qa" and not 0 <= args.doc_stride < room:
+        raise UserError(
+            f"--doc_stride is {args.doc_stride}: with --max_length {args.max_length} it must be at least 0 and below "
+            f"{max(room, 1)}."
+        )
+
+
+def check_model(technique: Technique, args: RunArgs, family: Family, config) -> None:
+    """Refuse what this family cannot do, from its config alone, before any weight is read."""
+    if reason := family.refusal(technique.key, args.task):
+        raise UserError(
+            f"{technique.name} does not work with {family.model_type} for {args.task}: {reason}. "
+            "Choose another technique, --model_checkpoint or --task."
+        )
+    if args.pack_batches:
+        from peft import PromptLearningConfig
+
+        virtual = isinstance(technique.peft_config(family), PromptLearningConfig)
+        positions = family.kind == "encoder" and family.first_position is not None
+        if args.task != "extractive-qa" or virtual or not positions:
+            raise UserError(
+                f"--pack_batches is for extractive-qa by encoders with absolute positions and without virtual tokens, not for "
+                f"{technique.name} on {family.model_type} for {args.task}: leave it out."
+            )
+    room = usable_positions(config)
+    beside = {f"{technique.virtual_tokens} virtual tokens": technique.virtual_tokens}
+    if task_of(args.task).generates and family.kind == "decoder":
+        # Behind an answer of this length stands its end.
+        beside[f"an answer of {args.max_answer_length} tokens"] = args.max_answer_length + 1
+    taken = sum(beside.values())
+    if room is not None and args.max_length + taken > room:
+        parts = " and ".join(part for part, tokens in beside.items() if tokens)
+        raise UserError(
+            f"--max_length {args.max_length}{parts and f' with {parts}'} is longer than the {room} positions of this model: "
+            f"use --max_length {room - taken} or less."
+        )
+
+
+def resolved(technique: Technique, args: RunArgs) -> dict:
+    """Every field that decides what is computed, flat, as logged and fingerprinted."""
+    shared = {name: value for name, value in asdict(args).items() if name not in _ABOUT_THE_RUN_ONLY}
+    return {"technique": technique.name, **asdict(technique), **shared}
+
+
+def run_fingerprint(settings: dict, **content: str) -> str:
+    """sha256 of a run: its resolved settings and the fingerprints of everything else that decides its result."""
+    return hashlib.sha256(
+        json.dumps({"settings": settings, "content": content}, sort_keys=True).encode()
+    ).hexdigest()

@@ -1,0 +1,555 @@
+import json
+import multiprocessing
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.data import questions as data
+from common.data.squad_json import read_squad_json
+from common.errors import UserError
+from tests.scripts.conftest import squad_json
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+
+    def article(name, questions):
+        rows = []
+        for i in range(questions):
+            context = f"{name} has part {i // 2}, which is blue."
+            answers = {"text": ["blue"], "answer_start": [context.index("blue")]}
+            rows.append(
+                {
+                    "id": f"{name}-{i}",
+                    "title": name,
+                    "context": context,
+                    "question": "Which colour?",
+                    "answers": answers,
+                }
+            )
+        return rows
+
+    train = [e for n in range(20) for e in article(f"train{n}", 5 + n % 3)]
+    test = [e for n in range(3) for e in article(f"test{n}", 4)]
+    for name, examples in (("train", train), ("test", test)):
+        (folder / f"{name}.json").write_text(squad_json(examples, "1.1"))
+    return folder / "train.json", folder / "test.json"
+
+
+@pytest.fixture
+def prepared(files, tmp_path):
+    folder = tmp_path / "squad_data"
+    return folder, data.prepare_files(*files, folder)
+
+
+def test_what_is_prepared_is_what_is_loaded(prepared):
+    from datasets import load_from_disk
+
+    folder, record = prepared
+    splits, loaded = data.load(folder)
+    assert loaded == record and set(load_from_disk(str(folder))) == {"train", "validation", "test"}
+    assert {n: len(s) for n, s in splits.items()} == {n: c["questions"] for n, c in record["counts"].items()}
+    assert record["fingerprint"] == data.fingerprint({n: s.to_list() for n, s in splits.items()})
+    assert [f["name"] for f in record["files"]] == ["train.json", "test.json"]
+    assert {p.name for p in folder.parent.iterdir()} == {"squad_data", ".squad_data.lock"}
+
+
+def test_validation_is_whole_articles_and_repeats_by_seed(prepared, files, tmp_path):
+    splits, record = data.load(prepared[0])
+    titles = {name: set(split["title"]) for name, split in splits.items()}
+    contexts = {name: set(split["context"]) for name, split in splits.items()}
+    assert not titles["train"] & titles["validation"] and not contexts["train"] & contexts["validation"]
+    assert 0.05 <= len(splits["validation"]) / (len(splits["validation"]) + len(splits["train"])) <= 0.15
+    again = data.prepare_files(*files, tmp_path / "again")
+    other = data.prepare_files(*files, tmp_path / "other", seed=7)
+    assert again["fingerprint"] == record["fingerprint"] != other["fingerprint"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=2, max_size=40), st.integers(0, 3))
+def test_carving_never_puts_a_paragraph_on_both_sides(pairs, seed):
+    examples = [{"id": str(i), "title": f"t{t}", "context": f"c{c}"} for i, (t, c) in enumerate(pairs)]
+    if len({e["context"] for e in examples}) < 2:
+        return
+    train, validation, unit = data.carve(examples, 0.2, seed)
+    assert (
+        train
+        and validation
+        and sorted(e["id"] for e in train + validation) == sorted(e["id"] for e in examples)
+    )
+    assert not {e["context"] for e in train} & {e["context"] for e in validation}
+    if unit == "article":
+        assert not {e["title"] for e in train} & {e["title"] for e in validation}
+
+
+def test_a_single_article_is_carved_by_paragraph_and_the_record_says_so(files, tmp_path):
+    one = {e["context"]: e | {"title": "t"} for e in read_squad_json(files[0]).examples}
+    (tmp_path / "one.json").write_text(squad_json(list(one.values()), "1.1"))
+    record = data.prepare_files(tmp_path / "one.json", files[1], tmp_path / "out")
+    splits, _ = data.load(tmp_path / "out")
+    assert record["validation_by"] == "paragraph" and len(splits["validation"])
+    assert not set(splits["train"]["context"]) & set(splits["validation"]["context"])
+    assert data.prepare_files(*files, tmp_path / "many")["validation_by"] == "article"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_big_article_never_becomes_validation_where_a_small_one_can(seed):
+    sizes = {"big": 95, "small": 5}
+    examples = [
+        {"id": f"{t}{i}", "title": t, "context": f"{t}{i}"} for t, n in sizes.items() for i in range(n)
+    ]
+    train, validation, _ = data.carve(examples, 0.1, seed)
+    assert {e["title"] for e in validation} == {"small"} and len(train) == 95
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(UserError, match="--validation_share"):
+        data.carve([{"id": "1", "title": "t", "context": "c"}], share, 0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "record",
+        "record of another kind",
+        "no record",
+        "arrow",
+        "missing",
+        "train/state.json",
+        "dataset_dict.json",
+    ],
+)
+def test_a_changed_folder_is_not_loaded(fault, prepared):
+    folder, _ = prepared
+    arrow = next(folder.rglob("train/*.arrow"))
+    if fault.startswith("record"):
+        (folder / "record.json").write_text("{" if fault == "record" else "[]")
+    elif fault == "no record":
+        (folder / "record.json").unlink()
+    elif fault == "missing":
+        arrow.unlink()
+    elif fault == "arrow":
+        content = bytearray(arrow.read_bytes())
+        content[len(content) // 2] ^= 1
+        arrow.write_bytes(content)
+    else:
+        (folder / fault).write_text((folder / fault).read_text().replace("train", "tr"))
+        (folder / fault).write_text((folder / fault).read_text() + " ")
+    with pytest.raises(UserError, match="prepare_data.py"):
+        data.load(folder)
+
+
+def test_no_folder_is_told_how_to_be_made(tmp_path):
+    with pytest.raises(UserError, match="prepare_data.py --output_dir"):
+        data.load(tmp_path / "nowhere")
+
+
+def test_fingerprint_notices_any_edit(files):
+    examples = read_squad_json(files[0]).examples
+    splits = {"train": examples, "validation": [], "test": []}
+    known = {data.fingerprint(splits)}
+    for column, value in (
+        ("question", "Which?"),
+        ("context", "x"),
+        ("id", "x"),
+        ("title", "x"),
+        ("answers", {"text": [], "answer_start": []}),
+        ("answers", {"text": ["blue"], "answer_start": [0]}),
+    ):
+        edited = [*examples[:50], {**examples[50], column: value}, *examples[51:]]
+        known.add(data.fingerprint({**splits, "train": edited}))
+    known.add(data.fingerprint({"train": [], "validation": examples, "test": []}))
+    assert len(known) == 8
+
+
+def test_a_failed_preparation_leaves_what_was_there(prepared, files, tmp_path):
+    folder, record = prepared
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UserError):
+        data.prepare_files(tmp_path / "bad.json", files[1], folder)
+    assert data.load(folder)[1] == record
+
+
+def test_a_failure_while_writing_leaves_what_was_there(prepared, files, monkeypatch):
+    folder, record = prepared
+    rename = type(folder).rename
+
+    def fails_at_last(self, target):
+        if self.name.endswith(".being-written"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(folder), "rename", fails_at_last)
+    with pytest.raises(UserError, match="No space left"):
+        data.prepare_files(*files, folder, seed=7)
+    assert data.load(folder)[1] == record
+    assert {p.name for p in folder.parent.iterdir()} == {"squad_data", ".squad_data.lock"}
+
+
+def test_what_a_killed_process_left_is_put_back_or_cleared(prepared, files):
+    folder, record = prepared
+    folder.rename(folder.with_name(".squad_data.being-replaced"))
+    (folder.with_name(".squad_data.being-written") / "train").mkdir(parents=True)
+    assert data.ensure(folder)[1] == record
+    assert {p.name for p in folder.parent.iterdir()} == {"squad_data", ".squad_data.lock"}
+
+
+def test_a_prepared_folder_is_replaced_even_if_damaged(prepared, files):
+    folder, record = prepared
+    for content in (None, "{"):
+        if content:
+            (folder / "record.json").write_text(content)
+        (folder / "train" / "cache-0123.arrow").write_bytes(b"what datasets.map leaves here")
+        assert data.prepare_files(*files, folder, seed=7)["fingerprint"] != record["fingerprint"]
+        assert data.load(folder)[1]["seed"] == 7 and not (folder / "train" / "cache-0123.arrow").exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [None, '{"mine": 1}', "[]", '{"fingerprint": "x"}'],
+    ids=["none", "another", "list", "like ours"],
+)
+def test_a_strangers_folder_is_never_replaced(record, files, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    if record:
+        (tmp_path / "mine" / "record.json").write_text(record)
+    with pytest.raises(UserError, match="did not write"):
+        data.prepare_files(*files, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_record_of_something_else_is_kept(files, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "record.json").write_text('{"mine": 1}')
+    with pytest.raises(UserError, match="did not write record.json"):
+        data.prepare_files(*files, tmp_path / "mine")
+    assert (tmp_path / "mine" / "record.json").read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("place", ["thesis.txt", "train/thesis.txt", "notes/thesis.txt"])
+def test_a_file_that_was_put_into_our_folder_is_kept(place, prepared, files):
+    folder, record = prepared
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).write_text("years of work")
+    with pytest.raises(UserError, match="did not write"):
+        data.prepare_files(*files, folder, seed=7)
+    assert (folder / place).exists() and data.load(folder)[1] == record
+
+
+def test_the_folder_may_be_empty_or_here_or_a_link(files, tmp_path, monkeypatch):
+    for name in ("empty", "here", "target"):
+        (tmp_path / name).mkdir()
+    data.prepare_files(*files, tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "here")
+    data.prepare_files(*files, Path("."))
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    data.prepare_files(*files, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    for name in ("empty", "here", "target", "link"):
+        assert data.load(tmp_path / name)[0]["train"].num_rows
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        data.prepare_files(*files, tmp_path / "file")
+
+
+def test_half_a_surrogate_pair_is_refused_with_the_id(files, tmp_path):
+    text = files[0].read_text().replace("train3 has part 0", "train3 has \\ud800 part 0")
+    bad = json.loads(text)
+    for article in bad["data"]:
+        for paragraph in article["paragraphs"]:
+            for qa in paragraph["qas"]:
+                qa["answers"][0]["answer_start"] = paragraph["context"].index("blue")
+    (tmp_path / "bad.json").write_text(json.dumps(bad))
+    with pytest.raises(UserError, match="id 'train3-0'.*surrogate"):
+        data.prepare_files(tmp_path / "bad.json", files[1], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_versions_and_ids_in_both_files_are_refused(files, tmp_path):
+    v2 = json.loads(files[1].read_text()) | {"version": "v2.0"}
+    (tmp_path / "v2.json").write_text(json.dumps(v2))
+    with pytest.raises(UserError, match="one version"):
+        data.prepare_files(files[0], tmp_path / "v2.json", tmp_path / "out")
+    with pytest.raises(UserError, match="stands twice"):
+        data.prepare_files(files[0], files[0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_saved_dataset_keeps_its_splits(prepared, tmp_path):
+    from datasets import load_from_disk
+
+    folder, record = prepared
+    again = data.prepare_saved(folder, tmp_path / "again")
+    assert again["fingerprint"] == record["fingerprint"]
+    two = load_from_disk(str(folder))
+    del two["test"]
+    two.save_to_disk(str(tmp_path / "two"))
+    carved = data.prepare_saved(tmp_path / "two", tmp_path / "carved")
+    assert carved["counts"]["test"] == record["counts"]["validation"]
+    with pytest.raises(UserError, match="save_to_disk"):
+        data.prepare_saved(tmp_path, tmp_path / "x")
+
+
+def _save(path, train, test):
+    from datasets import Dataset, DatasetDict
+
+    parts = {"train": train, "test": test}
+    DatasetDict({n: Dataset.from_list(rows) for n, rows in parts.items()}).save_to_disk(str(path))
+
+
+def _row(number, **more):
+    answers = {"text": ["blue"], "answer_start": [len(f"c{number} ")]}
+    row = {"id": str(number), "title": f"t{number}", "context": f"c{number} blue", "question": "Which?"}
+    return row | {"answers": answers} | more
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"context": None}, "'context' must be text, not NoneType"),
+        ({"context": " ", "answers": {"text": [], "answer_start": []}}, "the context is empty"),
+        ({"question": ""}, "the question is empty"),
+        ({"answers": "blue"}, "'answers' must be a list, not str"),
+        ({"answers": None}, "'answers' must be a list, not NoneType"),
+        (
+            {"answers": {"text": ["blue"], "answer_start": []}},
+            "'answers' must hold as many 'answer_start' as 'text'",
+        ),
+        ({"answers": {"text": [" "], "answer_start": [2]}}, "the text of each answer is empty"),
+    ],
+)
+def test_a_bad_saved_dataset_is_refused_by_split_and_id(fault, message, tmp_path):
+    # A column has one type: a row of another type stands alone.
+    rows = [_row(0, **fault)] + ([] if "answers" in fault else [_row(2)])
+    _save(tmp_path / "saved", rows, [_row(1)])
+    with pytest.raises(UserError, match=f"saved/train: row 0 .id '0'.: ?{message}"):
+        data.prepare_saved(tmp_path / "saved", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_saved_dataset_is_read_by_the_rules_of_files(tmp_path):
+    """Ids that are numbers, offsets that are wrong, and rows with faults, of which all are listed."""
+    rows = [_row(n, id=n) for n in range(30)]
+    rows[0]["answers"] = {"text": ["Blue"], "answer_start": [2]}
+    rows[1]["answers"] = {"text": ["mauve"], "answer_start": [2]}
+    test = [_row(n, id=n) for n in range(30, 33)]
+    test[0]["answers"] = {"text": ["mauve"], "answer_start": [-1]}
+    _save(tmp_path / "saved", rows, test)
+    record = data.prepare_saved(tmp_path / "saved", tmp_path / "out")
+    assert (record["repaired"], record["dropped"], record["version"]) == (1, 2, "v1.1")
+    splits = data.load(tmp_path / "out")[0]
+    assert splits["test"][0]["id"] == "30" and splits["test"][0]["answers"]["text"] == ["mauve"]
+    for e in splits["train"]:
+        (text,), (start,) = e["answers"]["text"], e["answers"]["answer_start"]
+        assert e["context"].startswith(text, start)
+    rows[2]["question"] = rows[3]["question"] = " "
+    _save(tmp_path / "faulty", rows, test)
+    with pytest.raises(UserError, match="has 2 faults(.|\n)*row 2 .id '2'.(.|\n)*row 3"):
+        data.prepare_saved(tmp_path / "faulty", tmp_path / "x")
+    record = data.prepare_saved(tmp_path / "faulty", tmp_path / "x", on_bad_rows="skip")
+    assert record["skipped"] == 2 and len(json.loads((tmp_path / "x/skipped.json").read_text())) == 2
+
+
+def test_ids_that_both_files_count_from_0_are_told_apart(tmp_path):
+    """What is scored keeps its ids; the same question in both files is still refused."""
+    rows, test = [_row(f"c{n}", id=n) for n in range(20)], [_row(f"d{n}", id=n) for n in range(4)]
+    rows[19]["id"] = "train-0"
+    for name, part in (("train", rows), ("test", test)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+    record = data.prepare_files(tmp_path / "train.json", tmp_path / "test.json", tmp_path / "out")
+    splits = data.load(tmp_path / "out")[0]
+    assert record["renamed_ids"] == 4 and splits["test"]["id"] == ["0", "1", "2", "3"]
+    ids = {*splits["train"]["id"], *splits["validation"]["id"]}
+    assert ids == {"train-train-0", "train-0", *(f"train-{n}" for n in (1, 2, 3)), *map(str, range(4, 19))}
+    (tmp_path / "test.json").write_text(json.dumps(rows[:1]))
+    with pytest.raises(UserError, match="id '0' stands twice"):
+        data.prepare_files(tmp_path / "train.json", tmp_path / "test.json", tmp_path / "out")
+
+
+def test_a_saved_dataset_without_titles_is_carved_by_paragraph(tmp_path):
+    rows = [{k: v for k, v in _row(n).items() if k != "title"} for n in range(30)]
+    _save(tmp_path / "saved", rows[:20], rows[20:])
+    assert data.prepare_saved(tmp_path / "saved", tmp_path / "out")["counts"]["validation"]["paragraphs"] == 2
+
+
+@pytest.mark.parametrize("column", ["id", "context", "question", "answers"])
+def test_a_saved_dataset_without_a_column_is_refused(column, tmp_path):
+    without = lambda n: {k: v for k, v in _row(n).items() if k != column}  # noqa: E731
+    _save(tmp_path / "saved", [without(0)], [without(1)])
+    with pytest.raises(UserError, match=f"split 'train' has no column '{column}'"):
+        data.prepare_saved(tmp_path / "saved", tmp_path / "out")
+
+
+def test_paragraphs_of_test_that_stand_in_train_are_counted(tmp_path):
+    train = [_row(n) for n in range(20)]
+    _save(tmp_path / "saved", train, [_row("x", context="c3 blue"), _row("y")])
+    assert data.prepare_saved(tmp_path / "saved", tmp_path / "out")["test_paragraphs_also_in_train"] == 1
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    def refused(*args, **kwargs):
+        raise OSError("offline")
+
+    monkeypatch.setattr(socket, "create_connection", refused)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+def _parquet(folder, files):
+    """What the repository rajpurkar/squad holds, with other questions."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (folder / "plain_text").mkdir(parents=True)
+    for split, file in zip(("train", "validation"), files, strict=True):
+        table = pyarrow.Table.from_pylist(read_squad_json(file).examples)
+        pyarrow.parquet.write_table(table, folder / "plain_text" / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.fixture
+def hub(files, tmp_path, monkeypatch):
+    """(folder of the snapshot that the hub hands out, list of what it was asked)."""
+    folder = tmp_path / "snapshot"
+    _parquet(folder, files)
+    asked = []
+
+    def snapshot_download(repository, **kwargs):
+        asked.append((repository, kwargs))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return folder, asked
+
+
+def test_the_hubs_development_set_is_test(hub, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "hub_answers", lambda: True)
+    record = data.prepare_hub("squad", tmp_path / "out")
+    assert record["fingerprint"] == data.prepare_files(*files, tmp_path / "files")["fingerprint"]
+    assert (record["source"], record["name"], record["version"]) == ("hub", "squad", "v1.1")
+    assert [f["name"] for f in record["files"]] == [
+        f"{s}-00000-of-00001.parquet" for s in ("train", "validation")
+    ]
+    repository, asked = hub[1][0]
+    assert repository == "rajpurkar/squad" and not asked["local_files_only"] and asked["etag_timeout"] <= 10
+
+
+def test_the_hubs_bad_files_are_named(hub, tmp_path):
+    next(hub[0].rglob("validation-*")).unlink()
+    with pytest.raises(UserError, match="no validation file"):
+        data.prepare_hub("squad", tmp_path / "out")
+    with pytest.raises(UserError, match="squad_v2"):
+        data.prepare_hub("squad_v3", tmp_path / "out")
+
+
+def test_missing_data_is_taken_from_the_cache_while_offline(hub, offline, tmp_path, capsys):
+    assert data.ensure(tmp_path / "squad_data")[1]["name"] == "squad"
+    assert hub[1][0][1]["local_files_only"] and "the hub's squad" in capsys.readouterr().err
+
+
+def test_a_hub_that_fails_half_way_gives_the_sample(tmp_path, monkeypatch, capsys):
+    def broken(*args, **kwargs):
+        raise TimeoutError("read timed out")
+
+    monkeypatch.setattr(data, "hub_answers", lambda: True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    assert data.ensure(tmp_path / "squad_data")[1]["name"] == "sample"
+    assert "packaged sample" in capsys.readouterr().err
+    with pytest.raises(UserError, match="TimeoutError.*--source files or sample"):
+        data.prepare_hub("squad", tmp_path / "out")
+
+
+@pytest.mark.parametrize("here", ["squad", "rajpurkar/squad"])
+def test_the_hub_is_never_a_folder_that_happens_to_lie_here(here, offline, files, tmp_path, monkeypatch):
+    from datasets import load_dataset
+
+    _parquet(tmp_path / here, files)
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset(here, cache_dir=str(tmp_path / "datasets"))["train"].num_rows  # what must not happen
+    with pytest.raises(UserError, match="--source files or sample"):
+        data.prepare_hub("squad", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert data.ensure(tmp_path / "squad_data")[1]["name"] == "sample"
+
+
+def _ensure(folder):
+    data.hub_answers = lambda: False
+    return data.ensure(folder)[1]["fingerprint"]
+
+
+def test_two_processes_that_find_no_data_both_get_it(tmp_path, monkeypatch):
+    # The new processes read it at import: what lies in a developer's cache must not decide.
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path.parent / "no cache"))
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        prints = pool.map(_ensure, [tmp_path / "squad_data"] * 2)
+    assert len(set(prints)) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"squad_data", ".squad_data.lock"}
+
+
+def _prepare(task):
+    files, folder, seed = task
+    return data.prepare_files(*files, folder, seed=seed)["fingerprint"]
+
+
+def test_two_processes_that_prepare_at_once_both_succeed(files, tmp_path):
+    tasks = [(files, tmp_path / "squad_data", seed) for seed in (1, 2)] * 2
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        prints = pool.map(_prepare, tasks, chunksize=1)
+    assert len(set(prints)) == 2 and data.load(tmp_path / "squad_data")[1]["fingerprint"] in prints
+
+
+def test_missing_data_becomes_the_sample_and_says_so(offline, tmp_path, capsys):
+    (tmp_path / "squad_data").mkdir()
+    _, record = data.ensure(tmp_path / "squad_data")
+    assert record["name"] == "sample" and "packaged sample" in capsys.readouterr().err
+    data.ensure(tmp_path / "squad_data")
+    assert not capsys.readouterr().err
+
+
+def test_every_span_of_the_sample_and_what_it_promises():
+    parts = {name: read_squad_json(data.SAMPLE / f"{name}-v2.0.json") for name in ("train", "test")}
+    examples = {name: part.examples for name, part in parts.items()}
+    everything = [*examples["train"], *examples["test"]]
+    for part in parts.values():
+        assert part.version == "v2.0" and not part.repaired and not part.dropped
+    for e in everything:
+        for text, start in zip(e["answers"]["text"], e["answers"]["answer_start"], strict=True):
+            assert e["context"][start : start + len(text)] == text
+            assert not text[0].isspace() and not text[-1].isspace()
+            edges = e["context"][start - 1 : start], e["context"][start + len(text) : start + len(text) + 1]
+            assert not any(edge.isalnum() for edge in edges)
+        assert 40 <= len(e["context"].split()) <= 110
+        assert e["question"].endswith("?")
+    assert len({e["context"] for e in everything}) >= 240
+    assert len({e["title"] for e in everything}) >= 40
+    assert sum(bool(e["answers"]["text"]) for e in everything) >= 1200
+    assert sum(not e["answers"]["text"] for e in everything) >= 200
+    assert len({e["question"] for e in everything}) == len(everything) == len({e["id"] for e in everything})
+    assert len({e["title"] for e in examples["test"]}) >= 8
+    assert all(len(e["answers"]["text"]) in (0, 2, 3) for e in examples["test"])
+    for column in ("title", "context"):
+        assert not {e[column] for e in examples["train"]} & {e[column] for e in examples["test"]}
+
+
+def test_the_samples_readme_tells_its_counts():
+    readme = (data.SAMPLE / "README.md").read_text()
+    for name in ("train", "test"):
+        examples = read_squad_json(data.SAMPLE / f"{name}-v2.0.json").examples
+        answerable = sum(bool(e["answers"]["text"]) for e in examples)
+        numbers = (
+            len({e["title"] for e in examples}),
+            len({e["context"] for e in examples}),
+            answerable,
+            len(examples) - answerable,
+        )
+        assert f"| `{name}-v2.0.json` | {' | '.join(f'{n:,}' for n in numbers)} |" in readme
+
+
+def test_a_record_that_is_a_folder_is_one_clear_line(tmp_path):
+    (tmp_path / "data" / "record.json").mkdir(parents=True)
+    with pytest.raises(UserError, match="record.json cannot be read: Is a directory"):
+        data.load(tmp_path / "data")

@@ -1,0 +1,556 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftConfig, PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertModel,
+)
+from transformers.pytorch_utils import Conv1D
+
+from common.errors import UserError
+from common.models import base as models
+from common.models import bundles, saving
+from common.models.families import FAMILIES, family_of, uses_segment_ids
+from common.models.virtual_tokens import OWN_TYPE, PromptModel
+from common.tasks.batching import Collator
+from common.tasks.classification import work
+from common.tasks.classification.texts import make_texts
+from common.tasks.extractive_qa.windows import make_windows
+from common.tasks.extractive_qa.work import span_loss
+from common.training.settings import RunArgs, check_model
+from tests import learning, texts
+from tests.questions import EXAMPLES
+from tests.techniques import TECHNIQUES
+
+QA, CLASSIFICATION = "extractive-qa", "classification"
+CONFIGS = {
+    QA: {},
+    CLASSIFICATION: {
+        "id2label": {0: "negative", 1: "positive"},
+        "label2id": {"negative": 0, "positive": 1},
+    },
+}
+CELLS = [
+    (technique, family, task)
+    for technique in sorted(TECHNIQUES)
+    for family in sorted(FAMILIES)
+    for task in CONFIGS
+    if FAMILIES[family].refusal(technique, task) is None
+]
+EVERY_CELL = pytest.mark.parametrize(("technique", "family_name", "task"), CELLS)
+
+
+def build(tiny, technique: str, family_name: str, task: str = QA):
+    """(model with the technique on it, tokenizer, a batch of windows or texts)."""
+    torch.manual_seed(0)
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), task, **CONFIGS[task])
+    family = FAMILIES[family_name]
+    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, task)
+    return model, tokenizer, batch_of(tokenizer, model.config, task)
+
+
+def batch_of(tokenizer, config, task: str = QA):
+    segment_ids = uses_segment_ids(config)
+    if task == QA:
+        items = make_windows(tokenizer, EXAMPLES, max_length=96, doc_stride=16, segment_ids=segment_ids)
+    else:
+        items = make_texts(
+            tokenizer,
+            texts.make_texts(8)[3:],
+            max_length=64,
+            segment_ids=segment_ids,
+            names=("negative", "positive"),
+        )
+    return Collator(tokenizer.pad_token_id)([items[i] for i in range(len(items))])
+
+
+def train(model, batch, steps, learning_rate):
+    return learning.train(model, lambda: loss_of(model, batch), steps, learning_rate)
+
+
+def loss_of(model, batch):
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    loss = span_loss if batch["labels"].ndim == 2 else work.label_loss
+    return loss(model, inputs, batch["labels"]) / batch["labels"].numel()
+
+
+@torch.no_grad()
+def logits(model, batch):
+    """(2, batch, length) for answers, (1, batch, classes) for texts."""
+    out = model(**{k: v for k, v in batch.items() if k != "labels"})
+    return out.logits[None] if "logits" in out else torch.stack([out.start_logits, out.end_logits])
+
+
+@EVERY_CELL
+def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_name, task, tiny, tmp_path):
+    model, tokenizer, batch = build(tiny, technique, family_name, task)
+    start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
+    losses = train(model, batch, 12, learning.rate(technique) if task == QA else 3e-3)
+    assert losses[-1] < 0.97 * losses[0]
+    moved = {name for name, tensor in models.trainable_state(model).items() if not tensor.equal(start[name])}
+    of_head = {name for name in moved if any(part in name for part in FAMILIES[family_name].heads[task])}
+    assert of_head and moved - of_head
+    still = [
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and p.grad is not None and not p.grad.isfinite().all()
+    ]
+    assert not still
+
+    before = logits(model, batch)
+    assert before.shape[1:] == (batch["input_ids"].shape if task == QA else (5, 2))
+    labels = tuple(CONFIGS[task].get("id2label", {}).values())
+    info = bundles.BundleInfo(
+        technique, family_name, tiny(family_name), "", "v1.1", 96, 16, 30, 20, 0.0, task, labels
+    )
+    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", task, **CONFIGS[task])
+    for merge in (False, True):
+        loaded, its_tokenizer, its_info = bundles.load_bundle(
+            tmp_path / "bundle", tmp_path / "base", merge=merge
+        )
+        after = logits(loaded, batch_of(its_tokenizer, loaded.config, task))
+        torch.testing.assert_close(after, before, atol=2e-5 if merge else 0, rtol=1e-4 if merge else 0)
+        assert its_info == info
+        assert task == QA or loaded.config.id2label == CONFIGS[task]["id2label"]
+    if technique in ("lora", "loha", "ia3"):
+        assert not isinstance(loaded, PeftModel)
+
+
+def closed_form(technique: str, base, family, task: str) -> int:
+    """Trainable parameters by the technique's formula, from the shapes of the base's layers."""
+    t = TECHNIQUES[technique]()
+    head = sum(p.numel() for name in family.heads[task] for p in base.get_submodule(name).parameters())
+    shapes = {}
+    for name, module in base.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.startswith(family.heads[task]):
+            shapes[name] = (module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            shapes[name] = tuple(module.weight.shape)
+    layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
+    if family.kind == "encoder-decoder":
+        # A decoder's layer attends to itself and to the encoder; heads need not add up to the hidden size.
+        layers = base.config.num_layers + 2 * base.config.num_decoder_layers
+        hidden = base.config.num_heads * base.config.d_kv
+
+    def role(suffix):
+        return [
+            s
+            for n, s in shapes.items()
+            if n.endswith("." + suffix) and not (suffix == "output.dense" and "attention" in n)
+        ]
+
+    def roles(*names):
+        return [shape for name in dict.fromkeys(names) for shape in role(name)]
+
+    everywhere = roles(*family.linear_layers)
+    match technique:
+        case "standard":
+            return sum(p.numel() for p in base.parameters())
+        case "lora":
+            return head + sum(t.r * (i + o) for i, o in everywhere)
+        case "loha":
+            return head + sum(2 * t.r * (i + o) for i, o in everywhere)
+        case "ia3":
+            return (
+                head
+                + sum(o for _, o in roles(family.key, family.value))
+                + sum(i for i, _ in role(family.down))
+            )
+        case "prefix-tuning":
+            return head + t.num_virtual_tokens * layers * 2 * hidden
+        case "prompt-encoder":
+            e = base.get_input_embeddings().embedding_dim
+            return head + t.num_virtual_tokens * e + 3 * (e * e + e)
+
+
+@EVERY_CELL
+def test_trainable_parameters_equal_the_closed_form(technique, family_name, task, tiny):
+    model, _, _ = build(tiny, technique, family_name, task)
+    kind = AutoModelForQuestionAnswering if task == QA else AutoModelForSequenceClassification
+    base = kind.from_pretrained(tiny(family_name))
+    assert models.parameter_counts(model)["trainable_parameters"] == closed_form(
+        technique, base, FAMILIES[family_name], task
+    )
+
+
+@pytest.mark.parametrize(
+    "family_name", [name for name, family in FAMILIES.items() if CLASSIFICATION in family.heads]
+)
+def test_what_no_encoder_is_pretrained_with_belongs_to_the_head(family_name, tiny):
+    """A layer that stayed at its random start, frozen, would pass unnoticed."""
+    encoder = {
+        n for n, _ in AutoModelForQuestionAnswering.from_pretrained(tiny(family_name)).named_parameters()
+    }
+    model = AutoModelForSequenceClassification.from_pretrained(tiny(family_name))
+    head = FAMILIES[family_name].heads[CLASSIFICATION]
+    new = {name for name, _ in model.named_parameters()} - encoder
+    assert all(name.startswith(head) for name in new)
+    assert {model.get_submodule(name) for name in head} <= set(model.modules())
+
+
+@EVERY_CELL
+def test_segment_ids_change_the_output_where_the_family_has_them(technique, family_name, task, tiny):
+    model, _, batch = build(tiny, technique, family_name, task)
+    if task == CLASSIFICATION:
+        assert ("token_type_ids" in batch) == uses_segment_ids(model.config)
+        assert not batch.get("token_type_ids", torch.zeros(1)).any()
+        return
+    if not uses_segment_ids(model.config):
+        assert "token_type_ids" not in batch
+        return
+    model.eval()
+    with_ids = logits(model, batch)
+    without = logits(model, {**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])})
+    assert (with_ids - without).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("technique", ["lora", "prompt-encoder"])
+def test_peft_itself_drops_segment_ids(technique, tiny):
+    """Why PEFT's question-answering model is not used; when this fails, PEFT has been mended."""
+    model, _ = models.load_base(models.resolve_checkpoint(tiny("bert")))
+    config = TECHNIQUES[technique]().peft_config(FAMILIES["bert"])
+    config.task_type = "QUESTION_ANS"
+    plain = get_peft_model(model, config).eval()
+    assert type(plain) is PeftModelForQuestionAnswering
+    batch = batch_of(models.load_base(models.resolve_checkpoint(tiny("bert")))[1], model.config)
+    with torch.no_grad():
+        a = plain(**batch)
+        b = plain(**{**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])})
+    assert torch.equal(a.start_logits, b.start_logits)
+
+
+@EVERY_CELL
+def test_padding_does_not_change_the_logits(technique, family_name, task, tiny):
+    model, _, batch = build(tiny, technique, family_name, task)
+    model.eval()
+    whole = logits(model, batch)
+    for row in range(len(batch["input_ids"])):
+        n = int(batch["attention_mask"][row].sum())
+        alone = logits(model, {k: v[row : row + 1, :n] for k, v in batch.items() if k != "labels"})
+        torch.testing.assert_close(whole[:, row : row + 1, :n], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+def test_a_window_has_the_loss_that_it_has_alone(family_name, tiny):
+    model, _, batch = build(tiny, "standard", family_name)
+    model.eval()
+    row = int(batch["attention_mask"].sum(1).argmin())
+    n = int(batch["attention_mask"][row].sum())
+    alone = {k: v[row : row + 1, :n] for k, v in batch.items()}
+    among = {k: v[row : row + 1] for k, v in batch.items()}
+    assert n < among["input_ids"].shape[1]
+    with torch.no_grad():
+        torch.testing.assert_close(loss_of(model, among), loss_of(model, alone))
+
+
+def test_transformers_itself_lets_padding_into_the_loss(tiny):
+    """When this fails, transformers has been mended."""
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
+    model.eval()
+    batch = batch_of(tokenizer, model.config)
+    start, end = batch.pop("labels").unbind(1)
+    with torch.no_grad():
+        whole = model(**batch, start_positions=start, end_positions=end).loss
+    batch["labels"] = torch.stack([start, end], dim=1)
+    assert not torch.isclose(whole, loss_of(model, batch), rtol=1e-3)
+
+
+@pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
+@pytest.mark.parametrize(
+    ("family_name", "task"),
+    [
+        (family, task)
+        for family in ("bert", "distilbert", "roberta", "gpt2", "t5")
+        for task in CONFIGS
+        if task in FAMILIES[family].heads
+    ],
+)
+def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
+    technique, family_name, task, tiny, monkeypatch
+):
+    """A prompt that no attention can see must leave the model as it was: same length, same positions, same loss."""
+    model, tokenizer, batch = build(tiny, technique, family_name, task)
+    model.eval()
+    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), task, **CONFIGS[task])
+    for name in FAMILIES[family_name].heads[task]:
+        base.get_submodule(name).load_state_dict(model.base_model.get_submodule(name).state_dict())
+    base.eval()
+    pad = torch.nn.functional.pad
+
+    def pad_unseen(tensor, widths, value=None):
+        """The virtual tokens' part of every mask, turned from seen to unseen."""
+        unseen = {torch.bool: False, torch.float32: float("-inf")}.get(tensor.dtype, 0)
+        return pad(tensor, widths, value=unseen)
+
+    monkeypatch.setattr(torch.nn.functional, "pad", pad_unseen)
+    found, loss = logits(model, batch), loss_of(model, batch)
+    monkeypatch.undo()
+    real = batch["attention_mask"].bool() if task == QA else slice(None)
+    torch.testing.assert_close(found[:, real], logits(base, batch)[:, real], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(loss, loss_of(base, batch))
+
+
+def test_peft_itself_leaves_labels_unshifted(tiny):
+    """PEFT's loss with a prompt in front points `n` tokens too early; when this fails, PEFT has been mended."""
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
+    plain = get_peft_model(model, PromptEncoderConfig(num_virtual_tokens=5, task_type="QUESTION_ANS")).eval()
+    batch = batch_of(tokenizer, model.config)
+    start, end = batch.pop("labels").unbind(1)
+    batch.pop("token_type_ids")
+    with torch.no_grad():
+        out = plain(**batch, start_positions=start, end_positions=end)
+    assert out.start_logits.shape[1] == batch["input_ids"].shape[1] + 5
+    shifted = torch.nn.functional.cross_entropy(out.start_logits, start + 5)
+    as_given = torch.nn.functional.cross_entropy(out.start_logits, start)
+    ends = torch.nn.functional.cross_entropy(out.end_logits, end)
+    assert torch.isclose(out.loss, (as_given + ends) / 2) and not torch.isclose(as_given, shifted)
+
+
+def test_a_prompt_checkpoint_holds_the_encoder_that_is_trained(tiny, tmp_path):
+    """PEFT saves what the encoder made of the tokens; going on from that would train something else."""
+    model, _, batch = build(tiny, "prompt-encoder", "bert")
+    train(model, batch, 3, 1e-2)
+    models.save_trainable(model, tmp_path / "w.safetensors")
+    fresh, _, _ = build(tiny, "prompt-encoder", "bert")
+    models.load_trainable(fresh, tmp_path / "w.safetensors")
+    assert train(fresh, batch, 2, 1e-2) == pytest.approx(train(model, batch, 2, 1e-2), abs=1e-6)
+    other, _, _ = build(tiny, "lora", "bert")
+    with pytest.raises(UserError, match="another technique"):
+        models.load_trainable(other, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("family_name", "technique"), [(f.model_type, t) for f in FAMILIES.values() for t in f.refuses]
+)
+def test_what_a_family_cannot_do_is_refused_from_its_config(family_name, technique, tiny):
+    config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+    with pytest.raises(UserError, match=family_name):
+        check_model(TECHNIQUES[technique](), RunArgs(max_length=64), FAMILIES[family_name], config)
+
+
+def test_encoders_do_not_write(tiny):
+    config = models.load_config(models.resolve_checkpoint(tiny("bert")))
+    with pytest.raises(
+        UserError,
+        match="bert for generative-qa: the family is offered for extractive-qa and classification only",
+    ):
+        check_model(
+            TECHNIQUES["lora"](), RunArgs(task="generative-qa", max_length=64), FAMILIES["bert"], config
+        )
+
+
+def test_a_second_technique_starts_from_a_fresh_base(tiny):
+    first, _, batch = build(tiny, "lora", "bert")
+    train(first, batch, 3, 1e-1)
+    second, _, _ = build(tiny, "ia3", "bert")
+    base = AutoModelForQuestionAnswering.from_pretrained(tiny("bert"))
+    assert not any("lora" in name for name, _ in second.named_parameters())
+    weight = "encoder.layer.0.attention.self.key"
+    key = next(m for n, m in second.named_modules() if n.endswith(weight))
+    assert torch.equal(key.base_layer.weight, base.get_submodule(f"bert.{weight}").weight)
+
+
+def test_a_checkpoint_with_other_labels_gets_a_new_head(tiny, tmp_path):
+    other = AutoModelForSequenceClassification.from_pretrained(tiny("bert"), num_labels=5)
+    other.save_pretrained(tmp_path)
+    models.load_base(models.resolve_checkpoint(tiny("bert")))[1].save_pretrained(tmp_path)
+    model, _ = models.load_base(
+        models.resolve_checkpoint(str(tmp_path)), CLASSIFICATION, **CONFIGS[CLASSIFICATION]
+    )
+    assert model.classifier.out_features == model.config.num_labels == 2
+    assert torch.equal(model.bert.pooler.dense.weight, other.bert.pooler.dense.weight)
+
+
+@pytest.mark.parametrize("family_name", ["bert", "distilbert", "modernbert", "t5"])
+def test_answers_get_a_new_head_where_the_checkpoint_has_three_labels(family_name, tiny, tmp_path, capsys):
+    auto = AutoModelForQuestionAnswering
+    config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+    if family_name == "distilbert":
+        auto = AutoModelForSequenceClassification
+    config.num_labels = 3
+    other = auto.from_config(config)
+    other.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny(family_name)).save_pretrained(tmp_path)
+    checkpoint = models.resolve_checkpoint(str(tmp_path))
+    for _ in range(2):
+        model, tokenizer = models.load_base(checkpoint)
+    assert model.config.num_labels == 2
+    batch = batch_of(tokenizer, model.config)
+    train(model, batch, 2, 1e-3)
+    kept = {n: t for n, t in other.state_dict().items() if not n.startswith(FAMILIES[family_name].heads[QA])}
+    fresh = models.load_base(checkpoint)[0].state_dict()
+    assert all(fresh[name].equal(tensor) for name, tensor in kept.items() if name in fresh)
+    said = capsys.readouterr().err
+    # DistilBERT's classifier is a head of another name.
+    assert said.count("its head starts from scratch") == (0 if family_name == "distilbert" else 1)
+    saving.save_base(checkpoint, tmp_path / "base")
+    assert AutoModelForQuestionAnswering.from_pretrained(tmp_path / "base").config.num_labels == 2
+
+
+@pytest.mark.parametrize("task", list(CONFIGS))
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_hidden_layers", 3, "lack 16 of the model's tensors, for example bert.encoder.layer.2"),
+        ("intermediate_size", 96, r"is \(64,\) in its weights, \(96,\) by its config.json"),
+        (
+            "vocab_size",
+            230,
+            r"word_embeddings.weight is \(\d+, 32\) in its weights, \(230, 32\) by its config",
+        ),
+    ],
+)
+def test_weights_that_do_not_belong_to_their_config_are_refused(task, field, value, message, tiny, tmp_path):
+    """What is not found or has another size, transformers draws at random; just of a head that is meant."""
+    folder = shutil.copytree(tiny("bert"), tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text()) | {field: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message) as refused:
+        models.load_base(models.resolve_checkpoint(str(folder)), task, **CONFIGS[task])
+    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_weights_that_are_cut_short_are_one_line(tiny, tmp_path):
+    folder = shutil.copytree(tiny("bert"), tmp_path / "bert")
+    whole = (folder / "model.safetensors").read_bytes()
+    for size in (len(whole) // 2, 20, 0):
+        (folder / "model.safetensors").write_bytes(whole[:size])
+        with pytest.raises(UserError, match="--model_checkpoint") as refused:
+            models.load_base(models.resolve_checkpoint(str(folder)))
+        assert "\n" not in str(refused.value)
+
+
+def test_ia3_is_not_pulled_from_its_scales_by_decay():
+    assert TECHNIQUES["ia3"]().weight_decay == 0
+
+
+def test_the_tokenizer_of_a_distilbert_emits_no_segment_ids(tiny):
+    """Some DistilBERT checkpoints ship BERT's tokenizer, whose segment ids their forward refuses."""
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("distilbert")))
+    model(**tokenizer("Who?", "Marie Curie", return_tensors="pt"))
+
+
+def test_the_saved_base_does_not_depend_on_the_seed(tiny, tmp_path):
+    prints = set()
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        prints.add(saving.save_base(models.resolve_checkpoint(tiny("electra")), tmp_path / str(seed)))
+    assert len(prints) == 1
+
+
+def test_unknown_checkpoints_are_refused_with_a_remedy(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        models.resolve_checkpoint("./nowhere")
+    with pytest.raises(UserError, match="embedded"):
+        models.resolve_checkpoint("someone/some-model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="config.json"):
+        models.resolve_checkpoint(str(tmp_path / "empty"))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neo"}')
+    with pytest.raises(UserError, match="not supported"):
+        family_of(models.load_config(models.resolve_checkpoint(str(tmp_path))).model_type)
+
+
+def test_auto_says_loudly_what_it_became(capsys, monkeypatch):
+    monkeypatch.setattr(models, "hub_answers", lambda: False)
+    monkeypatch.setattr(models, "_in_cache", lambda name: False)
+    assert models.resolve_checkpoint("auto").name == "embedded"
+    assert "packaged MiniLM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded-distilbert"])
+def test_the_packaged_model_has_its_hidden_states_of_single_texts(name):
+    checkpoint = models.resolve_checkpoint(name)
+    model, tokenizer = models.load_base(checkpoint)
+    packaged = BertModel.from_pretrained(checkpoint.source, add_pooling_layer=False).eval()
+    theirs = AutoTokenizer.from_pretrained(checkpoint.source)
+    texts = [e["question"] for e in EXAMPLES], [e["context"] for e in EXAMPLES]
+    inputs = tokenizer(*texts, return_tensors="pt", padding=True)
+    assert "token_type_ids" not in inputs and tokenizer.get_vocab() == theirs.get_vocab()
+    with torch.no_grad():
+        expected = packaged(**inputs).last_hidden_state
+        got = model.base_model.eval()(**inputs).last_hidden_state
+    kept = inputs["attention_mask"].bool()
+    np.testing.assert_allclose(got[kept].numpy(), expected[kept].numpy(), atol=2e-5)
+
+
+def test_of_the_packaged_models_segments_the_first_is_kept(tmp_path):
+    checkpoint = models.resolve_checkpoint("embedded")
+    model, tokenizer = models.load_base(checkpoint)
+    assert models.load_config(checkpoint).type_vocab_size == model.config.type_vocab_size == 1
+    assert model.bert.embeddings.token_type_embeddings.weight.requires_grad
+    assert not uses_segment_ids(model.config)
+    # What is saved of it is a BERT like any other, for transformers alone too.
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, its_tokenizer = models.load_base(models.resolve_checkpoint(str(tmp_path)))
+    assert its_tokenizer.model_input_names == tokenizer.model_input_names
+    inputs = AutoTokenizer.from_pretrained(tmp_path)("Who?", "Marie Curie", return_tensors="pt")
+    AutoModelForQuestionAnswering.from_pretrained(tmp_path)(**inputs)
+    state = model.state_dict()
+    assert all(tensor.equal(state[name]) for name, tensor in again.state_dict().items())
+
+
+@pytest.mark.parametrize("checkpoint", ["embedded", "embedded-distilbert"])
+def test_the_packaged_model_classifies(checkpoint):
+    model, tokenizer = models.load_base(
+        models.resolve_checkpoint(checkpoint), CLASSIFICATION, **CONFIGS[CLASSIFICATION]
+    )
+    out = model(**tokenizer(["Good.", "Not so good."], return_tensors="pt", padding=True))
+    assert out.logits.shape == (2, 2) and model.config.label2id == {"negative": 0, "positive": 1}
+
+
+def test_a_damaged_packaged_model_is_refused(monkeypatch):
+    monkeypatch.setattr(models, "PACKAGE_SHA256", "0" * 64)
+    with pytest.raises(UserError, match="force-reinstall"):
+        models.packaged_model()
+
+
+def test_position_table_limits_are_known(tiny):
+    for family_name, room in (("bert", 128), ("roberta", 128), ("deberta-v2", None)):
+        config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+        args = RunArgs(max_length=129)
+        if room is None:
+            check_model(TECHNIQUES["lora"](), args, FAMILIES[family_name], config)
+        else:
+            with pytest.raises(UserError, match=f"--max_length {room} or less"):
+                check_model(TECHNIQUES["lora"](), args, FAMILIES[family_name], config)
+
+
+def test_prompt_model_is_what_virtual_tokens_get(tiny):
+    assert isinstance(build(tiny, "prefix-tuning", "bert")[0], PromptModel)
+
+
+@pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
+def test_peft_itself_refuses_saved_virtual_tokens_and_those_of_earlier_versions_load(
+    technique, tiny, tmp_path
+):
+    """It would load them and answer otherwise."""
+    model, tokenizer, batch = build(tiny, technique, "bert")
+    before = logits(model.eval(), batch)
+    info = bundles.BundleInfo(technique, "bert", tiny("bert"), "", "v1.1", 96, 16, 30, 20, 0.0)
+    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    checkpoint = models.resolve_checkpoint(tiny("bert"))
+    saving.save_base(checkpoint, tmp_path / "base")
+    adapter = tmp_path / "bundle" / "adapter"
+    for load in (
+        lambda: PeftConfig.from_pretrained(str(adapter)),
+        lambda: PeftModel.from_pretrained(models.load_base(checkpoint)[0], str(adapter)),
+    ):
+        with pytest.raises(
+            Exception, match="as this suite computes it .* PEFT's own forward answers otherwise"
+        ):
+            load()
+    new = logits(bundles.load_bundle(tmp_path / "bundle", tmp_path / "base")[0], batch)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["peft_type"] = config.pop(OWN_TYPE)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    old = logits(bundles.load_bundle(tmp_path / "bundle", tmp_path / "base")[0], batch)
+    assert torch.equal(new, old) and torch.allclose(new, before, atol=1e-5)

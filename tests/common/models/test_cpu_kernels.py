@@ -1,0 +1,192 @@
+"""The fast path computes what torch and PEFT compute, gradients included, and is really taken."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from common.models import base, cpu_kernels
+from common.models.families import FAMILIES
+from tests.common.models.test_base import batch_of
+from tests.techniques import TECHNIQUES
+
+QUICK = {"lora": cpu_kernels.LoraLinear, "loha": cpu_kernels.LohaLinear}
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
+
+
+def built(tiny, family_name, technique):
+    torch.manual_seed(0)
+    model, tokenizer = base.load_base(base.resolve_checkpoint(tiny(family_name)))
+    family = FAMILIES[family_name]
+    model = base.apply(TECHNIQUES[technique]().peft_config(family), model, family)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+    return model, batch_of(tokenizer, model.config)
+
+
+def outputs(model, batch):
+    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+
+
+@torch.no_grad()
+def logits(model, batch):
+    out = outputs(model, batch)
+    return torch.stack([out.start_logits, out.end_logits])
+
+
+def outcome(model, batch):
+    out = outputs(model, batch)
+    (out.start_logits.square().mean() + out.end_logits.sin().mean()).backward()
+    grads = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return torch.stack([out.start_logits, out.end_logits]).detach(), grads
+
+
+@pytest.mark.parametrize(
+    ("technique", "family_name"),
+    [
+        (technique, name)
+        for technique in QUICK
+        for name in (*ENCODERS, "gpt2", "t5")
+        if not FAMILIES[name].refusal(technique, "extractive-qa")
+    ],
+)
+def test_layers_give_pefts_results_and_gradients(technique, family_name, tiny):
+    model, batch = built(tiny, family_name, technique)
+    model.eval()
+    quick = cpu_kernels.quicken(copy.deepcopy(model))
+    classes = {type(module) for module in quick.modules()}
+    assert QUICK[technique] in classes or FAMILIES[family_name].conv1d
+    (found, grads), (expected, expected_grads) = outcome(quick, batch), outcome(model, batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert grads.keys() == expected_grads.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("technique", QUICK)
+def test_evaluation_updates_each_weight_once_and_forgets_it(technique, tiny):
+    model, batch = built(tiny, "bert", technique)
+    model = cpu_kernels.quicken(model).eval()
+    layers = [module for module in model.modules() if isinstance(module, QUICK[technique])]
+    before = logits(model, batch)
+    with cpu_kernels.updates_held(model.eval()):
+        torch.testing.assert_close(logits(model, batch), before, rtol=1e-5, atol=1e-5)
+        (weight,) = layers[0].held.values()
+        logits(model, batch)
+        assert layers[0].held["default"] is weight
+    assert not any(layer.held for layer in layers)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "_" in name:
+                parameter.mul_(1.5)
+    with cpu_kernels.updates_held(model):
+        after = logits(model, batch)
+    assert not torch.allclose(after, before, atol=1e-3)
+    torch.testing.assert_close(logits(model.eval(), batch), after, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [None, "padding", "holes", "ragged", "float"])
+@pytest.mark.parametrize("more_keys", [0, 3])
+def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
+    torch.manual_seed(1)
+    shape, p = (2, 3, 7, 4), 0.3
+    keys = (2, 3, 7 + more_keys, 4)
+    query, key, value = (torch.randn(s, requires_grad=True) for s in (shape, keys, keys))
+    keep = (torch.rand(2, 3, 7, keys[2]) >= p).float()
+    rows = iter(keep)
+    monkeypatch.setattr(
+        cpu_kernels, "draw", lambda shape, p: (next(rows)[..., : shape[-1]], 0.5 * torch.ones(1))
+    )
+    mask = None
+    if masked:
+        mask = torch.ones(2, 1, 7, keys[2], dtype=torch.bool)
+        # Of the shapes that are not "the first keys for all" too.
+        mask[0, ..., {"holes": slice(1, 4)}.get(masked, slice(-2, None))] = False
+        mask[1, :, 3, -1] = masked != "ragged"
+        mask = mask if masked != "float" else torch.zeros(mask.shape).masked_fill(~mask, -1e9)
+    found, _ = cpu_kernels.attention(torch.nn.Module(), query, key, value, mask, dropout=p)
+    scores = query @ key.mT / math.sqrt(4)
+    if mask is not None:
+        scores = scores + mask if masked == "float" else scores.masked_fill(~mask, -math.inf)
+    expected = ((torch.softmax(scores, -1) * keep / (1 - p)) @ value).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(found.shape)
+    grads, wanted = (
+        torch.autograd.grad((out * weight).sum(), (query, key, value)) for out in (found, expected)
+    )
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, want)
+
+
+@pytest.mark.parametrize("technique", ["standard", "prefix-tuning"])
+# DeBERTa's attention has a code of its own, and none to put this in the place of.
+@pytest.mark.parametrize("family_name", [name for name in ENCODERS if name != "deberta-v2"])
+def test_training_takes_the_fast_attention_and_dropout(family_name, technique, tiny, monkeypatch):
+    checkpoint = base.resolve_checkpoint(tiny(family_name))
+    dropouts = dict.fromkeys(
+        (
+            "attention_probs_dropout_prob",
+            "hidden_dropout_prob",
+            "attention_dropout",
+            "dropout",
+            "mlp_dropout",
+        ),
+        0.1,
+    )
+    known = {name: p for name, p in dropouts.items() if hasattr(base.load_config(checkpoint), name)}
+    model, tokenizer = base.load_base(checkpoint, **known)
+    family = FAMILIES[family_name]
+    model = cpu_kernels.quicken(
+        base.apply(TECHNIQUES[technique]().peft_config(family), model, family)
+    ).train()
+    shapes = []
+    draw = cpu_kernels.draw
+    monkeypatch.setattr(cpu_kernels, "draw", lambda shape, p: shapes.append(shape) or draw(shape, p))
+    outcome(model, batch_of(tokenizer, model.config))
+    assert sum(len(shape) == 3 and shape[0] % 4 == 0 and shape[1] != 32 for shape in shapes) >= 2
+    assert sum(shape[-1] in (32, 64) for shape in shapes) >= 2
+
+
+def test_dropout_has_its_rate_and_scale_and_repeats_with_the_seed():
+    x = torch.ones(301, 1001, requires_grad=True)
+    dropout = cpu_kernels.Dropout(0.1)
+    torch.manual_seed(3)
+    out = dropout(x)
+    out.sum().backward()
+    dropped = (out == 0).double()
+    # Five standard deviations, of the whole and between neighbours.
+    assert abs(dropped.mean() - 0.1) < 5 * math.sqrt(0.09 / x.numel())
+    for other in (dropped.roll(1, 1), dropped.roll(4, 1), dropped.roll(1, 0)):
+        assert abs(((dropped - 0.1) * (other - 0.1)).mean()) < 5 * 0.09 / math.sqrt(x.numel())
+    assert torch.equal(x.grad, out.detach()) and out.max().item() == pytest.approx(1 / 0.9)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x), out)
+    assert not torch.equal(dropout(x), out)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_dropouts_edges_are_torchs(p):
+    x = torch.ones(1000)
+    share = cpu_kernels.Dropout(p)(x).count_nonzero() / 1000
+    assert abs(share - (1 - p)) < 0.1 and (p == 0.5 or share == 1 - p)
+
+
+def test_what_is_not_the_common_case_is_left_to_peft(tiny):
+    model, batch = built(tiny, "bert", "lora")
+    model.eval()
+    with model.disable_adapter():
+        expected = logits(model, batch)
+    cpu_kernels.quicken(model)
+    with model.disable_adapter():
+        found = logits(model, batch)
+    assert torch.equal(found, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert logits(model, batch).isfinite().all()
+    alone = logits(model, batch)
+    merged = model.merge_and_unload()
+    assert not any(isinstance(module, cpu_kernels.LoraLinear) for module in merged.modules())
+    torch.testing.assert_close(logits(merged, batch), alone, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
+
+from common.errors import UserError
+from common.models import base
+from common.models.families import FAMILIES
+from common.models.onnx import OnnxModel, export
+from common.tasks.batching import Collator
+from common.tasks.extractive_qa.windows import make_windows
+from tests.questions import EXAMPLES
+from tests.techniques import TECHNIQUES
+
+# ModernBERT's rotary positions are left out of the quick tests: its export takes as long as the others together.
+FAMILIES_HERE = ["bert", "distilbert", "roberta"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES_HERE)
+def test_an_exported_model_gives_the_logits_that_it_was_made_of(family, tiny, tmp_path):
+    checkpoint = base.resolve_checkpoint(tiny(family))
+    torch.manual_seed(0)
+    model, tokenizer = base.load_base(checkpoint)
+    model = base.apply(TECHNIQUES["lora"]().peft_config(FAMILIES[family]), model, FAMILIES[family])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    model = model.merge_and_unload().eval()
+    files = export(model, "extractive-qa", tmp_path)
+    assert files["int8"].stat().st_size < files["fp32"].stat().st_size
+    exported = {precision: OnnxModel(file, model.config) for precision, file in files.items()}
+    windows = make_windows(
+        tokenizer, EXAMPLES, max_length=64, doc_stride=16, segment_ids=FAMILIES[family].segment_ids
+    )
+    collate = Collator(tokenizer.pad_token_id)
+    for rows in ([0], [1, 2, 3], range(len(windows))):
+        batch = collate([windows[i] for i in rows])
+        del batch["labels"]
+        with torch.no_grad():
+            expected = model(**batch)
+        for name in ("start_logits", "end_logits"):
+            real = batch["attention_mask"].bool().numpy()
+            wanted = expected[name].numpy()[real]
+            np.testing.assert_allclose(exported["fp32"](**batch)[name].numpy()[real], wanted, atol=1e-5)
+            # 8 bits: the same shape of answer, not the same numbers.
+            assert np.corrcoef(exported["int8"](**batch)[name].numpy()[real], wanted)[0, 1] > 0.9
+
+
+def test_a_generating_task_has_no_export(tiny, tmp_path):
+    with pytest.raises(UserError, match="generative-qa generates"):
+        export(torch.nn.Module(), "generative-qa", tmp_path)

@@ -1,0 +1,514 @@
+"""The page through Flask's test client, with two real registered models."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import mlflow
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.data import questions
+from common.errors import UserError
+from common.page import app, catalogue
+from common.page.catalogue import Catalogue, Entry
+from common.registry import register
+from common.scoring import squad
+from common.serving.extractive_qa import Answerer
+from common.tasks.table import TASKS
+from tests import trained
+from tests.questions import EXAMPLES
+
+NAME = TASKS["extractive-qa"].registered
+URIS = [f"models:/{NAME}/1", f"models:/{NAME}/2"]
+GOOD = {"question": "Who shared the prize?", "context": EXAMPLES[4]["context"], "models": URIS}
+XSS = [
+    "<script>alert(1)</script>",
+    "</textarea><img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "{{ 7 * 7 }}{% raw %}",
+    "<!--</template><b>&amp;",
+    "javascript:alert('1')",
+]
+SCRIPTS = [
+    "Marie 😀👩‍👩‍👧‍👦 Curie 🇮🇸 shared the prize e\u0301 in 1903.",
+    "בשנת 1903 חלקה מארי קירי את הפרס.",
+    "Marie Curie حصلت على الجائزة 1903 \u202eprize\u202c.",
+    "  \n\n Marie\tCurie\r\nshared\u00a0the\u200bprize \U0001f9ea\n",
+    "\U00010330\U00010331 shared \U0001d54f in 1903",
+]
+
+
+class Document(HTMLParser):
+    """What a browser makes of a page: elements with their attributes and their text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        element = {"tag": tag, "text": "", **dict(attributes)}
+        self.elements.append(element)
+        if tag not in ("meta", "link", "input", "img"):
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()["tag"] != tag:
+            pass
+
+    def handle_data(self, text):
+        for element in self.open:
+            element["text"] += text
+
+    def all(self, tag, **wanted):
+        return [e for e in self.elements if e["tag"] == tag and wanted.items() <= e.items()]
+
+    def one(self, tag, **wanted):
+        (found,) = self.all(tag, **wanted)
+        return found
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny):
+    """(run of the champion, {URI: its Answerer as training saved it})."""
+    folder = tmp_path_factory.mktemp("page")
+    with trained.store(folder):
+        record = trained.prepare_data(folder)
+        test = questions.load(folder / "data")[0]["test"].to_list()
+        runs, answerers = [], {}
+        for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
+            made = {"technique": technique, "validation_f1": f1, "seed": i}
+            runs.append(trained.log_run(folder, tiny, record, test, experiment=f"page-{i}", **made))
+            with trained.checked_here():
+                register.register_best(f"page-{i}")
+            saved = folder / f"{technique}-{i}"
+            answerers[URIS[i]] = Answerer(saved / "bundle", saved / "base")
+        yield runs[0], answerers
+
+
+@pytest.fixture(scope="module")
+def client(world):
+    return app.create_app(Catalogue()).test_client()
+
+
+def ask(client, **fields):
+    """The results of the script's request."""
+    answer = client.post("/answer", json=GOOD | fields)
+    assert answer.status_code == 200, answer.text
+    return answer.get_json()["results"]
+
+
+def test_answers_are_those_of_the_answerers(client, world):
+    for example in EXAMPLES:
+        asked = {name: example[name] for name in ("question", "context")}
+        for told in ask(client, **asked):
+            (expected,) = world[1][told["uri"]].answer([asked], top_k=app.ANSWERS)
+            for found, own in zip([told, *told["alternatives"]], expected, strict=True):
+                assert (found["answer"], found["start"], found["end"]) == (
+                    own["answer"],
+                    own["start"],
+                    own["end"],
+                )
+                assert found["score"] == pytest.approx(own["score"], abs=1e-5)
+            assert told["seconds"] > 0
+
+
+def test_the_two_models_differ_or_nothing_is_compared(client):
+    both = [ask(client, question=e["question"], context=e["context"]) for e in EXAMPLES]
+    assert any(a["answer"] != b["answer"] for a, b in both)
+
+
+def test_scores_are_the_metrics(client):
+    answer = ask(client)[0]["answer"]
+    for truth in (answer, f"The {answer.upper()}!", f"something else\n{answer} and more", "nothing alike"):
+        golds = truth.split("\n")
+        for told in ask(client, truth=truth):
+            assert told["exact_match"] == squad.exact_match(told["answer"], golds)
+            assert told["f1"] == squad.f1(told["answer"], golds)
+    for told in ask(client, unanswerable=True):
+        assert told["exact_match"] == float(told["answer"] == "")
+    assert "f1" not in ask(client)[0]
+
+
+@given(st.data())
+def test_pieces_are_the_context_and_mark_what_they_should(drawn):
+    context = drawn.draw(st.text(alphabet="aé 😀ש\u0301\n.", min_size=1, max_size=30))
+    start = drawn.draw(st.integers(-1, len(context) - 1))
+    end = drawn.draw(st.integers(start + 1, len(context))) if start >= 0 else -1
+    truths = drawn.draw(st.lists(st.text(alphabet="aé😀ש.", min_size=1, max_size=3), max_size=2))
+    cut = app.pieces(context, (start, end), truths)
+    assert "".join(text for text, _, _ in cut) == context
+    assert "".join(text for text, marked, _ in cut if marked) == (context[start:end] if start >= 0 else "")
+    for truth in truths:
+        if re.search(rf"(?<!\w){re.escape(truth)}(?!\w)", context):
+            assert truth in "".join(text if true else "\0" for text, _, true in cut)
+
+
+def test_true_answers_are_marked_where_they_stand_as_words():
+    cut = app.pieces("an ant and an owl (an)", (3, 9), ["an", "(an"])
+    assert [text for text, _, true in cut if true] == ["an", "an", "(an"]
+    assert app.pieces("", (-1, -1)) == []
+
+
+@pytest.mark.parametrize("context", [*SCRIPTS, *XSS])
+def test_the_place_is_marked_in_any_script(client, context):
+    for told in ask(client, context=context):
+        document = Document(told["html"])
+        shown = document.one("div", **{"class": "context"})["text"]
+        # HTML's parser reads CRLF as a line feed; so would a text area have.
+        assert shown.replace("\r\n", "\n") == context.replace("\r\n", "\n")
+        marked = [mark["text"] for mark in document.all("mark")]
+        assert marked == ([told["answer"]] if told["start"] >= 0 else [])
+        assert told["answer"] == (context[told["start"] : told["end"]] if told["start"] >= 0 else "")
+
+
+@pytest.mark.parametrize("text", XSS)
+def test_whatever_is_typed_stays_text(client, text):
+    fields = {"question": text, "context": f"Marie {text} Curie", "truth": text, "models": URIS}
+    html = client.post("/", data=fields).text
+    fragments = [told["html"] for told in ask(client, **fields)]
+    clean = Document(client.post("/", data=fields | {"question": "a", "context": "b", "truth": "c"}).text)
+    document = Document(html)
+    for shown in (document, *map(Document, fragments)):
+        assert not shown.all("img") and not shown.all("b")
+        assert not [e for e in shown.elements for name in e if name.startswith("on") or name == "style"]
+    assert len(document.all("script")) == len(clean.all("script")) == 1
+    assert document.one("textarea", name="question")["text"].removeprefix("\n") == text
+    assert document.one("textarea", name="context")["text"].removeprefix("\n") == f"Marie {text} Curie"
+    assert document.one("h2", dir="auto")["text"] == text
+
+
+def test_what_a_model_says_of_itself_stays_text(world):
+    evil = XSS[1]
+
+    class Stored:
+        def predict(self, frame, params):
+            answer = {"answer": evil, "score": 0.5, "start": 0, "end": len(evil)}
+            return pd.DataFrame([answer | {"alternatives": [answer]}])
+
+    class Listed(Catalogue):
+        def entries(self):
+            return [Entry(f"models:/{evil}/1", evil, (evil,), {"technique": evil, "data_name": evil})]
+
+    shown = app.create_app(Listed(load=lambda uri: Stored())).test_client()
+    html = shown.post("/", data=GOOD | {"context": evil, "models": [f"models:/{evil}/1"]}).text
+    document = Document(html)
+    assert document.one("p", **{"class": "given"})["text"] == evil
+    assert not document.all("img") and len(document.all("script")) == 1
+
+
+def test_the_form_works_without_a_script(client):
+    fields = {"question": "Who?", "context": "\r\nMarie\r\nCurie", "truth": "Curie", "models": URIS}
+    document = Document(client.post("/", data=fields).text)
+    assert [card["data-uri"] for card in document.all("article") if "aria-busy" not in card] == URIS
+    assert document.one("textarea", name="context")["text"] == "\n\nMarie\nCurie"
+    for told in ask(client, **fields | {"context": "\nMarie\nCurie"}):
+        shown = next(c for c in document.all("article", **{"data-uri": told["uri"]}) if "aria-busy" not in c)
+        assert (told["answer"] or "No answer") in shown["text"]
+        assert f"{100 * told['score']:.1f}%" in shown["text"]
+        assert f"F1 {100 * told['f1']:.0f}" in shown["text"]
+    checked = [box["value"] for box in document.all("input", name="models") if "checked" in box]
+    assert checked == URIS
+
+
+def test_the_card_tells_what_the_store_knows(client, world):
+    told = ask(client)[0]["html"]
+    tags = mlflow.MlflowClient().get_model_version(NAME, "1").tags
+    share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
+    for text in (
+        "champion",
+        tags["technique"],
+        f"{share:.2%}",
+        "40.0 (35.0 to 45.0)",
+        f"{int(tags['total_parameters']):,}",
+    ):
+        assert text in told
+    assert app.facts(Entry("runs:/0/model", "Run 0", (), {})) == []
+
+
+def test_examples_fill_the_form_and_have_answers(client):
+    made = app.examples()
+    assert sum(e["unanswerable"] for e in made) == 1 and max(len(e["context"]) for e in made) > 2_000
+    for example in made:
+        assert bool(example["truth"]) != example["unanswerable"]
+        assert all(truth in example["context"] for truth in example["truth"].split("\n"))
+        assert not squad.normalize_answer(example["question"]) == ""
+        shown = client.get("/", query_string={"example": example["name"]}).text
+        assert Document(shown).one("textarea", name="question")["text"].strip() == example["question"]
+        link = Document(shown).one("a", href=f"/?example={example['name'].replace(' ', '+')}")
+        assert json.loads(link["data-example"]) == example
+
+
+REFUSED = {
+    "empty question": ({"question": " \n"}, "question is empty"),
+    "empty context": ({"context": ""}, "context is empty"),
+    "long question": ({"question": "w" * 2_001}, "2,001 characters; at most 2,000"),
+    "long context": ({"context": "w" * 50_001}, "50,001 characters; at most 50,000"),
+    "long truth": ({"truth": "w" * 2_001}, "true answer has 2,001"),
+    "truth and none": ({"truth": "Curie", "unanswerable": "yes"}, "clear one of the two"),
+    "truth without words": ({"truth": "the ..."}, "no word that counts"),
+    "no model": ({"models": []}, "Choose a model"),
+    "unlisted model": ({"models": ["models:/other/1"]}, "no longer listed"),
+    "path as a model": ({"models": ["../../etc/passwd"]}, "no longer listed"),
+    "too many models": ({"models": [f"models:/x/{i}" for i in range(7)]}, "at most 6"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_question_is_refused_on_either_way(client, name):
+    fields, reason = REFUSED[name]
+    answer = client.post("/answer", json=GOOD | fields)
+    assert answer.status_code == 400 and reason in answer.get_json()["error"]
+    assert answer.get_json()["field"] in ("question", "context", "truth", "models")
+    answer = client.post("/", data=GOOD | fields)
+    document = Document(answer.text)
+    assert answer.status_code == 400 and reason in document.one("p", id="fault")["text"]
+    assert "hidden" not in document.one("p", id="fault")
+    assert document.one("textarea", name="context")["text"].removeprefix("\n") == (GOOD | fields)["context"]
+    assert not [e for e in document.all("article") if "aria-busy" not in e]
+
+
+BODIES = {
+    "no JSON": (b"{", "application/json", 400),
+    "no object": (b"[1]", "application/json", 400),
+    "null": (b"null", "application/json", 400),
+    "deep": (b"[" * 200_000, "application/json", 400),
+    "number": (json.dumps(GOOD | {"question": 5}).encode(), "application/json", 400),
+    "lone surrogate": (json.dumps(GOOD | {"context": "\ud800"}).encode(), "application/json", 400),
+    "unanswerable as text": (json.dumps(GOOD | {"unanswerable": "false"}).encode(), "application/json", 400),
+    "models no list": (json.dumps(GOOD | {"models": "x"}).encode(), "application/json", 400),
+    "models of numbers": (json.dumps(GOOD | {"models": [[1]]}).encode(), "application/json", 400),
+    "as text": (json.dumps(GOOD).encode(), "text/plain", 415),
+    "as form": (b"question=a", "application/x-www-form-urlencoded", 415),
+    "large": (b" " * 1_000_001, "application/json", 413),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bad_bodies_get_a_plain_reason(client, name):
+    body, kind, status = BODIES[name]
+    answer = client.post("/answer", data=body, content_type=kind)
+    assert answer.status_code == status
+    assert 0 < len(answer.get_json()["error"]) < 200 and "Traceback" not in answer.text
+
+
+def test_a_large_form_gets_a_plain_reason(client):
+    for body in (b"context=" + b"w" * 1_000_001, b"context=" + b"%F0%9F%98%80" * 90_000):
+        answer = client.post("/", data=body, content_type="application/x-www-form-urlencoded")
+        assert (
+            answer.status_code == 413
+            and "1,000,000 bytes" in Document(answer.text).one("p", role="alert")["text"]
+        )
+
+
+def test_the_longest_texts_that_are_taken_fit_into_a_body():
+    assert 12 * (app.MAX_CONTEXT + app.MAX_QUESTION + app.MAX_TRUTH) + 10_000 < app.MAX_BODY
+
+
+def responses(client):
+    yield client.get("/")
+    yield client.get("/static/page.js")
+    yield client.get("/nowhere")
+    yield client.get("/answer")
+    yield client.post("/", data={})
+    yield client.post("/answer", json=GOOD)
+    yield client.post("/answer", data=b" " * 1_000_001, content_type="application/json")
+    yield client.get("/", headers={"Host": "evil.example"})
+
+
+def test_every_response_is_protected(client):
+    statuses = []
+    for response in responses(client):
+        statuses.append(response.status_code)
+        policy = response.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "http" not in policy
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Cache-Control"] == "no-store"
+    assert statuses == [200, 200, 404, 405, 400, 200, 413, 400]
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(client):
+    document = Document(client.post("/", data=GOOD).text)
+    for element in document.elements:
+        assert not [name for name in element if name.startswith("on") or name == "style"]
+        for name in ("src", "href", "action"):
+            assert element.get(name, "/").startswith("/")
+    assert [script["text"] for script in document.all("script")] == [""] and not document.all("style")
+    files = "".join(client.get(f"/static/page.{kind}").text for kind in ("css", "js"))
+    assert "//" not in re.sub(r"^// .*|^\s+// .*", "", files, flags=re.M) and "@import" not in files
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "10.0.0.1:5002"]
+)
+def test_other_host_names_are_refused(client, host):
+    for answer in (
+        client.get("/", headers={"Host": host}),
+        client.get("/static/page.js", headers={"Host": host}),
+        client.post("/answer", json=GOOD, headers={"Host": host}),
+    ):
+        assert answer.status_code == 400 and "does not answer under this name" in answer.text
+
+
+def test_own_host_names_are_taken(world):
+    assert (
+        app.create_app(Catalogue()).test_client().get("/", headers={"Host": "localhost:5002"}).status_code
+        == 200
+    )
+    named = app.create_app(Catalogue(), ["box.lan"]).test_client()
+    assert named.get("/", headers={"Host": "box.lan:80"}).status_code == 200
+    assert named.get("/", headers={"Host": "localhost"}).status_code == 400
+
+
+def test_other_sites_cannot_ask(client):
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert client.post("/", data=GOOD, headers={"Sec-Fetch-Site": site}).status_code == status
+        assert client.post("/answer", json=GOOD, headers={"Sec-Fetch-Site": site}).status_code == status
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+def test_a_key_that_the_page_does_not_know_is_refused(client):
+    answer = client.post("/answer", json=GOOD | {"truths": "Marie Curie"})
+    assert answer.status_code == 400
+    assert "'truths', which is not known; did you mean 'truth'?" in answer.json["error"]
+
+
+def test_a_form_of_another_origin_is_refused(client):
+    """Older browsers send no Sec-Fetch-Site; programs send neither."""
+    own = "http://localhost"
+    for origin, status in (
+        (own, 200),
+        ("http://evil.example", 403),
+        ("http://localhost:81", 403),
+        ("null", 403),
+        ("http://[::1", 403),
+        ("localhost", 403),
+    ):
+        assert client.post("/", data=GOOD, headers={"Origin": origin}).status_code == status
+        assert client.post("/answer", json=GOOD, headers={"Origin": origin}).status_code == status
+
+
+def test_the_page_is_open_under_an_ipv6_address():
+    named = app.create_app(Catalogue(), ["[::1]"]).test_client()
+    assert named.get("/", headers={"Host": "[::1]:5002"}).status_code == 200
+    assert named.get("/", headers={"Host": "[::2]:5002"}).status_code == 400
+    # Browsers shorten what was printed.
+    named = app.create_app(Catalogue(), ["[::FFFF:127.0.0.1]", "[2001:db8:0:0::1]"]).test_client()
+    for host in ("[::ffff:7f00:1]:5002", "[::ffff:127.0.0.1]", "[2001:db8::1]"):
+        assert named.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_a_model_that_does_not_load_is_told_beside_the_others(world):
+    missing = f"runs:/{world[0]}/nothing"
+    client = app.create_app(Catalogue([URIS[0], missing])).test_client()
+    good, bad = ask(client, models=[URIS[0], missing])
+    assert good["answer"] is not None and "answer" not in bad
+    assert "nothing" in bad["error"] and "could not answer" in bad["html"]
+    document = Document(client.post("/", data=GOOD | {"models": [URIS[0], missing]}).text)
+    assert len([e for e in document.all("article") if "failed" in e["class"]]) == 1
+    assert len(document.all("p", **{"class": "given"})) == 1
+
+
+def test_a_page_without_models_says_what_to_do(tmp_path):
+    with trained.store(tmp_path):
+        client = app.create_app(Catalogue()).test_client()
+        assert "scripts/register_best.py" in Document(client.get("/").text).one("p", id="fault")["text"]
+        answer = client.post("/answer", json=GOOD)
+        assert answer.status_code == 503 and "scripts/register_best.py" in answer.get_json()["error"]
+
+
+def test_a_fault_of_the_page_itself_is_no_traceback(world, monkeypatch):
+    client = app.create_app(Catalogue()).test_client()
+    monkeypatch.setattr(app, "result", lambda *_: 1 / 0)
+    for answer in (client.post("/answer", json=GOOD), client.post("/", data=GOOD)):
+        assert answer.status_code == 500
+        assert "terminal" in answer.text and "Zero" not in answer.text
+
+
+def test_models_that_wait_too_long_are_told_so(world):
+    waiting = Catalogue(patience=0.01)
+    client = app.create_app(waiting).test_client()
+    with waiting._turn:
+        answer = client.post("/answer", json=GOOD)
+    assert answer.status_code == 503 and "later" in answer.get_json()["error"]
+    assert ask(client)[0]["answer"] is not None
+
+
+def test_an_alias_that_moves_is_followed(world):
+    store = mlflow.MlflowClient()
+    found = catalogue.entries()
+    assert [(e.uri, e.aliases) for e in found] == [(URIS[0], ("champion",)), (URIS[1], ("challenger",))]
+    store.set_registered_model_alias(NAME, "champion", "2")
+    try:
+        assert [e.uri for e in catalogue.entries()] == URIS[::-1]
+        (entry,) = catalogue.entries([f"models:/{NAME}@champion"])
+        assert entry.uri == URIS[1]
+    finally:
+        store.set_registered_model_alias(NAME, "champion", "1")
+
+
+def test_models_by_version_run_and_id_each_once(world):
+    run = f"runs:/{world[0]}/model"
+    id_ = mlflow.get_run(world[0]).outputs.model_outputs[0].model_id
+    found = catalogue.entries([URIS[1], f"models:/{NAME}@challenger", run, f"models:/{id_}"])
+    assert [e.uri for e in found] == [URIS[1], run, f"models:/{id_}"]
+    assert found[1].facts["technique"] and float(found[1].facts["test_f1"]) == 40.0
+    assert ask(app.create_app(Catalogue([run])).test_client(), models=[run])[0]["answer"] is not None
+
+
+WRONG = [
+    "champion",
+    "models:/other@champion",
+    f"models:/{NAME}/99",
+    f"models:/{NAME}@nobody",
+    "runs:/00/model",
+    "/etc",
+]
+
+
+@pytest.mark.parametrize("uri", WRONG)
+def test_models_that_are_not_there_are_the_users_mistake(world, uri):
+    with pytest.raises(UserError, match=re.escape(uri)):
+        catalogue.entries([uri])
+
+
+def test_a_model_for_another_task_is_refused(world):
+    store = mlflow.MlflowClient()
+    store.set_model_version_tag(NAME, "2", "task", "classification")
+    try:
+        with pytest.raises(UserError, match="classification"):
+            catalogue.entries([URIS[1]])
+    finally:
+        store.set_model_version_tag(NAME, "2", "task", "extractive-qa")
+
+
+def test_few_models_stay_loaded_those_asked_last():
+    loads = []
+
+    class Model:
+        def predict(self, frame, params):
+            return pd.DataFrame([{"answer": "", "score": 1.0, "start": -1, "end": -1}])
+
+    def load(uri):
+        loads.append(uri)
+        if uri == "broken" and loads.count(uri) == 1:
+            raise OSError("gone\nfar away")
+        return Model()
+
+    kept = Catalogue(load=load)
+
+    def asked(uri):
+        return kept.ask(Entry(uri, uri, (), {}), "Who?", "Nobody.", 1)
+
+    names = [str(i) for i in range(catalogue.KEPT)]
+    assert all(asked(name).loading_seconds > 0 for name in names)
+    assert asked("0").loading_seconds == 0.0
+    asked("new")
+    assert asked("0").loading_seconds == 0.0 and asked("1").loading_seconds > 0
+    assert len(kept._loaded) == catalogue.KEPT and loads == [*names, "new", "1"]
+    with pytest.raises(catalogue.Unanswered, match=r"^OSError: gone$"):
+        asked("broken")
+    assert asked("broken").answers[0]["answer"] == ""

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from common.scoring import slices
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        ("Who shared the prize?", "who"),
+        ("In what year did it open?", "when"),
+        ("How many people live there?", "how many"),
+        ("How does it fly?", "how"),
+        ("Which city hosts it, and why?", "where"),
+        ("Name the river.", "other"),
+        ("What did the whole crew eat?", "what"),
+    ],
+)
+def test_question_types(question, kind):
+    assert slices.question_type(question) == kind
+
+
+def example(question="Who?", context="Marie Curie won.", answers=("Marie Curie",)):
+    return {
+        "id": question,
+        "question": question,
+        "context": context,
+        "answers": {"text": list(answers), "answer_start": [0] * len(answers)},
+    }
+
+
+def test_an_unanswerable_question_has_no_answer_length():
+    assert slices.slices_of(example(answers=())) == {
+        "question type": "who",
+        "context length": "up to 100 words",
+        "answerable": "unanswerable",
+    }
+    assert slices.slices_of(example())["answer length"] == "2-3 words"
+    assert slices.slices_of(example(context="word " * 201))["context length"] == "201-400 words"
+
+
+def test_texts_are_sliced_by_length_and_label():
+    assert slices.slices_of({"id": "1", "text": "good " * 150, "label": 1, "label_name": "positive"}) == {
+        "text length": "101-200 words",
+        "label": "positive",
+    }
+
+
+def test_scores_by_slice_are_means_over_its_examples():
+    examples = [example("Who?"), example("Who else?"), example("When?", answers=())]
+    table = slices.scores_by_slice(examples, [1.0, 0.5, 0.0]).set_index(["dimension", "slice"])
+    assert (
+        table.loc[("question type", "who"), "score"] == 75
+        and table.loc[("answerable", "unanswerable"), "score"] == 0
+    )
+    assert table.loc[("question type", "who"), "examples"] == 2
+    assert table.loc[("question type", "who"), "low"] <= 75 <= table.loc[("question type", "who"), "high"]
+    # Each dimension covers its examples once.
+    sizes = table.groupby("dimension")["examples"].sum()
+    assert sizes["question type"] == sizes["answerable"] == 3 and sizes["answer length"] == 2
+    assert slices.scores_by_slice([], []).empty
+
+
+def test_the_worst_are_the_surest_of_the_wrong():
+    examples = [example(f"Who {i}?") for i in range(4)]
+    rows = [
+        {"id": str(i), "f1": f1, "probability": p}
+        for i, (f1, p) in enumerate([(0.0, 0.2), (1.0, 0.9), (0.0, 0.8), (0.5, 0.9)])
+    ]
+    found = slices.worst(examples, rows, "f1", "probability")
+    assert [row["id"] for row in found] == ["2", "0", "3"] and found[0]["references"] == ["Marie Curie"]
+
+
+def test_agreement_counts_every_example_once():
+    found = slices.agreement(np.array([1, 1, 0, 0.5]), np.array([1, 0, 1, 0]))
+    assert found == {"both": 1, "only_first": 1, "only_second": 1, "neither": 1}

@@ -1,0 +1,393 @@
+"""What a study's file may say, which rows it makes, and how each mistake is named."""
+
+import re
+
+import pytest
+import yaml
+
+from common import cli
+from common.errors import UserError
+from common.models.families import FAMILIES
+from common.paths import ROOT
+from common.studies import declaration, search
+from tests.techniques import TECHNIQUES
+
+SHIPPED = sorted((ROOT / "studies").glob("*.yaml"))
+
+SMALL = {"name": "small", "description": "A small one.", "techniques": ["lora", "ia3"]}
+
+SWEEP = SMALL | {
+    "techniques": {"lora": {"r": 4}, "ia3": None},
+    "stages": {
+        "sweep": {
+            "base": {"max_train_samples": "10%"},
+            "techniques": {"lora": {"grid": {"learning_rate": [1e-3, 1e-2]}}},
+            "seeds": [1],
+        },
+        "full": {"best_of": "sweep", "seeds": [1, 2]},
+    },
+}
+
+
+def size(task, data_dir, split):
+    return {"train": 1000, "validation": 100, "test": 200}[split]
+
+
+def parse(content, **kwargs):
+    return declaration.parse(content, "s.yaml", TECHNIQUES, **kwargs)
+
+
+def rows(content, stage=0, best=None, **kwargs):
+    study = parse(content, **kwargs)
+    return declaration.expand(study, study.stages[stage], size, best)
+
+
+def names(*args, **kwargs):
+    return [row.name for row in rows(*args, **kwargs)]
+
+
+def test_techniques_grid_and_seeds_are_crossed_in_the_order_of_declaration():
+    content = SMALL | {"grid": {"learning_rate": [0.001, 0.01], "batch_size": [8, 16]}, "seeds": [7, 8]}
+    found = rows(content)
+    assert len(found) == 2 * 4 * 2
+    assert [row.name for row in found[:3]] == [
+        "lora-learning_rate=0.001-batch_size=8-seed=7",
+        "lora-learning_rate=0.001-batch_size=8-seed=8",
+        "lora-learning_rate=0.001-batch_size=16-seed=7",
+    ]
+    assert len({row.name for row in found}) == len(found)
+    first = found[0]
+    assert (first.technique, first.args.batch_size, first.args.seed) == (
+        TECHNIQUES["lora"](learning_rate=0.001),
+        8,
+        7,
+    )
+    assert first.point == {"learning_rate": 0.001, "batch_size": 8}
+    assert {type(row.technique) for row in found[8:]} == {TECHNIQUES["ia3"]}
+
+
+def test_a_study_without_grid_or_seeds_is_a_row_for_each_technique():
+    assert names(SMALL) == ["lora-seed=42", "ia3-seed=42"]
+
+
+def test_the_nearer_declaration_wins():
+    content = SMALL | {
+        "base": {"batch_size": 4, "num_train_epochs": 1, "learning_rate": 0.5},
+        "techniques": {"lora": {"learning_rate": 0.25}, "ia3": {"batch_size": 2}},
+        "grid": {"weight_decay": [0.1]},
+        "stages": {
+            "a": {},
+            "b": {"base": {"learning_rate": 0.125}, "techniques": {"ia3": {"grid": {"weight_decay": [0.2]}}}},
+        },
+    }
+    lora, ia3 = rows(content)
+    assert (lora["batch_size"], lora["learning_rate"], lora["num_train_epochs"]) == (4, 0.25, 1.0)
+    assert (ia3["batch_size"], ia3["learning_rate"], ia3["weight_decay"]) == (2, 0.5, 0.1)
+    lora, ia3 = rows(content, stage=1)
+    assert (lora["learning_rate"], lora["weight_decay"]) == (0.125, 0.1)
+    assert (ia3["learning_rate"], ia3["weight_decay"]) == (0.125, 0.2)
+    assert lora.name == "b-lora-weight_decay=0.1-seed=42"
+
+
+def test_numbers_are_read_as_people_write_them():
+    """YAML 1.1 takes 1e-3 for a text and 3 for a whole number."""
+    (row,) = rows(
+        SMALL | {"techniques": ["lora"], "base": {"learning_rate": "1e-3", "num_train_epochs": 3, "r": 8}}
+    )
+    assert row.technique == TECHNIQUES["lora"](learning_rate=0.001, num_train_epochs=3.0, r=8)
+    assert type(row.technique.num_train_epochs) is float
+
+
+def test_a_share_is_of_the_split_it_limits():
+    (row, _) = rows(
+        SMALL
+        | {"base": {"max_train_samples": "10%", "max_test_samples": "50 %", "max_validation_samples": 3}}
+    )
+    args = row.args
+    assert (args.max_train_samples, args.max_test_samples, args.max_validation_samples) == (100, 100, 3)
+    swept = rows(SMALL | {"techniques": ["lora"], "grid": {"max_train_samples": ["0.01%", "100%", None]}})
+    assert [row["max_train_samples"] for row in swept] == [1, 1000, None]
+
+
+def test_a_later_stage_takes_the_best_point_and_the_seeds_of_its_own():
+    best = {"lora": {"learning_rate": 0.01}}
+    assert names(SWEEP) == [
+        "sweep-lora-learning_rate=0.001-seed=1",
+        "sweep-lora-learning_rate=0.01-seed=1",
+        "sweep-ia3-seed=1",
+    ]
+    full = rows(SWEEP, stage=1, best=best | {"ia3": {}})
+    assert [row.name for row in full] == [
+        "full-lora-learning_rate=0.01-seed=1",
+        "full-lora-learning_rate=0.01-seed=2",
+        "full-ia3-seed=1",
+        "full-ia3-seed=2",
+    ]
+    assert (full[0]["learning_rate"], full[0]["r"], full[0]["max_train_samples"]) == (0.01, 4, None)
+
+
+def test_before_the_sweep_every_point_that_may_come_is_a_row():
+    assert names(SWEEP, stage=1)[:4] == [
+        f"full-lora-learning_rate={rate}-seed={seed}" for rate in (0.001, 0.01) for seed in (1, 2)
+    ]
+
+
+def test_a_technique_that_failed_its_sweep_has_no_rows_and_one_that_was_not_swept_has():
+    assert names(SWEEP, stage=1, best={"ia3": {}}) == ["full-ia3-seed=1", "full-ia3-seed=2"]
+    content = SWEEP | {"stages": {**SWEEP["stages"], "sweep": {"techniques": ["lora"]}}}
+    assert names(content, stage=1, best={"lora": {}}) == [
+        "full-lora-seed=1", "full-lora-seed=2", "full-ia3-seed=1", "full-ia3-seed=2",
+    ]  # fmt: skip
+
+
+def test_a_later_stage_may_vary_other_fields():
+    content = SWEEP | {"stages": {**SWEEP["stages"]}}
+    content["stages"]["full"] = {"best_of": "sweep", "grid": {"max_train_samples": [10, 20]}, "seeds": [1]}
+    assert names(content, stage=1, best={"lora": {"learning_rate": 0.01}}) == [
+        "full-lora-learning_rate=0.01-max_train_samples=10-seed=1",
+        "full-lora-learning_rate=0.01-max_train_samples=20-seed=1",
+    ]
+    assert parse(content).axes == ["learning_rate", "max_train_samples"]
+
+
+def test_the_smoke_section_lies_over_the_rest():
+    content = SWEEP | {
+        "base": {"batch_size": 16, "max_length": 128},
+        "smoke": {
+            "base": {"batch_size": 2},
+            "techniques": ["lora"],
+            "stages": {"sweep": {"base": {"max_train_samples": 5}}, "full": {"seeds": [3]}},
+        },
+    }
+    assert parse(content).name == "small" and rows(content)[0]["batch_size"] == 16
+    study = parse(content, smoke=True)
+    assert study.name == "small-smoke"
+    (first, second) = rows(content, smoke=True)
+    assert (first["batch_size"], first["max_length"], first["max_train_samples"], first["r"]) == (
+        2,
+        128,
+        5,
+        4,
+    )
+    assert names(content, stage=1, best={"lora": {}}, smoke=True) == ["full-lora-seed=3"]
+    with pytest.raises(UserError, match="has no `smoke` section"):
+        parse(SMALL, smoke=True)
+
+
+def within_stage(**stage):
+    return {"stages": {"sweep": {}, "full": stage}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, "`name` is missing"),
+        ({"name": "a/b"}, "must be letters"),
+        ({"description": ""}, "`description` is missing"),
+        ({"tecniques": []}, "no 'tecniques' here (did you mean techniques?)"),
+        ({"techniques": []}, "`techniques` names none"),
+        ({"techniques": "lora"}, "must be a list of techniques"),
+        ({"techniques": ["lorra"]}, "techniques: there is no 'lorra' (did you mean lora?); there are standard"),
+        ({"techniques": {"lora": 3}}, "techniques, lora: must hold"),
+        ({"techniques": {"lora": {"rr": 3}}}, "techniques, lora: no field is called 'rr'"),
+        ({"base": {"batchsize": 3}}, "base: no field is called 'batchsize' (did you mean batch_size?)"),
+        ({"base": {"r": 3}}, "base: ia3 has no field 'r'; set it below `techniques`, lora"),
+        ({"grid": {"r": [3]}}, "grid: ia3 has no field 'r'"),
+        ({"base": {"batch_size": 8.5}}, "base: batch_size is 8.5; it must be a whole number"),
+        ({"base": {"batch_size": True}}, "batch_size is True; it must be a whole number"),
+        ({"base": {"batch_size": None}}, "batch_size is None; it must be a whole number"),
+        ({"base": {"max_train_samples": "110%"}}, "a whole number, or a share of the data such as 10%"),
+        ({"base": {"learning_rate": "fast"}}, "learning_rate is 'fast'; it must be a number"),
+        ({"base": {"learning_rate": False}}, "learning_rate is False; it must be a number"),
+        ({"base": {"model_checkpoint": 5}}, "model_checkpoint is 5; it must be a text"),
+        ({"base": {"gradient_norms": "yes"}}, "must be true or false"),
+        ({"base": ["batch_size"]}, "base: must hold"),
+        ({"base": {"seed": 3}}, "seed is not for a row to set: list it under `seeds`"),
+        ({"base": {"resume": True}}, "resume is not for a row to set"),
+        ({"grid": {"learning_rate": []}}, "grid: learning_rate is []; it must be a list of at least one value"),
+        ({"grid": {"learning_rate": 0.1}}, "it must be a list of at least one value"),
+        ({"grid": {"learning_rate": ["1e-1", 0.1]}}, "learning_rate lists a value twice"),
+        ({"grid": {"task": ["extractive-qa"]}}, "task cannot vary"),
+        ({"seeds": []}, "seeds: seed is []"),
+        ({"seeds": [1, 1]}, "seed lists a value twice"),
+        ({"seeds": ["a"]}, "seed is 'a'; it must be a whole number"),
+        ({"stages": {}}, "`stages` must map"),
+        (within_stage(best_off="sweep"), "stages, full: there is no 'best_off' here (did you mean best_of?)"),
+        (within_stage(best_of="full"), "stages, full: best_of is 'full'; it must name a stage above"),
+        (within_stage(techniques=["standard"]), "standard is not among the study's own `techniques`"),
+        (within_stage(base={"task": "classification"}), "`task` must be one for the whole study, not classification, extractive-qa"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place_and_its_remedy(change, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        parse(SMALL | change)
+    assert str(error.value).startswith("s.yaml") and "\n" not in str(error.value)
+
+
+def test_an_axis_that_a_sweep_decides_cannot_be_varied_again():
+    content = SWEEP | {"stages": {**SWEEP["stages"]}}
+    content["stages"]["full"] = {"best_of": "sweep", "techniques": {"lora": {"grid": {"learning_rate": [1]}}}}
+    with pytest.raises(UserError, match="stages, full: learning_rate is decided by best_of: sweep"):
+        parse(content)
+
+
+def test_a_value_that_a_technique_refuses_is_named_with_its_place():
+    content = SMALL | {"techniques": {"lora": {"grid": {"targets": ["all", "feet"]}}}}
+    with pytest.raises(UserError, match="targets is 'feet' for lora; it must be one of"):
+        rows(content)
+
+
+SEARCH = SMALL | {
+    "techniques": {
+        "lora": {"search": {"learning_rate": {"loguniform": [1e-4, 1e-2]}, "r": {"choice": [4, 8]}}}
+    },
+    "trials": 3,
+}
+
+
+def test_a_search_gives_the_points_that_were_proposed_or_those_that_stand_for_them():
+    study = parse(SEARCH)
+    (stage,) = study.stages
+    assert study.asks_for_ray == "search" and study.axes == ["learning_rate", "r"]
+    assert (stage.trials, stage.scheduler, stage.resources) == (3, None, search.Resources(1, 0))
+    bounds = {(row["learning_rate"], row["r"]) for row in rows(SEARCH)}
+    assert bounds == {(1e-4, 4), (1e-2, 8), (1e-2, 4), (1e-4, 8)}
+    proposed = {"lora": [{"learning_rate": 0.0012, "r": 8}]}
+    (row,) = declaration.expand(study, stage, size, None, proposed)
+    assert row.name == "lora-learning_rate=0.0012-r=8-seed=42" and row.technique.r == 8
+    assert declaration.expand(study, stage, size, None, {}) == []
+
+
+def test_a_later_stage_takes_the_best_of_a_search_and_none_of_its_trials_or_scheduler():
+    stages = {"sweep": {"trials": 3, "scheduler": "asha"}, "full": {"best_of": "sweep", "seeds": [1, 2]}}
+    content = SEARCH | {"stages": stages, "base": {"num_train_epochs": 2}}
+    del content["trials"]
+    study = parse(content)
+    assert study.stages[0].scheduler == search.Asha(1, 3) and study.stages[1].scheduler is None
+    assert not any(study.stages[1].searches.values())
+    full = rows(content, stage=1, best={"lora": {"learning_rate": 0.003, "r": 4}})
+    assert [row.name for row in full] == [f"full-lora-learning_rate=0.003-r=4-seed={seed}" for seed in (1, 2)]
+
+
+def searching(**space):
+    return {"techniques": {"lora": {"search": space}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trials": None}, "trials is None; it must be how many points"),
+        ({"trials": 0}, "trials is 0; it must be how many points"),
+        ({"techniques": ["lora"]}, "`trials` is for a `search`, and there is none"),
+        ({"grid": {"alpha": [8]}}, "lora has both a grid and a search; write alpha into the search, as a choice"),
+        ({"seeds": [1, 2]}, "a search compares trials of one seed, not of 2"),
+        (searching(rr={"choice": [1]}), "techniques, lora, search: no field is called 'rr'"),
+        (searching(r=[4, 8]), "r is [4, 8]; it must be one of uniform, loguniform, int, choice"),
+        (searching(r={"normal": [1, 2]}), "r is searched by 'normal'; choose one of"),
+        (searching(r={"uniform": [1, 2]}), "r cannot be searched by uniform; use int or choice"),
+        (searching(dropout={"int": [0, 1]}), "dropout cannot be searched by int; use uniform, loguniform or choice"),
+        (searching(targets={"int": [0, 1]}), "targets cannot be searched by int; use choice"),
+        (searching(targets={"choice": [3]}), "targets is 3; it must be a text"),
+        (searching(r={"int": [8, 4]}), "r, int: is [8, 4]; it must be [lowest, highest]"),
+        (searching(r={"int": [8]}), "it must be [lowest, highest]"),
+        (searching(r={"choice": [8, 8]}), "r lists a value twice"),
+        (searching(r={"choice": 8}), "r, choice: is 8; it must be a list"),
+        (searching(dropout={"loguniform": [0, 0.5]}), "its lowest value must be above 0"),
+        (searching(task={"choice": ["a"]}), "task cannot vary"),
+        (searching(seed={"int": [1, 9]}), "seed is not for a row to set"),
+        ({"scheduler": "hyperband"}, "scheduler is 'hyperband'; it must be asha"),
+        ({"scheduler": {"asha": {"grace": 1}}}, "scheduler, asha: grace: 1; grace_period (1 or more) and"),
+        ({"scheduler": {"asha": {"reduction_factor": 1}}}, "reduction_factor: 1; grace_period"),
+        ({"scheduler": "asha", "base": {"num_train_epochs": 1}}, "after 1 at the earliest, and lora trains for 1; raise"),
+        ({"resources": {"cpus": 0}}, "resources: cpus: 0; cpus (a whole number from 1)"),
+        ({"resources": {"gpus": 1.5}}, "resources: gpus: 1.5"),
+        ({"resources": {"memory": 1}}, "resources: memory: 1"),
+        ({"resources": 3}, "resources is 3; it must be such as {cpus: 2, gpus: 1}"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_search_is_named_too(change, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        parse(SEARCH | change)
+    assert str(error.value).startswith("s.yaml") and "\n" not in str(error.value)
+
+
+def test_a_scheduler_alone_asks_for_ray_too():
+    content = SMALL | {
+        "scheduler": {"asha": {"grace_period": 2, "reduction_factor": 4}},
+        "resources": {"cpus": 2, "gpus": 0.5},
+    }
+    study = parse(content | {"base": {"num_train_epochs": 3}})
+    assert study.asks_for_ray == "scheduler" and study.stages[0].scheduler == search.Asha(2, 4)
+    assert study.stages[0].resources == search.Resources(2, 0.5) and parse(SMALL).asks_for_ray == ""
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", "", "a: \x00"])
+def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=re.escape(str(file))):
+        declaration.read(file, TECHNIQUES)
+    with pytest.raises(UserError, match="No such file"):
+        declaration.read(tmp_path / "none.yaml", TECHNIQUES)
+
+
+def test_six_studies_ship():
+    assert len(SHIPPED) == 6
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_study_is_valid(file, smoke):
+    study = declaration.read(file, TECHNIQUES, smoke)
+    assert study.name == file.stem + "-smoke" * smoke
+    found = [row for stage in study.stages for row in declaration.expand(study, stage, size)]
+    assert len({row.name for row in found}) == len(found)
+    if smoke:
+        assert all(row.args.max_test_samples <= 100 and row.technique.num_train_epochs <= 2 for row in found)
+        assert (
+            sum(stage.trials or len(declaration.expand(study, stage, size)) for stage in study.stages[:1])
+            <= 8
+        )
+        assert "its scores mean nothing" in study.description
+
+
+def test_types_are_those_declared_even_after_a_command_line_was_parsed():
+    """transformers' parser writes int over int | None in the dataclass's own fields."""
+    cli.parse(TECHNIQUES["lora"], [])
+    content = SMALL | {"base": {"report_to": ["mlflow"]}, "techniques": ["lora"]}
+    found = parse(content | {"grid": {"max_train_samples": [5, None]}})
+    assert [row.args.max_train_samples for row in declaration.expand(found, found.stages[0], size)] == [
+        5,
+        None,
+    ]
+    with pytest.raises(UserError, match="report_to is 'wandb'; it must be a list"):
+        parse(content | {"base": {"report_to": "wandb"}})
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_what_a_shipped_study_asks_for_exists(file):
+    """No technique that its model's family refuses, for the models that the file names."""
+    types = {"gpt2": "gpt2", "t5": "t5", "google/flan-t5-base": "t5", "embedded-distilbert": "distilbert"}
+    for smoke in (False, True):
+        study = declaration.read(file, TECHNIQUES, smoke)
+        for row in (row for stage in study.stages for row in declaration.expand(study, stage, size)):
+            model_type = types.get(row.args.model_checkpoint.replace("untrained-", ""), "bert")
+            assert FAMILIES[model_type].refusal(row.technique.key, study.task) is None
+            row.technique.peft_config(FAMILIES[model_type])
+
+
+def test_the_shipped_sweeps_reach_what_they_must():
+    study = declaration.read(ROOT / "studies/distilbert_qa_lora_vs_ia3.yaml", TECHNIQUES)
+    assert max(study.stages[0].grids["ia3"]["learning_rate"]) > 3e-2
+    gpt2 = declaration.read(ROOT / "studies/gpt2_lora_sweep.yaml", TECHNIQUES)
+    found = declaration.expand(gpt2, gpt2.stages[0], size)
+    assert len(found) == 4 * 2 * 3 and all(row.args.gradient_norms for row in found)
+
+
+def test_the_readmes_example_is_a_study():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    content = yaml.safe_load(text)
+    sweep, full = (rows(content, stage) for stage in (0, 1))
+    assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)
+    assert {row["dropout"] for row in full} == {0.1, None}
+    assert rows(content, smoke=True)[0]["max_test_samples"] == 20

@@ -1,0 +1,322 @@
+"""Classification without training: what is scored, drawn, kept, served and refused."""
+
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from common.reports import run_figures
+from common.scoring import squad
+from common.serving import classification as classifying
+from common.serving import model_logging
+from common.tasks.batching import Collator
+from common.tasks.classification import confusion, work
+from common.tasks.classification.texts import join, predict_logits
+from common.tracking import runs
+from common.training.job import sample
+from tests import trained
+from tests.texts import make_texts
+
+EXAMPLES = [{"id": f"t{i}"} | row for i, row in enumerate(make_texts(12))]
+ASKED = [{"text": e["text"]} for e in EXAMPLES]
+LONG = {"text": "The heart pumps blood. " * 200}
+NAMES = ("negative", "positive")
+
+
+def predictions(labels, classes=2):
+    """Predictions of these classes, each with the probability 0.9."""
+    names = tuple(f"c{i}" for i in range(classes)) if classes > 2 else NAMES
+    rest = 0.1 / (classes - 1)
+    return [
+        work.Prediction(label, names, np.where(np.arange(classes) == label, 0.9, rest)) for label in labels
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40), st.booleans())
+def test_scores_are_those_of_scikit_learn(pairs, binary):
+    classes = 2 if binary else 4
+    labels, found = np.array(pairs).T % classes
+    counts = confusion.confusion_matrix(labels, found, classes)
+    every = list(range(classes))
+    assert np.array_equal(counts, confusion_matrix(labels, found, labels=every))
+    assert confusion.accuracy(counts) == pytest.approx(accuracy_score(labels, found))
+    kind = {"average": "binary"} if binary else {"average": "macro", "labels": every}
+    assert confusion.f1(counts) == pytest.approx(f1_score(labels, found, zero_division=0, **kind))
+
+
+def test_the_interval_is_that_of_resampled_examples():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    found = np.where(rng.random(300) < 0.8, labels, 1 - labels)
+    counts = confusion.confusion_matrix(labels, found, 2)
+    resampled = []
+    for _ in range(2000):
+        i = rng.integers(300, size=300)
+        resampled.append(confusion.f1(confusion.confusion_matrix(labels[i], found[i], 2)))
+    assert confusion.f1_interval(counts) == pytest.approx(np.quantile(resampled, (0.025, 0.975)), abs=0.01)
+    perfect = confusion.confusion_matrix(labels, labels, 2)
+    assert confusion.f1_interval(perfect) == (1.0, 1.0)
+
+
+def test_figures_are_in_percent_and_each_example_has_its_score():
+    labels = [0, 0, 0, 1, 1, 1]
+    examples = [{"label": label} for label in labels]
+    figures, each = work.score(predictions([0, 0, 1, 1, 1, 0]), examples, "binary")
+    assert figures["accuracy"] == pytest.approx(200 / 3) and figures["f1"] == pytest.approx(200 / 3)
+    assert figures["f1_low"] < figures["f1"] < figures["f1_high"]
+    assert each["accuracy"].tolist() == [1, 1, 0, 1, 1, 0]
+    assert squad.bootstrap_interval(each["accuracy"])[0] < 2 / 3
+
+
+def test_what_is_kept_of_a_run(tmp_path):
+    made, examples = predictions([1, 0, 1]), [{"label": 1}, {"label": 1}, {"label": 0}]
+    assert work.row(made[1], examples[1]) == {
+        "prediction": "negative",
+        "label": "positive",
+        "probability": 0.9,
+        "probabilities": {"negative": 0.9, "positive": 0.1},
+    }
+    work.extras(made, examples, tmp_path)
+    assert json.loads((tmp_path / "confusion_matrix.json").read_text()) == {
+        "labels": ["negative", "positive"],
+        "rows": "label",
+        "columns": "prediction",
+        "counts": [[0, 1], [1, 1]],
+    }
+    assert (tmp_path / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    arrays = np.load(tmp_path / "preds_and_labels.npz")
+    assert arrays["predictions"].tolist() == [1, 0, 1] and arrays["labels"].tolist() == [1, 1, 0]
+    assert arrays["probabilities"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_figure_tells_counts_and_shares_of_rows(classes):
+    counts = np.arange(classes**2).reshape(classes, classes) * 100
+    figure = run_figures.confusion_matrix(counts, [f"label {i}" for i in range(classes)])
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("prediction", "label")
+    shown = {text.get_position(): text.get_text() for text in axes.texts}
+    for (i, j), count in np.ndenumerate(counts):
+        assert shown[(j, i)] == f"{count:,}\n{count / counts[i].sum():.1%}"
+    figure.draw_without_rendering()
+    renderer, cell = figure.canvas.get_renderer(), axes.get_window_extent().width / classes
+    assert all(text.get_window_extent(renderer).width < cell for text in axes.texts)
+    # Every number stands out against its cell: WCAG's contrast of 4.5 at the least.
+    image = axes.get_images()[0]
+
+    def luminance(rgb):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb[:3]]
+        return np.dot((0.2126, 0.7152, 0.0722), linear)
+
+    for text in axes.texts:
+        j, i = text.get_position()
+        behind = luminance(image.cmap(image.norm(image.get_array()[i, j])))
+        front = 1.0 if text.get_color() == "white" else 0.0
+        assert (max(behind, front) + 0.05) / (min(behind, front) + 0.05) >= 4.5
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=60), st.integers(0, 3))
+def test_subsets_are_nested_and_balanced(labels, seed):
+    examples = [{"id": i, "label": label} for i, label in enumerate(labels)]
+    smaller, total = set(), Counter(labels)
+    for n in range(1, len(examples) + 1):
+        drawn = sample(examples, n, seed, "label")
+        ids = [e["id"] for e in drawn]
+        assert len(ids) == n and ids == sorted(ids) and smaller < set(ids)
+        smaller, counts = set(ids), Counter(e["label"] for e in drawn)
+        # No label has two more than another that is not used up.
+        assert all(counts[a] <= counts[b] + 1 for a in total for b in total if counts[b] < total[b])
+
+
+def test_subsets_follow_the_seed_and_questions_are_drawn_as_ever():
+    examples = [{"id": i, "label": i % 2} for i in range(40)]
+    assert (
+        sample(examples, 10, 1, "label")
+        == sample(examples, 10, 1, "label")
+        != sample(examples, 10, 2, "label")
+    )
+    assert [e["id"] for e in sample(examples, 5, 42)] == [3, 9, 10, 25, 36]
+    assert sample(examples, 99, 1, "label") == sample(examples, None, 1, "label") == examples
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny):
+    """(bundle, base, model, tokenizer, info) of a LoRA classifier of tiny size."""
+    return trained.save_classifier(tmp_path_factory.mktemp("saved"), tiny)
+
+
+@pytest.fixture(scope="module")
+def classifier(saved):
+    return classifying.Classifier(saved[0], saved[1])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, saved):
+    folder = tmp_path_factory.mktemp("serving")
+    with trained.store(folder):
+        with runs.start("imdb-sentiment", "run", {}) as run:
+            uri = model_logging.log_model(run, saved[0], saved[1], ASKED[0], {"test_accuracy": 50.0})
+        yield mlflow.pyfunc.load_model(uri)
+
+
+def features(saved, examples):
+    _, _, model, tokenizer, info = saved
+    args = SimpleNamespace(max_length=info.max_length)
+    return work.features(tokenizer, model.config, examples, args)
+
+
+def test_what_is_too_long_is_cut_and_padding_follows_the_batch(saved):
+    made = features(saved, [*EXAMPLES, LONG | {"label": 0}])
+    assert made.lengths.max() == saved[4].max_length and made.names == NAMES
+    assert (made.input_ids[-1][-1], made.input_ids[-1][0]) == (
+        saved[3].sep_token_id,
+        saved[3].cls_token_id,
+    )
+    batch = Collator(saved[3].pad_token_id)([made[0], made[1]])
+    assert batch["input_ids"].shape == (2, made.lengths[:2].max()) and batch["labels"].tolist() == [0, 0]
+    assert not batch["token_type_ids"].any()
+
+
+def test_the_loss_is_the_sum_over_texts_whatever_batch_they_are_in(saved):
+    model, made, collator = saved[2], features(saved, EXAMPLES), Collator(saved[3].pad_token_id)
+
+    def loss(indices):
+        batch = collator([made[i] for i in indices])
+        return work.label_loss(model, batch, batch.pop("labels"))
+
+    with torch.no_grad():
+        alone = sum(loss([i]) for i in range(len(made)))
+        torch.testing.assert_close(loss(range(len(made))), alone)
+
+
+def test_shares_of_two_processes_are_the_whole(saved):
+    model, made, collator = saved[2], features(saved, EXAMPLES[:5]), Collator(saved[3].pad_token_id)
+    model.train()
+    whole = predict_logits(model, made, collator)
+    assert model.training
+    model.eval()
+    for processes in (2, 7):
+        shares = [predict_logits(model, made, collator, part=(i, processes)) for i in range(processes)]
+        indices, logits = join(shares)
+        assert indices.tolist() == list(range(5))
+        np.testing.assert_allclose(logits, whole[1], atol=1e-5)
+
+
+def test_answers_are_those_of_evaluation(saved, classifier):
+    made = features(saved, [*EXAMPLES, LONG])
+    outputs = predict_logits(saved[2], made, Collator(saved[3].pad_token_id))
+    evaluated = work.predictions(outputs, made, None, None, None)
+    assert len({p.label for p in evaluated}) == 2
+    for p, ranked in zip(evaluated, classifier.classify([*ASKED, LONG], top_k=5), strict=True):
+        assert ranked[0]["label"] == NAMES[p.label]
+        assert ranked[0]["score"] == pytest.approx(p.probabilities[p.label], abs=1e-4)
+        assert len(ranked) == 2 and sum(label["score"] for label in ranked) == pytest.approx(1)
+        assert ranked[0]["score"] >= ranked[1]["score"]
+
+
+def test_the_logged_model_answers_as_the_classifier(served, classifier):
+    rows = served.predict(pd.DataFrame(ASKED))
+    assert list(rows) == ["label", "score"]
+    assert rows.to_dict("records") == [ranked[0] for ranked in classifier.classify(ASKED)]
+    rows = served.predict(pd.DataFrame(ASKED), params={"top_k": 2}).to_dict("records")
+    assert [[{k: r[k] for k in ("label", "score")}, *r["alternatives"]] for r in rows] == (
+        classifier.classify(ASKED, top_k=2)
+    )
+    assert list(served.predict(pd.DataFrame(ASKED)[:0])) == ["label", "score"]
+
+
+def test_odd_but_good_texts_are_classified(classifier):
+    odd = ["Zoë ate 🍎🍏 in 東京.", "a\u0301" * 300, "x" * 5000, "line\r\ntab\tnul\x00", ".", "w " * 100_000]
+    for ranked in classifier.classify([{"text": text} for text in odd]):
+        assert ranked[0]["label"] in NAMES and np.isfinite(ranked[0]["score"])
+
+
+BAD_ROWS = {
+    "row 1: text must be a string, not null": None,
+    "row 1: text must be a string, not int": 5,
+    "row 1: text must be a string, not list": ["a"],
+    "row 1: text is empty": " \n",
+    "row 1: text holds a lone surrogate": "fine \ud800",
+    "row 1: text has 200001 characters; at most 200000": "w" * 200_001,
+}
+
+
+@pytest.mark.parametrize("reason", BAD_ROWS)
+def test_bad_rows_are_refused_in_plain_words(reason, served):
+    asked = pd.DataFrame([{"text": "fine"}, {"text": BAD_ROWS[reason]}], dtype=object)
+    with pytest.raises(MlflowException) as caught:
+        served.unwrap_python_model().predict(None, asked)
+    assert reason in str(caught.value) and caught.value.get_http_status_code() == 400
+
+
+def test_too_much_at_once_is_refused(served):
+    for rows, reason in (
+        ([{"text": "a"}] * 257, "257 rows"),
+        ([{"text": "w" * 200_000}] * 21, "the texts of"),
+    ):
+        with pytest.raises(MlflowException, match=reason):
+            served.predict(pd.DataFrame(rows))
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    """MLflow's own server in this process."""
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc.scoring_server import init
+
+    return TestClient(init(served), raise_server_exceptions=False)
+
+
+ONE = {"text": "The heart pumps blood."}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_records": [ONE, ONE]},
+        {"dataframe_split": {"columns": ["text"], "data": [[ONE["text"]]] * 2}},
+        {"inputs": [ONE, ONE]},
+        {"instances": [ONE, ONE]},
+        {"inputs": {"text": [ONE["text"]] * 2}},
+    ],
+    ids=str,
+)
+def test_every_format_is_answered(body, client, classifier):
+    answer = client.post("/invocations", json=body | {"params": {"top_k": 2}})
+    assert answer.status_code == 200, answer.text
+    expected = classifier.classify([ONE, ONE], top_k=2)
+    assert answer.json()["predictions"] == [{**best, "alternatives": rest} for best, *rest in expected]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [{"text": None}]},
+        {"inputs": [{"text": 5}]},
+        {"inputs": [{"text": ""}]},
+        {"inputs": [{"txt": "a"}]},
+        {"inputs": "a text"},
+        {"inputs": None},
+        {"rows": [ONE]},
+        {"dataframe_records": 5},
+        {"inputs": [ONE], "params": {"top_k": 0}},
+        {"inputs": [ONE], "params": {"top_k": "two"}},
+        {"inputs": [ONE], "params": {"top_k": 1.5}},
+        {"inputs": [ONE], "params": [1]},
+        [ONE],
+    ],
+    ids=str,
+)
+def test_bad_requests_get_a_plain_reason(body, client):
+    answer = client.post("/invocations", json=body)
+    assert 400 <= answer.status_code < 500 and 0 < len(answer.text) < 3000
+    assert "Traceback" not in answer.text and "stack_trace" not in answer.text

@@ -1,0 +1,450 @@
+"""Generative question answering: prompts and labels, windows, generation in batches, every technique on every family."""
+
+import itertools
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+import transformers
+from datasets import Dataset, DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel, PromptEncoderConfig, get_peft_model
+from transformers import AutoTokenizer
+
+from common.data import questions
+from common.data.squad_json import read_squad_json
+from common.errors import UserError
+from common.models import base as models
+from common.models import bundles, saving
+from common.models.families import FAMILIES
+from common.registry import agreement
+from common.serving import generative_qa as generating
+from common.tasks.generative_qa import work, writing
+from common.tasks.generative_qa.writing import Written, choose, make_prompts, windows
+from common.training import fit
+from common.training.settings import RunArgs, check_model
+from tests import learning, odd, trained
+from tests.common.models.test_base import closed_form
+from tests.conftest import make_config
+from tests.questions import EXAMPLES
+from tests.techniques import TECHNIQUES
+
+TASK = "generative-qa"
+ARGS = RunArgs(task=TASK, max_length=64, doc_stride=8, max_answer_length=12)
+KINDS = {name: family.kind for name, family in FAMILIES.items() if TASK in family.heads}
+CELLS = [
+    (technique, family)
+    for technique, family in itertools.product(sorted(TECHNIQUES), KINDS)
+    if FAMILIES[family].refusal(technique, TASK) is None
+]
+EVERY_CELL = pytest.mark.parametrize(("technique", "family_name"), CELLS)
+EVERY_FAMILY = pytest.mark.parametrize("family_name", sorted(KINDS))
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tiny):
+    return {name: models.completed(AutoTokenizer.from_pretrained(tiny(name))) for name in KINDS}
+
+
+def build(tiny, technique, family_name):
+    """(model with the technique on it, tokenizer, prompts, collator)."""
+    torch.manual_seed(0)
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), TASK)
+    family = FAMILIES[family_name]
+    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, TASK)
+    prompts = work.features(tokenizer, model.config, EXAMPLES, ARGS)
+    return model, tokenizer, prompts, work.collator(tokenizer, model.config)
+
+
+def prompts_of(tokenizer, examples, kind, **settings):
+    settings = dict(max_length=64, doc_stride=8, max_answer_length=12) | settings
+    return make_prompts(tokenizer, examples, kind=kind, **settings)
+
+
+def loss_of(model, batch):
+    batch = dict(batch)
+    labels = batch.pop("labels")
+    return work.answer_loss(model, batch, labels) / (labels != writing.IGNORED).sum()
+
+
+def train(model, batch, steps, learning_rate):
+    return learning.train(model, lambda: loss_of(model, batch), steps, learning_rate)
+
+
+@torch.no_grad()
+def logits(model, batch):
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    if "position_ids" not in batch:
+        inputs["labels"] = batch["labels"]
+    return model(**inputs).logits
+
+
+def write(model, prompts, collator, **kwargs):
+    return writing.write(model, prompts, collator, max_answer_length=12, **kwargs)
+
+
+@EVERY_CELL
+def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_name, tiny, tmp_path):
+    model, tokenizer, prompts, collator = build(tiny, technique, family_name)
+    batch = collator([prompts[i] for i in range(len(prompts))])
+    start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
+    losses = train(model, batch, 12, learning.rate(technique))
+    assert losses[-1] < losses[0]
+    assert all(not start[name].equal(tensor) for name, tensor in models.trainable_state(model).items())
+
+    before, wrote = logits(model, batch), write(model, prompts, collator)
+    info = bundles.BundleInfo(
+        technique, family_name, tiny(family_name), "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK
+    )
+    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
+    for merge in (False, True):
+        loaded, its_tokenizer, its_info = bundles.load_bundle(tmp_path / "bundle", tmp_path / "base", merge)
+        again = work.features(its_tokenizer, loaded.config, EXAMPLES, ARGS)
+        its_collator = work.collator(its_tokenizer, loaded.config)
+        after = logits(loaded, its_collator([again[i] for i in range(len(again))]))
+        torch.testing.assert_close(after, before, atol=5e-5 if merge else 0, rtol=1e-4 if merge else 0)
+        assert its_info == info
+        if not merge:
+            assert write(loaded, again, its_collator).text == wrote.text
+    if technique in ("lora", "loha", "ia3"):
+        assert not isinstance(loaded, PeftModel)
+
+    models.save_trainable(model, tmp_path / "w.safetensors")
+    fresh = build(tiny, technique, family_name)[0]
+    models.load_trainable(fresh, tmp_path / "w.safetensors")
+    torch.testing.assert_close(logits(fresh.eval(), batch), before, atol=0, rtol=0)
+
+
+@EVERY_CELL
+def test_trainable_parameters_equal_the_closed_form(technique, family_name, tiny):
+    model = build(tiny, technique, family_name)[0]
+    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), TASK)
+    expected = closed_form(technique, base, FAMILIES[family_name], TASK)
+    assert models.parameter_counts(model)["trainable_parameters"] == expected
+
+
+def undecided(model):
+    """Random weights of a size at which the next token depends on every token before."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    return model.eval()
+
+
+@EVERY_CELL
+def test_a_batch_is_written_as_each_prompt_is_alone(technique, family_name, tiny):
+    model, _, prompts, collator = build(tiny, technique, family_name)
+    undecided(model)
+    together = write(model, prompts, collator)
+    alone = [write(model, subset(prompts, [int(i)]), collator) for i in together.window]
+    assert len(set(together.text)) > 3 and len(set(prompts.prompt_lengths)) > 3
+    assert together.text == [written.text[0] for written in alone]
+    np.testing.assert_allclose(together.score, [written.score[0] for written in alone], rtol=2e-3)
+
+
+def subset(prompts, kept):
+    return writing.Prompts(
+        [prompts.prompts[i] for i in kept],
+        [prompts.targets[i] for i in kept],
+        prompts.holds[kept],
+        prompts.example_index[kept],
+    )
+
+
+@EVERY_CELL
+def test_what_is_written_is_what_the_loss_believes_most(technique, family_name, tiny):
+    """Generation, token by token from a cache, and training's forward pass must be the same model."""
+    model, tokenizer, prompts, collator = build(tiny, technique, family_name)
+    undecided(model)
+    written = writing.write(model, prompts, collator, max_answer_length=5)
+    rows = [collator.prompts([prompts.prompts[i]]) for i in written.window]
+    for row, score in zip(rows, written.score, strict=True):
+        ids = model.generate(
+            **row,
+            max_new_tokens=5,
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )[0]
+        target = ids[row["input_ids"].shape[1] :] if KINDS[family_name] == "decoder" else ids[1:]
+        item = {"prompt": row["input_ids"][0].numpy(), "target": target.numpy()}
+        batch = collator([item])
+        with torch.no_grad():
+            assert -score == pytest.approx(float(loss_of(model, batch)) * len(target), rel=1e-3)
+
+
+@EVERY_FAMILY
+def test_two_shares_are_the_whole(family_name, tiny):
+    model, _, prompts, collator = build(tiny, "standard", family_name)
+    undecided(model)
+    whole = write(model, prompts, collator)
+    shares = writing.join([write(model, prompts, collator, part=(i, 2)) for i in range(2)])
+    empty = write(model, subset(prompts, [0]), collator, part=(1, 2))
+    assert dict(zip(whole.window, whole.text, strict=True)) == dict(
+        zip(shares.window, shares.text, strict=True)
+    )
+    assert empty.text == [] and len(writing.join([whole, empty]).text) == len(prompts)
+
+
+def test_peft_itself_writes_otherwise_where_a_decoder_is_padded(tiny):
+    """Why PEFT's model is not used for virtual tokens here either; when this fails, PEFT has been mended."""
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("gpt2")), TASK)
+    torch.manual_seed(0)
+    config = PromptEncoderConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
+    plain = undecided(get_peft_model(model, config))
+    ids = torch.tensor([tokenizer("Where does Iceland lie?")["input_ids"]])
+    settings = dict(max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    alone = plain.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    pad = torch.nn.functional.pad
+    padded = plain.generate(
+        input_ids=pad(ids, (9, 0), value=tokenizer.pad_token_id),
+        attention_mask=pad(torch.ones_like(ids), (9, 0)),
+        **settings,
+    )
+    assert not torch.equal(alone[:, -8:], padded[:, -8:])
+
+
+@EVERY_FAMILY
+def test_the_loss_is_that_of_transformers(family_name, tiny):
+    model, _, prompts, collator = build(tiny, "standard", family_name)
+    model.eval()
+    batch = collator([prompts[i] for i in range(len(prompts))])
+    with torch.no_grad():
+        torch.testing.assert_close(loss_of(model, batch), model(**batch).loss)
+
+
+@EVERY_FAMILY
+def test_only_the_answer_and_its_end_are_trained(family_name, tokenizers):
+    tokenizer, kind = tokenizers[family_name], KINDS[family_name]
+    prompts = prompts_of(tokenizer, EXAMPLES, kind)
+    batch = writing.Collator(tokenizer, kind)([prompts[i] for i in range(len(prompts))])
+    for row, example in enumerate(EXAMPLES):
+        labels = batch["labels"][row]
+        kept = labels[labels != writing.IGNORED]
+        text = (example["answers"]["text"] or ["unanswerable"])[0]
+        # The end is trained, although GPT-2's padding is written as it is.
+        assert int(kept[-1]) == tokenizer.eos_token_id
+        assert tokenizer.decode(kept[:-1]).strip() == text
+        seen = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+        prompt = f"context: {example['context']} question: {example['question']} answer:"
+        if kind == "decoder":
+            assert torch.equal(batch["input_ids"][row, -len(kept) :], kept)
+            assert tokenizer.decode(seen[: -len(kept)]) == prompt
+            assert batch["position_ids"][row, -1] == len(seen) - 1
+        else:
+            assert int(seen[-1]) == tokenizer.eos_token_id
+            assert tokenizer.decode(seen[:-1]) == prompt
+
+
+@EVERY_FAMILY
+def test_a_decoder_is_padded_on_the_left_and_an_encoder_on_the_right(family_name, tokenizers):
+    tokenizer, kind = tokenizers[family_name], KINDS[family_name]
+    prompts = prompts_of(tokenizer, EXAMPLES, kind)
+    mask = writing.Collator(tokenizer, kind).prompts(prompts.prompts)["attention_mask"]
+    assert mask.sum(1).tolist() == prompts.prompt_lengths.tolist() and (mask == 0).any()
+    edge = mask[:, -1] if kind == "decoder" else mask[:, 0]
+    assert edge.all()
+
+
+@EVERY_FAMILY
+def test_neither_question_nor_answer_is_ever_cut(family_name, tokenizers):
+    tokenizer, kind = tokenizers[family_name], KINDS[family_name]
+    answer = "on a ridge where two plates drift apart"
+    long = {
+        "id": "long",
+        "question": "Where does Iceland lie, as the heart pumps blood and bees dance in the sun?",
+        "context": "The heart pumps blood. " * 20 + f"Iceland lies {answer}." + " Bees dance." * 30,
+        "answers": {"text": [answer], "answer_start": [23 * 20 + len("Iceland lies ")]},
+    }
+    prompts = prompts_of(tokenizer, [long], kind, max_length=72, max_answer_length=20)
+    assert len(prompts) > 3 and max(prompts.prompt_lengths) <= 72 and 0 < prompts.holds.sum() < len(prompts)
+    for prompt, target, holds in zip(prompts.prompts, prompts.targets, prompts.holds, strict=True):
+        text = tokenizer.decode(prompt, skip_special_tokens=True)
+        assert text.endswith(f"question: {long['question']} answer:")
+        assert (answer in text) == holds
+        written = tokenizer.decode(target[:-1]).strip()
+        assert written == (answer if holds else "unanswerable") and target[-1] == tokenizer.eos_token_id
+    # v1.1 has no unanswerable questions: a window without the answer teaches nothing.
+    assert len(writing.trained(prompts, "v2.0")) == len(prompts)
+    assert (
+        writing.trained(prompts, "v1.1").holds.all()
+        and len(writing.trained(prompts, "v1.1")) == prompts.holds.sum()
+    )
+    # An answer that is longer than what may be written is left out.
+    short = prompts_of(tokenizer, [long], kind, max_length=72, max_answer_length=3)
+    assert not writing.trained(short, "v1.1").holds.any() and len(short) == len(prompts)
+    with pytest.raises(UserError, match="question long has .* greater --max_length"):
+        prompts_of(tokenizer, [long | {"question": "why " * 60}], kind)
+
+
+@given(st.integers(0, 300), st.integers(2, 60), st.integers(0, 80))
+def test_windows_cover_everything_and_share_what_was_asked(length, room, shared):
+    found = windows(length, room, shared)
+    assert found[0][0] == 0 and found[-1][1] == length
+    for (begin, end), (following, its_end) in itertools.pairwise(found):
+        assert end - following == min(shared, room // 2) and begin < following and end < its_end
+    assert all(end - begin == room for begin, end in found[:-1])
+    assert found[-1][1] - found[-1][0] <= room
+
+
+@settings(max_examples=15, deadline=None)
+@given(context=st.text(min_size=1, max_size=300).filter(str.strip))
+def test_windows_hold_every_token_of_any_text(tokenizers, context):
+    tokenizer = tokenizers["gpt2"]
+    prompts = prompts_of(tokenizer, [{"id": "x", "question": "What?", "context": context}], "decoder")
+    (head,), (tail,) = (tokenizer([text])["input_ids"] for text in (writing.HEAD, " question: What? answer:"))
+    whole = tokenizer(f" {context}")["input_ids"]
+    inside = [prompt[len(head) : -len(tail)].tolist() for prompt in prompts.prompts]
+    room = 64 - len(head) - len(tail)
+    assert [whole[b:e] for b, e in windows(len(whole), room, 8)] == inside
+
+
+def test_no_answer_wins_only_where_no_window_answers():
+    written = Written(
+        ["unanswerable", "blood", "Unanswerable.", "oxygen", "unanswerable", "unanswerable", ""],
+        np.log([0.99, 0.3, 0.9, 0.4, 0.9, 0.6, 0.7]),
+        np.arange(7),
+    )
+    first, second, third = choose(written, np.array([0, 0, 0, 0, 1, 1, 2]), ["a", "b", "c"])
+    assert (first.id, first.text) == ("a", "oxygen") and first.score == pytest.approx(0.4)
+    assert (second.text, third.text) == ("", "") and second.score == pytest.approx(0.6)
+
+
+def test_v2_scores_take_the_word_for_no_answer():
+    prompts = writing.Prompts([], [], np.zeros(0, dtype=bool), np.arange(8))
+    written = Written(
+        [(e["answers"]["text"] or ["unanswerable"])[0] for e in EXAMPLES], np.zeros(8), np.arange(8)
+    )
+    predictions = work.predictions(written, prompts, EXAMPLES, ARGS, None)
+    summary, each = work.score(predictions, EXAMPLES, "v2.0")
+    assert summary["exact_match"] == summary["NoAns_f1"] == 100 and each["f1"].tolist() == [1.0] * 8
+    row = work.row(predictions[7], EXAMPLES[7])
+    assert row == {"question": "What do bees drink?", "prediction": "", "score": 1.0}
+
+
+def test_prompt_and_answer_must_fit_the_positions(tiny):
+    config = models.load_config(models.resolve_checkpoint(tiny("gpt2")))
+    args = RunArgs(task=TASK, max_length=100, doc_stride=8, max_answer_length=30)
+    with pytest.raises(UserError, match="an answer of 30 tokens is longer than the 128 .* --max_length 97"):
+        check_model(TECHNIQUES["lora"](), args, FAMILIES["gpt2"], config)
+    config = models.load_config(models.resolve_checkpoint(tiny("t5")))
+    check_model(TECHNIQUES["lora"](), args, FAMILIES["t5"], config)
+
+
+@EVERY_FAMILY
+def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
+    model, tokenizer, prompts, collator = build(tiny, "lora", family_name)
+    train(model, collator([prompts[i] for i in range(len(prompts))]), 3, 1e-1)
+    info = bundles.BundleInfo("LoRA", family_name, "", "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK)
+    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
+    saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
+    writer = generating.Writer(tmp_path / "bundle", tmp_path / "base")
+    expected = work.predictions(write(model, prompts, collator), prompts, EXAMPLES, ARGS, None)
+    rows = [work.row(p, e) | {"id": p.id} for p, e in zip(expected, EXAMPLES, strict=True)]
+    answers = writer.answer([work.request(e) for e in EXAMPLES])
+    assert agreement.rewritten(rows, answers, 0.01) == []
+    assert [a["answer"] for a in answers] == [row["prediction"] for row in rows]
+    changed = [a | {"answer": "other", "score": a["score"] / 2} for a in answers]
+    assert len(agreement.rewritten(rows, changed, 0.01)) == len(EXAMPLES)
+    with pytest.raises(UserError, match="has .* tokens, so that no window"):
+        writer.answer([{"question": "why " * 60, "context": "Because bees dance in the sun. " * 9}])
+    if family_name == "gpt2":
+        with pytest.raises(UserError, match="room for 63 tokens"):
+            writer.answer([{"question": "Who?", "context": "Bees."}], max_answer_length=64)
+
+
+def test_the_place_of_an_answer_is_told_where_it_is_the_only_one():
+    assert generating._place("two", "one two") == {"start": 4, "end": 7}
+    for answer, context in (("two", "two two"), ("three", "one"), ("", "one")):
+        assert generating._place(answer, context) == {"start": -1, "end": -1}
+
+
+def test_an_answer_does_not_stand_in_a_half_character():
+    assert generating._place("Cafe", "A Cafe\u0301, a Cafe.") == {"start": 11, "end": 15}
+    assert generating._place("Cafe", "A Cafe\u0301.") == {"start": -1, "end": -1}
+    assert generating._place("Cafe\u0301", "A Cafe\u0301.") == {"start": 2, "end": 7}
+    assert generating._place("Cafe", "A Cafe\u200f.") == {"start": 2, "end": 6}
+
+
+def test_a_window_holds_an_answer_whose_ends_no_token_has():
+    """A tokenizer that drops accents and zero-width characters took such answers for unanswerable."""
+    tokenizer = odd.tokenizer("wordpiece")
+    tokenizer.eos_token = "[SEP]"
+    text = "\u200bThe heart pumps the cafe\u0301"
+    for gold in (text, "\u200bThe", "cafe\u0301", "the cafe\u0301"):
+        example = question_on(text, gold)
+        prompts = prompts_of(tokenizer, [example], "encoder-decoder")
+        assert prompts.holds.tolist() == [True]
+    long = question_on(f"{'The heart ' * 30}{text}{' The heart' * 30}", "cafe\u0301")
+    prompts = prompts_of(tokenizer, [long], "encoder-decoder")
+    assert len(prompts) > 2 and 0 < prompts.holds.sum() < len(prompts)
+
+
+def question_on(context, gold):
+    answers = {"text": [gold], "answer_start": [context.index(gold)]}
+    return {"id": "0", "question": "What?", "context": context, "answers": answers}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_what_is_written_never_ends_in_a_part_of_a_character(limit, tiny, monkeypatch):
+    """A byte-level tokenizer writes 心 as three tokens, the limit may fall between them."""
+    model, tokenizer, prompts, collator = build(tiny, "standard", "gpt2")
+    ids = torch.tensor(tokenizer("a心", add_special_tokens=False)["input_ids"])
+    assert len(ids) == 4
+
+    def generate(input_ids, max_new_tokens, logits_processor, **_):
+        scores = torch.zeros(len(input_ids), len(tokenizer))
+        for _ in range(max_new_tokens):
+            logits_processor(input_ids, scores)
+        return torch.cat([input_ids, ids[:max_new_tokens].repeat(len(input_ids), 1)], dim=1)
+
+    monkeypatch.setattr(model, "generate", generate)
+    assert set(writing.write(model, prompts, collator, max_answer_length=limit).text) == {"a"}
+    assert set(writing.write(model, prompts, collator, max_answer_length=4).text) == {"a心"}
+
+
+def small_checkpoint(tiny, family_name, folder):
+    """A model that is large enough to learn a few questions by heart."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family_name))
+    config = make_config(family_name, tokenizer)
+    sizes = {
+        "gpt2": dict(n_embd=128, n_positions=288),
+        "t5": dict(d_model=64, d_kv=16, d_ff=128),
+    }
+    for name, size in sizes[family_name].items():
+        setattr(config, name, size)
+    torch.manual_seed(0)
+    names = {"gpt2": transformers.AutoModelForCausalLM, "t5": transformers.AutoModelForSeq2SeqLM}
+    names[family_name].from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("family_name", "epochs"), [("gpt2", 30), ("t5", 45)])
+def test_thirty_two_questions_are_learned(family_name, epochs, tiny, tmp_path):
+    examples = read_squad_json(questions.SAMPLE / "train-v2.0.json").examples[:32]
+    splits = {
+        part: [e | {"id": f"{part}-{e['id']}"} for e in examples] for part in ("train", "validation", "test")
+    }
+    DatasetDict({k: Dataset.from_list(v) for k, v in splits.items()}).save_to_disk(str(tmp_path / "saved"))
+    questions.prepare_saved(tmp_path / "saved", tmp_path / "data")
+    with trained.store(tmp_path):
+        args = RunArgs(
+            task=TASK,
+            data_dir=str(tmp_path / "data"),
+            model_checkpoint=small_checkpoint(tiny, family_name, tmp_path / "model"),
+            batch_size=4,
+            max_length=256,
+            doc_stride=64,
+            max_answer_length=20,
+            output_dir=str(tmp_path / "out"),
+        )
+        technique = TECHNIQUES["standard"](learning_rate=3e-3, num_train_epochs=epochs)
+        run = mlflow.get_run(fit.fit(technique, args))
+    assert run.data.metrics["test_exact_match"] >= 95
+    assert run.data.metrics["test_examples"] == 32 and run.data.tags["task"] == TASK

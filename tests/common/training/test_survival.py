@@ -1,0 +1,382 @@
+"""What a training survives, and how it says what it cannot: faults are injected into real runs of a tiny model."""
+
+import dataclasses
+import math
+import os
+import pickle
+import re
+import resource
+import threading
+import time
+
+import mlflow
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.errors import UserError
+from common.serving import model_logging
+from common.tracking import experiments, runs
+from common.training import checkpoints, fit, job, recording
+from common.training.settings import RunArgs
+from tests.techniques import TECHNIQUES
+from tests.trained import prepare_data, store
+
+FIELDS = dict(
+    max_length=96, doc_stride=16, batch_size=2, logging_steps=2, save_steps=2, precision="fp32"
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with prepared data and a store that is in force."""
+    folder = tmp_path_factory.mktemp("survival")
+    prepare_data(folder)
+    with store(folder):
+        yield folder
+
+
+@pytest.fixture
+def train(place, tiny, tmp_path):
+    """Train LoRA in an experiment of the test's own; gives (run or what stopped it)."""
+
+    def go(resume=False, experiment=tmp_path.name, epochs=4.0, **fields):
+        args = RunArgs(
+            model_checkpoint=tiny("bert"),
+            data_dir=str(place / "data"),
+            output_dir=str(tmp_path / "out"),
+            experiment_name=experiment,
+            resume=resume,
+            **FIELDS | fields,
+        )
+        return mlflow.get_run(fit.fit(TECHNIQUES["lora"](num_train_epochs=epochs), args))
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place, tiny, tmp_path_factory):
+    """The run of the same settings that nothing happens to."""
+    args = RunArgs(
+        model_checkpoint=tiny("bert"),
+        data_dir=str(place / "data"),
+        output_dir=str(tmp_path_factory.mktemp("whole") / "out"),
+        experiment_name="undisturbed",
+        **FIELDS,
+    )
+    return mlflow.get_run(fit.fit(TECHNIQUES["lora"](num_train_epochs=4.0), args))
+
+
+@pytest.fixture
+def loss(monkeypatch):
+    """Put a function around the loss of each batch: it gets the number of the call from 1, the batch, and the loss's own call."""
+
+    def around(function):
+        work, calls = job.extractive_qa.WORK, []
+
+        def changed(model, batch, labels):
+            calls.append(len(labels))
+            return function(len(calls), batch, lambda: work.loss(model, batch, labels))
+
+        monkeypatch.setitem(job.WORKS, "extractive-qa", dataclasses.replace(work, loss=changed))
+        return calls
+
+    return around
+
+
+def only_run(experiment):
+    (run,) = mlflow.search_runs(experiment_names=[experiment], output_format="list")
+    return run
+
+
+def curve(run, name="train_loss"):
+    return [(m.step, m.value) for m in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)]
+
+
+def weights(run):
+    (model,) = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
+    folder = mlflow.artifacts.download_artifacts(f"models:/{model.model_id}")
+    return load_file(f"{folder}/artifacts/bundle/adapter/adapter_model.safetensors")
+
+
+def assert_same(run, other):
+    """One point for each step, and every weight, bit for bit."""
+    assert run.info.status == "FINISHED"
+    for name in ("train_loss", "learning_rate", "grad_norm", "validation_f1"):
+        assert curve(run, name) == curve(other, name)
+    ours, theirs = weights(run), weights(other)
+    assert ours.keys() == theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
+    assert run.data.metrics["test_f1"] == other.data.metrics["test_f1"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is caught, said or ended."""
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """End a run as SIGKILL does: what its recorder would say on the way out is left unsaid."""
+
+    def end(self, status, failure=None):
+        if status == "FINISHED":
+            return whole(self, status, failure)
+        self._sender.close(5)
+        self.journal.close()
+        return True
+
+    whole = recording.Recorder.end
+    monkeypatch.setattr(recording.Recorder, "end", end)
+
+    def now():
+        raise Killed
+
+    yield now
+    # A killed process has no thread that goes on; one that did would open the stores of later tests.
+    for thread in threading.enumerate():
+        if thread.name == "journal":
+            sender = thread._target.__self__
+            sender._stopped = True
+            sender._closing.set()
+            with sender._changed:
+                sender._changed.notify_all()
+            thread.join(10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_killed_run_goes_on_to_the_same_end(train, undisturbed, kill, loss, tmp_path, damage):
+    """The curve too, whose points lie between checkpoints; the point that was told after the checkpoint is told once."""
+    loss(lambda n, batch, own: own() if n < 8 else kill())
+    with pytest.raises(Killed):
+        train()
+    assert only_run(tmp_path.name).info.status == "RUNNING"
+    if damage:
+        file = checkpoints.newest(tmp_path / "out") / "optimizer.pt"
+        file.write_bytes(file.read_bytes()[:-100])
+    loss(lambda n, batch, own: own())
+    assert_same(train(resume=True), undisturbed)
+    assert not (tmp_path / "out").exists() and only_run(tmp_path.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["model", "log_history.json", "end", "removal"])
+def test_a_run_that_is_killed_at_its_end_is_not_trained_again(
+    train, undisturbed, kill, monkeypatch, tmp_path, after
+):
+    """Between training and the end of the process; then the store has everything once."""
+    with monkeypatch.context() as patch:
+        if after == "removal":
+
+            def remove(folder, state):
+                from common.files import write_json
+                from common.training.run_folder import STATE
+
+                write_json(folder / STATE, state | {"removing": True})
+                kill()
+
+            patch.setattr(fit, "remove", remove)
+        else:
+            append = recording.Recorder._append
+
+            def dying(self, do, **content):
+                append(self, do, **content)
+                if after in (do, content.get("file")):
+                    kill()
+
+            patch.setattr(recording.Recorder, "_append", dying)
+        with pytest.raises(Killed):
+            train()
+    monkeypatch.setattr(job.TaskTrainer, "training_step", lambda *_: pytest.fail("trained again"))
+    assert_same(train(resume=True), undisturbed)
+    # And once more, where nothing is left of it.
+    assert train(resume=True).info.run_id == only_run(tmp_path.name).info.run_id
+
+
+@pytest.mark.slow
+def test_early_stopping_is_not_forgotten(train, kill, monkeypatch, tmp_path):
+    """The Trainer itself would train a step more after the checkpoint at which it stopped."""
+    fields, scores, falling = dict(early_stopping_patience=1), job.Job.scores, iter(range(99, 0, -1))
+
+    def worse(self, *args):
+        summary, each = scores(self, *args)
+        return summary | {"f1": float(next(falling))}, each
+
+    monkeypatch.setattr(job.Job, "scores", worse)
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Job, "_test", lambda *_: kill())
+        with pytest.raises(Killed):
+            train(**fields)
+    steps = curve(only_run(tmp_path.name))
+    monkeypatch.setattr(job.TaskTrainer, "training_step", lambda *_: pytest.fail("trained a step more"))
+    assert curve(train(resume=True, **fields)) == steps
+
+
+@pytest.mark.slow
+def test_no_room_halves_the_batch_and_keeps_the_gradients(train, undisturbed, loss, capsys):
+    """Also where the batch before it in the same step has been summed up already."""
+
+    def no_room(n, batch, own):
+        if len(batch["input_ids"]) > 1 and n > 1:
+            # Some of the batch has been summed up when there is no more room.
+            own().backward()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried much")
+        return own()
+
+    sizes = loss(no_room)
+    run = train(batch_size=2, gradient_accumulation_steps=2)
+    assert sizes[:6] == [2, 2, 1, 1, 1, 1] and set(sizes[6:]) == {1}
+    assert run.data.tags["no_room"].startswith("batches of 1, 4 of them a step, from step 1")
+    assert "No room on the device" in capsys.readouterr().out
+    loss(lambda n, batch, own: own())
+    whole = train(batch_size=2, gradient_accumulation_steps=2, experiment="with-room")
+    for name in ("train_loss", "grad_norm"):
+        for (step, a), (other, b) in zip(curve(run, name), curve(whole, name), strict=True):
+            assert step == other and a == pytest.approx(b, rel=1e-4)
+    # Adam makes whole steps of gradients that are nothing but rounding; of the others it does not.
+    ours, theirs = (torch.cat([t.flatten() for t in weights(r).values()]) for r in (run, whole))
+    assert (ours - theirs).abs().median() < 1e-6
+
+
+@pytest.mark.slow
+def test_no_room_for_a_single_window_is_said(train, loss):
+    loss(
+        lambda n, batch, own: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory. Tried much"))
+    )
+    with pytest.raises(UserError, match=r"even for one window.*--max_length"):
+        train()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [math.nan, 1e4])
+def test_a_diverging_run_names_its_batch_and_keeps_the_last_good_checkpoint(
+    train, loss, tmp_path, tiny, factor, examples
+):
+    rows = []
+
+    def go_wrong(n, batch, own):
+        if n == 4:
+            rows.extend(batch["input_ids"])
+        return own() * (factor if n >= 4 else 1.0)
+
+    loss(go_wrong)
+    with pytest.raises(UserError, match="at step 4 .learning rate .*diverged") as stopped:
+        train()
+    message = str(stopped.value)
+    run = only_run(tmp_path.name)
+    assert run.info.status == "FAILED" and message in run.data.tags["failure"]
+    ids = re.search(r"batch of (.*)\): training", message)[1].split(", ")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny("bert"))
+    questions = {f"train-{e['id']}": e["question"] for e in examples}
+    asked = {tokenizer.decode(row).split("[SEP]")[0].removeprefix("[CLS]").strip() for row in rows}
+    assert asked == {tokenizer.decode(tokenizer.encode(questions[id_])[1:-1]) for id_ in ids}
+    last = checkpoints.newest(tmp_path / "out")
+    assert last.name == "checkpoint-3" and str(last) in message
+    assert all(t.isfinite().all() for t in load_file(last / "trainable.safetensors").values())
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_a_clear_word_and_loses_nothing(train, undisturbed, loss, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(n, batch, own):
+        if n == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))
+        return own()
+
+    loss(fill)
+    try:
+        with pytest.raises(UserError, match="cannot be written.*--resume"):
+            train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    loss(lambda n, batch, own: own())
+    assert_same(train(resume=True), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_back_leaves_the_same_record(train, undisturbed, monkeypatch, loss):
+    now = time.time
+
+    def set_back(n, batch, own):
+        if n == 5:
+            monkeypatch.setattr(time, "time", lambda: now() - 86_400)
+        return own()
+
+    loss(set_back)
+    run = train()
+    assert sorted(curve(run)) == sorted(curve(undisturbed))
+    assert run.data.metrics["validation_f1"] == undisturbed.data.metrics["validation_f1"]
+    assert run.data.metrics["training_seconds"] < 600
+
+
+@pytest.mark.slow
+def test_a_store_that_is_gone_for_good_does_not_stop_a_training(
+    train, undisturbed, loss, monkeypatch, tmp_path, capsys
+):
+    """What it was not told lies on the disk until sync.py tells it; started anew, it is told first."""
+    monkeypatch.setattr(recording, "PATIENCE", 3.0)
+    monkeypatch.setattr(recording, "HURRY", 3.0)
+    gone = runs.Run.log_points
+
+    def away(n, batch, own):
+        if n == 3:
+            for name in ("log_points", "log_artifact", "set_tags", "log_params"):
+                monkeypatch.setattr(runs.Run, name, refuse)
+        return own()
+
+    def refuse(*args, **kwargs):
+        raise mlflow.exceptions.MlflowException("no route to host")
+
+    kept = {name: getattr(runs.Run, name) for name in ("log_artifact", "set_tags", "log_params")}
+    loss(away)
+    with pytest.raises(UserError, match=r"no route to host.*scripts/sync.py .*out"):
+        train()
+    assert "what is to be recorded is kept" in capsys.readouterr().err.lower()
+    run_id = only_run(tmp_path.name).info.run_id
+    assert only_run(tmp_path.name).info.status == "RUNNING"
+    # Neither does a new start lose it.
+    with pytest.raises(UserError, match="scripts/sync.py"):
+        train()
+    for name, method in (kept | {"log_points": gone}).items():
+        monkeypatch.setattr(runs.Run, name, method)
+    assert recording.send(tmp_path / "out")[2] == "FINISHED"
+    assert only_run(tmp_path.name).info.run_id == run_id
+    assert_same(only_run(tmp_path.name), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_would_run_code_is_refused(train, kill, loss, tmp_path):
+    loss(lambda n, batch, own: own() if n < 4 else kill())
+    with pytest.raises(Killed):
+        train()
+    last = checkpoints.newest(tmp_path / "out")
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    (last / "optimizer.pt").write_bytes(pickle.dumps(Bomb()))
+    notes = checkpoints.notes(last)
+    (last / checkpoints.SEAL).unlink()
+    checkpoints.seal(last, notes)
+    with pytest.raises(UserError, match="is not used"):
+        train(resume=True)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_base_that_was_left_unfinished_is_completed(place, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    client = mlflow.MlflowClient()
+    experiment = experiments.experiment(model_logging.SHARED_BASES)
+    left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
+    uri = model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert uri == f"runs:/{left.info.run_id}/base" == model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert client.get_run(left.info.run_id).info.status == "FINISHED"
+
+
+def test_a_run_whose_maker_was_killed_is_found_by_its_ticket(place):
+    first = runs.create("tickets", "LoRA", "t1")
+    assert runs.create("tickets", "LoRA", "t1") == first != runs.create("tickets", "LoRA", "t2")
