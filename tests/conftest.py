@@ -243,6 +243,6 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def examples():
     """Questions whose answers are in the sentences that the tiny tokenizers know."""
-    from tests.questions import EXAMPLES
+    from tests.support.questions import EXAMPLES
 
     return EXAMPLES

@@ -10,7 +10,7 @@ import yaml
 from common.paths import ROOT
 from common.tasks.support_matrix import BEGIN, END, markdown
 from tests.scripts.conftest import run_script
-from tests.techniques import SCRIPTS, TECHNIQUES
+from tests.support.techniques import SCRIPTS, TECHNIQUES
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)

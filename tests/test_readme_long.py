@@ -13,10 +13,10 @@ import pytest
 from common.data import questions
 from common.paths import ROOT
 from common.registry import register
-from tests import trained
 from tests.scripts.conftest import SMALL
 from tests.scripts.conftest import prepared as prepared
-from tests.server import post, wait_for
+from tests.support import trained
+from tests.support.server import post, wait_for
 
 pytestmark = [
     pytest.mark.long,

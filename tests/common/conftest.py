@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.techniques import TECHNIQUES
-from tests.trained import prepare_data, store
+from tests.support.techniques import TECHNIQUES
+from tests.support.trained import prepare_data, store
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from common.studies import declaration
 from common.studies.fields import types_of
 from common.training.command_line import parse
 from common.training.settings import RunArgs, check, option
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 KINDS = {"run": RunArgs, **TECHNIQUES}
 FIELDS = [(key, name) for key, kind in KINDS.items() for name in bounds_of(kind)]

@@ -3,7 +3,7 @@ import pytest
 from common.cli import guarded
 from common.errors import UserError
 from common.training.command_line import parse
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
 

@@ -19,9 +19,9 @@ from common.errors import UserError
 from common.studies import declaration
 from common.training.command_line import parse
 from common.training.settings import check, settled
-from tests.questions import EXAMPLES
 from tests.scripts.conftest import squad_json
-from tests.techniques import TECHNIQUES
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,7 @@ def test_squad_json_of_damaged_bytes(tmp_path, noise, at, cut):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from tests.trained import prepare_data
+    from tests.support.trained import prepare_data
 
     made = tmp_path_factory.mktemp("fuzz")
     prepare_data(made)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.graphemes import cuts, widened
-from tests.odd import CLUSTERS, INVISIBLE, texts
+from tests.support.odd import CLUSTERS, INVISIBLE, texts
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from common.paths import ROOT
-from tests.questions import EXAMPLES
+from tests.support.questions import EXAMPLES
 
 SMALL = (
     "--max_length", 96, "--doc_stride", 16, "--batch_size", 4, "--num_train_epochs", 2, "--logging_steps", 1,

@@ -12,7 +12,7 @@ import pytest
 
 from common.paths import ROOT
 from tests.scripts.conftest import SMALL, run_script, runs, train
-from tests.techniques import SCRIPTS
+from tests.support.techniques import SCRIPTS
 
 
 @pytest.mark.parametrize("script", [s.name for s in SCRIPTS])

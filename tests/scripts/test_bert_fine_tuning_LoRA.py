@@ -6,7 +6,7 @@ from common.errors import UserError
 from common.models import base
 from common.models.families import FAMILIES
 from common.training.settings import RunArgs, check
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
 

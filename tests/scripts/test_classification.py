@@ -10,7 +10,7 @@ from datasets import load_from_disk
 from common.data import labelled_texts
 from common.registry import register
 from tests.scripts.conftest import run_script
-from tests.texts import make_texts, write_csv
+from tests.support.texts import make_texts, write_csv
 
 
 @pytest.mark.slow

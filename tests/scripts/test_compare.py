@@ -15,7 +15,7 @@ import pytest
 
 from common.paths import ROOT
 from common.tracking.store import configure
-from tests.runs import RECORD, log_finished
+from tests.support.runs import RECORD, log_finished
 
 OTHER = RECORD | {"name": "squad", "version": "v1.1", "fingerprint": "cd" * 32}
 

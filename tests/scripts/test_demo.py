@@ -14,9 +14,9 @@ from common.data import questions
 from common.paths import ROOT
 from common.registry import register
 from common.tasks.table import TASKS
-from tests import trained
-from tests.questions import EXAMPLES
 from tests.scripts.conftest import run_script
+from tests.support import trained
+from tests.support.questions import EXAMPLES
 
 pytestmark = pytest.mark.slow
 

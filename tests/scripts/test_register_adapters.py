@@ -2,8 +2,8 @@ import mlflow
 
 from common.data import questions
 from common.registry import adapter_set
-from tests import trained
 from tests.scripts.conftest import run_script
+from tests.support import trained
 
 
 def test_it_says_what_it_did_and_how_to_serve_and_what_it_cannot_do(tmp_path, tiny):

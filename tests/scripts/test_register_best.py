@@ -2,8 +2,8 @@ import mlflow
 import pytest
 
 from common.data import questions
-from tests import trained
 from tests.scripts.conftest import run_script
+from tests.support import trained
 
 
 @pytest.fixture(scope="module")

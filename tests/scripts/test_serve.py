@@ -25,8 +25,8 @@ from common.data import questions
 from common.paths import ROOT
 from common.registry import register
 from common.serving.question_requests import MAX_CONTEXT
-from tests import trained
-from tests.server import post, served
+from tests.support import trained
+from tests.support.server import post, served
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import pytest
 
 from common.data import questions
 from common.registry import adapter_set
-from tests import trained
-from tests.server import post, served
+from tests.support import trained
+from tests.support.server import post, served
 
 
 @pytest.mark.long

@@ -19,8 +19,8 @@ from common.paths import ROOT, interpreter
 from common.studies.folder import Folder
 from common.tracking import runs as tracking
 from common.tracking.store import configure
-from tests.techniques import TECHNIQUES
-from tests.trained import prepare_data
+from tests.support.techniques import TECHNIQUES
+from tests.support.trained import prepare_data
 
 BAD = "sweep-lora-learning_rate=1e+30-seed=42"
 GOOD = [

@@ -17,9 +17,9 @@ from datasets import Dataset, DatasetDict
 
 from common.data import questions
 from common.paths import ROOT
-from tests.questions import EXAMPLES
-from tests.techniques import TECHNIQUES
-from tests.trained import prepare_data, store
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
+from tests.support.trained import prepare_data, store
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.txt")
 pytest.importorskip("optuna", reason="Optuna is not installed: pip install -r requirements-ray.txt")

@@ -20,9 +20,9 @@ from common.errors import UserError
 from common.paths import ROOT
 from common.team import accounts, postgres
 from common.team.server import Team
-from tests import trained
 from tests.scripts.conftest import SMALL, run_script
-from tests.server import post, served
+from tests.support import trained
+from tests.support.server import post, served
 
 DOC = (ROOT / "docs" / "TEAM.md").read_text()
 

@@ -9,7 +9,7 @@ from common.data import labelled_texts, questions
 from common.data.validation_split import carve_by_label
 from common.errors import UserError
 from tests.scripts.conftest import run_script
-from tests.texts import make_texts, write_csv, write_parquet
+from tests.support.texts import make_texts, write_csv, write_parquet
 
 TRAIN, TEST = make_texts(60, 1), make_texts(20, 2)
 

@@ -24,9 +24,9 @@ from common.tasks.classification.texts import make_texts
 from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
 from common.training.settings import RunArgs, check_model
-from tests import learning, texts
-from tests.questions import EXAMPLES
-from tests.techniques import TECHNIQUES
+from tests.support import learning, texts
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
 
 QA, CLASSIFICATION = "extractive-qa", "classification"
 CONFIGS = {

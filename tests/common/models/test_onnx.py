@@ -10,8 +10,8 @@ from common.models.families import FAMILIES
 from common.models.onnx import OnnxModel, export
 from common.tasks.batching import Collator
 from common.tasks.extractive_qa.windows import make_windows
-from tests.questions import EXAMPLES
-from tests.techniques import TECHNIQUES
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
 
 # ModernBERT's rotary positions are left out of the quick tests: its export takes as long as the others together.
 FAMILIES_HERE = ["bert", "distilbert", "roberta"]

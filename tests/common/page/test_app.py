@@ -18,8 +18,8 @@ from common.registry import register
 from common.scoring import squad
 from common.serving.extractive_qa import Answerer
 from common.tasks.table import TASKS
-from tests import trained
-from tests.questions import EXAMPLES
+from tests.support import trained
+from tests.support.questions import EXAMPLES
 
 NAME = TASKS["extractive-qa"].registered
 URIS = [f"models:/{NAME}/1", f"models:/{NAME}/2"]

@@ -12,9 +12,9 @@ from common.models import base as models
 from common.models import bundles
 from common.registry import adapter_set
 from common.serving import extractive_qa
-from tests import tampering, trained
-from tests.questions import EXAMPLES
-from tests.techniques import TECHNIQUES
+from tests.support import tampering, trained
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
 
 EVERY = [key for key in TECHNIQUES if key != "standard"]
 # Through the store: each way to stand on a base once.

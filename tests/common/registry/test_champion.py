@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.paths import ROOT
 from common.registry import champion as promotion
 from common.registry.gate import CHALLENGER, CHAMPION, Verdict
-from tests import trained
+from tests.support import trained
 
 
 @pytest.fixture(scope="module")

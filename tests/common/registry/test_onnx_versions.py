@@ -14,8 +14,8 @@ from common.errors import UserError
 from common.models import bundles
 from common.registry import onnx_versions, register
 from common.tasks.table import TASKS
-from tests import tampering, trained
-from tests.questions import EXAMPLES
+from tests.support import tampering, trained
+from tests.support.questions import EXAMPLES
 
 QA = TASKS["extractive-qa"]
 

@@ -18,7 +18,7 @@ from common.registry import champion as promotion
 from common.registry.gate import Rules
 from common.serving import stored_code
 from common.tasks.table import TASKS
-from tests import trained
+from tests.support import trained
 
 DATA = "ab" * 32
 

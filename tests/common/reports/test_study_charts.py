@@ -17,7 +17,7 @@ from common.reports.study_charts import (
     time_per_step,
 )
 from common.reports.study_curves import accuracy_curves, flow_of_best, gradient_flow, loss_curves, series_of
-from tests.studies import KINDS, make_gradients, make_runs, make_study
+from tests.support.studies import KINDS, make_gradients, make_runs, make_study
 
 
 def tabled(kind):

@@ -12,7 +12,7 @@ from common.reports.configurations import best, comparisons, configurations, mat
 from common.reports.study_figures import seconds_per_step
 from common.reports.study_report import write_report
 from common.scoring.uncertainty import interval, paired_difference, range_of_samples
-from tests.studies import KINDS, make_gradients, make_runs, make_study
+from tests.support.studies import KINDS, make_gradients, make_runs, make_study
 
 COSTS = {"efficiency_tradeoff.png", "f1_per_mparams.png", "time_per_step.png"}
 CURVES = {"accuracy_curves.png", "loss_curves.png"}

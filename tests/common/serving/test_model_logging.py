@@ -18,8 +18,8 @@ from common.models import bundles, cpu_kernels, virtual_tokens
 from common.paths import ROOT
 from common.serving import extractive_qa, model_logging, packaging, question_requests
 from common.tracking import runs
-from tests import odd, trained
-from tests.questions import EXAMPLES
+from tests.support import odd, trained
+from tests.support.questions import EXAMPLES
 
 ASKED = [{name: e[name] for name in ("question", "context")} for e in EXAMPLES]
 LONG = {"question": "Who shared the prize?", "context": " ".join(e["context"] for e in EXAMPLES) * 30}

@@ -28,9 +28,9 @@ from common.registry import adapter_set as adapters
 from common.registry import checking, versions
 from common.serving import model_logging, stored_code
 from common.tracking import experiments, runs
-from tests import tampering, trained
-from tests.questions import EXAMPLES
-from tests.tampering import added, changed, cut, removed
+from tests.support import tampering, trained
+from tests.support.questions import EXAMPLES
+from tests.support.tampering import added, changed, cut, removed
 
 ASKED = {name: EXAMPLES[0][name] for name in ("question", "context")}
 NAME = "stored-code"

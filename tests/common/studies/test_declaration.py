@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.models.families import FAMILIES
 from common.paths import ROOT
 from common.studies import declaration, search
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 SHIPPED = sorted((ROOT / "studies").glob("*.yaml"))
 

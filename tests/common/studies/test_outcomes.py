@@ -4,7 +4,7 @@ import pytest
 
 from common.studies import declaration, fields, outcomes
 from tests.common.studies.test_declaration import SMALL, rows
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 GRID = SMALL | {
     "techniques": {"lora": {"grid": {"learning_rate": [0.001, 0.01, 0.1]}}, "ia3": None},

@@ -23,12 +23,12 @@ from common.tasks import tokenizer_reading
 from common.tasks.tokenizer_reading import check_reading
 from common.training import fit
 from common.training.settings import RunArgs
-from tests import odd, texts
 from tests.conftest import TEXT, make_config, make_tokenizer
-from tests.questions import EXAMPLES
 from tests.scripts.conftest import squad_json
-from tests.techniques import TECHNIQUES
-from tests.trained import store
+from tests.support import odd, texts
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
+from tests.support.trained import store
 
 CHINESE = "心脏是脊椎动物身体中最重要的一个器官，主要功能是提供压力，把血液运行至身体各个部分。"
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.tracking import experiments, runs
 from common.tracking.store import configure
-from tests.processes import process
-from tests.runs import RECORD, log_finished
+from tests.support.processes import process
+from tests.support.runs import RECORD, log_finished
 
 
 @pytest.fixture(scope="module")

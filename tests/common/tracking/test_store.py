@@ -14,8 +14,8 @@ from common.errors import UserError
 from common.tracking import experiments
 from common.tracking import store as store_module
 from common.tracking.store import configure
-from tests import trained
-from tests.processes import process
+from tests.support import trained
+from tests.support.processes import process
 
 
 def long(case):

@@ -127,7 +127,7 @@ def test_what_cannot_be_told_is_refused(monkeypatch):
 
 def test_the_flag_takes_both(tmp_path):
     from common.training.command_line import parse
-    from tests.techniques import TECHNIQUES
+    from tests.support.techniques import TECHNIQUES
 
     parsed = parse(TECHNIQUES["lora"], ["--report_to", "mlflow", "wandb", "--gradient_norms"])[1]
     assert parsed.report_to == ["mlflow", "wandb"] and parsed.gradient_norms

@@ -18,7 +18,7 @@ from common.paths import ROOT
 from common.training import fingerprint, planning
 from common.training.settings import RunArgs, Technique
 from tests.scripts.conftest import prepared, store  # noqa: F401
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 BERT = FAMILIES["bert"]
 LORA = TECHNIQUES["lora"]

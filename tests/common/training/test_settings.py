@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import UserError
 from common.training.settings import RunArgs, check, resolved, run_fingerprint
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
 

@@ -19,8 +19,8 @@ from common.serving import model_logging
 from common.tracking import experiments, runs
 from common.training import checkpoints, fit, job, recording
 from common.training.settings import RunArgs
-from tests.techniques import TECHNIQUES
-from tests.trained import prepare_data, store
+from tests.support.techniques import TECHNIQUES
+from tests.support.trained import prepare_data, store
 
 FIELDS = dict(
     max_length=96, doc_stride=16, batch_size=2, logging_steps=2, save_steps=2, precision="fp32"

@@ -23,8 +23,8 @@ from common.tasks.classification import confusion, work
 from common.tasks.classification.texts import join, predict_logits
 from common.tracking import runs
 from common.training.job import sample
-from tests import trained
-from tests.texts import make_texts
+from tests.support import trained
+from tests.support.texts import make_texts
 
 EXAMPLES = [{"id": f"t{i}"} | row for i, row in enumerate(make_texts(12))]
 ASKED = [{"text": e["text"]} for e in EXAMPLES]

@@ -10,7 +10,7 @@ from common.tasks.extractive_qa.packing import end_to_end, in_rows
 from common.tasks.extractive_qa.work import span_loss, unpadded_span_loss
 from common.training.settings import RunArgs, check_model
 from tests.common.models.test_cpu_kernels import built
-from tests.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES
 
 WITH_POSITIONS = ("bert", "roberta", "electra", "distilbert")
 

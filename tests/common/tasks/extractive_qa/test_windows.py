@@ -12,8 +12,8 @@ from common.models.families import FAMILIES
 from common.paths import SAMPLE
 from common.tasks.batching import Collator, length_sorted_batches
 from common.tasks.extractive_qa.windows import NO_CONTEXT, make_windows, shorten
-from tests import odd
 from tests.conftest import make_tokenizer
+from tests.support import odd
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))

@@ -25,11 +25,11 @@ from common.tasks.generative_qa import work, writing
 from common.tasks.generative_qa.writing import Written, choose, make_prompts, windows
 from common.training import fit
 from common.training.settings import RunArgs, check_model
-from tests import learning, odd, trained
 from tests.common.models.test_base import closed_form
 from tests.conftest import make_config
-from tests.questions import EXAMPLES
-from tests.techniques import TECHNIQUES
+from tests.support import learning, odd, trained
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
 
 TASK = "generative-qa"
 ARGS = RunArgs(task=TASK, max_length=64, doc_stride=8, max_answer_length=12)

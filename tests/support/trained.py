@@ -19,10 +19,10 @@ from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
 from common.tasks.extractive_qa.windows import make_windows
 from common.tracking import runs
 from common.tracking.store import configure
-from tests.questions import EXAMPLES
 from tests.scripts.conftest import squad_json
-from tests.techniques import TECHNIQUES
-from tests.texts import make_texts
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
+from tests.support.texts import make_texts
 
 LENGTHS = {"max_length": 96, "doc_stride": 16}
 
