@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import os
 import re
 import sys
 import time
@@ -11,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from .atomic import atomic_write
 from .errors import UserError
 
 _known: dict[tuple, object] = {}
@@ -171,9 +171,7 @@ def once(call: Callable, file: Path):
 
 def write_json(file: Path, content) -> None:
     """Write all of it or nothing."""
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8") as out:
-        out.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)
+    with atomic_write(file, durable=True) as part:
+        part.write_text(
+            json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
+        )

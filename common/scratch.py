@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .atomic import atomic_write
+
 PREFIX = "stored-model-"
 HELD = "held.lock"
 
@@ -31,10 +33,9 @@ def own_folder() -> tuple[Path, Callable[[], None]]:
     _clear()
     place = Path(tempfile.mkdtemp(prefix=PREFIX))
     # It gets its name when it is held: no other process finds it in between.
-    part = place / f"{HELD}.part"
-    held = part.open("w")
-    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    part.rename(place / HELD)
+    with atomic_write(place / HELD) as part:
+        held = part.open("w")
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     folder = place / "files"
     folder.mkdir()
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
+from ..atomic import atomic_write, recover
 from ..errors import UserError
 from ..files import sha256
 from ..paths import command
@@ -68,7 +68,7 @@ def write(
     features: dict,
     skipped: Sequence[Mapping] = (),
 ) -> None:
-    """Write a folder beside the wanted one and rename it: the wanted one is never half there.
+    """Write the folder whole or not at all.
 
     features: the columns that are kept, as `datasets.Features` takes them. `record` gets the checksums as `stored`.
     skipped: rows that were left out, with their reasons, for SKIPPED.
@@ -81,44 +81,23 @@ def write(
     output_dir = Path(output_dir).resolve()
     with held(output_dir):
         _refuse_strangers(output_dir)
-        part, old = _siblings(output_dir)
         try:
             rows = {name: [{c: e[c] for c in columns} for e in part_] for name, part_ in splits.items()}
-            DatasetDict(
-                {name: Dataset.from_list(r, features=features) for name, r in rows.items()}
-            ).save_to_disk(str(part))
-            files = sorted(file for file in part.rglob("*") if file.is_file())
-            record["stored"] = {file.relative_to(part).as_posix(): sha256(file) for file in files}
-            (part / RECORD).write_text(
-                json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-            if skipped:
-                (part / SKIPPED).write_text(
-                    json.dumps(list(skipped), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
-            if output_dir.exists():
-                output_dir.rename(old)
-            part.rename(output_dir)
+            with atomic_write(output_dir, replace_folder=True) as part:
+                DatasetDict(
+                    {name: Dataset.from_list(r, features=features) for name, r in rows.items()}
+                ).save_to_disk(str(part))
+                files = sorted(file for file in part.rglob("*") if file.is_file())
+                record["stored"] = {file.relative_to(part).as_posix(): sha256(file) for file in files}
+                _write_json(part / RECORD, record)
+                if skipped:
+                    _write_json(part / SKIPPED, list(skipped))
         except OSError as error:
             raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from None
-        finally:
-            _tidy(output_dir)
 
 
-def _siblings(output_dir: Path) -> tuple[Path, Path]:
-    """What is being written, and what it is about to replace."""
-    return tuple(
-        output_dir.with_name(f".{output_dir.name}.{state}") for state in ("being-written", "being-replaced")
-    )
-
-
-def _tidy(output_dir: Path) -> None:
-    """Put back, or clear away, what this process or one that was killed has left; only while the folder is held."""
-    part, old = _siblings(output_dir)
-    if old.exists() and not output_dir.exists():
-        old.rename(output_dir)
-    for folder in (part, old):
-        shutil.rmtree(folder, ignore_errors=True)
+def _write_json(file: Path, content) -> None:
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -132,7 +111,7 @@ def held(output_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from None
     try:
-        _tidy(output_dir)
+        recover(output_dir)
         yield
     finally:
         lock.release()

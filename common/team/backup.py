@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from ..atomic import atomic_write, beside
 from ..errors import UserError
 from .server import DATABASES, ROLE, Settings, Team, write_private
 
@@ -29,11 +30,11 @@ def backup(team: Team, to: Path) -> Path:
     if to.absolute().is_relative_to(team.folder):
         raise UserError(f"--to {to} lies within {team.folder}: a backup belongs elsewhere.")
     stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    target, part = to / stamp, to / f"{stamp}.part"
+    target = to / stamp
     try:
         to.mkdir(parents=True, exist_ok=True)
-        part.mkdir(mode=0o700)
-        try:
+        with atomic_write(target) as part:
+            part.mkdir(mode=0o700)
             with team.held(), team.database() as postgres:
                 for name in DATABASES:
                     postgres.dump(name, ROLE, settings.database_password, part / f"{name}.dump")
@@ -48,9 +49,6 @@ def backup(team: Team, to: Path) -> Path:
                 "files": _digests(part),
             }
             (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise UserError(f"The backup in {to} could not be made: {str(error)[:300]}") from None
     return target
@@ -69,23 +67,18 @@ def restore(source: Path, team: Team, **wanted) -> str:
     carried = json.loads((source / _SETTINGS).read_text())
     carried |= {name: value for name, value in wanted.items() if value is not None}
     settings = Settings(**carried | {"allowed_hosts": tuple(carried["allowed_hosts"])})
-    part = Team(team.folder.with_name(f"{team.folder.name}.part"))
+    part = Team(beside(team.folder))
     try:
         with team.held():
+            # One that was killed may have left its database running.
             part.postgres.stop()
-            shutil.rmtree(part.folder, ignore_errors=True)
-            part.make(settings)
-            try:
+            with atomic_write(team.folder):
+                part.make(settings)
                 with part.database() as postgres:
                     part.ensure_databases()
                     for name in DATABASES:
                         postgres.restore(name, ROLE, settings.database_password, source / f"{name}.dump")
                 shutil.copytree(source / "artifacts", part.artifacts, dirs_exist_ok=True)
-                if team.folder.exists():
-                    team.folder.rmdir()
-                part.folder.rename(team.folder)
-            finally:
-                shutil.rmtree(part.folder, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{source} could not be restored: {str(error)[:300]}") from None
     return manifest["mlflow"]

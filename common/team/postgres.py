@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..atomic import atomic_write
 from ..errors import UserError
 
 SUPERUSER = "postgres"
@@ -46,23 +47,22 @@ class Postgres:
         if account:
             os.chown(self.folder, pwd.getpwnam(account).pw_uid, -1)
             self._check_reachable(account)
-        part, secret = self.folder / "data.part", self.folder / "password.part"
-        shutil.rmtree(part, ignore_errors=True)
+        secret = self.folder / "password.part"
         secret.unlink(missing_ok=True)
         try:
             secret.touch(0o600)
             secret.write_text(password + "\n")
             if account:
                 os.chown(secret, pwd.getpwnam(account).pw_uid, -1)
-            self._run(
-                [initdb, "-D", part, "-U", SUPERUSER, "--pwfile", secret, "--auth=scram-sha-256"]
-                # Any other locale would have to be there on the machine that a backup is restored on.
-                + ["--encoding=UTF8", "--locale=C"],
-                "cannot be made",
-            )
+            with atomic_write(self.data) as part:
+                self._run(
+                    [initdb, "-D", part, "-U", SUPERUSER, "--pwfile", secret, "--auth=scram-sha-256"]
+                    # Any other locale would have to be there on the machine that a backup is restored on.
+                    + ["--encoding=UTF8", "--locale=C"],
+                    "cannot be made",
+                )
         finally:
             secret.unlink(missing_ok=True)
-        part.rename(self.data)
 
     @property
     def is_running(self) -> bool:

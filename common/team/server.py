@@ -21,6 +21,7 @@ from urllib.parse import quote
 import psutil
 from filelock import FileLock, Timeout
 
+from ..atomic import atomic_write
 from ..errors import UserError
 from .postgres import Postgres, newest
 
@@ -258,11 +259,9 @@ class Team:
 
 def write_private(file: Path, text: str) -> None:
     """Write all of it or nothing, for the owner's eyes only."""
-    part = file.with_name(f"{file.name}.part")
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
-        stream.write(text)
-    part.replace(file)
+    with atomic_write(file) as part:
+        with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+            stream.write(text)
 
 
 def _auth_config(uri: str) -> str:

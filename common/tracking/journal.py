@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..atomic import atomic_write
 from ..errors import UserError
 
 JOURNAL, TOLD = "journal.jsonl", "journal.told"
@@ -72,9 +73,8 @@ class Journal:
     def mark(self, n: int) -> None:
         """Note that the store has n more."""
         told = self.told + n
-        part = self.folder / (TOLD + ".part")
-        part.write_text(str(told))
-        part.replace(self.folder / TOLD)
+        with atomic_write(self.folder / TOLD) as part:
+            part.write_text(str(told))
         self.told = told
 
     def forget(self) -> None:

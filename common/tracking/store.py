@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..atomic import atomic_write
 from ..errors import NotHere, UserError
 from ..paths import ROOT
 
@@ -144,16 +145,14 @@ def _create(database: Path) -> None:
     database crash, and one that is killed meanwhile would leave half of it."""
     if database.is_file():
         return
-    part = database.with_name(f"{database.name}.part")
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock"):
             if database.is_file():
                 return
-            part.unlink(missing_ok=True)
             print(f"Making the MLflow store {database}", file=sys.stderr)
-            _migrate(part, database.parent / "mlruns")
-            os.replace(part, database)
+            with atomic_write(database) as part:
+                _migrate(part, database.parent / "mlruns")
     except OSError as error:
         raise UserError(
             f"The MLflow store {database} cannot be made: {error.strerror or error}. Set MLFLOW_TRACKING_URI to one "

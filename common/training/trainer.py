@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
+from ..atomic import atomic_write
 from ..errors import UserError
 from ..models import base
 from ..scoring.names import LABELS
@@ -220,8 +221,8 @@ class TaskTrainer(Trainer):
         if self.args.should_save and found[self.job.chosen_by] > max(self.past_scores(), default=-1.0):
             best = self.job.output_dir / "best"
             best.mkdir(exist_ok=True)
-            base.save_trainable(model, best / (WEIGHTS + ".part"))
-            (best / (WEIGHTS + ".part")).replace(best / WEIGHTS)
+            with atomic_write(best / WEIGHTS) as part:
+                base.save_trainable(model, part)
         self.evaluation_seconds += time.perf_counter() - started
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)

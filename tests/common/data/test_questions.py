@@ -179,7 +179,7 @@ def test_a_failure_while_writing_leaves_what_was_there(prepared, files, monkeypa
     rename = type(folder).rename
 
     def fails_at_last(self, target):
-        if self.name.endswith(".being-written"):
+        if self.name.endswith(".squad_data.part"):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
@@ -192,8 +192,8 @@ def test_a_failure_while_writing_leaves_what_was_there(prepared, files, monkeypa
 
 def test_what_a_killed_process_left_is_put_back_or_cleared(prepared, files):
     folder, record = prepared
-    folder.rename(folder.with_name(".squad_data.being-replaced"))
-    (folder.with_name(".squad_data.being-written") / "train").mkdir(parents=True)
+    folder.rename(folder.with_name(".squad_data.old"))
+    (folder.with_name(".squad_data.part") / "train").mkdir(parents=True)
     assert data.ensure(folder)[1] == record
     assert {p.name for p in folder.parent.iterdir()} == {"squad_data", ".squad_data.lock"}
 
