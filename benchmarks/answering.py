@@ -63,7 +63,7 @@ def figures(single: list[float], batched: list[float], n: int) -> dict[str, floa
 def run(args) -> dict:
     from dataclasses import replace
 
-    from common.data import questions as data
+    from common.data import prepared
     from common.models.bundles import load_bundle, write_info
     from common.models.onnx import ONNX, export
     from common.registry import versions
@@ -71,7 +71,7 @@ def run(args) -> dict:
     from common.tracking import store
 
     store.configure()
-    test = data.load(args.data_dir)[0]["test"].select(range(args.questions)).to_list()
+    test = prepared.load(args.data_dir)[0]["test"].select(range(args.questions)).to_list()
     questions = [{name: e[name] for name in ("question", "context")} for e in test]
     runs: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as scratch:

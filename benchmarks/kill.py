@@ -176,7 +176,7 @@ def outcome(trial: Trial) -> dict:
     _, record = prepared.load(trial.folder / "data")
     return {
         "same": {
-            "data": record["fingerprint"],
+            "data": record.fingerprint,
             "metrics": {name: run.data.metrics[name] for name in names if name not in TIMES},
             "curves": {
                 name: sorted((m.step, m.value) for m in histories[name])

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from .errors import UserError
 
+Fault = Mapping[str, str]
+"""`place` and `reason` of what is wrong, and perhaps the `file`."""
+
 MOST_FAULTS = 20
 """Faults that are listed; the rest is counted."""
 
 
-def refuse(source: Path | str, faults: Sequence[Mapping[str, str]]) -> None:
+def refuse(source: Path | str, faults: Sequence[Fault]) -> None:
     """UserError that lists `place` and `reason` of the first 20 faults and says how many more there are; none, no error."""
     lines = [f"{fault['place']}{fault['reason']}" for fault in faults]
     if len(lines) == 1:

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 from .atomic import atomic_write
 from .errors import UserError
@@ -134,8 +135,16 @@ _WEB_PAGE = re.compile(
 )
 
 
-def file_record(file: Path) -> dict:
-    """`name`, `sha256` and `bytes` of a file that was read."""
+class FileRecord(TypedDict):
+    """Which file was read, by content."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+def file_record(file: Path) -> FileRecord:
+    """The record of a file that was read."""
     return {"name": Path(file).name, "sha256": sha256(file), "bytes": Path(file).stat().st_size}
 
 

@@ -10,7 +10,7 @@ import subprocess
 import mlflow
 import pytest
 
-from common.data import questions
+from common.data.prepared import load
 from common.paths import ROOT
 from common.registry import register
 from tests.scripts.conftest import SMALL
@@ -41,7 +41,7 @@ def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
     line = line.removesuffix("5001") + str(port)
     with trained.store(tmp_path), trained.checked_here():
         record = trained.prepare_data(tmp_path)
-        examples = questions.load(tmp_path / "data")[0]["test"].to_list()
+        examples = load(tmp_path / "data")[0]["test"].to_list()
         trained.log_run(tmp_path, tiny, record, examples, experiment="served")
         assert register.register_best("served").alias == "champion"
         uri = mlflow.get_tracking_uri()

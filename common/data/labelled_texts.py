@@ -8,17 +8,17 @@ import hashlib
 import io
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..faults import refuse
-from ..files import file_record, read_text, sha256
-from ..hub import download_parquet, hub_answers
+from ..faults import Fault, refuse
+from ..files import FileRecord, file_record, read_text, sha256
 from ..paths import SAMPLE, command
+from .hub_files import download_parquet
 from .prepared import SPLITS, write
+from .record import DataRecord, Example
 from .validation_split import carve_by_label
 
 LABELS = ("negative", "positive")
@@ -47,7 +47,7 @@ def prepare_files(
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
-) -> dict:
+) -> DataRecord:
     """Prepare two files with a text and a label (0 and 1, or neg and pos, in several spellings); returns the record.
 
     Parquet, JSON lines, or CSV with commas, semicolons or tabs; the columns are `text` and `label`, or a name like them.
@@ -55,31 +55,29 @@ def prepare_files(
     UserError names the file and the row (from 0) or line of each of its first 20 faults. on_bad_rows: "skip" leaves faulty rows
     out, and writes them with their reasons beside the data (`skipped.json`).
     """
-    skipped = [] if on_bad_rows == "skip" else None
-    parts = {split: _read([Path(file)], split, skipped) for split, file in (("train", train), ("test", test))}
-    about = {
-        "source": "text",
-        "name": Path(train).name,
-        "files": [file_record(file) for file in (train, test)],
+    skipped: list[Fault] | None = [] if on_bad_rows == "skip" else None
+    parts = {
+        split: read_files([Path(file)], split, skipped) for split, file in (("train", train), ("test", test))
     }
-    return _prepare(parts, output_dir, about, seed, validation_share, skipped or ())
+    files = [file_record(file) for file in (train, test)]
+    name = Path(train).name
+    return _prepare(parts, output_dir, "text", name, files, seed, validation_share, skipped or ())
 
 
-def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
     """Prepare the short reviews that come with the project; needs no network."""
     files = {split: SAMPLE / f"reviews-{split}.csv" for split in ("train", "test")}
-    parts = {split: _read([file], split) for split, file in files.items()}
-    about = {
-        "source": "sample-texts",
-        "name": "sample-texts",
-        "files": [file_record(file) for file in files.values()],
-    }
-    return _prepare(parts, output_dir, about, seed, validation_share)
+    parts = {split: read_files([file], split) for split, file in files.items()}
+    records = [file_record(file) for file in files.values()]
+    return _prepare(parts, output_dir, "sample-texts", "sample-texts", records, seed, validation_share)
 
 
-def prepare_aclimdb(path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+def prepare_aclimdb(
+    path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+) -> DataRecord:
     """Prepare the unpacked folder of the original reviews: train and test, in each neg/*.txt and pos/*.txt."""
-    parts, files = {}, []
+    parts: dict[str, list[Example]] = {}
+    files: list[FileRecord] = []
     for split in ("train", "test"):
         parts[split] = []
         for label, name in enumerate(("neg", "pos")):
@@ -97,34 +95,33 @@ def prepare_aclimdb(path: Path, output_dir: Path, *, seed: int = 42, validation_
                 parts[split].append({"id": f"{split}/{name}/{file.stem}", "text": text, "label": label})
             # One checksum for a folder: 50,000 of them would be a record that nobody reads.
             files.append({"name": f"{split}/{name}", "sha256": digest.hexdigest(), "bytes": size})
-    about = {"source": "aclimdb", "name": "imdb", "files": files}
-    return _prepare(parts, output_dir, about, seed, validation_share)
+    return _prepare(parts, output_dir, "aclimdb", "imdb", files, seed, validation_share)
 
 
-def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+def prepare_hub(
+    dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+) -> DataRecord:
     """Prepare `imdb` from the hub."""
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
-    files = _download(dataset)
-    parts = {split: _read(names, split) for split, names in files.items()}
+    files = download(dataset)
+    parts = {split: read_files(names, split) for split, names in files.items()}
     records = [file_record(file) for names in files.values() for file in names]
-    about = {"source": "hub", "name": dataset, "files": records}
-    return _prepare(parts, output_dir, about, seed, validation_share)
+    return _prepare(parts, output_dir, "hub", dataset, records, seed, validation_share)
 
 
-def make(folder: Path) -> None:
-    """Prepare the hub's `imdb`, from the cache or a hub that answers in seconds, else the packaged reviews."""
-    try:
-        _download("imdb")
-        hub = True
-    except UserError:
-        hub = False
-    chosen = "the hub's imdb" if hub else "178 packaged reviews (the hub's imdb cannot be had)"
-    print(f"\n*** {folder} holds no data: preparing {chosen}. ***\n", file=sys.stderr, flush=True)
-    prepare_hub("imdb", folder) if hub else prepare_sample(folder)
+def download(dataset: str) -> dict[str, list[Path]]:
+    """The parquet files of `imdb` by split, from the cache or the hub; NotHere if they are not available."""
+    prepare = f"{command('prepare_data.py')} --source"
+    return download_parquet(
+        HUB[dataset],
+        ("train", "test"),
+        instead=f"prepare texts of your own: {prepare} text --train_file FILE --test_file FILE (parquet or "
+        f"CSV with the columns text and label), or {prepare} aclimdb --path aclImdb, or {prepare} sample-texts",
+    )
 
 
-def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
+def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
     """sha256 over the content of every text of every split, in order."""
     digest = hashlib.sha256()
     for split in SPLITS:
@@ -134,22 +131,11 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
     return digest.hexdigest()
 
 
-def _download(dataset: str) -> dict[str, list[Path]]:
-    prepare = f"{command('prepare_data.py')} --source"
-    return download_parquet(
-        HUB[dataset],
-        ("train", "test"),
-        online=hub_answers(),
-        instead=f"prepare texts of your own: {prepare} text --train_file FILE --test_file FILE (parquet or "
-        f"CSV with the columns text and label), or {prepare} aclimdb --path aclImdb, or {prepare} sample-texts",
-    )
-
-
-def _read(files: Sequence[Path], split: str, skipped: list[dict] | None = None) -> list[dict]:
+def read_files(files: Sequence[Path], split: str, skipped: list[Fault] | None = None) -> list[Example]:
     """Rows `id`, `text`, `label` of files. skipped: takes the faulty rows; without it they are refused."""
-    examples = []
+    examples: list[Example] = []
     for path in files:
-        faults = []
+        faults: list[Fault] = []
         for place, row in _reader(path)(path):
             reason = row if isinstance(row, str) else _fault(*row)
             if reason:
@@ -310,36 +296,45 @@ def _named(columns: Iterable[str]) -> tuple[str, str] | str:
 
 
 def _prepare(
-    parts: dict[str, list[dict]], output_dir: Path, about: dict, seed: int, share: float, skipped=()
-) -> dict:
+    parts: dict[str, list[Example]],
+    output_dir: Path,
+    source: str,
+    name: str,
+    files: list[FileRecord],
+    seed: int,
+    share: float,
+    skipped: Sequence[Fault] = (),
+) -> DataRecord:
+    """Write what was read, with validation carved out of train."""
     from datasets import Value
 
-    for label, name in enumerate(LABELS):
+    for label, of_label in enumerate(LABELS):
         if len({e["text"] for e in parts["train"] if e["label"] == label}) < 2:
             raise UserError(
-                f"The training data has fewer than two different texts that are {name}: nothing can be learnt from it."
+                f"The training data has fewer than two different texts that are {of_label}: nothing can be learnt from it."
             )
     train, validation = carve_by_label(parts["train"], share, seed)
     splits = dict(zip(SPLITS, (train, validation, parts["test"]), strict=True))
     trained = {e["text"] for e in parts["train"]}
-    record = {
-        "kind": "text",
-        "labels": list(LABELS),
-        "version": "binary",
-        **about,
-        "seed": seed,
-        "validation_share": share,
-        "counts": {name: _counts(part) for name, part in splits.items()},
-        "test_texts_also_in_train": len(trained & {e["text"] for e in parts["test"]}),
-        **({"skipped": len(skipped)} if skipped else {}),
-        "fingerprint": fingerprint(splits),
-    }
+    record = DataRecord(
+        kind="text",
+        labels=LABELS,
+        source=source,
+        name=name,
+        version="binary",
+        files=files,
+        skipped=len(skipped),
+        seed=seed,
+        validation_share=share,
+        counts={split: _counts(part) for split, part in splits.items()},
+        test_texts_also_in_train=len(trained & {e["text"] for e in parts["test"]}),
+        fingerprint=fingerprint(splits),
+    )
     columns = {"id": Value("string"), "text": Value("string"), "label": Value("int64")}
-    write(splits, record, output_dir, columns, skipped)
-    return record
+    return write(splits, record, output_dir, columns, skipped)
 
 
-def _counts(examples: list[dict]) -> dict[str, int]:
+def _counts(examples: Sequence[Example]) -> dict[str, int]:
     labels = Counter(e["label"] for e in examples)
     by_name = {name: labels[label] for label, name in enumerate(LABELS)}
     return {"texts": len(examples), "different": len({e["text"] for e in examples}), **by_name}

@@ -3,14 +3,18 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from ..atomic import atomic_write, recover
 from ..errors import UserError
+from ..faults import Fault
 from ..files import sha256
 from ..paths import command
+from .record import DataRecord, Example
 
 RECORD = "record.json"
 SKIPPED = "skipped.json"
@@ -18,8 +22,11 @@ SKIPPED = "skipped.json"
 
 SPLITS = ("train", "validation", "test")
 
+Splits = Mapping[str, Any]
+"""A `datasets.DatasetDict`: split → its rows."""
 
-def load(data_dir: str | Path) -> tuple:
+
+def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
     """(DatasetDict, record) of a prepared folder; UserError if it is missing, incomplete or was changed since."""
     folder = Path(data_dir)
     if not folder.is_dir():
@@ -28,8 +35,7 @@ def load(data_dir: str | Path) -> tuple:
         )
     again = f"prepare it again with {command('prepare_data.py')} --output_dir {folder}"
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        stored = dict(record["stored"])
+        record = DataRecord.from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
             f"{folder} has no {RECORD}, so it is not prepared data: for a dataset of your own, "
@@ -39,7 +45,7 @@ def load(data_dir: str | Path) -> tuple:
         raise UserError(f"{folder / RECORD} is damaged; {again}.") from None
     except OSError as error:
         raise UserError(f"{folder / RECORD} cannot be read: {error.strerror}; {again}.") from None
-    for name, digest in stored.items():
+    for name, digest in record.stored.items():
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file} is missing; {again}.")
@@ -62,21 +68,20 @@ def load(data_dir: str | Path) -> tuple:
 
 
 def write(
-    splits: dict[str, list[dict]],
-    record: dict,
+    splits: Mapping[str, Sequence[Example]],
+    record: DataRecord,
     output_dir: Path,
-    features: dict,
-    skipped: Sequence[Mapping] = (),
-) -> None:
-    """Write the folder whole or not at all.
+    features: Mapping[str, object],
+    skipped: Sequence[Fault] = (),
+) -> DataRecord:
+    """Write the folder whole or not at all; returns the record with the checksums of its files.
 
-    features: the columns that are kept, as `datasets.Features` takes them. `record` gets the checksums as `stored`.
+    features: the columns that are kept, as `datasets.Features` takes them.
     skipped: rows that were left out, with their reasons, for SKIPPED.
     """
     from datasets import Dataset, DatasetDict, Features, disable_progress_bars
 
     disable_progress_bars()
-    features = Features(features)
     columns = list(features)
     output_dir = Path(output_dir).resolve()
     with held(output_dir):
@@ -85,18 +90,20 @@ def write(
             rows = {name: [{c: e[c] for c in columns} for e in part_] for name, part_ in splits.items()}
             with atomic_write(output_dir, replace_folder=True) as part:
                 DatasetDict(
-                    {name: Dataset.from_list(r, features=features) for name, r in rows.items()}
+                    {name: Dataset.from_list(r, features=Features(features)) for name, r in rows.items()}
                 ).save_to_disk(str(part))
                 files = sorted(file for file in part.rglob("*") if file.is_file())
-                record["stored"] = {file.relative_to(part).as_posix(): sha256(file) for file in files}
-                _write_json(part / RECORD, record)
+                stored = {file.relative_to(part).as_posix(): sha256(file) for file in files}
+                record = replace(record, stored=stored)
+                _write_json(part / RECORD, record.to_json())
                 if skipped:
                     _write_json(part / SKIPPED, list(skipped))
         except OSError as error:
             raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from None
+    return record
 
 
-def _write_json(file: Path, content) -> None:
+def _write_json(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -51,6 +51,11 @@ class BundleInfo:
     runtime: str = "torch"
     """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
 
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether the data has questions without an answer, so that a model may give none."""
+        return self.version == "v2.0"
+
 
 def read_reference(bundle: Path) -> dict | None:
     """`uri` and `fingerprint` of the base that a saved model refers to, None where it holds its own."""

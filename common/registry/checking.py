@@ -13,7 +13,8 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from ..data import questions as data
+from ..data import prepared
+from ..data.record import DataRecord
 from ..errors import UserError
 from ..models.bundles import BundleInfo
 from ..scratch import scratch
@@ -74,10 +75,10 @@ def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) ->
     wanted = run.data.tags["data_fingerprint"]
     folder = data_dir or run.data.params.get("data_dir", task.data_dir)
     try:
-        splits, record = data.load(folder)
-        if record["fingerprint"] != wanted:
+        splits, record = prepared.load(folder)
+        if record.fingerprint != wanted:
             raise UserError(
-                f"--data_dir {folder} holds other data ({record['fingerprint'][:12]}) than run {run.info.run_id} was "
+                f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than run {run.info.run_id} was "
                 f"trained on ({wanted[:12]})."
             )
     except UserError:
@@ -195,11 +196,11 @@ def _otherwise(rows, answers, about: BundleInfo, task: Task, precision: str) -> 
     tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
     if task.generates:
         return rewritten(rows, answers, tolerance)
-    threshold = about.null_threshold if about.version == "v2.0" else None
+    threshold = about.null_threshold if about.has_unanswerable else None
     return disagreements(rows, answers, threshold, tolerance)
 
 
-def _named(example: dict, record: Mapping) -> dict:
+def _named(example: dict, record: DataRecord) -> dict:
     """An example with the name of its label, where it has one."""
-    names = record.get("labels")
+    names = record.labels
     return example | {"label_name": names[example["label"]]} if names else example

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .squad import bootstrap_interval
+from .bootstrap import bootstrap_interval
 
 _QUESTION_WORDS = (
     ("how many", r"\bhow (many|much)\b"),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .squad import bootstrap_interval, paired_bootstrap
+from .bootstrap import bootstrap_interval, paired_bootstrap
 
 
 class Spread(NamedTuple):
@@ -54,7 +54,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, spread: Spread | None = None
     """How much higher the mean of `a` is than that of `b`: `difference`, `low` and `high` (95%), and a two-sided `p`.
 
     a, b: (seeds, examples), the same examples in the same order; ValueError otherwise. Methods as in `interval`; one
-    seed and no spread: `metrics.paired_bootstrap`.
+    seed and no spread: `bootstrap.paired_bootstrap`.
     """
     a, b = _matrix(a), _matrix(b)
     if a.shape[1] != b.shape[1]:

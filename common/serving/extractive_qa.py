@@ -109,7 +109,7 @@ class Answerer:
             n_best=n_best,
             max_answer_length=max_answer_length or info.max_answer_length,
         )
-        if info.version == "v2.0":
+        if info.has_unanswerable:
             null_threshold = info.null_threshold if null_threshold is None else null_threshold
         predictions = decode_spans(spans, windows, examples, n_best=n_best, null_threshold=null_threshold)
         return [_ranked(prediction)[:top_k] for prediction in predictions]

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
+from ..scoring.bootstrap import paired_bootstrap
 from ..scoring.names import LABELS
-from ..scoring.squad import paired_bootstrap
 from ..tasks.table import DEFAULT_TASK, TASKS, Task
 
 QA = TASKS[DEFAULT_TASK]

@@ -43,9 +43,9 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
             "task": args.task,
             "checkpoint": planned.checkpoint.name,
             "checkpoint_requested": args.model_checkpoint,
-            "data_name": record["name"],
-            "data_version": record["version"],
-            "data_fingerprint": record["fingerprint"],
+            "data_name": record.name,
+            "data_version": record.version,
+            "data_fingerprint": record.fingerprint,
             "run_fingerprint": planned.key,
         }
         if args.parent_run:

@@ -1,9 +1,7 @@
 """A plan carried out: a model trained, its best epoch tested once, everything told to the run."""
 
-import random
 import resource
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from ..models import bundles, saving
 from ..models.cpu_kernels import keep_memory, quicken, updates_held
 from ..reports import run_figures
 from ..reports.study_curves import gradient_flow
-from ..scoring import squad
+from ..scoring import bootstrap
 from ..scoring.names import LABELS
 from ..tasks.classification import work as classification
 from ..tasks.extractive_qa import work as extractive_qa
@@ -28,6 +26,7 @@ from ..tasks.table import Work
 from . import checkpoints
 from .gradient_norms import split_off
 from .planning import Plan
+from .sampling import sample
 from .trainer import WEIGHTS, TaskTrainer
 
 WORKS: dict[str, Work] = {
@@ -101,12 +100,12 @@ class Job:
             planned.settings
             | {
                 "model_checkpoint": planned.checkpoint.name,
-                "data": self.record["name"],
+                "data": self.record.name,
                 "data_dir": args.data_dir,
             }
         )
         run.log_dict(asdict(technique) | asdict(replace(args, resume=False)), "config.yaml")
-        run.log_dict(self.record, "data_record.json")
+        run.log_dict(self.record.to_json(), "data_record.json")
 
         set_seed(args.seed)
         model, tokenizer = models.load_base(planned.checkpoint, self.task.name, **planned.config)
@@ -120,11 +119,11 @@ class Job:
                     ("test", args.max_test_samples),
                 )
             )
-        train = replace(train, features=self.work.trained(train.features, self.record["version"]))
+        train = replace(train, features=self.work.trained(train.features, self.record.version))
         if not len(train.features):
             raise UserError(f"{args.data_dir} has nothing to train on; prepare it again.")
-        run.log_data(self.record, "training")
-        run.log_data(self.record, "testing")
+        run.log_data(self.record.to_json(), "training")
+        run.log_data(self.record.to_json(), "testing")
         model = quicken(models.apply(technique.peft_config(family), model, family, self.task.name))
         run.log_metrics(models.parameter_counts(model))
         if args.torch_compile:
@@ -212,18 +211,18 @@ class Job:
 
     @property
     def no_decision(self) -> float | None:
-        return 0.0 if self.record["version"] == "v2.0" else None
+        return 0.0 if self.record.has_unanswerable else None
 
     def scores(self, predictions, examples) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """(figures in percent, the scores of each example)."""
-        return self.work.score(predictions, examples, self.record["version"])
+        return self.work.score(predictions, examples, self.record.version)
 
     def _test(self, trainer, model, tokenizer, validation: Split, test: Split, run) -> None:
         """Decide on validation what is to be decided, then look at test once."""
         collator, metrics_ = trainer.data_collator, self.task.metrics
         outputs = self.outputs(model, validation, collator)
         chosen = self.decided(outputs, validation, self.no_decision)
-        decision = self.work.decide(chosen, validation.examples, self.record["version"])
+        decision = self.work.decide(chosen, validation.examples, self.record.version)
         if decision is not None:
             chosen = self.decided(outputs, validation, decision)
         started = time.perf_counter()
@@ -235,7 +234,7 @@ class Job:
         final_validation, _ = self.scores(chosen, validation.examples)
         report = {f"test_{name}": value for name, value in summary.items() if name not in ("exact", "total")}
         for name in metrics_:
-            report[f"test_{name}_low"], report[f"test_{name}_high"] = squad.bootstrap_interval(
+            report[f"test_{name}_low"], report[f"test_{name}_high"] = bootstrap.bootstrap_interval(
                 100 * each[name]
             )
             report[f"best_validation_{name}"] = final_validation[name]
@@ -274,7 +273,7 @@ class Job:
             for name in metrics_
         )
         result = (
-            f"{self.technique.name} on {self.record['name']} ({len(test.examples)} test examples): {figures}"
+            f"{self.technique.name} on {self.record.name} ({len(test.examples)} test examples): {figures}"
         )
         # The description on the run's page.
         run.set_tags(
@@ -289,14 +288,14 @@ class Job:
             model_type=self.plan.family.model_type,
             checkpoint=self.plan.checkpoint.name,
             base_fingerprint="",
-            version=self.record["version"],
+            version=self.record.version,
             max_length=self.args.max_length,
             doc_stride=self.args.doc_stride,
             max_answer_length=self.args.max_answer_length,
             n_best=self.args.n_best,
             null_threshold=threshold or 0.0,
             task=self.task.name,
-            labels=tuple(self.record.get("labels", ())),
+            labels=self.record.labels,
         )
         if self.technique.peft_config(self.plan.family) is not None:
             base = self.scratch / "base"
@@ -308,25 +307,6 @@ class Job:
         report["adapter_mib"] = size / 2**20
         run.set_tags({"base_fingerprint": info.base_fingerprint})
         run.log_model(bundle, base, self.work.request(test.examples[0]), report)
-
-
-def sample(examples: list[dict], n: int | None, seed: int, by: str | None = None) -> list[dict]:
-    """`n` examples drawn by the seed, in their order; all of them without a limit. A smaller n draws a subset.
-
-    by: a column of which each value is drawn as often as every other, as long as there are examples of it.
-    """
-    if n is None or n >= len(examples):
-        return examples
-    order = list(range(len(examples)))
-    random.Random(seed).shuffle(order)
-    if by is not None:
-        drawn, turns = Counter(), {}
-        for i in order:
-            value = examples[i][by]
-            turns[i] = (drawn[value], value)
-            drawn[value] += 1
-        order.sort(key=turns.__getitem__)
-    return [examples[i] for i in sorted(order[:n])]
 
 
 def _gather(outputs, processes: int) -> list:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
-from ..data import questions
+from ..data.ensure import ensure
+from ..data.prepared import Splits
+from ..data.record import DataRecord
 from ..errors import NotHere
 from ..models import base
 from ..models.families import Family, family_of
@@ -25,8 +27,8 @@ class Plan:
     args: RunArgs
     task: Task
     precision: str
-    splits: dict
-    record: dict
+    splits: Splits
+    record: DataRecord
     checkpoint: base.Checkpoint
     family: Family
     config: dict
@@ -55,7 +57,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     task = task_of(args.task)
     store.configure()
     args = replace(args, experiment_name=experiments.experiment_name(args.experiment_name, task.experiment))
-    splits, record = questions.ensure(Path(args.data_dir), task.data)
+    splits, record = ensure(Path(args.data_dir), task.data)
     checkpoint = base.resolve_checkpoint(args.model_checkpoint)
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
@@ -63,11 +65,11 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     settings = resolved(technique, args) | {"precision": precision}
     key = run_fingerprint(
         settings,
-        data=record["fingerprint"],
+        data=record.fingerprint,
         checkpoint=fingerprint.checkpoint(checkpoint),
         method=fingerprint.method(technique, family),
     )
-    labels = dict(enumerate(record.get("labels", ())))
+    labels = dict(enumerate(record.labels))
     own_config = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
     return Plan(
         technique, args, task, precision, splits, record, checkpoint, family, own_config, settings, key

@@ -141,7 +141,7 @@ def predict(model, tokenizer, info, examples):
         n_best=info.n_best,
         max_answer_length=info.max_answer_length,
     )
-    threshold = info.null_threshold if info.version == "v2.0" else None
+    threshold = info.null_threshold if info.has_unanswerable else None
     return decode_spans(spans, windows, examples, n_best=info.n_best, null_threshold=threshold)
 
 
@@ -164,15 +164,15 @@ def log_run(
     """
     scratch = folder / f"{technique}-{seed}"
     scratch.mkdir(exist_ok=True)
-    bundle, base, model, tokenizer, info = save(scratch, tiny, technique, record["version"], seed)
+    bundle, base, model, tokenizer, info = save(scratch, tiny, technique, record.version, seed)
     tags = {
         "technique": TECHNIQUES[technique].name,
         "family": "bert",
         "task": "extractive-qa",
         "checkpoint": "tiny",
-        "data_name": record["name"],
-        "data_version": record["version"],
-        "data_fingerprint": record["fingerprint"],
+        "data_name": record.name,
+        "data_version": record.version,
+        "data_fingerprint": record.fingerprint,
         "run_fingerprint": f"{experiment}-{technique}-{seed}-{validation_f1}",
         "base_fingerprint": info.base_fingerprint,
     }
@@ -181,7 +181,7 @@ def log_run(
             {"data_dir": folder / "data", "precision": "fp32", "max_validation_samples": None} | params
         )
         run.log_metrics(models.parameter_counts(model))
-        run.log_data(record, "testing")
+        run.log_data(record.to_json(), "testing")
         report = {
             "test_f1": 40.0, "test_f1_low": 35.0, "test_f1_high": 45.0, "test_exact_match": 30.0, "test_examples": 8.0,
             "best_validation_f1": validation_f1, "best_validation_exact_match": 30.0,

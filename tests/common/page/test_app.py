@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import questions
+from common.data import prepared
 from common.errors import UserError
 from common.page import app, catalogue
 from common.page.catalogue import Catalogue, Entry
@@ -77,7 +77,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("page")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        test = questions.load(folder / "data")[0]["test"].to_list()
+        test = prepared.load(folder / "data")[0]["test"].to_list()
         runs, answerers = [], {}
         for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
             made = {"technique": technique, "validation_f1": f1, "seed": i}

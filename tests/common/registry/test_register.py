@@ -11,7 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from common.data import questions
+from common.data import prepared
 from common.errors import UserError
 from common.registry import agreement, choosing, register, versions
 from common.registry import champion as promotion
@@ -141,7 +141,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("registry")
     with trained.store(folder), trained.checked_here():
         record = trained.prepare_data(folder)
-        examples = questions.load(folder / "data")[0]["test"].to_list()
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
 
         made = {}
 
@@ -233,7 +233,7 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
     assert "registered already" in again.notes[0] and len(registered(name)) == 1
 
     # Neither the shared base nor what training logged is needed: not here, and not where the folder is copied to.
-    examples = questions.load(folder / "data")[0]["test"].to_list()
+    examples = prepared.load(folder / "data")[0]["test"].to_list()
     moved = shutil.copytree(
         mlflow.artifacts.download_artifacts(f"models:/{name}@champion"), tmp_path / "copied"
     )

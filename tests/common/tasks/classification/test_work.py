@@ -15,14 +15,14 @@ from mlflow.exceptions import MlflowException
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from common.reports import run_figures
-from common.scoring import squad
+from common.scoring import bootstrap
 from common.serving import classification as classifying
 from common.serving import model_logging
 from common.tasks.batching import Collator
 from common.tasks.classification import confusion, work
 from common.tasks.classification.texts import join, predict_logits
 from common.tracking import runs
-from common.training.job import sample
+from common.training.sampling import sample
 from tests.support import trained
 from tests.support.texts import make_texts
 
@@ -74,7 +74,7 @@ def test_figures_are_in_percent_and_each_example_has_its_score():
     assert figures["accuracy"] == pytest.approx(200 / 3) and figures["f1"] == pytest.approx(200 / 3)
     assert figures["f1_low"] < figures["f1"] < figures["f1_high"]
     assert each["accuracy"].tolist() == [1, 1, 0, 1, 1, 0]
-    assert squad.bootstrap_interval(each["accuracy"])[0] < 2 / 3
+    assert bootstrap.bootstrap_interval(each["accuracy"])[0] < 2 / 3
 
 
 def test_what_is_kept_of_a_run(tmp_path):
