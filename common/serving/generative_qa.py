@@ -15,14 +15,9 @@ from ..graphemes import cuts
 from ..models.bundles import load_bundle
 from ..models.families import family_of, usable_positions
 from ..tasks.generative_qa.writing import Collator, choose, make_prompts, write
-from .question_requests import (
-    ASKED,
-    as_frame,
-    check_length,
-    check_parameters,
-    checked_rows,
-    context_limit,
-)
+from .question_requests import ASKED, as_frame, check_length, check_parameters, checked_rows, context_limit
+from .question_requests import CONFIG as CONFIG
+from .question_requests import is_taken as is_taken
 from .requests import refuse
 from .runtime import fetch, share_cores
 
