@@ -14,10 +14,11 @@ from .settings import RunArgs, Technique, check, settled
 
 def main(technique: type[Technique], argv: list[str] | None = None) -> None:
     """Parse the command line, train, and leave: 0 done, 2 the user's mistake (one line, no traceback), 130/143 interrupted."""
-    sys.exit(guarded(lambda: _fit(technique, sys.argv[1:] if argv is None else argv)))
+    sys.exit(guarded(lambda: run(technique, sys.argv[1:] if argv is None else argv)))
 
 
-def _fit(technique: type[Technique], argv: list[str]) -> None:
+def run(technique: type[Technique], argv: list[str]) -> None:
+    """Train as a command line says; UserError where it, or the training, cannot be carried out."""
     chosen, args = parse(technique, argv)
     # `fit` does so too, but importing it takes seconds.
     check(chosen, settled(args))

@@ -19,7 +19,7 @@ import _path
 import ctypes, os, pathlib
 from dataclasses import dataclass
 from common.training import job, trainer
-from common.cli import main
+from common.training.command_line import main
 from common.training.settings import Technique, option
 
 

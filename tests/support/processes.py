@@ -6,7 +6,7 @@ import sys
 
 from common.paths import ROOT
 
-CLIENT_OF = "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom common.tracking import runs as tracking\nfrom common.tracking import store\n"
+CLIENT_OF = "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom common.tracking import runs, store\n"
 
 
 def process(body, cwd, *arguments, **environment):

@@ -56,7 +56,7 @@ def test_a_run_holds_what_it_was_given(store):
         "config.yaml",
         "predictions/test.json",
         "curve.png",
-        "code/test_tracking.py",
+        "code/test_runs.py",
         "environment.txt",
         "provenance.json",
     }
@@ -145,7 +145,7 @@ def test_signals_mark_a_run_killed(store, tmp_path, sent, code):
         "from common.cli import guarded\n"
         "def work():\n"
         "    store.configure()\n"
-        "    with tracking.start('signals', 'x', {}) as run:\n"
+        "    with runs.start('signals', 'x', {}) as run:\n"
         "        print(run.id, flush=True)\n"
         "        time.sleep(100)\n"
         "sys.exit(guarded(work))\n"
