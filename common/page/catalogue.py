@@ -8,6 +8,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -24,7 +25,7 @@ LISTED = 6
 """How many versions are listed when none are named, those with an alias first."""
 
 KEPT = 6
-"""How many models stay loaded (about 100 MB each with the packaged base), and how many one question may go to."""
+"""How many models stay loaded (about 100 MB each with the packaged base), and how many may answer one question."""
 
 PATIENCE = 120
 """Seconds that a question waits for those before it."""
@@ -44,7 +45,7 @@ class Entry:
     title: str
     aliases: tuple[str, ...]
     facts: Mapping[str, str]
-    """What the store tells of it: tags of a version, tags and metrics of a run."""
+    """What the store holds about it: tags of a version, tags and metrics of a run."""
 
     @property
     def slug(self) -> str:
@@ -56,7 +57,7 @@ class Entry:
 class Reply:
     """What a model answered: `answers` best first, each with `answer`, `score`, `start`, `end`; seconds without loading."""
 
-    answers: list[dict]
+    answers: list[dict[str, Any]]
     seconds: float
     loading_seconds: float
     """0.0 where it was loaded already."""
@@ -88,7 +89,7 @@ def entries(uris: Sequence[str] = ()) -> list[Entry]:
     return list({entry.uri: entry for entry in found}.values())
 
 
-def _newest(client) -> list[Entry]:
+def _newest(client: mlflow.MlflowClient) -> list[Entry]:
     versions = client.search_model_versions(f"name = '{TASK.registered}'")
     if not versions:
         raise UserError(
@@ -97,21 +98,21 @@ def _newest(client) -> list[Entry]:
         )
     aliases = _aliases(client, TASK.registered)
 
-    def order(version):
+    def order(version: Any) -> tuple[bool, bool, int]:
         held = aliases.get(str(version.version), [])
         return "champion" not in held, not held, -int(version.version)
 
     return [_version(version, aliases) for version in sorted(versions, key=order)[:LISTED]]
 
 
-def _aliases(client, name: str) -> dict[str, list[str]]:
+def _aliases(client: mlflow.MlflowClient, name: str) -> dict[str, list[str]]:
     held: dict[str, list[str]] = {}
     for alias, version in sorted(client.get_registered_model(name).aliases.items()):
         held.setdefault(str(version), []).append(alias)
     return held
 
 
-def _version(version, aliases: Mapping[str, list[str]]) -> Entry:
+def _version(version: Any, aliases: Mapping[str, list[str]]) -> Entry:
     number = str(version.version)
     return Entry(
         uri=f"models:/{version.name}/{number}",
@@ -121,7 +122,7 @@ def _version(version, aliases: Mapping[str, list[str]]) -> Entry:
     )
 
 
-def _entry(client, uri: str) -> Entry:
+def _entry(client: mlflow.MlflowClient, uri: str) -> Entry:
     try:
         if match := _LOGGED.fullmatch(uri):
             model = client.get_logged_model(match["id"])
@@ -144,7 +145,7 @@ def _entry(client, uri: str) -> Entry:
     )
 
 
-def _facts(client, run_id: str) -> dict[str, str]:
+def _facts(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
     data = client.get_run(run_id).data
     return data.tags | {
         name: f"{value:g}" if value % 1 else f"{value:.0f}" for name, value in data.metrics.items()
@@ -152,16 +153,19 @@ def _facts(client, run_id: str) -> dict[str, str]:
 
 
 class Catalogue:
-    """Answers of models by their entries; at most KEPT are loaded, the one that was asked longest ago gives way.
+    """Answers of models by their entries; at most KEPT are loaded; the one that was asked longest ago is dropped first.
 
     One question is answered at a time: models that share the processor would each seem slow.
     """
 
     def __init__(
-        self, uris: Sequence[str] = (), load: Callable = stored_code.load, patience: float = PATIENCE
+        self,
+        uris: Sequence[str] = (),
+        load: Callable[[str], Any] = stored_code.load,
+        patience: float = PATIENCE,
     ):
         self.uris, self._load, self._patience = tuple(uris), load, patience
-        self._loaded: OrderedDict[str, object] = OrderedDict()
+        self._loaded: OrderedDict[str, Any] = OrderedDict()
         self._turn = threading.Lock()
 
     def entries(self) -> list[Entry]:
@@ -205,7 +209,7 @@ class Catalogue:
         return time.perf_counter() - started
 
 
-def _predict(model, record: Mapping[str, str], top_k: int) -> dict:
+def _predict(model: Any, record: Mapping[str, str], top_k: int) -> dict[str, Any]:
     return model.predict(pd.DataFrame([record]), params={"top_k": top_k}).iloc[0].to_dict()
 
 

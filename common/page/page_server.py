@@ -5,6 +5,7 @@ import socket
 import socketserver
 import threading
 import time
+from typing import Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
@@ -25,11 +26,11 @@ class Incoming(io.RawIOBase):
         self.connection, self.patience = connection, patience
         self.end = time.monotonic() + whole
 
-    def readable(self):
+    def readable(self) -> bool:
         """For BufferedReader."""
         return True
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         """The next bytes."""
         left = self.end - time.monotonic()
         if left <= 0:
@@ -48,23 +49,23 @@ class Handler(WSGIRequestHandler):
     timeout = PATIENCE
     whole = WHOLE
 
-    def setup(self):
+    def setup(self) -> None:
         """Read through `Incoming`."""
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(Incoming(self.connection, self.timeout, self.whole))
+        self.rfile: io.BufferedIOBase = io.BufferedReader(Incoming(self.connection, self.timeout, self.whole))
 
 
 class Server(ThreadedWSGIServer):
     """`app` on a socket that listens already."""
 
-    def __init__(self, app, listening: socket.socket, handler: type[WSGIRequestHandler] = Handler):
+    def __init__(self, app: Any, listening: socket.socket, handler: type[WSGIRequestHandler] = Handler):
         host, port = listening.getsockname()[:2]
         self.free = threading.BoundedSemaphore(THREADS)
         super().__init__(host, port, app, handler, fd=listening.fileno())
         listening.close()
 
-    def process_request(self, request, client_address):
+    def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own, once one is free."""
         self.free.acquire()
         try:
@@ -73,7 +74,7 @@ class Server(ThreadedWSGIServer):
             self.free.release()
             raise
 
-    def process_request_thread(self, request, client_address):
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Free the thread, however the request ends."""
         try:
             socketserver.ThreadingMixIn.process_request_thread(self, request, client_address)
