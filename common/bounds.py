@@ -2,7 +2,9 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from .errors import UserError
 
@@ -21,7 +23,7 @@ class Bounds:
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple | None = None
+    choices: tuple[Any, ...] | None = None
 
     def __bool__(self) -> bool:
         return self != Bounds()
@@ -38,7 +40,7 @@ class Bounds:
         }
         return " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
 
-    def hold(self, value) -> bool:
+    def hold(self, value: Any) -> bool:
         """Whether they allow a value; of a list, each of its values. None stands for no value and is allowed."""
         if value is None:
             return True
@@ -55,12 +57,12 @@ class Bounds:
         )
 
 
-def bounded(default, **limits):
+def bounded(default: Any, **limits: Any) -> Any:
     """A dataclass field with bounds."""
     return field(default=default, metadata={"bounds": Bounds(**limits)})
 
 
-def bounds_of(kind) -> dict[str, Bounds]:
+def bounds_of(kind: Any) -> dict[str, Bounds]:
     """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `config.option`; only fields that have some.
 
     A field that is declared again without bounds, such as another default of a technique's, keeps those that it had.
@@ -71,7 +73,7 @@ def bounds_of(kind) -> dict[str, Bounds]:
     return {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
 
 
-def check_bounds(declared) -> None:
+def check_bounds(declared: Any) -> None:
     """UserError names the first field of a dataclass's instance that its bounds do not allow, as a flag."""
     for name, bounds in bounds_of(declared).items():
         value = getattr(declared, name)
@@ -79,11 +81,12 @@ def check_bounds(declared) -> None:
             raise UserError(f"--{name} is {value!r}: it must be {bounds}.")
 
 
-def number(kind: type = int, **limits):
+def number(kind: type[int] | type[float] = int, **limits: Any) -> Callable[[str], int | float]:
     """argparse's `type` for an int or a float within bounds."""
     bounds = Bounds(**limits)
 
-    def convert(text: str):
+    def convert(text: str) -> int | float:
+        value: int | float | None
         try:
             value = kind(text)
         except ValueError:

@@ -3,6 +3,8 @@
 import argparse
 import signal
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from . import stopping
 from .errors import UserError
@@ -11,11 +13,11 @@ from .errors import UserError
 class Parser(argparse.ArgumentParser):
     """A script's command line; a mistake in it is one line."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags.")
 
 
-def guarded(command) -> int:
+def guarded(command: Callable[[], object]) -> int:
     """Run a script's body; turn the errors that a user can mend into a message and an exit code."""
     with stopping.watched():
         # A plain `kill` or a closed terminal must unwind like Ctrl-C does, so that the run is marked as what it is.

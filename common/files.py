@@ -9,12 +9,14 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from .atomic import atomic_write
 from .errors import UserError
 
-_known: dict[tuple, object] = {}
+Result = TypeVar("Result")
+
+_known: dict[tuple[object, ...], Any] = {}
 _SETTLED = 2.0
 """Seconds after which a further write shows in a file's times, however coarse the file system's clock is."""
 
@@ -112,7 +114,7 @@ def text_or_file(argument: str, flag: str) -> str:
         reason = "no such user"
     except OSError as error:
         # Too long for a path, as most texts are, or below a folder that must not be read.
-        reason = error.strerror
+        reason = error.strerror or str(error)
     if exists and argument.strip():
         return read_text(path)
     if _PATH.fullmatch(argument.strip()):
@@ -154,7 +156,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def once(call: Callable, file: Path):
+def once(call: Callable[[Path], Result], file: Path) -> Result:
     """call(file), once per process for a file that has not changed: to read a large checkpoint takes seconds.
 
     The time of the last change cannot be set back, unlike that of the last write. Of a file that has just been written
@@ -171,14 +173,15 @@ def once(call: Callable, file: Path):
         found.st_ctime_ns,
     )
     if key in _known:
-        return _known[key]
+        known: Result = _known[key]
+        return known
     result = call(file)
     if started - found.st_ctime > _SETTLED:
         _known[key] = result
     return result
 
 
-def write_json(file: Path, content) -> None:
+def write_json(file: Path, content: object) -> None:
     """Write all of it or nothing."""
     with atomic_write(file, durable=True) as part:
         part.write_text(

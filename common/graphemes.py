@@ -22,12 +22,12 @@ def cuts(text: str) -> tuple[np.ndarray, np.ndarray] | None:
     """
     if (text.isascii() and "\r" not in text) or not _JOINS.search(text):
         return None
-    begins = np.zeros(len(text) + 1, dtype=bool)
+    begins: np.ndarray = np.zeros(len(text) + 1, dtype=bool)
     begins[[match.start() for match in _CLUSTER.finditer(text)]] = True
     begins[-1] = True
     ends = begins.copy()
     ends[[match.start() for match in _FORMAT.finditer(text)]] = False
-    places = np.arange(len(text) + 1, dtype=np.int32)
+    places: np.ndarray = np.arange(len(text) + 1, dtype=np.int32)
     before = np.maximum.accumulate(np.where(begins, places, 0))
     after = np.minimum.accumulate(np.where(ends, places, len(text))[::-1])[::-1]
     return before, after

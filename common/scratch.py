@@ -39,7 +39,7 @@ def own_folder() -> tuple[Path, Callable[[], None]]:
     folder = place / "files"
     folder.mkdir()
 
-    def release():
+    def release() -> None:
         shutil.rmtree(place, ignore_errors=True)
         held.close()
         atexit.unregister(release)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 GRACE = 8.0
@@ -161,8 +162,9 @@ class Stop:
 
     number: int | None = None
 
-    def leave(self) -> None:
-        """Leave as the signal would have it."""
+    def leave(self) -> NoReturn:
+        """Leave as the signal would have it; only after one has come."""
+        assert self.number is not None
         leave(self.number)
 
 
@@ -178,14 +180,14 @@ def deferred(enabled: bool = True) -> Iterator[Stop]:
         yield stop
         return
 
-    def note(number, frame) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if stop.number is not None:
             stop.leave()
         stop.number = number
         print("\nStopping after this step; again to stop at once.", file=sys.stderr, flush=True)
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
-    def expire(number, frame) -> None:
+    def expire(number: int, frame: FrameType | None) -> None:
         stop.leave()
 
     before = {number: signal.signal(number, note) for number in SIGNALS}

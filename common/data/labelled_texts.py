@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..faults import Fault, refuse
@@ -138,11 +139,11 @@ def read_files(files: Sequence[Path], split: str, skipped: list[Fault] | None = 
         faults: list[Fault] = []
         for place, row in _reader(path)(path):
             reason = row if isinstance(row, str) else _fault(*row)
-            if reason:
+            if isinstance(row, str) or reason:
                 faults.append({"file": path.name, "place": place, "reason": reason})
-            else:
-                text, label = row
-                examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": _label(label)})
+                continue
+            text, label = row
+            examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": _label(label)})
         if skipped is None:
             refuse(path, faults)
         else:
@@ -213,11 +214,11 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
             yield f"line {line}", (record[text], record[label])
 
 
-def _records(content: str, delimiter: str, **how) -> list[tuple[int, list]]:
+def _records(content: str, delimiter: str, **how: Any) -> list[tuple[int, list[str | None]]]:
     """(line at which it ends, fields) of each record that is not empty; csv.Error names the line."""
     reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=delimiter, **how)
     try:
-        return [(reader.line_num, record) for record in reader if record]
+        return [(reader.line_num, [*record]) for record in reader if record]
     except csv.Error as error:
         raise csv.Error(f"line {reader.line_num}: {error}") from None
 
@@ -277,22 +278,23 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
         raise UserError(f"{path}{names}")
     for n, values in enumerate(zip(*(table[name] for name in names), strict=True)):
         try:
-            row = tuple(value.as_py() for value in values)
+            text, label = (value.as_py() for value in values)
+            yield f"row {n}", (text, label)
         except UnicodeDecodeError:
-            row = " is not UTF-8; write the file again from UTF-8 text."
-        yield f"row {n}", row
+            yield f"row {n}", " is not UTF-8; write the file again from UTF-8 text."
 
 
-def _named(columns: Iterable[str]) -> tuple[str, str] | str:
+def _named(columns: Iterable[Any]) -> tuple[str, str] | str:
     """The columns that hold the text and the label, or what is wrong with them."""
     columns = list(columns)
     by_name = {str(name).strip().lower(): name for name in reversed(columns)}
     found = [next((by_name[n] for n in known if n in by_name), None) for known in _COLUMNS.values()]
-    if None in found:
+    text, label = found
+    if text is None or label is None:
         wanted = list(_COLUMNS)[found.index(None)]
         held = ", ".join(map(repr, columns)) or "none"
         return f" has no column {wanted!r} (or {', '.join(_COLUMNS[wanted][1:])}); its columns are {held}."
-    return found[0], found[1]
+    return text, label
 
 
 def _prepare(

@@ -1,11 +1,12 @@
 """The shapes in which others write what SQuAD holds → SQuAD's own: articles, paragraphs, questions."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 
 
-def as_articles(path: Path, content) -> list:
+def as_articles(path: Path, content: Any) -> list[Any]:
     """The articles of a file in any known shape; UserError names what its shape looks like.
 
     Known are: SQuAD's own; flat rows (a list, or below "data") with question, context and answers; CMRC 2018's own list of
@@ -41,9 +42,9 @@ def as_articles(path: Path, content) -> list:
     return records
 
 
-def _of_rows(rows: list) -> list:
+def _of_rows(rows: list[Any]) -> list[Any]:
     """Rows of one question each; the rows of one title are an article, those of one context in it a paragraph."""
-    articles: dict = {}
+    articles: dict[Any, dict[Any, list[Any]]] = {}
     for row in rows:
         if not isinstance(row, dict):
             articles.setdefault(None, {}).setdefault(None, []).append(row)
@@ -59,7 +60,7 @@ def _of_rows(rows: list) -> list:
     return made
 
 
-def marked(row: dict) -> dict:
+def marked(row: dict[str, Any]) -> dict[str, Any]:
     """The row, marked is_impossible where an empty list of answers says it, as in the hub's squad_v2."""
     answers = row.get("answers")
     texts = answers.get("text") if isinstance(answers, dict) else answers
@@ -67,7 +68,7 @@ def marked(row: dict) -> dict:
     return row | {"is_impossible": True} if nothing else row
 
 
-def _of_cmrc(record) -> object:
+def _of_cmrc(record: Any) -> object:
     if not isinstance(record, dict):
         return record
     if not isinstance(record.get("qas"), list):
@@ -86,6 +87,6 @@ def _of_cmrc(record) -> object:
     return {"title": title, "paragraphs": [{"context": record.get("context_text"), "qas": questions}]}
 
 
-def _of_korquad(record) -> object:
+def _of_korquad(record: Any) -> object:
     """An article that is one context; its questions have one `answer` each."""
     return {"title": record.get("title"), "paragraphs": [record]} if isinstance(record, dict) else record

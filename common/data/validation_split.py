@@ -4,9 +4,10 @@ import random
 from collections import Counter, defaultdict
 
 from ..errors import UserError
+from .record import Example
 
 
-def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict], str]:
+def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example], str]:
     """(train, validation, "article" or "paragraph"): whole articles drawn by the seed until validation has its share.
 
     Articles that have a paragraph in common stay together. Where that leaves a single group, paragraphs are drawn.
@@ -22,7 +23,8 @@ def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], li
         )
     names = sorted(sizes)
     random.Random(seed).shuffle(names)
-    chosen, size = set(), 0
+    chosen: set[str] = set()
+    size = 0
     for name in names:
         if size >= share * len(examples):
             break
@@ -32,26 +34,28 @@ def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], li
             size += sizes[name]
     if not chosen:
         chosen = {min(names, key=sizes.__getitem__)}
-    sides = ([], [])
+    sides: tuple[list[Example], list[Example]] = ([], [])
     for example, name in zip(examples, groups, strict=True):
         sides[name in chosen].append(example)
     return *sides, unit
 
 
-def carve_by_label(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
+def carve_by_label(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """(train, validation): texts drawn by the seed until validation has its share of each label.
 
     Rows with the same text stay together, under the label of the first of them.
     """
     _check_share(share)
-    rows, label = Counter(e["text"] for e in examples), {}
+    rows = Counter(e["text"] for e in examples)
+    label: dict[str, int] = {}
     for e in examples:
         label.setdefault(e["text"], e["label"])
-    texts, total = defaultdict(list), Counter()
+    texts: dict[int, list[str]] = defaultdict(list)
+    total: Counter[int] = Counter()
     for text in sorted(label):
         texts[label[text]].append(text)
         total[label[text]] += rows[text]
-    chosen = set()
+    chosen: set[str] = set()
     for name, of_label in sorted(texts.items()):
         random.Random(seed).shuffle(of_label)
         size = 0
@@ -61,7 +65,7 @@ def carve_by_label(examples: list[dict], share: float, seed: int) -> tuple[list[
                 break
             chosen.add(text)
             size += rows[text]
-    sides = ([], [])
+    sides: tuple[list[Example], list[Example]] = ([], [])
     for e in examples:
         sides[e["text"] in chosen].append(e)
     return sides
@@ -72,7 +76,7 @@ def _check_share(share: float) -> None:
         raise UserError(f"--validation_share is {share}: it must lie between 0 and 1.")
 
 
-def _groups(examples: list[dict], by: str) -> list[str]:
+def _groups(examples: list[Example], by: str) -> list[str]:
     """For each example the name of its group: its title (or context), joined over contexts in common."""
     leader: dict[str, str] = {}
 

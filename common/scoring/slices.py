@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .bootstrap import bootstrap_interval
+from .bootstrap import Scores, bootstrap_interval
 
 _QUESTION_WORDS = (
     ("how many", r"\bhow (many|much)\b"),
@@ -58,7 +58,7 @@ def slices_of(example: Mapping) -> dict[str, str]:
     return found | ({"answer length": _bin("answer length", golds[0])} if golds else {})
 
 
-def scores_by_slice(examples: Sequence[Mapping], scores: Sequence[float]) -> pd.DataFrame:
+def scores_by_slice(examples: Sequence[Mapping], scores: Scores) -> pd.DataFrame:
     """One row for each slice: `dimension`, `slice`, `examples`, and the mean `score` with its 95% interval `low` and
     `high`, in percent. scores: of each example, 0 to 1."""
     rows = []
@@ -105,14 +105,14 @@ def worst(
     ]
 
 
-def agreement(a: Sequence[float], b: Sequence[float]) -> dict[str, int]:
+def agreement(a: Scores, b: Scores) -> dict[str, int]:
     """How often both of two models are right (score 1), only one, and neither, on the same examples."""
-    a, b = np.asarray(a) == 1, np.asarray(b) == 1
+    first, second = np.asarray(a) == 1, np.asarray(b) == 1
     return {
-        "both": int((a & b).sum()),
-        "only_first": int((a & ~b).sum()),
-        "only_second": int((~a & b).sum()),
-        "neither": int((~a & ~b).sum()),
+        "both": int((first & second).sum()),
+        "only_first": int((first & ~second).sum()),
+        "only_second": int((~first & second).sum()),
+        "neither": int((~first & ~second).sum()),
     }
 
 

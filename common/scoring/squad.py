@@ -7,7 +7,7 @@ the examples of a SQuAD data set are references as they are.
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -77,12 +77,14 @@ def squad_scores(
     if version == "v1.1":
         if null_odds is not None:
             raise ValueError("No-answer odds belong to SQuAD v2.0: v1.1 has no unanswerable questions")
-        _, exact, overlap, _ = zip(*rows, strict=True)
-        return {"exact_match": _percent(exact), "f1": _percent(overlap)}
+        return {
+            "exact_match": _percent([exact for _, exact, _, _ in rows]),
+            "f1": _percent([overlap for _, _, overlap, _ in rows]),
+        }
 
     has_answer = {reference["id"]: bool(reference["answers"]["text"]) for reference in references}
-    raw_exact = {id_: exact for id_, exact, _, _ in rows}
-    raw_f1 = {id_: overlap for id_, _, overlap, _ in rows}
+    raw_exact = {id_: matched for id_, matched, _, _ in rows}
+    raw_f1 = {id_: shared for id_, _, shared, _ in rows}
     if null_odds is None:
         exact, overlap = raw_exact, raw_f1
     else:
@@ -152,11 +154,13 @@ def _scores(
             yield id_, 0.0, 0.0, bool(golds)
 
 
-def _percent(scores) -> float:
+def _percent(scores: Sequence[float]) -> float:
     return 100.0 * sum(scores) / len(scores)
 
 
-def _summary(exact: Mapping[str, float], overlap: Mapping[str, float], ids) -> dict[str, float]:
+def _summary(
+    exact: Mapping[str, float], overlap: Mapping[str, float], ids: Collection[str]
+) -> dict[str, float]:
     return {
         "exact": _percent([exact[id_] for id_ in ids]),
         "f1": _percent([overlap[id_] for id_ in ids]),
@@ -164,7 +168,12 @@ def _summary(exact: Mapping[str, float], overlap: Mapping[str, float], ids) -> d
     }
 
 
-def _declined(scores, null_odds, has_answer, threshold) -> dict[str, float]:
+def _declined(
+    scores: Mapping[str, float],
+    null_odds: Mapping[str, float],
+    has_answer: Mapping[str, bool],
+    threshold: float,
+) -> dict[str, float]:
     """The scores, with questions of odds above the threshold scored as if answered by "no answer"."""
     return {
         id_: float(not has_answer[id_]) if null_odds[id_] > threshold else score
@@ -172,9 +181,16 @@ def _declined(scores, null_odds, has_answer, threshold) -> dict[str, float]:
     }
 
 
-def _best_threshold(predictions, scores, null_odds, has_answer) -> tuple[float, float]:
+def _best_threshold(
+    predictions: Mapping[str, str],
+    scores: Mapping[str, float],
+    null_odds: Mapping[str, float],
+    has_answer: Mapping[str, bool],
+) -> tuple[float, float]:
     """Best score in percent and its threshold: starting from "no answer" to all, questions are answered one by one
     in the order of their odds."""
+    total: float
+    best: float
     total = best = sum(not has_answer[id_] for id_ in scores)
     threshold = 0.0
     for id_ in sorted(null_odds, key=lambda id_: null_odds[id_]):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .bootstrap import bootstrap_interval, paired_bootstrap
+from .bootstrap import Scores, bootstrap_interval, paired_bootstrap
 
 
 class Spread(NamedTuple):
@@ -73,45 +73,43 @@ def paired_difference(a: np.ndarray, b: np.ndarray, spread: Spread | None = None
     return {"difference": difference, "low": difference - half, "high": difference + half, "p": p}
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Scores) -> np.ndarray:
     """p-values of one family of tests, so that all that are below 0.05 together err in one case of twenty (Holm, 1979).
 
     NaN stays NaN and does not count as a test.
     """
-    p = np.asarray(p, dtype=np.float64)
-    adjusted, tested = p.copy(), np.flatnonzero(~np.isnan(p))
+    values = np.asarray(p, dtype=np.float64)
+    adjusted, tested = values.copy(), np.flatnonzero(~np.isnan(values))
     highest = 0.0
-    for rank, i in enumerate(tested[np.argsort(p[tested], kind="stable")]):
-        highest = max(highest, min(1.0, (len(tested) - rank) * p[i]))
+    for rank, i in enumerate(tested[np.argsort(values[tested], kind="stable")]):
+        highest = max(highest, min(1.0, (len(tested) - rank) * values[i]))
         adjusted[i] = highest
     return adjusted
 
 
 def range_of_samples(
-    values: Sequence[float], n: int, draws: int = 20_000, seed: int = 0, confidence: float = 0.95
+    values: Scores, n: int, draws: int = 20_000, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Between which bounds the mean of `n` examples lies in 95 of 100 cases, where examples score like `values`."""
-    values = np.asarray(values, dtype=np.float64)
-    means = values[np.random.default_rng(seed).integers(len(values), size=(draws, n))].mean(axis=1)
+    scores = np.asarray(values, dtype=np.float64)
+    means = scores[np.random.default_rng(seed).integers(len(scores), size=(draws, n))].mean(axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)
 
 
-def share_misranked(
-    better: Sequence[float], worse: Sequence[float], n: int, draws: int = 20_000, seed: int = 0
-) -> float:
+def share_misranked(better: Scores, worse: Scores, n: int, draws: int = 20_000, seed: int = 0) -> float:
     """In which share of samples of `n` examples the one that is worse on all of them scores as high or higher."""
     differences = np.asarray(better, dtype=np.float64) - np.asarray(worse, dtype=np.float64)
     drawn = np.random.default_rng(seed).integers(len(differences), size=(draws, n))
     return float((differences[drawn].sum(axis=1) <= 1e-12).mean())
 
 
-def _matrix(scores) -> np.ndarray:
-    scores = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"Scores must be (seeds, examples), not of shape {scores.shape}")
-    return scores
+def _matrix(scores: Scores) -> np.ndarray:
+    matrix = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"Scores must be (seeds, examples), not of shape {matrix.shape}")
+    return matrix
 
 
 def _variances(a: np.ndarray, b: np.ndarray | None, spread: Spread) -> tuple[float, float]:

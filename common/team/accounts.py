@@ -6,6 +6,7 @@ import secrets
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from typing import Any
 
 from ..errors import UserError
 from .server import ADMIN, Team
@@ -57,7 +58,7 @@ def _role(team: Team, name: str) -> int:
     return id_
 
 
-def _ask(team: Team, method: str, api: str, path: str, **body) -> dict:
+def _ask(team: Team, method: str, api: str, path: str, **body: Any) -> dict[str, Any]:
     """Call the server's own interface as its administrator."""
     settings = team.settings
     secret = base64.b64encode(f"{ADMIN}:{settings.admin_password}".encode()).decode()

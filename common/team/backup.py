@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ..atomic import atomic_write, beside
 from ..errors import UserError
@@ -54,7 +55,7 @@ def backup(team: Team, to: Path) -> Path:
     return target
 
 
-def restore(source: Path, team: Team, **wanted) -> str:
+def restore(source: Path, team: Team, **wanted: Any) -> str:
     """Make a stopped server from a backup, in a fresh folder, whole or not at all; returns the MLflow that wrote it.
 
     wanted: `port`, `allowed_hosts`, `workers` where they are to differ from the backup's; None leaves them.
@@ -84,7 +85,7 @@ def restore(source: Path, team: Team, **wanted) -> str:
     return manifest["mlflow"]
 
 
-def check(source: Path) -> dict:
+def check(source: Path) -> dict[str, Any]:
     """A backup's manifest; UserError if it is none, or if a file of it is missing or differs."""
     try:
         manifest = json.loads((source / MANIFEST).read_text())

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..atomic import atomic_write
 from ..errors import UserError
@@ -130,13 +131,20 @@ class Postgres:
             "to change to another version, back up with the old one and restore with the new."
         )
 
-    def _run(self, command: Sequence, failure: str) -> None:
+    def _run(self, command: Sequence[object], failure: str) -> None:
         done = _as_account(command)
         if done.returncode:
-            said = done.stderr.strip() or done.stdout.strip()
-            raise UserError(f"The database in {self.folder} {failure}: {' '.join(said.split())[-600:]}")
+            reason = done.stderr.strip() or done.stdout.strip()
+            raise UserError(f"The database in {self.folder} {failure}: {' '.join(reason.split())[-600:]}")
 
-    def _client(self, command, role, password, database, text=None) -> str:
+    def _client(
+        self,
+        command: Sequence[object],
+        role: str,
+        password: str,
+        database: str,
+        text: str | None = None,
+    ) -> str:
         env = {"PGHOST": str(self.folder), "PGUSER": role, "PGPASSWORD": password, "PGDATABASE": database}
         done = subprocess.run(
             [*map(str, command)], env=_environment() | env, input=text, text=True, capture_output=True
@@ -168,7 +176,7 @@ def _folders() -> list[Path]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda f: -float(f.parent.name))
     if on_path := shutil.which("initdb"):
         found.append(Path(on_path).parent)
-    if package := importlib.util.find_spec(_PACKAGE):
+    if (package := importlib.util.find_spec(_PACKAGE)) and package.origin:
         packaged = Path(package.origin).parent.glob("pginstall*/bin")
         # Root's server runs under another account, which may not be let into a virtual environment.
         found += [folder for folder in sorted(packaged) if _may_run(folder / "initdb")]
@@ -183,10 +191,12 @@ def _may_run(program: Path) -> bool:
         return False
 
 
-def _as_account(command: Sequence) -> subprocess.CompletedProcess:
+def _as_account(command: Sequence[object]) -> subprocess.CompletedProcess[str]:
     """Run a program as the account that servers run under."""
     account = _account()
-    switch = {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
+    switch: dict[str, Any] = (
+        {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
+    )
     # Root's working directory may be closed to that account.
     return subprocess.run(
         [*map(str, command)], cwd="/", env=_environment(), text=True, capture_output=True, **switch
@@ -194,8 +204,9 @@ def _as_account(command: Sequence) -> subprocess.CompletedProcess:
 
 
 def _major(program: Path) -> str:
-    said = subprocess.run([str(program), "--version"], capture_output=True, text=True).stdout
-    return re.search(r"\d+", said)[0]
+    shown = subprocess.run([str(program), "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"\d+", shown)
+    return found[0] if found else ""
 
 
 def _account() -> str | None:

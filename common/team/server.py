@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psutil
@@ -76,7 +77,7 @@ class Team:
             raise UserError(f"{self._file} cannot be read: {error}.") from None
         return Settings(**stored | {"allowed_hosts": tuple(stored["allowed_hosts"])})
 
-    def up(self, **wanted) -> bool:
+    def up(self, **wanted: Any) -> bool:
         """Start what does not run, and make what is not there; False if all of it ran already.
 
         wanted: `port`, `allowed_hosts`, `workers`; they are kept for later starts, and None leaves what is set.
@@ -113,7 +114,7 @@ class Team:
             return bool(server or database)
 
     @property
-    def server(self):
+    def server(self) -> psutil.Process | None:
         """The server's process (psutil), None while it is stopped."""
         try:
             pid, started = map(float, self._pid.read_text().split())
@@ -247,13 +248,13 @@ class Team:
                     return
             except OSError:
                 time.sleep(0.3)
-        said = self.log.read_text(errors="replace")[log_begins:]
-        if "out-of-date" in said:
+        logged = self.log.read_text(errors="replace")[log_begins:]
+        if "out-of-date" in logged:
             raise UserError(
                 f"The store in {self.folder} was made by an older MLflow than {version('mlflow')}: bring it up to "
                 "date (upgrade, which backs it up first)."
             )
-        last = ([line for line in said.strip().splitlines() if line.strip()] or ["nothing"])[-1]
+        last = ([line for line in logged.strip().splitlines() if line.strip()] or ["nothing"])[-1]
         raise UserError(f"The server in {self.folder} does not answer; its log {self.log} ends: {last[:300]}")
 
 
@@ -276,7 +277,7 @@ def _auth_config(uri: str) -> str:
     )
 
 
-def _stop(server) -> None:
+def _stop(server: psutil.Process) -> None:
     """End a server and its workers: asked first, forced after a while."""
     processes = [server, *server.children(recursive=True)]
     os.killpg(server.pid, signal.SIGTERM)
