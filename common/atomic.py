@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside their place under another name, then renamed."""
+"""Files and folders that are whole or not there: written next to their place under another name, then renamed."""
 
 import contextlib
 import os
@@ -14,13 +14,13 @@ def beside(target: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(target: Path, *, durable: bool = False, replace_folder: bool = False) -> Iterator[Path]:
-    """A path beside `target`, to write a file or a folder to; it becomes `target` when the block ends without an error.
+    """A path next to `target`, to write a file or a folder to; it becomes `target` when the block ends without an error.
 
     After an error the target is as it was, and what was written is removed. After a kill the target is as it was too; the
     next call for the same target removes what was left. One process at a time may write a target.
 
     durable: a file's content reaches the disk before the file takes its place, so that a power cut leaves one or the other.
-    replace_folder: whether a folder that stands there and is not empty is replaced; OSError if not. It is moved aside
+    replace_folder: whether an existing folder that is not empty is replaced; OSError if not. It is moved aside
     first: a kill between the two renames leaves it at `.NAME.old`, from where the next call, or `recover`, puts it back.
     """
     recover(target)

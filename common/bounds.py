@@ -1,4 +1,4 @@
-"""Which values a field or a flag may have: declared with it, shown in its help, checked before anything loads."""
+"""Which values a field or a flag may have: declared with the field, shown in its help, checked before anything loads."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ SEEDS = 2**32 - 1
 """The largest seed that NumPy takes."""
 
 LARGE = 1e30
-"""No number of a training goes beyond it: single precision holds its products with what is usual."""
+"""Largest number that a setting may have: its products with usual values still fit in single precision."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Bounds:
         return " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
 
     def hold(self, value: Any) -> bool:
-        """Whether they allow a value; of a list, each of its values. None stands for no value and is allowed."""
+        """Whether they allow a value; for a list, each of its values. None means no value and is allowed."""
         if value is None:
             return True
         if isinstance(value, list | tuple):
@@ -63,9 +63,9 @@ def bounded(default: Any, **limits: Any) -> Any:
 
 
 def bounds_of(kind: Any) -> dict[str, Bounds]:
-    """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `config.option`; only fields that have some.
+    """Field → its bounds, of a dataclass whose fields were declared with `bounded` or `settings.option`; only of fields that have some.
 
-    A field that is declared again without bounds, such as another default of a technique's, keeps those that it had.
+    A field that is declared again without bounds, for example with a technique's own default, keeps its bounds.
     """
     kind = kind if isinstance(kind, type) else type(kind)
     kinds = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
@@ -74,7 +74,7 @@ def bounds_of(kind: Any) -> dict[str, Bounds]:
 
 
 def check_bounds(declared: Any) -> None:
-    """UserError names the first field of a dataclass's instance that its bounds do not allow, as a flag."""
+    """Raise UserError for the first field of a dataclass instance that is out of its bounds; it is named as a flag."""
     for name, bounds in bounds_of(declared).items():
         value = getattr(declared, name)
         if not bounds.hold(value):

@@ -1,4 +1,4 @@
-"""The model and data hub: whether it can be reached, found out in seconds instead of minutes."""
+"""Whether the model and data hub answers, found out in seconds instead of minutes."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 def hub_answers(seconds: float = 3.0) -> bool:
     """Whether the hub accepts a connection within `seconds`; False when the user has set HF_HUB_OFFLINE.
 
-    One that has not is not asked again for a minute: a study has many runs.
+    A hub that did not answer is not asked again for a minute: a study has many runs.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return False

@@ -148,7 +148,7 @@ def _report_texts(record: DataRecord, output_dir: Path) -> None:
         print(f"  {record.skipped} texts were left out because of a fault: skipped.json lists them")
     if record.test_texts_also_in_train:
         print(
-            f"  warning: {record.test_texts_also_in_train} test texts stand in train or validation too",
+            f"  warning: {record.test_texts_also_in_train} test texts are in train or validation too",
             file=sys.stderr,
         )
 
@@ -184,7 +184,7 @@ def _report_questions(record: DataRecord, output_dir: Path) -> None:
     for split in ("validation", "test"):
         shared = getattr(record, f"{split}_paragraphs_also_in_train")
         if shared:
-            print(f"  warning: {shared} {split} paragraphs stand in train too", file=sys.stderr)
+            print(f"  warning: {shared} {split} paragraphs are in train too", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Labelled texts of any source → `imdb_data/`: a saved DatasetDict of the same three splits as questions have.
+"""Labelled texts of any source → `imdb_data/`: a saved DatasetDict with train, validation and test, and a record.
 
 The splits have the columns id, text and label (0 negative, 1 positive).
 """
@@ -32,7 +32,7 @@ _COLUMNS = {
     "text": ("text", "review", "sentence", "content", "comment", "tweet"),
     "label": ("label", "sentiment", "labels", "target", "class", "polarity"),
 }
-"""What the two columns are called, whatever the case of the letters; the first that is there is taken."""
+"""Names of the two columns, in upper or lower case; the first one found is taken."""
 
 _DELIMITERS = ",;\t|"
 
@@ -54,7 +54,7 @@ def prepare_files(
     Parquet, JSON lines, or CSV with commas, semicolons or tabs; the columns are `text` and `label`, or a name like them.
 
     UserError names the file and the row (from 0) or line of each of its first 20 faults. on_bad_rows: "skip" leaves faulty rows
-    out, and writes them with their reasons beside the data (`skipped.json`).
+    out, and lists them with the reasons next to the data (`skipped.json`).
     """
     skipped: list[Fault] | None = [] if on_bad_rows == "skip" else None
     parts = {
@@ -66,7 +66,7 @@ def prepare_files(
 
 
 def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
-    """Prepare the short reviews that come with the project; needs no network."""
+    """Prepare the packaged short reviews; needs no network."""
     files = {split: SAMPLE / f"reviews-{split}.csv" for split in ("train", "test")}
     parts = {split: read_files([file], split) for split, file in files.items()}
     records = [file_record(file) for file in files.values()]
@@ -94,7 +94,7 @@ def prepare_aclimdb(
                 digest.update(f"{file.name}:{sha256(file)}\n".encode())
                 size += file.stat().st_size
                 parts[split].append({"id": f"{split}/{name}/{file.stem}", "text": text, "label": label})
-            # One checksum for a folder: 50,000 of them would be a record that nobody reads.
+            # One checksum for a folder: nobody would read a record of 50,000.
             files.append({"name": f"{split}/{name}", "sha256": digest.hexdigest(), "bytes": size})
     return _prepare(parts, output_dir, "aclimdb", "imdb", files, seed, validation_share)
 
@@ -149,7 +149,7 @@ def read_files(files: Sequence[Path], split: str, skipped: list[Fault] | None = 
         else:
             skipped += faults
     if not examples:
-        raise UserError(f"{', '.join(map(str, files))}: there are no texts in it.")
+        raise UserError(f"{', '.join(map(str, files))}: they hold no texts.")
     return examples
 
 
@@ -163,12 +163,12 @@ def _fault(text: object, label: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return ": the text has half of a surrogate pair; mend it."
+        return ": the text has half of a surrogate pair; correct it."
     return ""
 
 
 def _label(label: object) -> int | None:
-    """0 or 1; None where the label says neither. A number may have zeros behind its point: pandas writes 1.0."""
+    """0 or 1; None if the label means neither. A number may have zeros after its point: pandas writes 1.0."""
     if isinstance(label, bool):
         return None
     return _SPELLINGS.get(re.sub(r"^([01])\.0*$", r"\1", str(label).strip().lower()))
@@ -183,7 +183,7 @@ def _reader(path: Path) -> Callable[[Path], Iterator[tuple[str, Row]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line at which it ends, row) of each record; the columns are parted by the delimiter that the header shows."""
+    """(line at which it ends, row) of each record; the header shows which delimiter separates the columns."""
     content = read_text(path)
     if content.lstrip().startswith(("{", "[")):
         yield from _json_lines(path)
@@ -196,7 +196,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
     except csv.Error as error:
         if delimiter != "\t":
             raise UserError(f"{path}: {error}.") from None
-        # Most files with tabs quote nothing: quotation marks in them are the text's own.
+        # Most files with tabs quote nothing: quotation marks in them belong to the text.
         records = _records(content, delimiter, quoting=csv.QUOTE_NONE)
     header = records[0][1] if records else []
     names = _named(header)
@@ -224,7 +224,7 @@ def _records(content: str, delimiter: str, **how: Any) -> list[tuple[int, list[s
 
 
 def _delimiter(content: str) -> str:
-    """The one that parts the header's names best: they hold none themselves, whatever the texts below them hold."""
+    """The delimiter that splits the header into the most known names: names contain none, unlike the texts below them."""
     header = content.partition("\n")[0].rstrip("\r")
 
     def known(delimiter: str) -> int:
@@ -235,7 +235,7 @@ def _delimiter(content: str) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line, row) of each object; one a line, or a list of them."""
+    """(line, row) of each object: one object a line, or a list of objects."""
     content = read_text(path)
     if content.lstrip().startswith("["):
         numbered = [("row", 0, content)]
@@ -285,7 +285,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _named(columns: Iterable[Any]) -> tuple[str, str] | str:
-    """The columns that hold the text and the label, or what is wrong with them."""
+    """Names of the columns of text and label, or what is wrong with the columns."""
     columns = list(columns)
     by_name = {str(name).strip().lower(): name for name in reversed(columns)}
     found = [next((by_name[n] for n in known if n in by_name), None) for known in _COLUMNS.values()]
@@ -313,7 +313,7 @@ def _prepare(
     for label, of_label in enumerate(LABELS):
         if len({e["text"] for e in parts["train"] if e["label"] == label}) < 2:
             raise UserError(
-                f"The training data has fewer than two different texts that are {of_label}: nothing can be learnt from it."
+                f"The training data has fewer than two different texts that are {of_label}; add more."
             )
     train, validation = carve_by_label(parts["train"], share, seed)
     splits = dict(zip(SPLITS, (train, validation, parts["test"]), strict=True))

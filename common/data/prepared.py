@@ -1,4 +1,4 @@
-"""A folder of prepared data: written whole or not at all, by one process at a time, with a record that it is verified by."""
+"""A folder of prepared data: written whole or not at all, by one process at a time, and verified by its record when read."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from .record import DataRecord, Example
 
 RECORD = "record.json"
 SKIPPED = "skipped.json"
-"""Rows that were left out because of a fault, with the reasons."""
+"""File with the rows that were left out because of a fault, and the reasons."""
 
 SPLITS = ("train", "validation", "test")
 
@@ -27,7 +27,7 @@ Splits = Mapping[str, Any]
 
 
 def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
-    """(DatasetDict, record) of a prepared folder; UserError if it is missing, incomplete or was changed since."""
+    """(DatasetDict, record) of a prepared folder; UserError if it is missing, incomplete or was changed."""
     folder = Path(data_dir)
     if not folder.is_dir():
         raise UserError(
@@ -55,7 +55,7 @@ def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
             raise UserError(f"{file} cannot be read: {error.strerror}.") from None
         if changed:
             raise UserError(
-                f"{file} was changed after it was prepared, so {RECORD} no longer describes it; {again}."
+                f"{file} was changed after it was prepared, so {RECORD} does not describe it; {again}."
             )
     from datasets import load_from_disk
 
@@ -63,7 +63,7 @@ def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
         return load_from_disk(str(folder)), record
     except Exception as error:
         raise UserError(
-            f"{folder} cannot be read: {str(error).splitlines()[0]} To mend it, {again}."
+            f"{folder} cannot be read: {str(error).splitlines()[0]} To repair it, {again}."
         ) from None
 
 
@@ -76,8 +76,8 @@ def write(
 ) -> DataRecord:
     """Write the folder whole or not at all; returns the record with the checksums of its files.
 
-    features: the columns that are kept, as `datasets.Features` takes them.
-    skipped: rows that were left out, with their reasons, for SKIPPED.
+    features: the columns to keep, as `datasets.Features` takes them.
+    skipped: rows that were left out, with the reasons; written to SKIPPED.
     """
     from datasets import Dataset, DatasetDict, Features, disable_progress_bars
 
@@ -109,7 +109,7 @@ def _write_json(file: Path, content: object) -> None:
 
 @contextlib.contextmanager
 def held(output_dir: Path) -> Iterator[None]:
-    """One process at a time makes this folder; a process that holds it already may take it again."""
+    """Let one process at a time write this folder; a process that holds it already may take it again."""
     output_dir = output_dir.resolve()
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -136,10 +136,10 @@ def _refuse_strangers(output_dir: Path) -> None:
 
 
 def _strange(folder: Path) -> str | None:
-    """The first thing in a folder that no preparation writes, or would have written and is not there."""
+    """The first name in a folder that no preparation writes; "what is in it" if the record is missing."""
     if not (folder / RECORD).is_file():
         return "what is in it"
-    # A record that was damaged is still ours to replace; one of another kind is not.
+    # A damaged record may be replaced; a record of another kind may not.
     with contextlib.suppress(OSError, ValueError):
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if not isinstance(record, dict) or "fingerprint" not in record:
@@ -158,5 +158,5 @@ def _strange(folder: Path) -> str | None:
 
 
 def has_content(folder: Path) -> bool:
-    """Whether anything is there: a file, or a folder that is not empty."""
+    """Whether there is a file, or a folder that is not empty."""
     return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))

@@ -43,8 +43,8 @@ def prepare_files(
 ) -> DataRecord:
     """Prepare two SQuAD JSON files; returns the record. UserError names the file and place of any fault.
 
-    Answers that cannot be placed in their context leave train, and stay in validation and test, where they are scored.
-    on_bad_rows: "skip" leaves faulty questions out, and writes them with their reasons beside the data (`skipped.json`).
+    Answers that are not found in their context are left out of train, and stay in validation and test, where they are scored.
+    on_bad_rows: "skip" leaves faulty questions out, and lists them with the reasons next to the data (`skipped.json`).
     """
     read = [read_squad_json(file, on_bad_rows) for file in (train, test)]
     if read[0].version != read[1].version:
@@ -58,7 +58,7 @@ def prepare_files(
 
 
 def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
-    """Prepare the sample that comes with the project; needs no network."""
+    """Prepare the packaged sample; needs no network."""
     return prepare_files(
         SAMPLE / "train-v2.0.json",
         SAMPLE / "test-v2.0.json",
@@ -72,7 +72,7 @@ def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float 
 def prepare_hub(
     dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
 ) -> DataRecord:
-    """Prepare `squad` or `squad_v2` from the hub; its validation split is the official development set, our test."""
+    """Prepare `squad` or `squad_v2` from the hub; its validation split, the official development set, becomes test."""
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
     import pyarrow.parquet
@@ -100,9 +100,9 @@ def prepare_saved(
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
 ) -> DataRecord:
-    """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other as test.
+    """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other split as test.
 
-    Its rows are judged as those of files are.
+    Its rows are checked like those of files.
     """
     from datasets import load_from_disk
 
@@ -160,7 +160,7 @@ def _prepare(
     read = [part for part in (train, validation, test) if part is not None]
     if not train.placed:
         raise UserError(
-            f"{train.path}: no answer in it stands in its context, so there is nothing to train on."
+            f"{train.path}: none of its answers is found in its context, so there is nothing to train on."
         )
     renamed = _part_ids(train, read[1:])
     skipped = [{"file": part.path.name, **fault} for part in read for fault in part.skipped]
@@ -199,7 +199,7 @@ def _prepare(
 def _split(
     train: SquadFile, validation: SquadFile | None, test: SquadFile, seed: int, share: float
 ) -> tuple[dict[str, list[Example]], str]:
-    """(split → its examples, what validation took whole ones of, or "given")."""
+    """(split → its examples; "article" or "paragraph" if validation was carved by it, else "given")."""
     placed = {e["id"]: e for e in train.placed}
     if validation is None:
         trained, validated, unit = carve(train.examples, share, seed)
@@ -207,7 +207,9 @@ def _split(
         trained, validated, unit = train.examples, validation.examples, "given"
     trained = [placed[e["id"]] for e in trained if e["id"] in placed]
     if not trained:
-        raise UserError("No answer of the questions left for train stands in its context; mend answer_start.")
+        raise UserError(
+            "None of the questions left for train has an answer that is found in its context; correct answer_start."
+        )
     return dict(zip(SPLITS, (trained, validated, test.examples), strict=True)), unit
 
 
@@ -217,16 +219,16 @@ def _check_ids(splits: Mapping[str, Sequence[Example]]) -> None:
         for e in part:
             if e["id"] in home:
                 raise UserError(
-                    f"id {e['id']!r} stands twice, in {home[e['id']]} and {split}; ids must be unique."
+                    f"id {e['id']!r} is used twice, in {home[e['id']]} and {split}; ids must be unique."
                 )
             home[e["id"]] = split
 
 
 def _part_ids(train: SquadFile, others: Sequence[SquadFile]) -> int:
-    """Questions of train that are renamed because another one, in another file, has their id; returns how many.
+    """Rename questions of train that have the id of another question in another file; returns how many.
 
-    Tools number the questions of each file from 0. What is scored keeps its ids, for predictions are found by them. The same
-    question in both files keeps its id, and is refused.
+    Tools number the questions of each file from 0. Validation and test keep their ids, because predictions are found by them.
+    A question that is in both files keeps its id, and is refused later.
     """
     taken = {e["id"]: (e["context"], e["question"]) for part in others for e in part.examples}
     used = {*taken, *(e["id"] for e in train.examples)}

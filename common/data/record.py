@@ -1,4 +1,4 @@
-"""The record of prepared data: what was read, what was put right, and the splits that came of it."""
+"""The record of prepared data: what was read, what was corrected, and the splits that were made of it."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -19,19 +19,19 @@ class DataRecord:
     labels: tuple[str, ...] = ()
     """Names of the labels of texts, by number."""
     source: str
-    """How the data was read: sample, files, hub, saved, text, aclimdb, sample-texts."""
+    """What the data was read from: sample, files, hub, saved, text, aclimdb or sample-texts."""
     name: str
     version: str
-    """Of questions SQuAD's version, whose rules they follow: v1.1 or v2.0; of texts `binary`."""
+    """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; `binary` for texts."""
     files: list[FileRecord]
     repaired: int | None = None
-    """Answers whose place or spelling was put right; None for texts, like the two fields below."""
+    """Answers whose place or spelling was corrected; None for texts, like the next two fields."""
     dropped: int | None = None
-    """Answers that could not be placed in their context: they leave training and stay in scoring."""
+    """Answers that were not found in their context: they are left out of training and stay in scoring."""
     notes: list[str] | None = None
     """A sentence for each of the first 100 of those."""
     empty_answers: int = 0
-    """Answers without text, which left training."""
+    """Answers without text, left out of training."""
     made_ids: int = 0
     made_titles: int = 0
     renamed_ids: int = 0
@@ -40,22 +40,22 @@ class DataRecord:
     """Rows that were left out because of a fault; `skipped.json` lists them."""
     seed: int
     validation_share: float
-    """Share of train, 0 to 1, that validation was to have where it was carved out of it."""
+    """Wanted share of validation, 0 to 1, if it was carved out of train."""
     validation_by: str | None = None
-    """Of questions: "article" or "paragraph", of which validation took whole ones, or "given"."""
+    """For questions: "article" or "paragraph" if validation was carved out of train by it, else "given"."""
     counts: dict[str, dict[str, int]]
-    """Split → what is counted in it → how many."""
+    """Split → what is counted → how many."""
     validation_paragraphs_also_in_train: int | None = None
     test_paragraphs_also_in_train: int | None = None
-    """Paragraphs of test that stand in train or validation."""
+    """Paragraphs of test that are in train or validation too."""
     test_texts_also_in_train: int | None = None
-    """Texts of test that stand in train or validation."""
+    """Texts of test that are in train or validation too."""
     fingerprint: str
     """sha256 over the content of all splits."""
     stored: dict[str, str] = field(default_factory=dict)
     """File of the folder → its sha256."""
     further: dict[str, Any] = field(default_factory=dict)
-    """What a record holds beside these, as another release wrote it."""
+    """Other keys of the record, written by another release."""
 
     @property
     def has_unanswerable(self) -> bool:
@@ -63,7 +63,7 @@ class DataRecord:
         return self.version == "v2.0"
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `record.json`: fields in their order, without those that have their default."""
+        """The content of `record.json`: the fields in order, without those that have their default."""
         content = {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -74,7 +74,7 @@ class DataRecord:
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
-        """The record that `to_json` gave; TypeError or KeyError where `content` is none."""
+        """The record that `to_json` gave; TypeError or KeyError if `content` is not one."""
         if not isinstance(content, Mapping):
             raise TypeError(f"a record is an object, not {type(content).__name__}")
         known = {each.name: each for each in fields(cls) if each.name != "further"}
@@ -95,4 +95,4 @@ _KINDS = {
     **dict.fromkeys(("counts", "stored"), dict),
     **dict.fromkeys(("labels", "files"), list),
 }
-"""What other code relies on: a record that was changed by hand is damaged, and must not fail later."""
+"""Types that other code relies on: a record that was changed by hand must fail when it is read, not later."""

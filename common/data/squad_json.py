@@ -1,7 +1,7 @@
-"""SQuAD JSON (v1.1, v2.0 and the shapes that others write it in) → examples, with every fault named by its place.
+"""SQuAD JSON (v1.1, v2.0 and similar shapes of other tools) → examples, with every fault named by its place.
 
-Every reader of such a file goes through here, so that a file is judged by one rule: what is trained on, what is scored,
-and which version's rules hold.
+Everything that reads such a file does so here, so that one set of rules decides what is trained on, what is scored and
+which version's rules apply.
 """
 
 import hashlib
@@ -32,29 +32,29 @@ class SquadFile:
     path: Path
     version: str = "v1.1"
     examples: list[Example] = field(default_factory=list)
-    """`id`, `title`, `context`, `question`, `answers`: the references as the file gives them (`text`), with the `answer_start` at
-    which that text stands in the context, or -1. Scores are computed from these."""
+    """`id`, `title`, `context`, `question`, `answers`: the references as the file gives them (`text`), with the place of that
+    text in the context as `answer_start`, or -1. Scores are computed from these."""
     placed: list[Example] = field(default_factory=list)
-    """The examples to train on: each answer is context[answer_start : answer_start + len(text)]. Without those questions
-    none of whose answers can be placed."""
+    """The examples to train on: each answer is context[answer_start : answer_start + len(text)]. Questions
+    without any such answer are left out."""
     repaired: int = 0
-    """Answers whose offset was wrong, or whose text differs from the context by case, white space or normalisation."""
+    """Answers with a wrong offset, or whose text differs from the context in case, white space or normalisation."""
     dropped: int = 0
-    """Answers that could not be placed; they leave training and stay in scoring."""
+    """Answers that were not found in the context; they are left out of training and stay in scoring."""
     notes: list[str] = field(default_factory=list)
     """A sentence for each of those."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Other things that were put right: `empty_answers` left out, `made_ids`, `made_titles`."""
+    """Other corrections: `empty_answers` left out, `made_ids`, `made_titles`."""
     skipped: list[Fault] = field(default_factory=list)
     """`place` and `reason` of questions that were left out because of a fault."""
 
 
 class _Fault(Exception):
-    """What is wrong with one record."""
+    """A fault of one record."""
 
 
 def read_squad_json(path: str | Path, on_bad_rows: str = "error") -> SquadFile:
-    """Read a file. UserError names the first 20 faults by article, paragraph and id, and tells how many more there are.
+    """Read a file. UserError names the first 20 faults by article, paragraph and id, and gives the number of the others.
 
     on_bad_rows: "error", or "skip" to leave faulty questions out and list them in `skipped`.
     """
@@ -71,7 +71,7 @@ def read_squad_json(path: str | Path, on_bad_rows: str = "error") -> SquadFile:
 def read_rows(source: Path, rows: list[Example], version: str, on_bad_rows: str = "error") -> SquadFile:
     """Rows of one question each, as `datasets` has them, by the rules of a file and in their order.
 
-    source: what the rows are called in faults; its last part begins the ids of rows that have none.
+    source: name of the rows in faults; ids of rows that have none begin with its last part.
     """
     found = SquadFile(source, version=version)
     _Reader(found).read_rows(rows)
@@ -107,7 +107,7 @@ class _Reader:
         self._question(title, context, marked(row), place_, (n,))
 
     def _attempt(self, place_: str, read: Callable[..., None], *args: object) -> None:
-        """Read a record; a fault of it is noted, and the next record is read."""
+        """Read a record; if it has a fault, note it, so that the next record is read."""
         try:
             read(*args)
         except _Fault as fault:
@@ -161,11 +161,11 @@ class _Reader:
             )
         id_ = _as_id(qa.get("id"))
         if not id_:
-            # By its content too: two files of one name, in two folders, must not make the same ids.
+            # By its content too: two files with the same name, in two folders, must not give the same ids.
             content = hashlib.sha256(f"{context}\n{question}".encode("utf-8", "surrogatepass"))
             id_ = "-".join(map(str, (self.found.path.stem, *number, content.hexdigest()[:8])))
         if id_ in self.ids:
-            raise _Fault(f": this id stands at {self.ids[id_]} already; ids must be unique.")
+            raise _Fault(f": this id is already used at {self.ids[id_]}; ids must be unique.")
         _check_encodable(id_, title, context, question, *(text for text, _ in listed))
         self.ids[id_] = place_
         self.found.counts["made_ids"] += not _as_id(qa.get("id"))
@@ -189,7 +189,7 @@ class _Reader:
             if at is None:
                 found.dropped += 1
                 found.notes.append(
-                    f"{place_}, answer {n}: {text!r} is not at {start} and stands "
+                    f"{place_}, answer {n}: {text!r} is not at {start} and is "
                     f"{'more than once' if context.count(text) > 1 else 'nowhere'} in the paragraph; left out of training"
                 )
                 continue
@@ -224,7 +224,7 @@ def _parse(path: Path, text: str) -> Any:
 
 
 def _version(content: Any, articles: list[Any]) -> str:
-    """v2.0 where the file says so, or holds a question that is marked impossible; a date ("2020-04-23") says nothing."""
+    """v2.0 if the file names it or has a question that is marked impossible; a date ("2020-04-23") names no version."""
     named = content.get("version") if isinstance(content, dict) else None
     if re.fullmatch(r"v?2(\.\d+)*", str(named).strip().lower()):
         return "v2.0"
@@ -238,7 +238,7 @@ def _version(content: Any, articles: list[Any]) -> str:
 
 
 def _listed(record: Any, name: str) -> list[Any]:
-    """The list of that name; empty where there is none, which is reported, with its place, once the file is read."""
+    """The list of that name; empty if there is none, which is reported with its place when the file is read."""
     value = record.get(name) if isinstance(record, dict) else None
     return value if isinstance(value, list) else []
 
@@ -267,12 +267,12 @@ def _check_encodable(*texts: str) -> None:
         "".join(texts).encode()
     except UnicodeEncodeError:
         raise _Fault(
-            ": its title, context, question, id or an answer has half of a surrogate pair; mend the text."
+            ": its title, context, question, id or an answer has half of a surrogate pair; correct the text."
         ) from None
 
 
 def _as_id(value: Any) -> str:
-    """An id as text; empty where there is none."""
+    """An id as text; empty if there is none."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value) if str(value).strip() else ""
@@ -291,7 +291,7 @@ def _is_true(value: Any) -> bool:
 
 
 def _answers(qa: dict[str, Any], *, required: bool) -> list[tuple[str, int]]:
-    """(text, start) of each answer; start -1 where none is given."""
+    """(text, start) of each answer; start is -1 if none is given."""
     if "answers" not in qa and "answer" in qa:
         qa = qa | {"answers": [qa["answer"]] if isinstance(qa["answer"], str) else qa["answer"]}
     answers = qa.get("answers")

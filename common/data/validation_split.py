@@ -1,4 +1,4 @@
-"""A validation part carved from the training examples, so that no paragraph or text is on both sides."""
+"""A validation part carved out of the training examples, so that no paragraph or text is on both sides."""
 
 import random
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ from .record import Example
 def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example], str]:
     """(train, validation, "article" or "paragraph"): whole articles drawn by the seed until validation has its share.
 
-    Articles that have a paragraph in common stay together. Where that leaves a single group, paragraphs are drawn.
+    Articles that have a paragraph in common stay together. If that leaves a single group, paragraphs are drawn.
     """
     _check_share(share)
     unit, groups = "article", _groups(examples, "title")
@@ -19,7 +19,7 @@ def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Exampl
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise UserError(
-            "The training data has a single paragraph; there is nothing to carve a validation part from."
+            "The training data has a single paragraph; no validation part can be carved out of it."
         )
     names = sorted(sizes)
     random.Random(seed).shuffle(names)
@@ -28,7 +28,7 @@ def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Exampl
     for name in names:
         if size >= share * len(examples):
             break
-        # An article that would overshoot by more than it fills is left to train.
+        # An article that would overshoot the share by more than it fills stays in train.
         if size + sizes[name] <= 1.5 * share * len(examples) and len(chosen) < len(names) - 1:
             chosen.add(name)
             size += sizes[name]
@@ -73,11 +73,11 @@ def carve_by_label(examples: list[Example], share: float, seed: int) -> tuple[li
 
 def _check_share(share: float) -> None:
     if not 0 < share < 1:
-        raise UserError(f"--validation_share is {share}: it must lie between 0 and 1.")
+        raise UserError(f"--validation_share is {share}: it must be between 0 and 1.")
 
 
 def _groups(examples: list[Example], by: str) -> list[str]:
-    """For each example the name of its group: its title (or context), joined over contexts in common."""
+    """For each example the name of its group: its title (or context), merged where contexts are shared."""
     leader: dict[str, str] = {}
 
     def find(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The page that asks models side by side: what a question must be, what is shown of an answer, and the routes.
+"""The page that asks models side by side: checks of a question, what is shown of an answer, and the routes.
 
 Nothing here changes state, so a forged request can do nothing in the reader's name. Requests of other sites are refused
 all the same, because each would keep the processor busy.
@@ -23,11 +23,11 @@ from ..serving.requests import check_known
 from .catalogue import KEPT, Busy, Catalogue, Entry, Reply, Unanswered
 
 MAX_CONTEXT = 50_000
-"""Characters; a served model takes more, but nobody wants to wait for it at a page."""
+"""Characters; a served model takes more, but too slowly for a page."""
 
 MAX_TRUTH = 2_000
 MAX_BODY = 1_000_000
-"""Bytes: the longest texts as JSON or as a form, where a character may take twelve."""
+"""Bytes: enough for the longest texts as JSON or as a form, where a character may take twelve."""
 
 FIELDS = ("question", "context", "truth", "unanswerable", "models")
 
@@ -41,7 +41,7 @@ EXAMPLES = {
     "No answer": "4202c6ec4c42",
     "A long text": "b44d475f690e",
 }
-"""Questions of the packaged sample's test part by their ids; the long text is a whole article."""
+"""Name → id of a question in the packaged sample's test part; the long text is a whole article."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -58,7 +58,7 @@ LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Fault(Exception):
-    """What is wrong with a question, and in which field."""
+    """A fault of a question, with the field that it is in."""
 
     def __init__(self, message: str, field: str | None = None, status: int = 400):
         super().__init__(message)
@@ -114,7 +114,7 @@ def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
     if len(set(wanted)) > KEPT:
         raise Fault(f"Choose at most {KEPT} models at a time.", "models")
     if not known.keys() >= set(wanted):
-        raise Fault("A chosen model is no longer listed: load the page again.", "models")
+        raise Fault("A chosen model is not listed any more: load the page again.", "models")
     return Asked(
         fields["question"],
         fields["context"],
@@ -126,7 +126,7 @@ def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
 def pieces(context: str, answer: tuple[int, int], truths: Sequence[str] = ()) -> list[tuple[str, bool, bool]]:
     """The context cut into (text, whether it is in the answer, whether in a true answer), in order.
 
-    answer: characters, end exclusive; negative: there is none. A true answer is marked wherever it stands as words.
+    answer: characters, end exclusive; negative if there is none. A true answer is marked at each place where it is whole words.
     """
     kinds = bytearray(len(context))
     for truth in truths:
@@ -240,7 +240,7 @@ class Page:
     def ask_by_form(self) -> str | tuple[str, int]:
         """The page with the answers to the form's question, or with what is wrong with it."""
         names = ("question", "context", "truth", "unanswerable")
-        # A form's line ends are CRLF, whatever was typed.
+        # Browsers send line ends as CRLF.
         fields: dict[str, Any] = {name: request.form.get(name, "").replace("\r\n", "\n") for name in names}
         fields["models"] = request.form.getlist("models")
         try:

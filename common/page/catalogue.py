@@ -1,4 +1,4 @@
-"""The models that can be asked: what the registry lists, each loaded when it is first asked, a few kept loaded."""
+"""The models that can be asked: those that the registry lists, loaded at their first question; a few stay loaded."""
 
 import re
 import sys
@@ -22,13 +22,13 @@ from ..tasks.table import TASKS
 TASK = TASKS["extractive-qa"]
 
 LISTED = 6
-"""How many versions are listed when none are named, those with an alias first."""
+"""How many versions are listed if none are named, those with an alias first."""
 
 KEPT = 6
 """How many models stay loaded (about 100 MB each with the packaged base), and how many may answer one question."""
 
 PATIENCE = 120
-"""Seconds that a question waits for those before it."""
+"""Seconds that a question waits for earlier ones."""
 
 _MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
@@ -41,7 +41,7 @@ class Entry:
     """A model that can be asked."""
 
     uri: str
-    """What MLflow loads; a version by its number, so that it stays the same model when an alias moves."""
+    """The URI that MLflow loads; a version by its number, so that it stays the same model when an alias moves."""
     title: str
     aliases: tuple[str, ...]
     facts: Mapping[str, str]
@@ -60,11 +60,11 @@ class Reply:
     answers: list[dict[str, Any]]
     seconds: float
     loading_seconds: float
-    """0.0 where it was loaded already."""
+    """0.0 if it was already loaded."""
 
 
 class Busy(Exception):
-    """Other questions took too long to wait for."""
+    """Earlier questions took too long."""
 
 
 class Unanswered(Exception):
@@ -169,7 +169,7 @@ class Catalogue:
         self._turn = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        """What can be asked now: aliases may have moved and versions been added since the last time."""
+        """The models that can be asked, read again each time: aliases may have moved and versions been added."""
         return entries(self.uris)
 
     def ask(self, entry: Entry, question: str, context: str, top_k: int) -> Reply:
@@ -188,7 +188,7 @@ class Catalogue:
             ]
             return Reply(answers, seconds, loading)
         except Exception as error:
-            # Whatever a stored model's own code raises is to be read on its card, beside the others' answers.
+            # The card of a model shows whatever its stored code raises, next to the others' answers.
             if not isinstance(error, MlflowException | UserError):
                 traceback.print_exc(file=sys.stderr)
             raise Unanswered(_reason(error)) from None
@@ -203,7 +203,7 @@ class Catalogue:
             self._loaded.popitem(last=False)
         started = time.perf_counter()
         model = self._load(uri)
-        # A first answer takes several times as long as any later one.
+        # A first answer takes several times as long as later ones.
         _predict(model, _WARM_UP, 1)
         self._loaded[uri] = model
         return time.perf_counter() - started

@@ -19,10 +19,10 @@ def bootstrap_interval(
 def paired_bootstrap(
     a: Scores, b: Scores, n: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> dict[str, float]:
-    """How much higher the mean of `a` is than that of `b`, scores of the same examples in the same order.
+    """How much higher the mean of `a` is than the mean of `b`; both are scores of the same examples in the same order.
 
     `difference`, its percentile bootstrap interval `low` and `high`, and `p`, two-sided: twice the share of resamples
-    in which the difference vanishes or changes sign, counting the sample itself, so that it is never 0.
+    in which the difference is 0 or changes sign, counting the sample itself, so that it is never 0.
     """
     one, other = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if one.shape != other.shape:

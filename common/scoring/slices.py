@@ -1,4 +1,4 @@
-"""Where a model is good and where it is not: scores by kind of example, the worst examples, agreement of two models."""
+"""Strengths and weaknesses of a model: scores by kind of example, its worst examples, agreement of two models."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ _BINS = {
 
 
 def question_type(question: str) -> str:
-    """The question word: who, when, where, why, how many, how, which, what or other; the more telling one counts."""
+    """The question word: who, when, where, why, how many, how, which, what or other; the more specific one counts."""
     lower = question.lower()
     return next((name for name, pattern in _QUESTION_WORDS if re.search(pattern, lower)), "other")
 
@@ -54,7 +54,7 @@ def slices_of(example: Mapping) -> dict[str, str]:
         "context length": _bin("context length", example["context"]),
         "answerable": "answerable" if golds else "unanswerable",
     }
-    # The answer that training takes; an unanswerable question has a slice of its own already.
+    # The answer that is trained on; unanswerable questions have a slice of their own.
     return found | ({"answer length": _bin("answer length", golds[0])} if golds else {})
 
 
@@ -93,7 +93,7 @@ def members(examples: Sequence[Mapping]) -> dict[tuple[str, str], np.ndarray]:
 def worst(
     examples: Sequence[Mapping], rows: Sequence[Mapping], metric: str, confidence: str, n: int = 20
 ) -> list[dict]:
-    """The examples that a model gets most wrong: lowest score, of equal ones those it was surest of.
+    """The examples with the lowest scores; among equal scores, those of the highest confidence first.
 
     rows: of predictions/test.json, in the order of the examples; confidence: the row's field to rank by.
     """

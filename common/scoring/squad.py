@@ -1,4 +1,4 @@
-"""Predictions + references → scores, exactly as the official SQuAD v1.1 and v2.0 evaluation scripts give them.
+"""Predictions + references → scores, exactly as the official SQuAD v1.1 and v2.0 evaluation scripts compute them.
 
 A reference is any mapping with `id` and `answers` (`{"text": [...]}`, empty for an unanswerable question), so that
 the examples of a SQuAD data set are references as they are.
@@ -19,7 +19,7 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation, English articles and surplus white space, in this order."""
+    """Lower case, without ASCII punctuation, English articles and extra white space, in this order."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
@@ -35,7 +35,7 @@ def exact_match(prediction: str, golds: Sequence[str], version: Version = "v2.0"
 def f1(prediction: str, golds: Sequence[str], version: Version = "v2.0") -> float:
     """The highest F1, 0 to 1, between the bags of words of the normalized prediction and of one gold.
 
-    Where either has no words, v2.0 gives 1 if both have none, v1.1 always 0. Golds as in `exact_match`.
+    If either has no words, v2.0 gives 1 if both have none, v1.1 always 0. Golds as in `exact_match`.
     """
     return _f1(normalize_answer(prediction), _normalized(golds, version), version)
 
@@ -68,8 +68,8 @@ def squad_scores(
 
     v1.1: exact_match, f1. v2.0: exact, f1, total; HasAns_* and NoAns_*, the same for the questions with and without
     answers; given `null_odds` (id → the higher, the likelier it has no answer), predictions with odds above
-    `null_threshold` count as "no answer", and best_exact, best_f1 and their _thresh tell what the best threshold
-    gives. Raises ValueError where nothing can be scored or odds are missing.
+    `null_threshold` count as "no answer", and best_exact, best_f1 and their _thresh are the results of the best
+    threshold. Raises ValueError if no question has a prediction, or if odds are missing.
     """
     rows = list(_scores(predictions, references, version))
     if not rows:
@@ -174,7 +174,7 @@ def _declined(
     has_answer: Mapping[str, bool],
     threshold: float,
 ) -> dict[str, float]:
-    """The scores, with questions of odds above the threshold scored as if answered by "no answer"."""
+    """The scores, where questions with odds above the threshold are scored as if the answer were "no answer"."""
     return {
         id_: float(not has_answer[id_]) if null_odds[id_] > threshold else score
         for id_, score in scores.items()
@@ -187,7 +187,7 @@ def _best_threshold(
     null_odds: Mapping[str, float],
     has_answer: Mapping[str, bool],
 ) -> tuple[float, float]:
-    """Best score in percent and its threshold: starting from "no answer" to all, questions are answered one by one
+    """Best score in percent and its threshold: at first all answers are "no answer", then questions are answered one by one
     in the order of their odds."""
     total: float
     best: float

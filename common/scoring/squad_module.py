@@ -1,6 +1,6 @@
 """The suite's SQuAD scores as an `evaluate` module that needs no hub.
 
-`evaluate.load` copies this file and `squad.py` beside it into its own cache; hence both stay free of other siblings.
+`evaluate.load` copies this file and `squad.py` beside it into its own cache; so both import no other module of the suite.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The accounts of a team's server: who may log in, and what each may do with everybody's runs and models."""
+"""The accounts of a team's server: who may log in, and what each may do with the runs and models of others."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from ..errors import UserError
 from .server import ADMIN, Team
 
 ROLES = {"reader": "READ", "writer": "EDIT"}
-"""What an account may do with everybody's experiments and models; what it makes is its own in any case."""
+"""What an account may do with the experiments and models of others; it always owns what it makes."""
 
 _GRANTED = ("experiment", "registered_model")
 _WORKSPACE = "default"
@@ -30,7 +30,7 @@ def add(team: Team, name: str, role: str) -> str:
 
 
 def reset_password(team: Team, name: str) -> str:
-    """Give an account a new password, which is returned."""
+    """Set a new password for an account, and return it."""
     password = secrets.token_urlsafe(18)
     _ask(team, "PATCH", "2.0", "users/update-password", username=name, password=password)
     if name == ADMIN:
@@ -39,14 +39,14 @@ def reset_password(team: Team, name: str) -> str:
 
 
 def remove(team: Team, name: str) -> None:
-    """Remove an account; what it logged stays."""
+    """Remove an account; its runs and models stay."""
     if name == ADMIN:
-        raise UserError(f"{ADMIN} is the account that this script itself uses: it stays.")
+        raise UserError(f"{ADMIN} is the account that this script itself uses; it cannot be removed.")
     _ask(team, "DELETE", "2.0", "users/delete", username=name)
 
 
 def _role(team: Team, name: str) -> int:
-    """The id of a role on the server, which is made, with its grants, if need be."""
+    """The id of a role on the server, after the role and its grants are made if they are missing."""
     roles = _ask(team, "GET", "3.0", f"roles/list?workspace={_WORKSPACE}")["roles"]
     id_ = next((role["id"] for role in roles if role["name"] == name), None)
     if id_ is None:
@@ -59,7 +59,7 @@ def _role(team: Team, name: str) -> int:
 
 
 def _ask(team: Team, method: str, api: str, path: str, **body: Any) -> dict[str, Any]:
-    """Call the server's own interface as its administrator."""
+    """Call the server's own API as its administrator."""
     settings = team.settings
     secret = base64.b64encode(f"{ADMIN}:{settings.admin_password}".encode()).decode()
     request = urllib.request.Request(
@@ -77,7 +77,7 @@ def _ask(team: Team, method: str, api: str, path: str, **body: Any) -> dict[str,
             text = json.loads(text)["message"]
         except (ValueError, KeyError):
             pass
-        # What MLflow adds of its database's own error shows the statement with its values.
+        # MLflow appends its database's error, which shows the statement with its values.
         text = text.partition(" Error: ")[0].partition("\n")[0]
         raise UserError(f"The server refuses {path.split('?')[0]} ({error.code}): {text[:300]}") from None
     except OSError as error:

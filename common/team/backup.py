@@ -18,18 +18,18 @@ from .server import DATABASES, ROLE, Settings, Team, write_private
 MANIFEST = "manifest.json"
 _SETTINGS = "settings.json"
 _CARRIED = ("port", "allowed_hosts", "workers", "admin_password")
-"""Settings that a backup holds; a restored server gets fresh ones of the others."""
+"""Settings that a backup holds; a restored server gets new values of the others."""
 
 
 def backup(team: Team, to: Path) -> Path:
     """Copy the store, running or not, into a new folder below `to`, which is returned.
 
-    The databases first, then the artifacts: MLflow stores a model's files before it calls the model ready, so that
-    whatever the databases call ready has its files in the copy. What is logged meanwhile may be missing.
+    The databases come first, then the artifacts: MLflow stores a model's files before it marks the model as ready, so every
+    model that is ready in the databases has its files in the copy. What is logged during the backup may be missing.
     """
     settings = team.settings
     if to.absolute().is_relative_to(team.folder):
-        raise UserError(f"--to {to} lies within {team.folder}: a backup belongs elsewhere.")
+        raise UserError(f"--to {to} is within {team.folder}: choose a folder elsewhere.")
     stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     target = to / stamp
     try:
@@ -56,9 +56,9 @@ def backup(team: Team, to: Path) -> Path:
 
 
 def restore(source: Path, team: Team, **wanted: Any) -> str:
-    """Make a stopped server from a backup, in a fresh folder, whole or not at all; returns the MLflow that wrote it.
+    """Make a stopped server from a backup, in a fresh folder, whole or not at all; returns the version of MLflow that wrote it.
 
-    wanted: `port`, `allowed_hosts`, `workers` where they are to differ from the backup's; None leaves them.
+    wanted: `port`, `allowed_hosts` and `workers` if they are to differ from the backup's; None keeps the backup's.
     """
     manifest = check(source)
     if team.folder.exists() and any(team.folder.iterdir()):
@@ -71,7 +71,7 @@ def restore(source: Path, team: Team, **wanted: Any) -> str:
     part = Team(beside(team.folder))
     try:
         with team.held():
-            # One that was killed may have left its database running.
+            # A restoration that was killed may have left its database running.
             part.postgres.stop()
             with atomic_write(team.folder):
                 part.make(settings)
@@ -86,7 +86,7 @@ def restore(source: Path, team: Team, **wanted: Any) -> str:
 
 
 def check(source: Path) -> dict[str, Any]:
-    """A backup's manifest; UserError if it is none, or if a file of it is missing or differs."""
+    """The manifest of a backup; UserError if there is none, or if a file is missing or differs."""
     try:
         manifest = json.loads((source / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -104,7 +104,7 @@ def check(source: Path) -> dict[str, Any]:
 
 
 def upgrade(team: Team, to: Path) -> Path:
-    """Bring a stopped server's databases to the schema of the MLflow that is installed; returns the backup made before."""
+    """Bring a stopped server's databases to the schema of the MLflow that is installed; returns the backup that is made first."""
     if team.server:
         raise UserError(f"The server in {team.folder} runs: stop it first (down).")
     made = backup(team, to)
@@ -126,7 +126,7 @@ def upgrade(team: Team, to: Path) -> Path:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """sha256 of each file below a folder, but for the manifest."""
+    """SHA-256 of each file below a folder, except the manifest."""
     digests = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file != folder / MANIFEST:

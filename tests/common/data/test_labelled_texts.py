@@ -122,7 +122,7 @@ CSV = "text,label\nfine,1\n"
         ((CSV + "bad, very,0\n").encode(), "line 3 has more fields than the header"),
         ((CSV + '"bad" very,0\n').encode(), "line 3: "),
         ((CSV + "schön,0\n").encode("latin-1"), "is not UTF-8: byte 21 is 0xf6"),
-        (b"text,label\n", "there are no texts in it"),
+        (b"text,label\n", "they hold no texts"),
         ((CSV + "good,1\n").encode(), "fewer than two different texts that are negative"),
     ],
     ids=str,

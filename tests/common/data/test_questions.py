@@ -235,7 +235,7 @@ def test_mixed_versions_and_ids_in_both_files_are_refused(files, tmp_path):
     (tmp_path / "v2.json").write_text(json.dumps(v2))
     with pytest.raises(UserError, match="one version"):
         data.prepare_files(files[0], tmp_path / "v2.json", tmp_path / "out")
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match="is used twice"):
         data.prepare_files(files[0], files[0], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -327,7 +327,7 @@ def test_ids_that_both_files_count_from_0_are_told_apart(tmp_path):
     ids = {*splits["train"]["id"], *splits["validation"]["id"]}
     assert ids == {"train-train-0", "train-0", *(f"train-{n}" for n in (1, 2, 3)), *map(str, range(4, 19))}
     (tmp_path / "test.json").write_text(json.dumps(rows[:1]))
-    with pytest.raises(UserError, match="id '0' stands twice"):
+    with pytest.raises(UserError, match="id '0' is used twice"):
         data.prepare_files(tmp_path / "train.json", tmp_path / "test.json", tmp_path / "out")
 
 

@@ -255,8 +255,8 @@ REFUSED = {
     "truth and none": ({"truth": "Curie", "unanswerable": "yes"}, "clear one of the two"),
     "truth without words": ({"truth": "the ..."}, "no word that counts"),
     "no model": ({"models": []}, "Choose a model"),
-    "unlisted model": ({"models": ["models:/other/1"]}, "no longer listed"),
-    "path as a model": ({"models": ["../../etc/passwd"]}, "no longer listed"),
+    "unlisted model": ({"models": ["models:/other/1"]}, "not listed any more"),
+    "path as a model": ({"models": ["../../etc/passwd"]}, "not listed any more"),
     "too many models": ({"models": [f"models:/x/{i}" for i in range(7)]}, "at most 6"),
 }
 

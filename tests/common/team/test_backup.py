@@ -44,7 +44,7 @@ def test_a_backup_within_the_server_is_refused(tmp_path):
     team = Team(tmp_path / "team")
     team.folder.mkdir()
     team.save(Settings())
-    with pytest.raises(UserError, match="belongs elsewhere"):
+    with pytest.raises(UserError, match="choose a folder elsewhere"):
         backup.backup(team, team.artifacts)
 
 
