@@ -21,18 +21,18 @@ _WORKSPACE = "default"
 def add(team: Team, name: str, role: str) -> str:
     """Make an account; returns its password. role: a key of ROLES, or "admin"."""
     password = secrets.token_urlsafe(18)
-    _ask(team, "POST", "2.0", "users/create", username=name, password=password)
+    call(team, "POST", "2.0", "users/create", username=name, password=password)
     if role == ADMIN:
-        _ask(team, "PATCH", "2.0", "users/update-admin", username=name, is_admin=True)
+        call(team, "PATCH", "2.0", "users/update-admin", username=name, is_admin=True)
     else:
-        _ask(team, "POST", "3.0", "roles/assign", username=name, role_id=_role(team, role))
+        call(team, "POST", "3.0", "roles/assign", username=name, role_id=_role(team, role))
     return password
 
 
 def reset_password(team: Team, name: str) -> str:
     """Set a new password for an account, and return it."""
     password = secrets.token_urlsafe(18)
-    _ask(team, "PATCH", "2.0", "users/update-password", username=name, password=password)
+    call(team, "PATCH", "2.0", "users/update-password", username=name, password=password)
     if name == ADMIN:
         team.save(replace(team.settings, admin_password=password))
     return password
@@ -42,23 +42,23 @@ def remove(team: Team, name: str) -> None:
     """Remove an account; its runs and models stay."""
     if name == ADMIN:
         raise UserError(f"{ADMIN} is the account that this script itself uses; it cannot be removed.")
-    _ask(team, "DELETE", "2.0", "users/delete", username=name)
+    call(team, "DELETE", "2.0", "users/delete", username=name)
 
 
 def _role(team: Team, name: str) -> int:
     """The id of a role on the server, after the role and its grants are made if they are missing."""
-    roles = _ask(team, "GET", "3.0", f"roles/list?workspace={_WORKSPACE}")["roles"]
+    roles = call(team, "GET", "3.0", f"roles/list?workspace={_WORKSPACE}")["roles"]
     id_ = next((role["id"] for role in roles if role["name"] == name), None)
     if id_ is None:
-        id_ = _ask(team, "POST", "3.0", "roles/create", workspace=_WORKSPACE, name=name)["role"]["id"]
-    has = _ask(team, "GET", "3.0", f"roles/permissions/list?role_id={id_}")["role_permissions"]
+        id_ = call(team, "POST", "3.0", "roles/create", workspace=_WORKSPACE, name=name)["role"]["id"]
+    has = call(team, "GET", "3.0", f"roles/permissions/list?role_id={id_}")["role_permissions"]
     for kind in set(_GRANTED) - {grant["resource_type"] for grant in has}:
         grant = {"resource_type": kind, "resource_pattern": "*", "permission": ROLES[name]}
-        _ask(team, "POST", "3.0", "roles/permissions/add", role_id=id_, **grant)
+        call(team, "POST", "3.0", "roles/permissions/add", role_id=id_, **grant)
     return id_
 
 
-def _ask(team: Team, method: str, api: str, path: str, **body: Any) -> dict[str, Any]:
+def call(team: Team, method: str, api: str, path: str, **body: Any) -> dict[str, Any]:
     """Call the server's own API as its administrator."""
     settings = team.settings
     secret = base64.b64encode(f"{ADMIN}:{settings.admin_password}".encode()).decode()

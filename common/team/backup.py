@@ -1,6 +1,5 @@
 """A team's store as files: backed up while the server runs, restored into a fresh folder, brought up to date."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..atomic import atomic_write, beside
 from ..errors import UserError
+from ..files import sha256
 from .server import DATABASES, ROLE, Settings, Team, write_private
 
 MANIFEST = "manifest.json"
@@ -47,7 +47,7 @@ def backup(team: Team, to: Path) -> Path:
                 "made": stamp,
                 "mlflow": version("mlflow"),
                 "postgresql": major,
-                "files": _digests(part),
+                "files": digests(part),
             }
             (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     except OSError as error:
@@ -93,7 +93,7 @@ def check(source: Path) -> dict[str, Any]:
         raise UserError(
             f"{source} is no backup: name a folder that backup made, with its {MANIFEST}."
         ) from None
-    found = _digests(source)
+    found = digests(source)
     wrong = sorted(name for name, digest in manifest["files"].items() if found.get(name) != digest)
     if wrong:
         raise UserError(
@@ -125,13 +125,7 @@ def upgrade(team: Team, to: Path) -> Path:
     return made
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below a folder, except the manifest."""
-    digests = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file != folder / MANIFEST:
-            with open(file, "rb") as stream:
-                digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(
-                    stream, "sha256"
-                ).hexdigest()
-    return digests
+def digests(folder: Path) -> dict[str, str]:
+    """Path below a folder → SHA-256 of the file, for every file except the manifest."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / MANIFEST)
+    return {file.relative_to(folder).as_posix(): sha256(file) for file in files}

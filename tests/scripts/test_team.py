@@ -64,7 +64,7 @@ class World:
             for name, role in (("ann", "writer"), ("bob", "writer"), ("rita", "reader"))
         }
         # Somebody who may log in, and nothing else: no role.
-        accounts._ask(self.team, "POST", "2.0", "users/create", username="olaf", password="o" * 16)
+        accounts.call(self.team, "POST", "2.0", "users/create", username="olaf", password="o" * 16)
         self.as_user["olaf"] = self.as_user["rita"] | {
             "MLFLOW_TRACKING_USERNAME": "olaf",
             "MLFLOW_TRACKING_PASSWORD": "o" * 16,
