@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, is_dataclass
 
 from .errors import UserError
@@ -21,7 +22,7 @@ class Bounds:
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple | None = None
+    choices: Collection | None = None
 
     def __bool__(self) -> bool:
         return self != Bounds()

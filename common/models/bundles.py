@@ -46,6 +46,9 @@ class BundleInfo:
     n_best: int
     null_threshold: float
     task: str = "extractive-qa"
+    """What it was trained for; decides which module serves it."""
+    head: str = "QuestionAnswering"
+    """What transformers' class of its model ends in, behind "For"."""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the logits."""
     runtime: str = "torch"
@@ -118,7 +121,17 @@ def write_info(folder: Path, info: BundleInfo) -> None:
 def read_bundle(folder: Path) -> BundleInfo:
     """`bundle.json` of a saved model."""
     content = json.loads((Path(folder) / BUNDLE).read_text())
+    if "head" not in content:
+        content["head"] = _HEADS_BEFORE[content["task"]] or _WRITERS[family_of(content["model_type"]).kind]
     return BundleInfo(**content | {"labels": tuple(content["labels"])})
+
+
+_HEADS_BEFORE = {
+    "extractive-qa": "QuestionAnswering",
+    "classification": "SequenceClassification",
+    "generative-qa": None,
+}
+_WRITERS = {"decoder": "CausalLM", "encoder-decoder": "Seq2SeqLM"}
 
 
 def opener(bundle: Path) -> str | None:
@@ -160,8 +173,7 @@ class SharedBase:
 def load_shared_base(base: Path, info: BundleInfo) -> SharedBase:
     """The saved base that adapters like `info`'s need."""
     tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
-    auto = auto_class(info.task, family_of(info.model_type).kind)
-    model = quietly(auto.from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
+    model = quietly(auto_class(info.head).from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
     return SharedBase(model, tokenizer)
 
 
@@ -178,7 +190,7 @@ def load_bundle(
     info = read_bundle(folder)
     family = family_of(info.model_type)
     if shared is not None:
-        model, tokenizer, merge = shared.copy(family.heads[info.task]), shared.tokenizer, False
+        model, tokenizer, merge = shared.copy(family.heads[info.head]), shared.tokenizer, False
     else:
         base = folder / "base" if (folder / "base").is_dir() else base
         if base is None:
@@ -190,7 +202,7 @@ def load_bundle(
     adapter = folder / "adapter"
     if adapter.is_dir():
         if (opens := opener(folder)) is not None:
-            model = _module(opens).opened(model, adapter, family, info.task)
+            model = _module(opens).opened(model, adapter, family, info.head)
         else:
             model = quietly(PeftModel.from_pretrained, model, str(adapter))
             model = model.merge_and_unload() if merge else model

@@ -125,4 +125,9 @@ class GenerativeAnswering(PythonModel):
         return as_frame(rows, model_input, list(ANSWER))
 
 
+def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
+    """The answer to each record by a saved model with its base inside, without MLflow between."""
+    return Writer(bundle).answer(records)
+
+
 MODEL = GenerativeAnswering

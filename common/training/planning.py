@@ -10,7 +10,8 @@ from ..errors import NotHere
 from ..models import base
 from ..models.families import Family, family_of
 from ..paths import ROOT
-from ..tasks.table import Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
 from . import fingerprint
@@ -34,6 +35,11 @@ class Plan:
     settings: dict
     key: str
     """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
+
+    @property
+    def head(self) -> str:
+        """The head that the task's models have in this family."""
+        return head_of(self.task, self.family)
 
     @property
     def finished(self) -> str | None:
@@ -67,10 +73,18 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
         checkpoint=fingerprint.checkpoint(checkpoint),
         method=fingerprint.method(technique, family),
     )
-    labels = dict(enumerate(record.get("labels", ())))
-    own_config = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
     return Plan(
-        technique, args, task, precision, splits, record, checkpoint, family, own_config, settings, key
+        technique,
+        args,
+        task,
+        precision,
+        splits,
+        record,
+        checkpoint,
+        family,
+        task.head_config(record),
+        settings,
+        key,
     )
 
 
@@ -79,8 +93,7 @@ def check_tokenizer(planned: Plan) -> None:
     check_reading(
         base.load_tokenizer(planned.checkpoint),
         planned.splits,
-        data=planned.task.data,
-        generates=planned.task.generates,
+        planned.task,
         name=planned.checkpoint.name,
         data_dir=planned.args.data_dir,
     )

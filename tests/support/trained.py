@@ -103,9 +103,9 @@ def save_classifier(folder, tiny, seed: int = 0):
     names = ("negative", "positive")
     config = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     torch.manual_seed(seed)
-    model, tokenizer = models.load_base(checkpoint, "classification", **config)
+    model, tokenizer = models.load_base(checkpoint, "SequenceClassification", **config)
     family = FAMILIES["bert"]
-    model = models.apply(TECHNIQUES["lora"]().peft_config(family), model, family, "classification")
+    model = models.apply(TECHNIQUES["lora"]().peft_config(family), model, family, "SequenceClassification")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -122,10 +122,10 @@ def save_classifier(folder, tiny, seed: int = 0):
             if name.endswith("classifier.modules_to_save.default.bias")
         )
         bias[1] -= (margin[5] + margin[6]) / 2
-    print_ = saving.save_base(checkpoint, folder / "base", "classification", **config)
+    print_ = saving.save_base(checkpoint, folder / "base", "SequenceClassification", **config)
     info = bundles.BundleInfo(
         "LoRA", "bert", tiny("bert"), print_, "binary", **LENGTHS, max_answer_length=30, n_best=20,
-        null_threshold=0.0, task="classification", labels=names,
+        null_threshold=0.0, task="classification", head="SequenceClassification", labels=names,
     )  # fmt: skip
     saving.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", folder / "base", model, tokenizer, info
