@@ -73,11 +73,10 @@ def loss(monkeypatch):
 
     def around(function):
         task, calls = TASKS["extractive-qa"], []
-        original = task.loss
 
         def changed(model, batch, labels):
             calls.append(len(labels))
-            return function(len(calls), batch, lambda: original(model, batch, labels))
+            return function(len(calls), batch, lambda: type(task).loss(task, model, batch, labels))
 
         monkeypatch.setattr(task, "loss", changed)
         return calls
