@@ -100,8 +100,8 @@ def run(args) -> dict:
             PIPELINE,
             work / "merged",
             work / "questions.json",
-            info.max_length,
-            info.doc_stride,
+            info.settings["max_length"],
+            info.settings["doc_stride"],
             BATCH,
         ]
         for _ in range(args.rounds):

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -38,19 +39,12 @@ class BundleInfo:
     model_type: str
     checkpoint: str
     base_fingerprint: str
-    version: str
-    """The data's. SQuAD's v1.1 always answers, v2.0 may say that there is no answer."""
-    max_length: int
-    doc_stride: int
-    max_answer_length: int
-    n_best: int
-    null_threshold: float
-    task: str = "extractive-qa"
+    task: str
     """What it was trained for; decides which module serves it."""
-    head: str = "QuestionAnswering"
+    head: str
     """What transformers' class of its model ends in, behind "For"."""
-    labels: tuple[str, ...] = ()
-    """Names of the classes, in the order of the logits."""
+    settings: Mapping[str, Any]
+    """What answering needs besides, such as `max_length`; the task decides which."""
     runtime: str = "torch"
     """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
 
@@ -120,10 +114,7 @@ def write_info(folder: Path, info: BundleInfo) -> None:
 
 def read_bundle(folder: Path) -> BundleInfo:
     """`bundle.json` of a saved model."""
-    content = json.loads((Path(folder) / BUNDLE).read_text())
-    if "head" not in content:
-        content["head"] = _HEADS_BEFORE[content["task"]] or _WRITERS[family_of(content["model_type"]).kind]
-    return BundleInfo(**content | {"labels": tuple(content["labels"])})
+    return BundleInfo(**upgraded(json.loads((Path(folder) / BUNDLE).read_text())))
 
 
 _HEADS_BEFORE = {
@@ -132,6 +123,20 @@ _HEADS_BEFORE = {
     "generative-qa": None,
 }
 _WRITERS = {"decoder": "CausalLM", "encoder-decoder": "Seq2SeqLM"}
+
+
+def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `bundle.json` holds, as BundleInfo has it: earlier versions wrote every task's settings flat, and no head."""
+    if "settings" in content:
+        return dict(content)
+    task = content["task"]
+    head = _HEADS_BEFORE[task] or _WRITERS[family_of(content["model_type"]).kind]
+    own = {"technique", "model_type", "checkpoint", "base_fingerprint", "task", "runtime"}
+    settings = {name: value for name, value in content.items() if name not in own}
+    return {name: value for name, value in content.items() if name in own} | {
+        "head": head,
+        "settings": settings,
+    }
 
 
 def opener(bundle: Path) -> str | None:

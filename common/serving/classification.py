@@ -69,9 +69,9 @@ class Classifier:
             texts = make_texts(
                 self.tokenizer,
                 records,
-                max_length=self.info.max_length,
+                max_length=self.info.settings["max_length"],
                 segment_ids=uses_segment_ids(self.model.config),
-                names=self.info.labels,
+                names=self.info.settings["labels"],
             )
         _, logits = predict_logits(self.model, texts, self.collator)
         ranked = []

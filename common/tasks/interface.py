@@ -204,6 +204,12 @@ class Task(ABC):
         """The fields of an example that a served model is asked with."""
 
     @abstractmethod
+    def stored_settings(
+        self, args: Settings, record: Mapping[str, Any], decision: float | None
+    ) -> dict[str, Any]:
+        """What the module that serves the task needs to know of a run, as JSON holds it. decision: what validation decided."""
+
+    @abstractmethod
     def disagreements(
         self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
     ) -> list[str]:

@@ -278,15 +278,9 @@ class Job:
             model_type=self.plan.family.model_type,
             checkpoint=self.plan.checkpoint.name,
             base_fingerprint="",
-            version=self.record["version"],
-            max_length=self.args.max_length,
-            doc_stride=self.args.doc_stride,
-            max_answer_length=self.args.max_answer_length,
-            n_best=self.args.n_best,
-            null_threshold=threshold or 0.0,
             task=self.task.name,
             head=self.plan.head,
-            labels=tuple(self.record.get("labels", ())),
+            settings=self.task.stored_settings(self.args, self.record, threshold),
         )
         if self.technique.peft_config(self.plan.family) is not None:
             base = self.scratch / "base"

@@ -124,6 +124,12 @@ class Classification(Task):
         """The text."""
         return {"text": example["text"]}
 
+    def stored_settings(
+        self, args: Settings, record: Mapping[str, Any], decision: float | None
+    ) -> dict[str, Any]:
+        """The longest text, and the names of the classes in the order of the logits."""
+        return {"max_length": args.max_length, "labels": list(record["labels"])}
+
     def disagreements(
         self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
     ) -> list[str]:

@@ -1,6 +1,6 @@
 """Extractive question answering as a task: the answer is a span of the context."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -116,11 +116,25 @@ class ExtractiveQA(QuestionTask):
         del kept["id"]
         return {"question": example["question"], "prediction": kept.pop("text"), **kept}
 
+    def stored_settings(
+        self, args: Settings, record: Mapping[str, Any], decision: float | None
+    ) -> dict[str, Any]:
+        """Those of windows and of decoding."""
+        return {
+            "version": record["version"],
+            "max_length": args.max_length,
+            "doc_stride": args.doc_stride,
+            "max_answer_length": args.max_answer_length,
+            "n_best": args.n_best,
+            "null_threshold": decision or 0.0,
+        }
+
     def disagreements(
         self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
     ) -> list[str]:
         """Another span agrees where the run scored it as high."""
         from .agreement import TOLERANCE, disagreements
 
-        threshold = about.null_threshold if about.version == "v2.0" else None
+        settings = about.settings
+        threshold = settings["null_threshold"] if settings["version"] == "v2.0" else None
         return disagreements(rows, answers, threshold, TOLERANCE.get(precision, TOLERANCE["fp32"]))

@@ -1,6 +1,6 @@
 """Generative question answering as a task: the answer is written, token by token, behind a prompt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..interface import Answer, Example, Row, Settings
@@ -115,6 +115,16 @@ class GenerativeQA(QuestionTask):
             "question": example["question"],
             "prediction": prediction.text,
             "score": prediction.score,
+        }
+
+    def stored_settings(
+        self, args: Settings, record: Mapping[str, Any], decision: float | None
+    ) -> dict[str, Any]:
+        """Those of windows and of writing."""
+        return {
+            "max_length": args.max_length,
+            "doc_stride": args.doc_stride,
+            "max_answer_length": args.max_answer_length,
         }
 
     def disagreements(

@@ -107,7 +107,7 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
     assert before.shape[1:] == (batch["input_ids"].shape if head == QA else (5, 2))
     labels = tuple(CONFIGS[head].get("id2label", {}).values())
     info = bundles.BundleInfo(
-        technique, family_name, tiny(family_name), "", "v1.1", 96, 16, 30, 20, 0.0, head=head, labels=labels
+        technique, family_name, tiny(family_name), "", "any", head, {"max_length": 96, "labels": list(labels)}
     )
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", head, **CONFIGS[head])
@@ -535,7 +535,7 @@ def test_peft_itself_refuses_saved_virtual_tokens_and_those_of_earlier_versions_
     """It would load them and answer otherwise."""
     model, tokenizer, batch = build(tiny, technique, "bert")
     before = logits(model.eval(), batch)
-    info = bundles.BundleInfo(technique, "bert", tiny("bert"), "", "v1.1", 96, 16, 30, 20, 0.0)
+    info = bundles.BundleInfo(technique, "bert", tiny("bert"), "", "any", QA, {})
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     checkpoint = models.resolve_checkpoint(tiny("bert"))
     saving.save_base(checkpoint, tmp_path / "base")

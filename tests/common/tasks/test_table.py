@@ -80,6 +80,9 @@ class Ranking(Task):
     def request(self, example):
         return {"text": example["text"]}
 
+    def stored_settings(self, args, record, decision):
+        return {"max_length": args.max_length, "labels": list(record["labels"])}
+
     def disagreements(self, rows, answers, about, precision):
         return []
 

@@ -172,13 +172,13 @@ def served(tmp_path_factory, saved):
 
 def features(saved, examples):
     _, _, model, tokenizer, info = saved
-    args = SimpleNamespace(max_length=info.max_length)
+    args = SimpleNamespace(max_length=info.settings["max_length"])
     return TASK.features(tokenizer, model.config, examples, args)
 
 
 def test_what_is_too_long_is_cut_and_padding_follows_the_batch(saved):
     made = features(saved, [*EXAMPLES, LONG | {"label": 0}])
-    assert made.lengths.max() == saved[4].max_length and made.names == NAMES
+    assert made.lengths.max() == saved[4].settings["max_length"] and made.names == NAMES
     assert (made.input_ids[-1][-1], made.input_ids[-1][0]) == (
         saved[3].sep_token_id,
         saved[3].cls_token_id,

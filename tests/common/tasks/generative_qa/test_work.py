@@ -41,6 +41,7 @@ CELLS = [
     for technique, family in itertools.product(sorted(TECHNIQUES), KINDS)
     if refusal(FAMILIES[family], technique, QA) is None
 ]
+LENGTHS = {"max_length": 64, "doc_stride": 8, "max_answer_length": 12}
 EVERY_CELL = pytest.mark.parametrize(("technique", "family_name"), CELLS)
 EVERY_FAMILY = pytest.mark.parametrize("family_name", sorted(KINDS))
 
@@ -102,14 +103,9 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
         family_name,
         tiny(family_name),
         "",
-        "v2.0",
-        64,
-        8,
-        12,
-        20,
-        0.0,
-        task=TASK,
-        head=HEADS[family_name],
+        TASK,
+        HEADS[family_name],
+        LENGTHS,
     )
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", HEADS[family_name])
@@ -352,9 +348,7 @@ def test_prompt_and_answer_must_fit_the_positions(tiny):
 def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
     model, tokenizer, prompts, collator = build(tiny, "lora", family_name)
     train(model, collator([prompts[i] for i in range(len(prompts))]), 3, 1e-1)
-    info = bundles.BundleInfo(
-        "LoRA", family_name, "", "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK, head=HEADS[family_name]
-    )
+    info = bundles.BundleInfo("LoRA", family_name, "", "", TASK, HEADS[family_name], LENGTHS)
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", HEADS[family_name])
     writer = generating.Writer(tmp_path / "bundle", tmp_path / "base")
