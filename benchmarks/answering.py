@@ -78,7 +78,7 @@ def run(args) -> dict:
         work = Path(scratch)
         bundle, _ = versions.self_contained(args.model, work)
         model, tokenizer, info = load_bundle(bundle, merge=True)
-        files = export(model, "extractive-qa", work / "onnx")
+        files = export(model, ("start_logits", "end_logits"), work / "onnx")
         answerers = {"torch": Answerer(bundle)}
         for precision, file in files.items():
             folder = work / precision
@@ -100,8 +100,8 @@ def run(args) -> dict:
             PIPELINE,
             work / "merged",
             work / "questions.json",
-            info.max_length,
-            info.doc_stride,
+            info.settings["max_length"],
+            info.settings["doc_stride"],
             BATCH,
         ]
         for _ in range(args.rounds):

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Bounds:
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple[Any, ...] | None = None
+    choices: Collection[Any] | None = None
 
     def __bool__(self) -> bool:
         return self != Bounds()

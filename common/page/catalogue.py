@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 from ..errors import UserError
 from ..paths import command
 from ..serving import stored_code
-from ..tasks.table import TASKS
+from ..tasks.table import DEFAULT_TASK, TASKS
 
-TASK = TASKS["extractive-qa"]
+TASK = TASKS[DEFAULT_TASK]
 
 LISTED = 6
 """How many versions are listed if none are named, those with an alias first."""

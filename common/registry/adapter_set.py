@@ -22,7 +22,6 @@ from ..serving import model_logging, side_by_side, stored_code
 from ..tasks.table import DEFAULT_TASK, TASKS
 from ..tracking import experiments, store
 from ..tracking import runs as tracking
-from .agreement import TOLERANCE, disagreements
 from .choosing import choose
 from .gate import CHAMPION
 from .versions import logged_model
@@ -122,10 +121,9 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
         model = stored_code.load(info.model_uri)
         answered = model.predict(pd.DataFrame(asked), params={"technique": side_by_side.ALL})["answers"]
         for i, ((technique, source), about) in enumerate(zip(runs.items(), infos, strict=True)):
-            threshold = about.null_threshold if about.has_unanswerable else None
-            tolerance = TOLERANCE.get(source.data.params.get("precision", "fp32"), TOLERANCE["fp32"])
             own = [answers[i] for answers in answered]
-            wrong = disagreements(rows[technique], own, threshold, tolerance)
+            precision = source.data.params.get("precision", "fp32")
+            wrong = TASK.disagreements(rows[technique], own, about, precision)
             if wrong:
                 raise UserError(
                     f"{technique} (run {source.info.run_id}) does not answer as it did when it was trained, so nothing "

@@ -14,15 +14,13 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from ..data import prepared
-from ..data.record import DataRecord
 from ..errors import UserError
 from ..models.bundles import BundleInfo
 from ..scratch import scratch
 from ..serving import model_logging, stored_code
-from ..tasks.table import Task
+from ..tasks.interface import Task
 from ..tracking import runs
 from . import fresh_process
-from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled, rewritten
 
 SAMPLE = 50
 """Test questions (or texts) that a model is asked again before it is registered."""
@@ -96,7 +94,7 @@ def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) ->
             "run's data (--data_dir names another folder)."
         )
         return Questions([row], [example], rows, {}, note)
-    examples = {e["id"]: _named(e, record) for e in splits["test"]}
+    examples = {e["id"]: task.described(e, record) for e in splits["test"]}
     asked = {id_: {name: e[name] for name in served.ASKED} for id_, e in examples.items()}
     taken = [row for row in rows if served.is_taken(asked[row["id"]])]
     taken = taken[:: max(1, math.ceil(len(taken) / SAMPLE))]
@@ -114,7 +112,7 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
         reason = f"it does not load and answer in a fresh process without the hub ({error})"
         return Checked((reason,), f"It fails its check: {reason}.")
     rows, failed = asked.rows, []
-    wrong = _otherwise(rows, found["answers"], about, task, precision)
+    wrong = task.disagreements(rows, found["answers"], about, precision)
     if wrong:
         failed.append(
             f"it does not answer as it did when it was trained: {len(wrong)} of {len(rows)} {task.unit} differ, first "
@@ -188,19 +186,3 @@ def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             raise Unloadable((said or [f"exit status {done.returncode}"])[-1].strip()[:300])
         return json.loads(answered.read_text(encoding="utf-8"))
-
-
-def _otherwise(rows, answers, about: BundleInfo, task: Task, precision: str) -> list[str]:
-    if task.data == "text":
-        return relabelled(rows, answers, PROBABILITY_TOLERANCE.get(precision, PROBABILITY_TOLERANCE["fp32"]))
-    tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
-    if task.generates:
-        return rewritten(rows, answers, tolerance)
-    threshold = about.null_threshold if about.has_unanswerable else None
-    return disagreements(rows, answers, threshold, tolerance)
-
-
-def _named(example: dict, record: DataRecord) -> dict:
-    """An example with the name of its label, where it has one."""
-    names = record.labels
-    return example | {"label_name": names[example["label"]]} if names else example

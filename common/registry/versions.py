@@ -15,7 +15,8 @@ from mlflow.models import Model
 from ..errors import UserError
 from ..scoring.names import LABELS
 from ..serving import stored_code
-from ..tasks.table import DEFAULT_TASK, Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import DEFAULT_TASK, task_of
 from .checking import Checked
 from .gate import CHAMPION, Rules, Verdict
 
@@ -184,7 +185,7 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
 | validation (chosen by its {LABELS[task.metric]}) | {cells("best_validation")} |
 | test (95% interval), {tags.get("test_examples", "?")} {task.unit} | {cells("test")} |
 
-Data: {tags["data_name"]} ({"SQuAD " if task.data == "qa" else ""}{tags["data_version"]}), fingerprint `{tags["data_fingerprint"]}`.
+Data: {tags["data_name"]} ({task.data_title(tags["data_version"])}), fingerprint `{tags["data_fingerprint"]}`.
 Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
 Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
 {checked}

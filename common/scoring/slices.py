@@ -1,7 +1,7 @@
 """Strengths and weaknesses of a model: scores by kind of example, its worst examples, agreement of two models."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,13 +41,16 @@ def question_type(question: str) -> str:
     return next((name for name, pattern in _QUESTION_WORDS if re.search(pattern, lower)), "other")
 
 
-def slices_of(example: Mapping) -> dict[str, str]:
-    """Dimension → slice of an example of prepared data: a question on a context, or a text with a label."""
-    if "question" not in example:
-        return {
-            "text length": _bin("text length", example["text"]),
-            "label": str(example.get("label_name", example["label"])),
-        }
+def text_slices(example: Mapping) -> dict[str, str]:
+    """Dimension → slice of a text with a label."""
+    return {
+        "text length": _bin("text length", example["text"]),
+        "label": str(example.get("label_name", example["label"])),
+    }
+
+
+def question_slices(example: Mapping) -> dict[str, str]:
+    """Dimension → slice of a question on a context."""
     golds = example["answers"]["text"]
     found = {
         "question type": question_type(example["question"]),
@@ -58,11 +61,13 @@ def slices_of(example: Mapping) -> dict[str, str]:
     return found | ({"answer length": _bin("answer length", golds[0])} if golds else {})
 
 
-def scores_by_slice(examples: Sequence[Mapping], scores: Scores) -> pd.DataFrame:
+def scores_by_slice(
+    examples: Sequence[Mapping], scores: Scores, slices_of: Callable[[Mapping], dict[str, str]]
+) -> pd.DataFrame:
     """One row for each slice: `dimension`, `slice`, `examples`, and the mean `score` with its 95% interval `low` and
-    `high`, in percent. scores: of each example, 0 to 1."""
+    `high`, in percent. scores: of each example, 0 to 1. slices_of: example → its slice of each dimension."""
     rows = []
-    for (dimension, name), indices in members(examples).items():
+    for (dimension, name), indices in members(examples, slices_of).items():
         values = 100 * np.asarray(scores, dtype=float)[indices]
         low, high = bootstrap_interval(values)
         rows.append(
@@ -79,7 +84,9 @@ def scores_by_slice(examples: Sequence[Mapping], scores: Scores) -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns)
 
 
-def members(examples: Sequence[Mapping]) -> dict[tuple[str, str], np.ndarray]:
+def members(
+    examples: Sequence[Mapping], slices_of: Callable[[Mapping], dict[str, str]]
+) -> dict[tuple[str, str], np.ndarray]:
     """(dimension, slice) → indices of its examples, the slices of a dimension by size."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, example in enumerate(examples):

@@ -9,7 +9,8 @@ import pandas as pd
 from ..errors import UserError
 from ..scoring.bootstrap import paired_bootstrap
 from ..scoring.names import LABELS
-from ..tasks.table import DEFAULT_TASK, TASKS, Task
+from ..tasks.interface import Task
+from ..tasks.table import DEFAULT_TASK, TASKS
 
 QA = TASKS[DEFAULT_TASK]
 

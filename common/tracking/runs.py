@@ -18,7 +18,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from .. import stopping
 from ..errors import UserError
-from ..tasks.table import DEFAULT_TASK, Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import DEFAULT_TASK, task_of
 from . import provenance, store
 from .experiment_pages import present
 from .experiments import experiment

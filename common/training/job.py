@@ -19,21 +19,12 @@ from ..reports import run_figures
 from ..reports.study_curves import gradient_flow
 from ..scoring import bootstrap
 from ..scoring.names import LABELS
-from ..tasks.classification import work as classification
-from ..tasks.extractive_qa import work as extractive_qa
-from ..tasks.generative_qa import work as generative_qa
-from ..tasks.table import Work
+from ..tasks.interface import Extras
 from . import checkpoints
 from .gradient_norms import split_off
 from .planning import Plan
 from .sampling import sample
 from .trainer import WEIGHTS, TaskTrainer
-
-WORKS: dict[str, Work] = {
-    "extractive-qa": extractive_qa.WORK,
-    "classification": classification.WORK,
-    "generative-qa": generative_qa.WORK,
-}
 
 
 @dataclass(frozen=True)
@@ -51,8 +42,7 @@ class Job:
         self.plan, self.scratch = planned, scratch
         self.technique, self.args, self.task = planned.technique, planned.args, planned.task
         self.record, self.output_dir = planned.record, planned.output_dir
-        self.work = WORKS[self.task.name]
-        self.loss = self.work.unpadded_loss(planned.family) if self.args.pack_batches else self.work.loss
+        self.loss = self.task.unpadded_loss(planned.family) if self.args.pack_batches else self.task.loss
         self.chosen_by = f"eval_{self.task.metric}"
         on_gpu = torch.cuda.is_available()
         # Autocast converts every activation too: on a CPU that costs more than half of what the products gain.
@@ -108,7 +98,7 @@ class Job:
         run.log_dict(self.record.to_json(), "data_record.json")
 
         set_seed(args.seed)
-        model, tokenizer = models.load_base(planned.checkpoint, self.task.name, **planned.config)
+        model, tokenizer = models.load_base(planned.checkpoint, planned.head, **planned.config)
         family = planned.family
         with self.arguments.main_process_first(desc="tokenizing"):
             train, validation, test = (
@@ -119,17 +109,17 @@ class Job:
                     ("test", args.max_test_samples),
                 )
             )
-        train = replace(train, features=self.work.trained(train.features, self.record.version))
+        train = replace(train, features=self.task.trained(train.features, self.record.version))
         if not len(train.features):
             raise UserError(f"{args.data_dir} has nothing to train on; prepare it again.")
         run.log_data(self.record.to_json(), "training")
         run.log_data(self.record.to_json(), "testing")
-        model = quicken(models.apply(technique.peft_config(family), model, family, self.task.name))
+        model = quicken(models.apply(technique.peft_config(family), model, family, planned.head))
         run.log_metrics(models.parameter_counts(model))
         if args.torch_compile:
             # In place: parameters keep their names. Batches differ in length.
             model.compile(backend=args.torch_compile, dynamic=True)
-        collator = self.work.collator(tokenizer, model.config)
+        collator = self.task.collator(tokenizer, model.config)
         # Several processes would each stop at a step of their own.
         with stopping.deferred(self.arguments.world_size == 1) as stop:
             trainer = TaskTrainer(
@@ -170,9 +160,8 @@ class Job:
             torch.distributed.destroy_process_group()
 
     def _split(self, examples, tokenizer, config, limit) -> Split:
-        by = "label" if self.task.data == "text" else None
-        examples = sample(examples.to_list(), limit, self.args.seed, by)
-        return Split(examples, self.work.features(tokenizer, config, examples, self.args))
+        examples = sample(examples.to_list(), limit, self.args.seed, self.task.balanced_by)
+        return Split(examples, self.task.features(tokenizer, config, examples, self.args))
 
     def _note_memory(self, reset: bool = False) -> float:
         """Peak memory in MiB: of the GPU since the last reset, of the whole process on a CPU."""
@@ -191,7 +180,7 @@ class Job:
         arguments = self.arguments
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             with updates_held(model):
-                mine = self.work.outputs(
+                mine = self.task.outputs(
                     model,
                     split.features,
                     collator,
@@ -199,11 +188,11 @@ class Job:
                     (arguments.process_index, arguments.world_size),
                     progress if self.is_main else None,
                 )
-        return self.work.join(_gather(mine, arguments.world_size))
+        return self.task.join(_gather(mine, arguments.world_size))
 
     def decided(self, outputs, split: Split, decision) -> list:
         """The predictions that are read off a model's outputs."""
-        return self.work.predictions(outputs, split.features, split.examples, self.args, decision)
+        return self.task.predictions(outputs, split.features, split.examples, self.args, decision)
 
     def undecided(self, model, validation: Split, collator) -> list:
         """Predictions before anything is tuned: they rank the epochs, and the last decision is made of them."""
@@ -215,14 +204,14 @@ class Job:
 
     def scores(self, predictions, examples) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """(figures in percent, the scores of each example)."""
-        return self.work.score(predictions, examples, self.record.version)
+        return self.task.score(predictions, examples, self.record.version)
 
     def _test(self, trainer, model, tokenizer, validation: Split, test: Split, run) -> None:
         """Decide on validation what is to be decided, then look at test once."""
         collator, metrics_ = trainer.data_collator, self.task.metrics
         outputs = self.outputs(model, validation, collator)
         chosen = self.decided(outputs, validation, self.no_decision)
-        decision = self.work.decide(chosen, validation.examples, self.record.version)
+        decision = self.task.decide(chosen, validation.examples, self.record.version)
         if decision is not None:
             chosen = self.decided(outputs, validation, decision)
         started = time.perf_counter()
@@ -249,7 +238,7 @@ class Job:
         rows = [
             {"id": example["id"]}
             | {name: float(each[name][i]) for name in metrics_}
-            | self.work.row(prediction, example)
+            | self.task.row(prediction, example)
             for i, (prediction, example) in enumerate(zip(predictions, test.examples, strict=True))
         ]
         folder = self.scratch / "predictions"
@@ -257,9 +246,9 @@ class Job:
         write_json(folder / "test.json", rows)
         validated = zip(chosen, validation.examples, strict=True)
         write_json(
-            folder / "validation.json", {e["id"]: self.work.row(p, e)["prediction"] for p, e in validated}
+            folder / "validation.json", {e["id"]: self.task.row(p, e)["prediction"] for p, e in validated}
         )
-        self.work.extras(predictions, test.examples, folder)
+        write_extras(self.task.extras(predictions, test.examples), folder)
         run.log_artifact(folder)
         history, norms = split_off(trainer.state.log_history)
         run.log_dict(history, "log_history.json")
@@ -288,25 +277,30 @@ class Job:
             model_type=self.plan.family.model_type,
             checkpoint=self.plan.checkpoint.name,
             base_fingerprint="",
-            version=self.record.version,
-            max_length=self.args.max_length,
-            doc_stride=self.args.doc_stride,
-            max_answer_length=self.args.max_answer_length,
-            n_best=self.args.n_best,
-            null_threshold=threshold or 0.0,
             task=self.task.name,
-            labels=self.record.labels,
+            head=self.plan.head,
+            settings=self.task.stored_settings(self.args, self.record, threshold),
         )
         if self.technique.peft_config(self.plan.family) is not None:
             base = self.scratch / "base"
-            print_ = saving.save_base(self.plan.checkpoint, base, self.task.name, **self.plan.config)
+            print_ = saving.save_base(self.plan.checkpoint, base, self.plan.head, **self.plan.config)
             info = replace(info, base_fingerprint=print_)
         saving.save_bundle(bundle, info, model, tokenizer)
         trained = bundle / ("adapter" if base else "base")
         size = sum(f.stat().st_size for f in trained.glob("*.safetensors"))
         report["adapter_mib"] = size / 2**20
         run.set_tags({"base_fingerprint": info.base_fingerprint})
-        run.log_model(bundle, base, self.work.request(test.examples[0]), report)
+        run.log_model(bundle, base, self.task.request(test.examples[0]), report)
+
+
+def write_extras(extras: Extras, folder: Path) -> None:
+    """Write further artifacts of a test into a folder."""
+    for name, content in extras.documents.items():
+        write_json(folder / name, content)
+    for name, (counts, names) in extras.confusion.items():
+        run_figures.confusion_matrix(counts, names).savefig(folder / name)
+    for name, arrays in extras.arrays.items():
+        np.savez_compressed(folder / name, **arrays)
 
 
 def _gather(outputs, processes: int) -> list:

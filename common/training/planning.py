@@ -12,7 +12,8 @@ from ..errors import NotHere
 from ..models import base
 from ..models.families import Family, family_of
 from ..paths import ROOT
-from ..tasks.table import Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
 from . import fingerprint
@@ -36,6 +37,11 @@ class Plan:
     settings: dict
     key: str
     """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
+
+    @property
+    def head(self) -> str:
+        """The head that the task's models have in this family."""
+        return head_of(self.task, self.family)
 
     @property
     def finished(self) -> str | None:
@@ -69,10 +75,18 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
         checkpoint=fingerprint.checkpoint(checkpoint),
         method=fingerprint.method(technique, family),
     )
-    labels = dict(enumerate(record.labels))
-    own_config = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
     return Plan(
-        technique, args, task, precision, splits, record, checkpoint, family, own_config, settings, key
+        technique,
+        args,
+        task,
+        precision,
+        splits,
+        record,
+        checkpoint,
+        family,
+        task.head_config(record),
+        settings,
+        key,
     )
 
 
@@ -81,8 +95,7 @@ def check_tokenizer(planned: Plan) -> None:
     check_reading(
         base.load_tokenizer(planned.checkpoint),
         planned.splits,
-        data=planned.task.data,
-        generates=planned.task.generates,
+        planned.task,
         name=planned.checkpoint.name,
         data_dir=planned.args.data_dir,
     )

@@ -10,7 +10,7 @@ from ..bounds import LARGE, SEEDS, Bounds, check_bounds
 from ..errors import NotHere, UserError
 from ..models.families import Family, usable_positions
 from ..paths import ROOT
-from ..tasks.table import TASKS, task_of
+from ..tasks.table import DEFAULT_TASK, TASKS, refusal, task_of
 
 
 def option(default, help: str, **bounds):
@@ -51,11 +51,15 @@ class Technique:
         return 0
 
 
+PACKING = " and ".join(task.name for task in TASKS.values() if task.packs)
+"""The tasks whose batches can be packed."""
+
+
 @dataclass(frozen=True)
 class RunArgs:
     """What every run has, whatever its technique."""
 
-    task: str = option("extractive-qa", "what is trained for", choices=tuple(TASKS))
+    task: str = option(DEFAULT_TASK, "what is trained for", choices=TASKS.keys())
     data_dir: str | None = option(
         None,
         "prepared data (see scripts/prepare_data.py); default: squad_data, or the task's; made if it is missing",
@@ -112,7 +116,7 @@ class RunArgs:
     pack_batches: bool = option(
         False,
         "lay a batch's windows end to end, so that no padding is computed: for GPUs and windows of uneven length "
-        "(extractive-qa, encoders with absolute positions, no virtual tokens)",
+        f"({PACKING}, encoders with absolute positions, no virtual tokens)",
     )
     torch_compile: str = option(
         "", "backend to compile the model with: inductor pays in long runs on a GPU; on a CPU it does not"
@@ -170,7 +174,6 @@ def settled(args: RunArgs) -> RunArgs:
 
 def check(technique: Technique, args: RunArgs) -> None:
     """Refuse values that no model could train with; UserError names the flag and the remedy."""
-    task = task_of(args.task)
     check_bounds(technique)
     check_bounds(args)
     if args.torch_compile:
@@ -182,18 +185,13 @@ def check(technique: Technique, args: RunArgs) -> None:
         raise NotHere(
             "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
         )
-    # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
-    room = args.max_length - args.max_length // 2 - 4
-    if task.data == "qa" and not 0 <= args.doc_stride < room:
-        raise UserError(
-            f"--doc_stride is {args.doc_stride}: with --max_length {args.max_length} it must be at least 0 and below "
-            f"{max(room, 1)}."
-        )
+    task_of(args.task).check_settings(args)
 
 
 def check_model(technique: Technique, args: RunArgs, family: Family, config) -> None:
     """Refuse what this family cannot do, from its config alone, before any weight is read."""
-    if reason := family.refusal(technique.key, args.task):
+    task = task_of(args.task)
+    if reason := refusal(family, technique.key, task):
         raise UserError(
             f"{technique.name} does not work with {family.model_type} for {args.task}: {reason}. "
             "Choose another technique, --model_checkpoint or --task."
@@ -203,16 +201,14 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config) -> 
 
         virtual = isinstance(technique.peft_config(family), PromptLearningConfig)
         positions = family.kind == "encoder" and family.first_position is not None
-        if args.task != "extractive-qa" or virtual or not positions:
+        if not task.packs or virtual or not positions:
             raise UserError(
-                f"--pack_batches is for extractive-qa by encoders with absolute positions and without virtual tokens, not for "
+                f"--pack_batches is for {PACKING} by encoders with absolute positions and without virtual tokens, not for "
                 f"{technique.name} on {family.model_type} for {args.task}: leave it out."
             )
     room = usable_positions(config)
     beside = {f"{technique.virtual_tokens} virtual tokens": technique.virtual_tokens}
-    if task_of(args.task).generates and family.kind == "decoder":
-        # Behind an answer of this length stands its end.
-        beside[f"an answer of {args.max_answer_length} tokens"] = args.max_answer_length + 1
+    beside |= task.further_tokens(args, family.kind)
     taken = sum(beside.values())
     if room is not None and args.max_length + taken > room:
         parts = " and ".join(part for part, tokens in beside.items() if tokens)

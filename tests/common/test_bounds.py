@@ -30,7 +30,7 @@ def outside(kind, name):
     """Values that the field's bounds do not allow."""
     bounds, d = bounds_of(kind)[name], step(kind, name)
     if bounds.choices:
-        return ["no such choice", bounds.choices[0].swapcase()]
+        return ["no such choice", next(iter(bounds.choices)).swapcase()]
     found = given(bounds.above, bounds.below) + [v - d for v in given(bounds.minimum)]
     found += [v * 2 for v in given(bounds.maximum)] + [10**400] * (d == 1)
     return found + [math.nan, math.inf, -math.inf] * (d != 1)

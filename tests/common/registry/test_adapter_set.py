@@ -101,7 +101,7 @@ def test_all_share_the_weights_of_one_base(world):
     family = models.family_of("bert")
     base, _ = models.load_base(models.resolve_checkpoint(next(iter(answerers)).info.checkpoint))
     head = sum(
-        p.numel() for name in family.heads["extractive-qa"] for p in base.get_submodule(name).parameters()
+        p.numel() for name in family.heads["QuestionAnswering"] for p in base.get_submodule(name).parameters()
     )
     assert sum(tensors[0][place] for place in shared) == sum(p.numel() for p in base.parameters()) - head
 

@@ -47,7 +47,7 @@ def test_labels_have_slices_and_runs_are_set_beside_each_other(tmp_path):
 
 def test_the_figure_names_every_slice_and_both_models():
     examples = [{"text": "word " * n, "label": n % 2, "label_name": "ab"[n % 2]} for n in range(1, 60)]
-    table = slices.scores_by_slice(examples, [n % 3 > 0 for n in range(59)])
+    table = slices.scores_by_slice(examples, [n % 3 > 0 for n in range(59)], TASK.slices)
     figure = error_analysis.slice_figure(table, "accuracy", "texts", ("version 1", table))
     figure.draw_without_rendering()
     (axes,) = figure.axes

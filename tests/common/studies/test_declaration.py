@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.models.families import FAMILIES
 from common.paths import ROOT
 from common.studies import declaration, search
+from common.tasks.table import refusal, task_of
 from common.training import command_line
 from tests.support.techniques import TECHNIQUES
 
@@ -372,7 +373,7 @@ def test_what_a_shipped_study_asks_for_exists(file):
         study = declaration.read(file, TECHNIQUES, smoke)
         for row in (row for stage in study.stages for row in declaration.expand(study, stage, size)):
             model_type = types.get(row.args.model_checkpoint.replace("untrained-", ""), "bert")
-            assert FAMILIES[model_type].refusal(row.technique.key, study.task) is None
+            assert refusal(FAMILIES[model_type], row.technique.key, task_of(study.task)) is None
             row.technique.peft_config(FAMILIES[model_type])
 
 

@@ -1,6 +1,5 @@
 """What a training survives, and how it says what it cannot: faults are injected into real runs of a tiny model."""
 
-import dataclasses
 import math
 import os
 import pickle
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 
 from common.errors import UserError
 from common.serving import model_logging
+from common.tasks.table import TASKS
 from common.tracking import experiments, runs
 from common.training import checkpoints, fit, job, recording
 from common.training.settings import RunArgs
@@ -72,13 +72,13 @@ def loss(monkeypatch):
     """Put a function around the loss of each batch: it gets the number of the call from 1, the batch, and the loss's own call."""
 
     def around(function):
-        work, calls = job.extractive_qa.WORK, []
+        task, calls = TASKS["extractive-qa"], []
 
         def changed(model, batch, labels):
             calls.append(len(labels))
-            return function(len(calls), batch, lambda: work.loss(model, batch, labels))
+            return function(len(calls), batch, lambda: type(task).loss(task, model, batch, labels))
 
-        monkeypatch.setitem(job.WORKS, "extractive-qa", dataclasses.replace(work, loss=changed))
+        monkeypatch.setattr(task, "loss", changed)
         return calls
 
     return around
