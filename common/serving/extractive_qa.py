@@ -104,7 +104,7 @@ class Answerer:
             n_best=n_best,
             max_answer_length=max_answer_length or settings["max_answer_length"],
         )
-        if info.has_unanswerable:
+        if self.info.has_unanswerable:
             null_threshold = settings["null_threshold"] if null_threshold is None else null_threshold
         predictions = decode_spans(spans, windows, examples, n_best=n_best, null_threshold=null_threshold)
         return [_ranked(prediction)[:top_k] for prediction in predictions]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from ..data.record import DataRecord
     from ..models.bundles import BundleInfo
     from ..models.families import Family
 

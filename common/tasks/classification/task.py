@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...data.record import DataRecord
 from ..interface import Answer, Example, Extras, Figures, Row, Settings, Task
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ...data.record import DataRecord
 from ..interface import Answer, Example, Loss, Row, Settings
 from ..questions import QuestionTask
 
