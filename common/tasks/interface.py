@@ -110,7 +110,7 @@ class Task(ABC):
     def head(self, kind: str) -> str | None:
         """The end of transformers' class name ("QuestionAnswering") for a kind of family; None where the kind has none."""
 
-    def head_config(self, record: DataRecord) -> dict[str, Any]:
+    def head_config(self, record: "DataRecord") -> dict[str, Any]:
         """Fields of the model's config that the data decides. record: of the prepared data."""
         return {}
 
@@ -205,7 +205,7 @@ class Task(ABC):
         """The fields of an example that a served model is asked with."""
 
     @abstractmethod
-    def stored_settings(self, args: Settings, record: DataRecord, decision: float | None) -> dict[str, Any]:
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
         """What the module that serves the task needs to know of a run, as JSON holds it. decision: what validation decided."""
 
     @abstractmethod
@@ -229,7 +229,7 @@ class Task(ABC):
 
     # Analysis of errors.
 
-    def described(self, example: Example, record: DataRecord) -> dict[str, Any]:
+    def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
         """A test example with what slices need to know of it. record: of the prepared data."""
         return dict(example)
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...data.record import DataRecord
 from ..interface import Answer, Example, Extras, Figures, Row, Settings, Task
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
 
 
@@ -35,7 +35,7 @@ class Classification(Task):
         """The same for every kind of family; which families are offered stands in their rows."""
         return "SequenceClassification"
 
-    def head_config(self, record: DataRecord) -> dict[str, Any]:
+    def head_config(self, record: "DataRecord") -> dict[str, Any]:
         """The names of the classes."""
         labels = dict(enumerate(record.labels))
         return {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
@@ -125,7 +125,7 @@ class Classification(Task):
         """The text."""
         return {"text": example["text"]}
 
-    def stored_settings(self, args: Settings, record: DataRecord, decision: float | None) -> dict[str, Any]:
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
         """The longest text, and the names of the classes in the order of the logits."""
         return {"max_length": args.max_length, "labels": list(record.labels)}
 
@@ -144,7 +144,7 @@ class Classification(Task):
         right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
         return 100 * sum(right) / len(right)
 
-    def described(self, example: Example, record: DataRecord) -> dict[str, Any]:
+    def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
         """The example with the name of its label."""
         names = record.labels
         return {**example, "label_name": names[example["label"]]} if names else dict(example)

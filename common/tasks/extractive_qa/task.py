@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ...data.record import DataRecord
 from ..interface import Answer, Example, Loss, Row, Settings
 from ..questions import QuestionTask
 
 if TYPE_CHECKING:
     import torch
 
+    from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
     from ...models.families import Family
 
@@ -117,7 +117,7 @@ class ExtractiveQA(QuestionTask):
         del kept["id"]
         return {"question": example["question"], "prediction": kept.pop("text"), **kept}
 
-    def stored_settings(self, args: Settings, record: DataRecord, decision: float | None) -> dict[str, Any]:
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
         """Those of windows and of decoding."""
         return {
             "version": record.version,

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...data.record import DataRecord
 from ..interface import Answer, Example, Row, Settings
 from ..questions import QuestionTask
 
 if TYPE_CHECKING:
     import torch
 
+    from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
 
 HEADS = {"decoder": "CausalLM", "encoder-decoder": "Seq2SeqLM"}
@@ -118,7 +118,7 @@ class GenerativeQA(QuestionTask):
             "score": prediction.score,
         }
 
-    def stored_settings(self, args: Settings, record: DataRecord, decision: float | None) -> dict[str, Any]:
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
         """Those of windows and of writing."""
         return {
             "max_length": args.max_length,
