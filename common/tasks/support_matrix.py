@@ -1,4 +1,4 @@
-"""Which technique works with which family, for which task, as Markdown: the README's table is what this makes."""
+"""Which technique works with which family, for which task, as Markdown: the table of docs/MODELS.md."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from ..models.families import FAMILIES
 from .table import TASKS, head_of, refusal
 
 BEGIN, END = "<!-- matrix, by scripts/matrix.py -->", "<!-- end of matrix -->"
-"""Lines between which the README holds it."""
+"""Lines between which docs/MODELS.md holds it."""
 
 
 def markdown(techniques: Mapping[str, str]) -> str:

@@ -385,8 +385,8 @@ def test_the_shipped_sweeps_reach_what_they_must():
     assert len(found) == 4 * 2 * 3 and all(row.args.gradient_norms for row in found)
 
 
-def test_the_readmes_example_is_a_study():
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_documented_example_is_a_study():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
     content = yaml.safe_load(text)
     sweep, full = (rows(content, stage) for stage in (0, 1))
     assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)
