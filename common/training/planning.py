@@ -1,7 +1,9 @@
 """A run settled and checked before any weight is read: the technique, its data, its checkpoint, its fingerprint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,19 +24,24 @@ from .settings import RunArgs, Technique, check, check_model, resolved, run_fing
 
 @dataclass(frozen=True)
 class Plan:
-    """A run with everything settled and checked that can be without reading weights."""
+    """A run with everything settled and checked that can be without reading weights; args have data_dir and experiment_name."""
 
     technique: Technique
     args: RunArgs
     task: Task
+    experiment: str
+    """The MLflow experiment."""
     precision: str
+    """fp32, fp16 or bf16."""
     splits: Splits
+    """The prepared data's parts (train, validation, test)."""
     record: DataRecord
     checkpoint: base.Checkpoint
     family: Family
-    config: dict
-    """Fields that the data decides of the model's config."""
-    settings: dict
+    config: dict[str, Any]
+    """Fields of the model's config that the data decides."""
+    settings: dict[str, Any]
+    """Every field that decides what is computed, flat."""
     key: str
     """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
 
@@ -46,7 +53,7 @@ class Plan:
     @property
     def finished(self) -> str | None:
         """The id of a finished run of the same content."""
-        return runs.finished_run(self.args.experiment_name, self.key)
+        return runs.finished_run(self.experiment, self.key)
 
     @property
     def output_dir(self) -> Path:
@@ -56,38 +63,46 @@ class Plan:
 
 
 def plan(technique: Technique, args: RunArgs) -> Plan:
-    """Settle a run; UserError names what stands against it, before any weight is read."""
+    """Settle a run; UserError names what prevents it, before any weight is read."""
     args = settled(args)
     check(technique, args)
     precision = choose_precision(args.precision)
     task = task_of(args.task)
     store.configure()
-    args = replace(args, experiment_name=experiments.experiment_name(args.experiment_name, task.experiment))
+    experiment = experiments.experiment_name(args.experiment_name, task.experiment)
+    args = replace(args, experiment_name=experiment)
+    assert args.data_dir is not None
     splits, record = ensure(Path(args.data_dir), task.data)
     checkpoint = base.resolve_checkpoint(args.model_checkpoint)
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
     settings = resolved(technique, args) | {"precision": precision}
-    key = run_fingerprint(
-        settings,
-        data=record.fingerprint,
-        checkpoint=fingerprint.checkpoint(checkpoint),
-        method=fingerprint.method(technique, family),
-    )
     return Plan(
-        technique,
-        args,
-        task,
-        precision,
-        splits,
-        record,
-        checkpoint,
-        family,
-        task.head_config(record),
-        settings,
-        key,
+        technique=technique,
+        args=args,
+        task=task,
+        experiment=experiment,
+        precision=precision,
+        splits=splits,
+        record=record,
+        checkpoint=checkpoint,
+        family=family,
+        config=task.head_config(record),
+        settings=settings,
+        key=run_fingerprint(
+            settings,
+            data=record.fingerprint,
+            checkpoint=fingerprint.checkpoint(checkpoint),
+            method=fingerprint.method(technique, family),
+        ),
     )
+
+
+def _labels(names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a model's config that name its classes; none without classes."""
+    labels = dict(enumerate(names))
+    return {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
 
 
 def check_tokenizer(planned: Plan) -> None:

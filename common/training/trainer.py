@@ -5,21 +5,27 @@ import math
 import pickle
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from ..atomic import atomic_write
 from ..errors import UserError
 from ..models import base
 from ..scoring.names import LABELS
+from ..stopping import Stop
+from ..tracking.run_log import RunLog
 from . import checkpoints
 from .batch_order import GroupedBatches, Loader
+from .evaluation import Evaluation, Split
 from .gradient_norms import GradientNorms
+from .settings import RunArgs
 
 WEIGHTS = "trainable.safetensors"
 
@@ -34,12 +40,36 @@ DIVERGED = 10.0
 
 
 class TaskTrainer(Trainer):
-    """Trains for a `Job` (job.py), which predicts and scores for it; `run` is told what happens."""
+    """Trains on a split, evaluates on another at the end of each epoch, and keeps the best weights and checkpoints.
 
-    def __init__(self, job, run, train, validation, stop, **kwargs):
-        super().__init__(train_dataset=train.features, eval_dataset=validation.features, **kwargs)
-        self.job, self.run, self.validation, self.stop = job, run, validation, stop
-        self.examples = train.examples
+    output_dir: where they lie. loss: (model, batch without its labels, labels) → the loss summed over every label.
+    metrics: validation scores that are logged; the first one decides. stop: whether a signal asks to leave.
+    """
+
+    def __init__(
+        self,
+        options: RunArgs,
+        output_dir: Path,
+        loss: Callable[[Any, dict[str, torch.Tensor], torch.Tensor], torch.Tensor],
+        metrics: Sequence[str],
+        evaluation: Evaluation,
+        log: RunLog,
+        train: Split,
+        validation: Split,
+        stop: Stop,
+        model: torch.nn.Module,
+        args: TrainingArguments,
+    ):
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=evaluation.collator,
+            train_dataset=train.features,
+            eval_dataset=validation.features,
+        )
+        self.options, self.output_dir, self.loss, self.metrics = options, output_dir, loss, metrics
+        self.evaluation, self.run_log, self.stop = evaluation, log, stop
+        self.examples, self.validation = train.examples, validation
         self.resumed = {}
         """Notes of the checkpoint that training goes on from."""
         self.parts = 1
@@ -50,7 +80,7 @@ class TaskTrainer(Trainer):
         # That it counts the labels of a step and leaves the division to compute_loss.
         self.model_accepts_loss_kwargs = True
         self.evaluation_seconds, self.started = 0.0, time.perf_counter()
-        self.gradient_norms = GradientNorms() if job.args.gradient_norms else None
+        self.gradient_norms = GradientNorms() if options.gradient_norms else None
         if self.gradient_norms:
             self.add_callback(self.gradient_norms)
         self.add_callback(Reporter(self))
@@ -67,7 +97,7 @@ class TaskTrainer(Trainer):
         self.resumed = checkpoints.notes(checkpoint)
         self.parts = self.resumed["parts"]
         if (checkpoint / BEST).exists() and self.args.should_save:
-            best = self.job.output_dir / "best"
+            best = self.output_dir / "best"
             best.mkdir(exist_ok=True)
             checkpoints.link(checkpoint / BEST, best / WEIGHTS)
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -82,6 +112,11 @@ class TaskTrainer(Trainer):
                 f"{checkpoint} is not used: it holds what is no plain state of an optimizer and could run code "
                 f"({str(error).splitlines()[0]}). Remove it and go on with --resume."
             ) from None
+
+    @property
+    def chosen_by(self) -> str:
+        """The score that chooses the epoch, as the trainer's history names it."""
+        return f"eval_{self.metrics[0]}"
 
     @property
     def training_seconds(self) -> float:
@@ -105,7 +140,7 @@ class TaskTrainer(Trainer):
         """The mean over every label of the optimizer step, whatever batches and processes it is shared among."""
         labels = inputs.pop("labels")
         # The processes' gradients are averaged.
-        return self.job.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
+        return self.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """One batch forwards and backwards: in parts where it has no room on the device, which have the same gradients."""
@@ -156,8 +191,8 @@ class TaskTrainer(Trainer):
         accumulated = args.gradient_accumulation_steps * self.parts
         said = f"batches of {size}, {accumulated} of them a step, from step {self.state.global_step + 1} on"
         print(f"\nNo room on the device: {said}. The effective batch stays as it was.", flush=True)
-        self.run.set_tags({"no_room": said})
-        self.run.log_metrics({"batch_parts": self.parts}, step=self.state.global_step)
+        self.run_log.set_tags({"no_room": said})
+        self.run_log.log_metrics({"batch_parts": self.parts}, step=self.state.global_step)
 
     def _repeat(self, model, num_items_in_batch) -> None:
         """What the step had summed up before there was no more room, anew: the failed batch has left a part of its own."""
@@ -185,7 +220,7 @@ class TaskTrainer(Trainer):
     def stop_diverged(self, what: str, step: int, batch: int, rate: float) -> None:
         """Stop with what is known of the batch that it happened at. step: of those done before."""
         ids = self.examples_of(step, batch)
-        last = checkpoints.newest(self.job.output_dir) if self.args.should_save else None
+        last = checkpoints.newest(self.output_dir) if self.args.should_save else None
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written before"
         raise UserError(
             f"The loss {what} at step {step + 1} (learning rate {rate:.3g}, batch of {', '.join(ids)}): training has diverged; "
@@ -215,11 +250,12 @@ class TaskTrainer(Trainer):
         self.check_losses()
         started = time.perf_counter()
         model = self.accelerator.unwrap_model(self.model)
-        predictions = self.job.undecided(model, self.validation, self.data_collator)
-        scores, _ = self.job.scores(predictions, self.validation.examples)
-        found = {f"eval_{name}": scores[name] for name in self.job.task.metrics}
-        if self.args.should_save and found[self.job.chosen_by] > max(self.past_scores(), default=-1.0):
-            best = self.job.output_dir / "best"
+        outputs = self.evaluation.outputs(model, self.validation)
+        predictions = self.evaluation.undecided(outputs, self.validation)
+        scores, _ = self.evaluation.scores(predictions, self.validation.examples)
+        found = {f"eval_{name}": scores[name] for name in self.metrics}
+        if self.args.should_save and found[self.chosen_by] > max(self.past_scores(), default=-1.0):
+            best = self.output_dir / "best"
             best.mkdir(exist_ok=True)
             with atomic_write(best / WEIGHTS) as part:
                 base.save_trainable(model, part)
@@ -230,13 +266,13 @@ class TaskTrainer(Trainer):
 
     def past_scores(self, log_history: list[dict] | None = None) -> list[float]:
         """The deciding score of each evaluation so far."""
-        name = self.job.chosen_by
+        name = self.chosen_by
         history = self.state.log_history if log_history is None else log_history
         return [entry[name] for entry in history if name in entry]
 
     def out_of_patience(self, log_history: list[dict]) -> bool:
         """Whether the best evaluation lies further back than --early_stopping_patience has it."""
-        patience, scores = self.job.args.early_stopping_patience, self.past_scores(log_history)
+        patience, scores = self.options.early_stopping_patience, self.past_scores(log_history)
         return bool(patience and len(scores) - 1 - int(np.argmax(scores or [0])) >= patience)
 
     def _get_output_dir(self, trial=None) -> str:
@@ -245,7 +281,7 @@ class TaskTrainer(Trainer):
     def _save_checkpoint(self, model, trial=None) -> None:
         """Write a checkpoint aside and put it in its place whole; UserError where the disk takes no more."""
         self.check_losses()
-        aside = self.job.output_dir / checkpoints.WRITING
+        aside = self.output_dir / checkpoints.WRITING
         # Processes each keep a sum of their own.
         loss = float(self.accelerator.gather(self._tr_loss).mean())
         try:
@@ -257,7 +293,7 @@ class TaskTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 folder = aside / f"checkpoint-{self.state.global_step}"
-                best = self.job.output_dir / "best" / WEIGHTS
+                best = self.output_dir / "best" / WEIGHTS
                 if best.exists():
                     checkpoints.link(best, folder / BEST)
                 checkpoints.seal(
@@ -270,14 +306,14 @@ class TaskTrainer(Trainer):
                         "parts": self.parts,
                     },
                 )
-                checkpoints.place(folder, self.job.output_dir, KEEP)
+                checkpoints.place(folder, self.output_dir, KEEP)
         except (OSError, RuntimeError, SafetensorError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             shutil.rmtree(aside, ignore_errors=True)
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise UserError(
-                f"A checkpoint cannot be written to {self.job.output_dir}: {reason}. The one before it is whole: make room or mend "
+                f"A checkpoint cannot be written to {self.output_dir}: {reason}. The one before it is whole: make room or mend "
                 "the folder's rights, and go on with --resume."
             ) from error
         finally:
@@ -328,7 +364,7 @@ class Reporter(TrainerCallback):
         # The end of an epoch is evaluated before it is kept: who went on from a checkpoint in between would not evaluate.
         if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:
             return
-        if state.global_step % self.trainer.job.args.save_steps == 0 or self.trainer.stop.number is not None:
+        if state.global_step % self.trainer.options.save_steps == 0 or self.trainer.stop.number is not None:
             control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
@@ -340,12 +376,12 @@ class Reporter(TrainerCallback):
             "loss": "train_loss",
             "learning_rate": "learning_rate",
             "grad_norm": "grad_norm",
-            **{f"eval_{metric}": f"validation_{metric}" for metric in self.trainer.job.task.metrics},
+            **{f"eval_{metric}": f"validation_{metric}" for metric in self.trainer.metrics},
         }
         logs = logs or {}
         values = {names[name]: value for name, value in logs.items() if name in names}
         if values:
-            self.trainer.run.log_metrics(values, step=state.global_step)
+            self.trainer.run_log.log_metrics(values, step=state.global_step)
         self.trainer.check_losses()
         if "loss" in logs:
             first = next(entry["loss"] for entry in state.log_history if "loss" in entry)

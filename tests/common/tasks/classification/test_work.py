@@ -23,7 +23,7 @@ from common.tasks.classification import confusion, work
 from common.tasks.classification.texts import join, predict_logits
 from common.tasks.table import TASKS
 from common.tracking import runs
-from common.training.job import write_extras
+from common.training.results import write_extras
 from common.training.sampling import sample
 from tests.support import trained
 from tests.support.texts import make_texts
