@@ -23,10 +23,11 @@ BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
 def recipe(title: str) -> list[tuple[str, str, str]]:
     """(language, file, text) of the blocks of a section; the file is the one that was named last before it."""
     (section,) = re.findall(rf"^## {title}$(.*?)(?=^## )", PAGE, re.M | re.S)
-    steps, end = [], 0
+    steps, file, end = [], "", 0
     for block in BLOCK.finditer(section):
         named = re.findall(r"`([\w./-]+\.py)`", section[end : block.start()])
-        steps.append((block[2], named[-1] if named else "", textwrap.dedent(block[3])))
+        file = named[-1] if named else file
+        steps.append((block[2], file, textwrap.dedent(block[3])))
         end = block.end()
     return steps
 
@@ -74,6 +75,7 @@ def follow(project: Path, title: str, checkpoint: str, data: Path) -> dict[str, 
     printed = {}
     for language, file, text in recipe(title):
         if language == "python":
+            (project / file).parent.mkdir(exist_ok=True)
             (project / file).write_text(text)
         elif language == "diff":
             apply(project / file, text)
