@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 from .errors import UserError
 
@@ -61,14 +62,26 @@ def bounded(default, **limits):
 
 
 def bounds_of(kind) -> dict[str, Bounds]:
-    """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `config.option`; only fields that have some.
+    """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `settings.option`; only fields that have some.
 
-    A field that is declared again without bounds, such as another default of a technique's, keeps those that it had.
+    A field of a Literal type, or a list of such values, has the type's values as choices. A field that is declared again
+    without bounds, such as another default of a technique's, keeps those that it had.
     """
     kind = kind if isinstance(kind, type) else type(kind)
     kinds = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
     declared = [field for each in kinds for field in fields(each)]
-    return {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
+    found = {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
+    for name, hint in typing.get_type_hints(kind).items():
+        if choices := literals(hint):
+            found[name] = replace(found.get(name, Bounds()), choices=choices)
+    return found
+
+
+def literals(hint) -> tuple:
+    """The values that a Literal type has, or a list or an optional of such values; () for any other type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return next(filter(None, map(literals, typing.get_args(hint))), ())
 
 
 def check_bounds(declared) -> None:

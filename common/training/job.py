@@ -4,7 +4,7 @@ import random
 import resource
 import time
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ class Job:
             trainer = TaskTrainer(
                 options=self.args,
                 output_dir=self.output_dir,
-                loss=self.work.unpadded_loss(self.plan.family) if self.args.pack_batches else self.work.loss,
+                loss=self._loss(),
                 metrics=self.task.metrics,
                 evaluation=evaluation,
                 log=log,
@@ -213,6 +213,10 @@ class Job:
                 torch.cuda.reset_peak_memory_stats()
             trainer.train_on(checkpoints.newest(self.output_dir) if self.args.resume else None)
             return trainer, trainer.training_seconds
+
+    def _loss(self) -> Callable[..., torch.Tensor]:
+        unpadded = self.work.unpadded_loss
+        return unpadded(self.plan.family) if self.args.pack_batches and unpadded else self.work.loss
 
     def _best(self, trainer: TaskTrainer) -> Any:
         """The model with the weights of the best epoch."""

@@ -106,7 +106,7 @@ def check_tokenizer(planned: Plan) -> None:
         data=planned.task.data,
         generates=planned.task.generates,
         name=planned.checkpoint.name,
-        data_dir=planned.args.data_dir,
+        data_dir=str(planned.args.data_dir),
     )
 
 

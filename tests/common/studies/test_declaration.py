@@ -5,11 +5,11 @@ import re
 import pytest
 import yaml
 
-from common import cli
 from common.errors import UserError
 from common.models.families import FAMILIES
 from common.paths import ROOT
 from common.studies import declaration, search
+from common.training import command_line
 from tests.support.techniques import TECHNIQUES
 
 SHIPPED = sorted((ROOT / "studies").glob("*.yaml"))
@@ -352,8 +352,8 @@ def test_a_shipped_study_is_valid(file, smoke):
 
 
 def test_types_are_those_declared_even_after_a_command_line_was_parsed():
-    """transformers' parser writes int over int | None in the dataclass's own fields."""
-    cli.parse(TECHNIQUES["lora"], [])
+    """transformers' parser would write int over int | None in the dataclass's own fields."""
+    command_line.parse(TECHNIQUES["lora"], [])
     content = SMALL | {"base": {"report_to": ["mlflow"]}, "techniques": ["lora"]}
     found = parse(content | {"grid": {"max_train_samples": [5, None]}})
     assert [row.args.max_train_samples for row in declaration.expand(found, found.stages[0], size)] == [
