@@ -2,8 +2,9 @@
 
 import argparse
 import math
+import typing
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from .errors import UserError
@@ -65,12 +66,24 @@ def bounded(default: Any, **limits: Any) -> Any:
 def bounds_of(kind: Any) -> dict[str, Bounds]:
     """Field → its bounds, of a dataclass whose fields were declared with `bounded` or `settings.option`; only of fields that have some.
 
-    A field that is declared again without bounds, for example with a technique's own default, keeps its bounds.
+    A field of a Literal type, or a list of such values, has the type's values as choices. A field that is declared again
+    without bounds, for example with a technique's own default, keeps its bounds.
     """
     kind = kind if isinstance(kind, type) else type(kind)
     kinds = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
     declared = [field for each in kinds for field in fields(each)]
-    return {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
+    found = {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
+    for name, hint in typing.get_type_hints(kind).items():
+        if choices := literals(hint):
+            found[name] = replace(found.get(name, Bounds()), choices=choices)
+    return found
+
+
+def literals(hint: Any) -> tuple[Any, ...]:
+    """The values that a Literal type has, or a list or an optional of such values; () for any other type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return next(filter(None, map(literals, typing.get_args(hint))), ())
 
 
 def check_bounds(declared: Any) -> None:

@@ -181,7 +181,7 @@ class Sender:
             raise self._fault
 
     def _run(self) -> None:
-        pause = 0.5
+        pause, expected = 0.5, (*self._errors, *self._gone, OSError)
         while not self._stopped:
             with self._changed:
                 self._changed.wait_for(lambda: self.journal.pending() or self._closing.is_set())
@@ -192,7 +192,10 @@ class Sender:
                 self.journal.sync()
                 self._deliver(group)
                 self.journal.mark(len(group))
-            except (*self._errors, *self._gone, OSError) as error:
+            except BaseException as error:
+                if not isinstance(error, Exception) or not isinstance(error, expected):
+                    self._end_with(error)
+                    return
                 if not self._failed(error):
                     return
                 if self._closing.is_set():
@@ -201,9 +204,6 @@ class Sender:
                     self._closing.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
-            except BaseException as error:
-                self._end_with(error)
-                return
             if self.problem is not None:
                 self._report("it answers again.")
             pause, self.problem = 0.5, None

@@ -112,7 +112,7 @@ def check_tokenizer(planned: Plan) -> None:
         planned.splits,
         planned.task,
         name=planned.checkpoint.name,
-        data_dir=planned.args.data_dir,
+        data_dir=str(planned.args.data_dir),
     )
 
 

@@ -129,7 +129,8 @@ def test_help_shows_the_bounds(capsys):
     with pytest.raises(SystemExit):
         parse(TECHNIQUES["prompt-encoder"], ["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "(one of MLP, LSTM)" in shown and f"(at least 0 and at most {SEEDS})" in shown
+    assert "--encoder {MLP,LSTM}" in shown and "(at least 1 and at most 65536; default: 20)" in shown
+    assert "(at least 0 and below 1; default: 0.1)" in shown
 
 
 def test_a_flag_of_a_script_is_a_number_within_bounds():

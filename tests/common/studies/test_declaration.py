@@ -353,7 +353,7 @@ def test_a_shipped_study_is_valid(file, smoke):
 
 
 def test_types_are_those_declared_even_after_a_command_line_was_parsed():
-    """transformers' parser writes int over int | None in the dataclass's own fields."""
+    """transformers' parser would write int over int | None in the dataclass's own fields."""
     command_line.parse(TECHNIQUES["lora"], [])
     content = SMALL | {"base": {"report_to": ["mlflow"]}, "techniques": ["lora"]}
     found = parse(content | {"grid": {"max_train_samples": [5, None]}})
