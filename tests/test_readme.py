@@ -48,7 +48,8 @@ def test_a_command_names_a_script_and_flags_that_it_takes(script):
     known = help_of(script)
     for arguments in COMMANDS[script]:
         # A script's own commands have flags of their own.
-        own = arguments[:1] if arguments and re.search(rf"^ +{re.escape(arguments[0])} ", known, re.M) else []
+        word = arguments[0] if arguments else "-"
+        own = [word] if word[0] != "-" and re.search(rf"^ +{re.escape(word)} ", known, re.M) else []
         flags = [argument for argument in arguments if argument.startswith("--")]
         taken = known + (help_of(script, *own) if own and flags else "")
         assert not [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", taken)]
