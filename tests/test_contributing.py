@@ -120,6 +120,16 @@ def test_a_family_passes_the_generated_tests_and_trains(project, tmp_path, prepa
     assert int(re.search(r"(\d+) passed", tests)[1]) > 40
 
 
+@pytest.mark.long
+def test_a_task_trains_and_has_a_champion(project, tiny, store):
+    import mlflow
+
+    printed = follow(project, "Add a task", tiny("bert"), project / "topics_data")
+    assert any("LoRA on" in text and "accuracy" in text for text in printed.values())
+    assert "T: topics" in (project / "docs/MODELS.md").read_text()
+    assert mlflow.MlflowClient().get_model_version_by_alias("topics", "champion").version
+
+
 def test_commands_of_the_page_exist():
     for target in re.findall(r"^make (\w+)", PAGE, re.M):
         subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=True)
