@@ -55,10 +55,11 @@ test: $(VENV)/.installed  ## the whole test suite
 	$(BIN)/python -m pytest -x -q
 	$(BIN)/python -m pytest -x -q -m long
 
-quality: $(VENV)/.installed  ## ruff's checks (with security rules), formatting, who may import whom, and packages that fit each other
+quality: $(VENV)/.installed  ## ruff's checks (with security rules), formatting, who may import whom, types, and packages that fit each other
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 	$(BIN)/python -m pip check
 
 .tools/.installed: requirements-tools.txt

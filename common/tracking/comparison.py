@@ -1,7 +1,8 @@
 """Runs of one task and their scores for each example → a table with paired tests against the best run."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -202,7 +203,7 @@ def _labels(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _rows(table: pd.DataFrame, name: str):
+def _rows(table: pd.DataFrame, name: str) -> Iterator[Any]:
     return table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
@@ -23,6 +24,9 @@ from ..tasks.table import DEFAULT_TASK, task_of
 from . import provenance, store
 from .experiment_pages import present
 from .experiments import experiment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAGS = (
     "technique",
@@ -197,7 +201,7 @@ class Run:
         """Store a text."""
         self._client.log_text(self.id, text, file)
 
-    def log_figure(self, figure, file: str) -> None:
+    def log_figure(self, figure: "Figure", file: str) -> None:
         """Store a matplotlib figure; the suffix of the file is its format."""
         self._client.log_figure(self.id, figure, file)
 
@@ -357,8 +361,8 @@ def _finished(experiment_name: str, condition: str = "") -> list:
 
 def _number(text: str | None) -> float:
     try:
-        return float(text)
-    except (TypeError, ValueError):
+        return math.nan if text is None else float(text)
+    except ValueError:
         return math.nan
 
 

@@ -66,7 +66,7 @@ class Gone(Exception):
 class Watch:
     """The database file of a local store as it is now; a process that holds a deleted file open would write on into it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._database = _database()
         self._file = self._identity()
 

@@ -48,7 +48,10 @@ class Plan:
     @property
     def head(self) -> str:
         """The head that the task's models have in this family."""
-        return head_of(self.task, self.family)
+        found = head_of(self.task, self.family)
+        # `check_model` refuses a family without one.
+        assert found is not None
+        return found
 
     @property
     def finished(self) -> str | None:

@@ -94,7 +94,7 @@ def write_extras(extras: Extras, folder: Path) -> None:
     for name, (counts, names) in extras.confusion.items():
         run_figures.confusion_matrix(counts, names).savefig(folder / name)
     for name, arrays in extras.arrays.items():
-        np.savez_compressed(folder / name, **arrays)
+        np.savez_compressed(folder / name, allow_pickle=False, **arrays)
 
 
 def log_curves(log: RunLog, log_history: list[dict[str, Any]], planned: Plan) -> None:
