@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from ..errors import UserError
 from ..models import base
-from ..scoring.names import LABELS
 from ..stopping import Stop
 from ..tracking.run_log import RunLog
 from . import checkpoints
 from .batch_order import GroupedBatches, Loader
+from .callbacks import Progress, Reporter
 from .evaluation import Evaluation, Split
 from .gradient_norms import GradientNorms
 from .settings import RunArgs
@@ -35,9 +35,6 @@ BEST = "best.safetensors"
 
 KEEP = 2
 """Checkpoints that are kept: if the last one is damaged, the one before it is used."""
-
-DIVERGED = 10.0
-"""A loss that is this many times as high as at the beginning does not recover."""
 
 
 class TaskTrainer(Trainer):
@@ -214,6 +211,17 @@ class TaskTrainer(Trainer):
         for batch in self._batches[:-1]:
             self._in_parts(model, batch, num_items_in_batch)
 
+    def restore_loss(self, notes: dict[str, Any]) -> None:
+        """Take over a checkpoint's sums: what was trained since the loss was last logged counts in the next point."""
+        self._tr_loss += notes["loss"]
+        self._total_loss_scalar = notes["total_loss"]
+        self._globalstep_last_logged = notes["logged"]
+
+    @property
+    def batches_done(self) -> int:
+        """Batches of the current step so far."""
+        return len(self._batches)
+
     def begin_step(self) -> None:
         """Forget the batches of the step before."""
         self._batches = []
@@ -342,97 +350,3 @@ class TaskTrainer(Trainer):
         base.load_trainable(
             self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
         )
-
-
-class Progress(ProgressCallback):
-    """A progress bar with the loss on it and a line for each evaluation, instead of a line for every logged step."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if self.training_bar is None or not logs:
-            return
-        if "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.2f}", refresh=False)
-        scores = ", ".join(
-            f"{label} {logs[f'eval_{m}']:.1f}" for m, label in LABELS.items() if f"eval_{m}" in logs
-        )
-        if scores:
-            self.training_bar.write(f"epoch {state.epoch:.3g}: validation {scores}")
-
-
-class Reporter(TrainerCallback):
-    """Sends the loss curve to MLflow, saves within long epochs, and stops early when asked to."""
-
-    def __init__(self, trainer: TaskTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if kept := self.trainer.resumed:
-            # What was trained since the loss was last logged counts in the next point.
-            self.trainer._tr_loss += kept["loss"]
-            self.trainer._total_loss_scalar = kept["total_loss"]
-            self.trainer._globalstep_last_logged = kept["logged"]
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.begin_step()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # The end of an epoch is evaluated before it is kept: a run that went on from a checkpoint in between would not evaluate.
-        if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:
-            return
-        if state.global_step % self.trainer.options.save_steps == 0 or self.trainer.stop.number is not None:
-            control.should_save = True
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.trainer.stop.number is not None:
-            self.trainer.stop.leave()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        names = {
-            "loss": "train_loss",
-            "learning_rate": "learning_rate",
-            "grad_norm": "grad_norm",
-            **{f"eval_{metric}": f"validation_{metric}" for metric in self.trainer.metrics},
-        }
-        logs = logs or {}
-        values = {names[name]: value for name, value in logs.items() if name in names}
-        if values:
-            self.trainer.run_log.log_metrics(values, step=state.global_step)
-        self.trainer.check_losses()
-        if "loss" in logs:
-            first = next(entry["loss"] for entry in state.log_history if "loss" in entry)
-            # A model that knows the answers already begins near 0, and may well rise from there.
-            if logs["loss"] > DIVERGED * max(first, 2.0):
-                self.trainer.stop_diverged(
-                    f"is {logs['loss']:.4g} after {first:.4g} at the beginning",
-                    state.global_step - 1,
-                    len(self.trainer._batches) - 1,
-                    logs["learning_rate"],
-                )
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.trainer.out_of_patience(state.log_history):
-            control.should_training_stop = True
