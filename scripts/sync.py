@@ -4,7 +4,7 @@
   python scripts/sync.py FOLDER ...      # these output folders (--output_dir of the trainings)
   python scripts/sync.py --new_run       # a run that was deleted from the store is logged into a new one
 
-Everything is told in order and once, however often this is run. A finished run's folder is removed when the store has all
+Everything is sent in order and once, however often this is run. A finished run's folder is removed when the store has all
 of it; an unfinished one stays, so that the training can go on with --resume.
 """
 

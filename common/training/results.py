@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..files import write_json
@@ -35,8 +34,8 @@ class Tested:
     """In percent."""
     test_scores: dict[str, float]
     """In percent."""
-    each: dict[str, np.ndarray]
-    """Metric → the score of each test example, from 0 to 1."""
+    each: dict[str, Any]
+    """Metric → array of the score of each test example, from 0 to 1."""
     seconds: float
     """Spent on the test."""
 
