@@ -22,7 +22,7 @@ from .cpu_kernels import attention
 from .families import Family
 
 ATTENTION = f"sdpa_with_prefix_{__package__}"
-"""A name of this package's own, as in kernels.py."""
+"""A name of this package's own, as in cpu_kernels.py."""
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 REFUSED = "{} as this suite computes it (load it with the code of its stored model): PEFT's own forward answers otherwise"

@@ -143,7 +143,7 @@ def latency(uri: str, asked: Questions) -> float:
 
 
 def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
-    """What `fresh.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
+    """What `fresh_process.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
     with scratch() as folder:
         try:
             stored = stored_code.verified(uri, folder)
@@ -153,7 +153,7 @@ def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
 
 
 def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
-    """What `fresh.ask` gives of a model's folder.
+    """What `fresh_process.ask` gives of a model's folder.
 
     The process has neither this package, nor the hub, nor anything cached of it, and one thread unless OMP_NUM_THREADS
     says otherwise. Raises Unloadable.
