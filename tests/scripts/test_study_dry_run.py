@@ -59,12 +59,12 @@ def test_rows_whose_checkpoint_cannot_be_reached_are_shown(
 
 
 def test_data_that_would_have_to_be_downloaded_and_its_shares(show, monkeypatch):
-    from common.data import labelled_texts
+    from common.data import ensure
 
-    def missing(folder):
+    def missing(*_):
         raise NotHere("The hub's imdb cannot be had: go online.")
 
-    monkeypatch.setattr(labelled_texts, "make", missing)
+    monkeypatch.setattr(ensure, "_make", missing)
     content = {"name": "texts", "description": "Two rows.", "techniques": ["lora"]}
     content["base"] = {"task": "classification", "model_checkpoint": "embedded"}
     content["grid"] = {"max_train_samples": ["10%", "50%"]}
