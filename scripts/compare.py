@@ -46,6 +46,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from common.reports import run_figures
+    from common.reports.text_tables import to_markdown, to_text
     from common.tracking import comparison, experiments, store
     from common.tracking import runs as tracking
 
@@ -67,8 +68,8 @@ def main() -> None:
     print(f"{title}; data {first['data_fingerprint'][:12]}; experiment {experiment}\n")
     quality, note = comparison.score_columns(task), comparison.note(task)
     costs = [name for name in shown if name not in quality]
-    print(comparison.to_text(shown[list(quality)]), end="\n\n")
-    print(comparison.to_text(shown[["technique", *costs]]), end="\n\n")
+    print(to_text(shown[list(quality)]), end="\n\n")
+    print(to_text(shown[["technique", *costs]]), end="\n\n")
     print(note)
     listed("Other tasks in this experiment:", other_tasks)
     listed("Left out:", left_out)
@@ -84,7 +85,7 @@ def main() -> None:
         table.to_csv(output_dir / "comparison.csv", index=False, float_format="%.10g")
         figure.savefig(output_dir / picture)
         (output_dir / "comparison.md").write_text(
-            f"# {title}\n\n{comparison.to_markdown(shown)}\n{note}\n\n"
+            f"# {title}\n\n{to_markdown(shown)}\n{note}\n\n"
             f"Data fingerprint `{first['data_fingerprint']}`, MLflow experiment `{experiment}`.\n\n"
             f"![Test {LABELS[task.metric]} against trainable parameters]({picture})\n",
             encoding="utf-8",

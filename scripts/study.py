@@ -263,7 +263,7 @@ class Runner:
 
     def tell(self, entry) -> None:
         """A line about a row that has just ended, and the time that is left."""
-        from common.studies.results import clock
+        from common.durations import clock
 
         about, metric = f"FAILED: {entry.reason}", self.status.task.metric
         if entry.status == "finished":

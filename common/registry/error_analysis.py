@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from ..reports.run_figures import BLUE, GREY, VERMILION
 from ..reports.study_curves import new_figure
+from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
 from ..scoring.slices import agreement, scores_by_slice, worst
 from ..tasks.interface import Task
-from ..tracking.comparison import to_markdown
 
 FOLDER = "error_analysis"
 

@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup, escape
+
+from . import text_tables
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,17 @@ def _markdown(block: Block) -> str:
         case Figure(file, caption):
             return f"![{_plain(caption)}]({file.name})\n\n{_plain(caption)}"
         case Table(header, rows, numbers):
-            right = "---:" if numbers else "---"
-            lines = [[_plain(name) for name in header], ["---", *[right] * (len(header) - 1)]]
+            lines = []
             for i, row in enumerate(rows):
                 bold = "**" if block.is_strong(i) else ""
                 lines.append([f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in row])
-            return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            table = pd.DataFrame(lines, columns=[_plain(name) for name in header])
+            return text_tables.to_markdown(table, numbers).rstrip()
 
 
 def _plain(text: str) -> str:
     text = (
-        re.sub(r"([\\`*|~])", r"\\\1", " ".join(str(text).split()))
-        .replace("](", "]\\(")
-        .replace("&", "&amp;")
+        re.sub(r"([\\`*~])", r"\\\1", " ".join(str(text).split())).replace("](", "]\\(").replace("&", "&amp;")
     )
     return re.sub(r"<(?=\S)", "&lt;", text)
 

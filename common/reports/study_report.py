@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..durations import clock
 from ..scoring.names import LABELS
 from ..scoring.uncertainty import range_of_samples, share_misranked
 from . import study_charts, study_figures
@@ -183,7 +184,7 @@ def _results(study, stage) -> list:
             _trained(*row)
             for row in stage[["trainable_parameters", "total_parameters"]].itertuples(index=False)
         ],
-        "time": [_duration(value) for value in stage["training_seconds"]],
+        "time": [clock(value) for value in stage["training_seconds"]],
         "samples/s": [_number(value, ".3g") for value in stage["train_samples_per_second"]],
         "memory MiB": [_number(value, ",.0f") for value in stage["peak_memory_mib"]],
         "adapter MiB": [_number(value, ",.3g") for value in stage["adapter_mib"]],
@@ -338,14 +339,6 @@ def _trained(trainable: float, total: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
-
-
-def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _p(value: float) -> str:

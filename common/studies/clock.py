@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 
+from ..durations import clock
 from .declaration import Row
-from .results import clock
 from .status import Entry, Status
 
 

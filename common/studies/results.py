@@ -3,17 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..durations import clock
 from ..files import write_json
 from ..reports.configurations import FAILED, FINISHED, MISSING, STOPPED
+from ..reports.text_tables import to_text
 from ..scoring.names import LABELS
 from ..tracking import runs
-from ..tracking.comparison import to_text
 from . import outcomes
 from .status import Entry, Status
 
@@ -162,11 +162,6 @@ def failures(entries: Sequence[Entry]) -> str:
         return ""
     listed = "".join(f"\n  {entry.row.name}: {entry.reason}" for entry in failed)
     return f"{len(failed)} of {len(entries)} rows failed (--retry_failed runs them again):{listed}"
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: 1:02:05."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _shown(score: float | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ..durations import clock
 from ..errors import UserError
 from ..scoring.bootstrap import paired_bootstrap
 from ..scoring.names import LABELS
@@ -155,7 +156,7 @@ def display(table: pd.DataFrame, task: Task = QA) -> pd.DataFrame:
             ],
             "p": [_number(value, ".3f") for value in table[f"{task.metric}_p"]],
             "trainable": [_number(value, ".2f", "%") for value in table["trainable_percent"]],
-            "time": [_duration(value) for value in table["training_seconds"]],
+            "time": [clock(value) for value in table["training_seconds"]],
             "samples/s": [_number(value, ".1f") for value in table["train_samples_per_second"]],
             "memory MiB": [_number(value, ",.0f") for value in table["peak_memory_mib"]],
             "adapter MiB": [_number(value, ",.2f") for value in table["adapter_mib"]],
@@ -172,24 +173,6 @@ def display(table: pd.DataFrame, task: Task = QA) -> pd.DataFrame:
         if len(set(values)) > 1:
             shown[name] = values
     return shown
-
-
-def to_text(shown: pd.DataFrame) -> str:
-    """Aligned columns, the first to the left, the others to the right."""
-    columns = [[name, *shown[name]] for name in shown]
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for first, *rest in zip(*columns, strict=True):
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(lines)
-
-
-def to_markdown(shown: pd.DataFrame) -> str:
-    """A pipe table, the first column to the left, the others to the right."""
-    rows = [list(shown.columns), ["---", *["---:"] * (shown.shape[1] - 1)]]
-    rows += [[cell.replace("|", "\\|") for cell in row] for row in shown.itertuples(index=False)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _data_line(runs: pd.DataFrame) -> str:
@@ -229,11 +212,3 @@ def _with_interval(value: float, low: float, high: float, sign: str = "") -> str
 
 def _number(value: float, form: str, unit: str = "") -> str:
     return "" if math.isnan(value) else f"{value:{form}}{unit}"
-
-
-def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

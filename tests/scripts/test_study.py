@@ -202,7 +202,7 @@ def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(
     assert "nothing to do" in capsys.readouterr().out
     assert study("--dry_run") == 0 and study.trained == []
     shown = capsys.readouterr().out
-    assert "3 of 4 rows are finished; time left: about 0:00:00" in shown and "diverged" in shown
+    assert "3 of 4 rows are finished; time left: about 0:00" in shown and "diverged" in shown
     assert len(mlflow.search_runs(output_format="list", search_all_experiments=True)) == len(before)
     assert study("--retry_failed") == 1 and study.trained == [BAD]
 

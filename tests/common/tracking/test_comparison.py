@@ -15,8 +15,6 @@ from common.tracking.comparison import (
     columns,
     compare,
     display,
-    to_markdown,
-    to_text,
 )
 
 A, B = "aa11" * 16, "aa22" * 16
@@ -193,14 +191,3 @@ def test_what_else_differs_is_shown():
     shown = display(compare(runs, {"1": [1.0], "2": [1.0]}))
     assert list(shown["train questions"]) == ["3,000", "all"] and list(shown["device"]) == ["H200", "cpu"]
     assert "seed" not in shown
-
-
-def test_tables_line_up(shown):
-    text = to_text(shown[["technique", "EM [95%]", "p"]])
-    assert text.splitlines() == [
-        "technique           EM [95%]      p",
-        "LoRA       50.0 [40.0, 60.0]",
-        f"IA3        50.0 [40.0, 60.0]  {shown['p'][1]}",
-    ]
-    markdown = to_markdown(pd.DataFrame({"technique": ["a|b"], "p": ["1"]}))
-    assert markdown == "| technique | p |\n| --- | ---: |\n| a\\|b | 1 |\n"
