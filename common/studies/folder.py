@@ -25,7 +25,7 @@ PATIENCE = 3.5
 
 class Folder:
     """`state` is what `study.json` holds: `parent_run`, `rows` (fingerprint of a run → `name`, `status`, and `run_id` or
-    `reason`), `child` (the latest row's process) and `told`, what the last report was made of."""
+    `reason`), `child` (the latest row's process) and `reported`, what the last report was made of."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -47,6 +47,9 @@ class Folder:
             raise UserError(
                 f"{file} is damaged: remove it; the finished runs are in MLflow and are found again."
             ) from None
+        if "told" in self.state:
+            # As studies of earlier versions call it.
+            self.state["reported"] = self.state.pop("told")
 
     def save(self) -> None:
         """Write `study.json`, all of it or nothing."""

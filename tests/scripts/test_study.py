@@ -5,7 +5,6 @@ import random
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
@@ -18,7 +17,7 @@ from common.paths import ROOT, interpreter
 from common.studies.folder import Folder
 from common.tracking import runs as tracking
 from common.tracking.store import configure
-from common.training import command_line
+from tests.support.study_command import StudyCommand
 from tests.support.techniques import TECHNIQUES
 from tests.support.trained import prepare_data
 
@@ -58,68 +57,7 @@ def content(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def script():
-    import importlib.util
-
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location("study_script", ROOT / "scripts" / "study.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path.pop(0)
-    return module
-
-
-class Study:
-    """A study's command, run in this process, with what it trained and what it gave to the report."""
-
-    def __init__(self, script, content, folder, patch):
-        self.script, self.folder, self.patch = script, folder, patch
-        self.trained, self.reported = [], []
-        self.file = folder / "small.yaml"
-        self.write(content)
-        patch.setattr(script, "reporter", lambda: self.report)
-        patch.setattr(Folder, "run", self.train)
-        self.results = folder / "results" / "small"
-
-    def write(self, content):
-        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
-
-    def report(self, folder, study, runs, histories, scores, gradients=None):
-        self.reported.append((study, runs, histories, scores, gradients))
-        (folder / "report.md").write_text("told")
-        return [folder / "report.md"]
-
-    def train(self, command, name, start):
-        technique = next(k for k in TECHNIQUES.values() if command[0].endswith(_script(k)))
-        self.trained.append(name)
-        # MLflow's active run, the parent, is this thread's.
-        with ThreadPoolExecutor(1) as pool:
-            try:
-                pool.submit(command_line.run, technique, command[1:]).result()
-            except UserError as error:
-                return 2, str(error)
-            except ValueError as error:
-                return 1, f"ValueError: {error}"
-        return 0, ""
-
-    def __call__(self, *flags):
-        arguments = ["study.py", str(self.file), "--output_dir", str(self.folder / "results"), *flags]
-        self.trained.clear()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", arguments)
-            try:
-                self.script.main()
-            except SystemExit as left:
-                return left.code
-        return 0
-
-
-def _script(technique):
-    return sys.modules[technique.__module__].__file__.rsplit("/", 1)[-1]
-
-
-@pytest.fixture(scope="module")
-def study(script, content, tmp_path_factory):
+def study(content, tmp_path_factory):
     """The study, run once to its end in a store of its own, and its exit code."""
     import torch
 
@@ -128,7 +66,7 @@ def study(script, content, tmp_path_factory):
         torch.set_num_threads(1)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-        study = Study(script, content, folder, patch)
+        study = StudyCommand(content, folder, patch)
         study.code = study()
         study.first = list(study.trained)
         yield study
@@ -141,7 +79,7 @@ def table(folder):
 
 
 @pytest.mark.slow
-def test_a_failed_row_is_told_and_does_not_stop_the_rest(study):
+def test_a_failed_row_is_reported_and_does_not_stop_the_rest(study):
     assert study.code == 1
     assert study.first == [GOOD[0], BAD, *GOOD[1:]]
     found = table(study.results)
@@ -208,21 +146,19 @@ def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(
 
 
 @pytest.mark.slow
-def test_a_run_of_another_study_counts(study, content, script, tmp_path):
+def test_a_run_of_another_study_counts(study, content, tmp_path):
     """Nothing is trained, the report is made, and the other's run is named as this one's."""
     other = {**content, "name": "other", "techniques": ["ia3"]}
     del other["stages"]
     with pytest.MonkeyPatch.context() as patch:
-        second = Study(script, other, tmp_path, patch)
+        second = StudyCommand(other, tmp_path, patch)
         assert second() == 0 and second.trained == [] and len(second.reported) == 1
     rows = json.loads((tmp_path / "results" / "other" / "study.json").read_text())["rows"]
     assert [row["run_id"] for row in rows.values()] == [table(study.results).loc[GOOD[2], "run_id"]]
 
 
 @pytest.mark.slow
-def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
-    study, content, script, tmp_path, capsys
-):
+def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(study, content, tmp_path, capsys):
     """`study` provides the store."""
     other = {**content, "name": "stopped", "techniques": ["ia3"], "seeds": [7]}
     del other["stages"]
@@ -234,7 +170,7 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        stopped = Study(script, other, tmp_path, patch)
+        stopped = StudyCommand(other, tmp_path, patch)
         with pytest.MonkeyPatch.context() as meanwhile:
             meanwhile.setattr(Folder, "run", stop)
             with pytest.raises(KeyboardInterrupt):
@@ -256,10 +192,10 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(
         ({"model_checkpoint": "untrained-bert"}, "choose untrained-gpt2 or untrained-t5"),
     ],
 )
-def test_every_row_is_checked_before_the_first_one_runs(study, content, script, tmp_path, change, message):
+def test_every_row_is_checked_before_the_first_one_runs(study, content, tmp_path, change, message):
     wrong = {**content, "name": "wrong", "base": content["base"] | change}
     with pytest.MonkeyPatch.context() as patch:
-        refused = Study(script, wrong, tmp_path, patch)
+        refused = StudyCommand(wrong, tmp_path, patch)
         with pytest.raises(UserError, match=message):
             refused()
     assert refused.trained == [] and not (tmp_path / "results").exists()

@@ -9,11 +9,11 @@ from common.errors import NotHere, UserError
 from common.models import base
 from common.paths import ROOT
 from common.tracking import runs
-from tests.scripts.test_study import Study, script  # noqa: F401
+from tests.support.study_command import StudyCommand
 
 
 @pytest.fixture
-def show(script, tmp_path, monkeypatch, capsys):  # noqa: F811
+def show(tmp_path, monkeypatch, capsys):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)
@@ -21,7 +21,7 @@ def show(script, tmp_path, monkeypatch, capsys):  # noqa: F811
     def show(content, *flags):
         content["base"] = content["base"] | {"data_dir": str(tmp_path / "data")}
         with pytest.MonkeyPatch.context() as patch:
-            assert Study(script, content, tmp_path, patch)("--dry_run", *flags) == 0
+            assert StudyCommand(content, tmp_path, patch)("--dry_run", *flags) == 0
         return capsys.readouterr().out
 
     yield show
@@ -38,7 +38,6 @@ def shipped(name):
 )
 def test_rows_whose_checkpoint_cannot_be_reached_are_shown(
     show,
-    script,  # noqa: F811
     tmp_path,
     monkeypatch,
     name,
@@ -55,22 +54,24 @@ def test_rows_whose_checkpoint_cannot_be_reached_are_shown(
     assert "time left: unknown" in shown
     with pytest.MonkeyPatch.context() as patch:
         with pytest.raises(UserError, match=f"row .*--model_checkpoint {checkpoint} is no local folder"):
-            Study(script, shipped(name), tmp_path, patch)()
+            StudyCommand(shipped(name), tmp_path, patch)()
 
 
 def test_data_that_would_have_to_be_downloaded_and_its_shares(show, monkeypatch):
     from common.data import ensure
+    from common.training import planning
 
-    def missing(*_):
-        raise NotHere("The hub's imdb cannot be had: go online.")
+    def missing(folder, kind):
+        raise NotHere("The hub's imdb is not available: go online.")
 
-    monkeypatch.setattr(ensure, "_make", missing)
+    for module in (ensure, planning):
+        monkeypatch.setattr(module, "ensure", missing)
     content = {"name": "texts", "description": "Two rows.", "techniques": ["lora"]}
     content["base"] = {"task": "classification", "model_checkpoint": "embedded"}
     content["grid"] = {"max_train_samples": ["10%", "50%"]}
     shown = show(content)
     assert "max_train_samples=10" in shown and "max_train_samples=50" in shown
-    assert "2 of 2 rows cannot be checked here" in shown and "The hub's imdb cannot be had" in shown
+    assert "2 of 2 rows cannot be checked here" in shown and "The hub's imdb is not available" in shown
 
 
 def test_a_store_that_does_not_answer_is_asked_once(show, monkeypatch):

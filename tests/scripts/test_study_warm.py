@@ -9,10 +9,12 @@ import mlflow
 import pytest
 import yaml
 
-from common.studies import row_starter
+from common.reports import study_report
+from common.studies import row_starter, runner
 from common.tracking import runs
 from common.tracking.store import configure
-from tests.scripts.test_study import content, script  # noqa: F401
+from tests.scripts.test_study import content  # noqa: F401
+from tests.support.study_command import SCRIPT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="rows are forked on Linux alone")
 
@@ -27,7 +29,7 @@ class Cold(row_starter.Starter):
 
 
 @pytest.mark.long
-def test_rows_are_bit_for_bit_those_of_processes_of_their_own(content, script, tmp_path):  # noqa: F811
+def test_rows_are_bit_for_bit_those_of_processes_of_their_own(content, tmp_path):  # noqa: F811
     """Prefix tuning, which registers its attention for all models, first and last among others."""
     study = {key: value for key, value in content.items() if key != "stages"}
     study["base"] = study["base"] | {"max_train_samples": 8, "gradient_norms": False, "num_train_epochs": 1}
@@ -44,12 +46,12 @@ def test_rows_are_bit_for_bit_those_of_processes_of_their_own(content, script, t
             mlflow.set_tracking_uri(uri)
             configure()
             if name == "cold":
-                patch.setattr(script, "Starter", Cold)
+                patch.setattr(runner, "Starter", Cold)
             file = tmp_path / f"{name}.yaml"
             file.write_text(yaml.safe_dump(study | {"name": name, "techniques": techniques}))
             patch.setattr(sys, "argv", ["study.py", str(file), "--output_dir", str(tmp_path)])
-            patch.setattr(script, "reporter", lambda: lambda *_: [])
-            script.main()
+            patch.setattr(study_report, "write_report", lambda *_: [])
+            SCRIPT.main()
             state = json.loads((tmp_path / name / "study.json").read_text())
             found[name] = {row["name"]: left(row["run_id"]) for row in state["rows"].values()}
             assert len(state["seconds"]) == len(techniques) and min(state["seconds"].values()) > 1

@@ -1,0 +1,53 @@
+"""A study from its declaration to its report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..tracking import store
+from . import backends
+from .clock import Clock
+from .declaration import Study
+from .folder import Folder
+from .results import overview
+from .runner import Runner
+from .status import Status
+
+
+def show(study: Study, output_dir: Path) -> str:
+    """The rows, their status and the time that is left; nothing is trained."""
+    status = _checked(study, output_dir, only_show=True)
+    entries = status.survey()
+    return overview(status, entries, Clock(status).left(entries))
+
+
+def run(
+    study: Study,
+    output_dir: Path,
+    scripts: Mapping[str, Path],
+    backend: str = backends.LOCAL,
+    address: str | None = None,
+    retry_failed: bool = False,
+) -> str:
+    """Train the rows that are left and write the report; what is printed says how far it is.
+
+    output_dir: where the study's folder is made. scripts: technique key → the script that trains it. backend: one of
+    `backends.BACKENDS`. address: the Ray cluster's; None starts Ray on this machine. Returns the rows that failed, each with
+    its reason; "" if none did.
+    """
+    status = _checked(study, output_dir)
+    with status.folder.held():
+        # It may have changed during the wait.
+        status.folder.load()
+        if backend == backends.RAY:
+            from .ray_runner import RayRunner
+
+            return RayRunner(status, scripts, retry_failed, address).run()
+        return Runner(status, scripts, retry_failed).run()
+
+
+def _checked(study: Study, output_dir: Path, only_show: bool = False) -> Status:
+    """The study's status, once every row that may come is known to be possible."""
+    store.configure()
+    status = Status(study, Folder(output_dir / study.name), only_show)
+    status.check()
+    return status

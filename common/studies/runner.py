@@ -1,0 +1,178 @@
+"""A study carried out: the rows that are left are trained one after another, then the report is written."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..durations import clock
+from ..scoring.names import LABELS
+from ..tracking import runs
+from ..training.run_folder import STATE
+from . import results
+from .clock import Clock
+from .declaration import Row, Stage
+from .row_starter import Starter
+from .status import Entry, Status
+
+
+class RowsFailed(Exception):
+    """Some rows of a study have failed; all others are done."""
+
+
+class Runner:
+    """Trains the rows of a study that are left, in this process's children, one after another."""
+
+    def __init__(self, status: Status, scripts: Mapping[str, Path], retry_failed: bool = False):
+        """scripts: technique key → the script that trains it. retry_failed: train rows again that have failed."""
+        self.status, self.folder, self.study = status, status.folder, status.study
+        self.scripts, self.retry_failed, self.clock = scripts, retry_failed, Clock(status)
+        self.position, self.total = 0, 0
+        self.parent: str | None = None
+        """Id of the MLflow run whose children the rows are."""
+        self.starter = Starter()
+
+    def run(self) -> str:
+        """Train what is left and report; the rows that failed with their reasons, "" if none did."""
+        entries = self.status.survey()
+        again = self.retry_failed and any(entry.status == "failed" for entry in entries)
+        if not again and self.folder.state.get("reported") == content_of_report(entries):
+            print(f"{self.study.name}: nothing to do.\n\n{results.as_text(self.status, entries)}\n")
+            print(f"The report is in {self.folder.path}.")
+            return results.failures(entries)
+        parent = self.folder.state.get("parent_run")
+        if parent and runs.told(parent) is None:
+            # It was deleted, or the store is another one.
+            parent = None
+        experiment = self.status.plan(entries[0].row).args.experiment_name
+        try:
+            with runs.start(experiment, self.study.name, {"study": self.study.name}, parent) as run:
+                self.total = len(entries)
+                self._run_below(run)
+        except RowsFailed as error:
+            return str(error)
+        finally:
+            self.clock.stop_all()
+            self.folder.save()
+        return ""
+
+    def _run_below(self, parent: runs.Run) -> None:
+        """Train the rows as children of an MLflow run, which then gets the study's files; RowsFailed if some failed."""
+        self.parent = self.folder.state["parent_run"] = parent.id
+        self.folder.save()
+        parent.log_text(Path(self.study.file).read_text(encoding="utf-8"), "study.yaml")
+        with self.workers():
+            entries = self.status.survey(self.run_stage)
+        # Its drawing library is not needed while rows train.
+        from ..reports import study_report
+
+        files = results.write(self.status, entries, parent.id, study_report.write_report)
+        for file in files:
+            inside = file.parent.relative_to(self.folder.path)
+            parent.log_artifact(file, str(inside) if inside.parts else None)
+        self.folder.state["reported"] = content_of_report(entries)
+        self.folder.save()
+        print(f"\n{results.as_text(self.status, entries)}\n")
+        for sentence in results.edges(self.status, entries):
+            print(f"At the edge of the grid: {sentence}")
+        print(f"Written to {self.folder.path}: {', '.join(file.name for file in files)}")
+        if failed := results.failures(entries):
+            raise RowsFailed(failed)
+
+    def workers(self) -> AbstractContextManager[Any]:
+        """What trains the rows; held while they are trained."""
+        return self.starter
+
+    def run_stage(self, stage: Stage, entries: list[Entry], best: dict[str, dict] | None) -> list[Entry]:
+        """Train what is left of a stage; its rows with their new status. best: what an earlier stage decided."""
+        return [self._run_row(entry) for entry in entries]
+
+    def _run_row(self, entry: Entry) -> Entry:
+        self.position += 1
+        if self.is_due(entry):
+            self._train(entry.row)
+            entry = self.status.look(entry.row)
+            self.report(entry)
+        return self.keep(entry)
+
+    def is_due(self, entry: Entry) -> bool:
+        """Whether a row must be trained."""
+        return entry.status == "pending" or entry.status == "failed" and self.retry_failed
+
+    def keep(self, entry: Entry) -> Entry:
+        """Copy what a finished row left into the study's folder, and note that it has finished."""
+        if entry.status == "finished":
+            note = {"name": entry.row.name, "status": "finished", "run_id": entry.run_id}
+            self.folder.state["rows"][self.status.plan(entry.row).key] = note
+            results.collect(self.folder.row(entry.row.name), entry)
+        self.folder.save()
+        return entry
+
+    def _train(self, row: Row) -> None:
+        """Run a row's script to its end; if it leaves no finished run, the study's notes hold the reason."""
+        print(f"{self.label(row)}: training; it writes to {self.folder.log(row.name)}", flush=True)
+        command = self.command(row)
+        self.starter.ready()
+        self.clock.start(row)
+        code, why = self.folder.run(command, row.name, self.starter.start)
+        self.clock.stop(row)
+        self.note_failure(row, code, why)
+
+    def command(self, row: Row) -> list[str]:
+        """The script and the arguments that train a row, once its folder is ready."""
+        planned, folder = self.status.plan(row), self.folder.row(row.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = self.state_file(row)
+        if (run_id := self.begun_run(row)) and runs.told(run_id) is None:
+            # It was deleted, or the store is another one: there is nothing to go on with.
+            shutil.rmtree(begun.parent)
+        if not begun.is_file():
+            self.clock.forget(row)
+        fields: dict[str, Any] = dataclasses.asdict(row.technique) | dataclasses.asdict(planned.args)
+        fields |= {"run_name": row.name, "resume": None, "skip_finished": None, "parent_run": None}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        (folder / "row.yaml").write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+        script = [str(self.scripts[row.technique.key]), "--config", str(folder.resolve() / "row.yaml")]
+        return [*script, "--resume", "--skip_finished", "--parent_run", str(self.parent)]
+
+    def state_file(self, row: Row) -> Path:
+        """The file that an unfinished run of a row keeps its state in."""
+        return Path(str(self.status.plan(row).args.output_dir)) / STATE
+
+    def begun_run(self, row: Row) -> str | None:
+        """The MLflow id of an unfinished run of a row; None if there is none."""
+        file = self.state_file(row)
+        return json.loads(file.read_text(encoding="utf-8")).get("run_id") if file.is_file() else None
+
+    def note_failure(self, row: Row, code: int | None, why: str) -> None:
+        """Note that a row has failed; whether it has finished is asked of the store."""
+        why = why or "it left no finished run of this content: was the code or the data changed meanwhile?"
+        note = {"name": row.name, "status": "failed", "reason": why}
+        self.folder.state["rows"][self.status.plan(row).key] = note
+        if (code is None or code < 0) and (run_id := self.begun_run(row)):
+            # Its process had no time to mark it.
+            runs.fail(run_id, why)
+
+    def report(self, entry: Entry) -> None:
+        """Print how a row ended, and the time that is left."""
+        about, metric = f"FAILED: {entry.reason}", self.status.task.metric
+        if entry.status == "finished":
+            found, label = entry.metrics, LABELS[metric]
+            about = f"validation {label} {found[f'best_validation_{metric}']:.1f}, test {label} {found[f'test_{metric}']:.1f}"
+            about += f", trained in {clock(found['training_seconds'])}"
+        left = self.clock.left(self.status.survey())
+        print(f"{self.label(entry.row)}: {about}; {self.clock.passed()} passed, left {left}", flush=True)
+
+    def label(self, row: Row) -> str:
+        """A row's position and name."""
+        return f"[{self.position}/{self.total}] {row.name}"
+
+
+def content_of_report(entries: Sequence[Entry]) -> list[list[str | None]]:
+    """What a report is made of: the same rows with the same runs need no other report."""
+    return [[entry.row.name, entry.status, entry.run_id] for entry in entries]
