@@ -145,7 +145,7 @@ class Runner:
             print(f"The report is in {self.folder.path}.")
             return results.failures(entries)
         parent = self.folder.state.get("parent_run")
-        if parent and runs.told(parent) is None:
+        if parent and runs.recorded(parent) is None:
             # It was deleted, or the store is another one.
             parent = None
         experiment = self.status.plan(entries[0].row).args.experiment_name
@@ -230,7 +230,7 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         begun = self.begun(row)
         run_id = _run_id(begun) if begun.is_file() else None
-        if run_id and runs.told(run_id) is None:
+        if run_id and runs.recorded(run_id) is None:
             # It was deleted, or the store is another one: there is nothing to go on with.
             shutil.rmtree(begun.parent)
         if not begun.is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import sha256
 from ..paths import command
 
@@ -56,9 +56,7 @@ def load(data_dir: str | Path) -> tuple:
     try:
         return load_from_disk(str(folder)), record
     except Exception as error:
-        raise UserError(
-            f"{folder} cannot be read: {str(error).splitlines()[0]} To mend it, {again}."
-        ) from None
+        raise UserError(f"{folder} cannot be read: {first_line(error)} To mend it, {again}.") from None
 
 
 def write(

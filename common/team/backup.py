@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, last_line
 from .server import DATABASES, ROLE, Settings, Team, write_private
 
 MANIFEST = "manifest.json"
@@ -126,8 +126,8 @@ def upgrade(team: Team, to: Path) -> Path:
                 [sys.executable, "-m", *command], env=team.environment(), capture_output=True, text=True
             )
             if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise UserError(f"The upgrade failed: {last[:300]}. The store as it was: {made}")
+                last = last_line(done.stderr, "no message")[:300]
+                raise UserError(f"The upgrade failed: {last}. The store as it was: {made}")
     return made
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 JOURNAL, TOLD = "journal.jsonl", "journal.told"
 
@@ -187,7 +187,7 @@ class Sender:
                 ):
                     self._failing_since = time.monotonic()
                     self._say(
-                        f"{_first_line(error)} What is to be recorded is kept in {self.journal.folder}."
+                        f"{first_line(error)[:300].rstrip('.')}. What is to be recorded is kept in {self.journal.folder}."
                     )
                 self.problem = error
                 if self._closing.is_set():
@@ -215,8 +215,3 @@ class Sender:
                 break
             group.append(entry)
         return group
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return line if line.endswith(".") else f"{line}."

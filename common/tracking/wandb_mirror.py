@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 STEP = "step"
 
@@ -32,9 +32,8 @@ def mirrored(run, args, technique: str, tags: Mapping[str, str]) -> Iterator:
             settings=wandb.Settings(console="off", silent=True),
         )
     except (wandb.Error, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"--report_to wandb: {first} Log in with `wandb login`, or set WANDB_MODE=offline."
+            f"--report_to wandb: {first_line(error)} Log in with `wandb login`, or set WANDB_MODE=offline."
         ) from None
     # A resumed run repeats steps, which the default axis would refuse.
     theirs.define_metric(STEP)

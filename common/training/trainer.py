@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..models import base
 from ..scoring.names import LABELS
 from . import checkpoints
@@ -79,7 +79,7 @@ class TaskTrainer(Trainer):
         except pickle.UnpicklingError as error:
             raise UserError(
                 f"{checkpoint} is not used: it holds what is no plain state of an optimizer and could run code "
-                f"({str(error).splitlines()[0]}). Remove it and go on with --resume."
+                f"({first_line(error)}). Remove it and go on with --resume."
             ) from None
 
     @property
@@ -115,7 +115,7 @@ class TaskTrainer(Trainer):
                 loss = self._in_parts(model, inputs, num_items_in_batch)
                 break
             except torch.OutOfMemoryError as error:
-                message = str(error).splitlines()[0]
+                message = first_line(error)
             # Here, where the error no longer holds on to what the step had computed.
             self._divide(message)
             self._repeat(model, num_items_in_batch)
@@ -274,7 +274,7 @@ class TaskTrainer(Trainer):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             shutil.rmtree(aside, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise UserError(
                 f"A checkpoint cannot be written to {self.job.output_dir}: {reason}. The one before it is whole: make room or mend "
                 "the folder's rights, and go on with --resume."
