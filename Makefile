@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY = true
-# Containers may run under a number without a name or a home, which MLflow and torch ask for while they are imported.
+# Containers may run under a user number without a name or a home; MLflow and torch ask for both during import.
 export HOME := $(or $(HOME),$(shell echo ~))
 export USER := $(or $(USER),$(shell id -un 2>/dev/null || id -u))
 
@@ -33,7 +33,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt requirements-embedded.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-embedded.txt
 	touch $@
 
-# Short enough for all six in a quarter of an hour on two cores; the scripts' own defaults train on everything.
+# Short enough for all six in ten minutes on two cores; the scripts' own defaults train on everything.
 DEMO := --model_checkpoint embedded --max_train_samples 1100 --num_train_epochs 2 --skip_finished
 
 demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, the best one registered and asked
@@ -55,10 +55,11 @@ test: $(VENV)/.installed  ## the whole test suite
 	$(BIN)/python -m pytest -x -q
 	$(BIN)/python -m pytest -x -q -m long
 
-quality: $(VENV)/.installed  ## ruff's checks, its security rules among them, formatting, who may import whom, and packages that fit each other
+quality: $(VENV)/.installed  ## ruff's checks (with security rules), formatting, who may import whom, types, and packages that fit each other
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 	$(BIN)/python -m pip check
 
 .tools/.installed: requirements-tools.txt
@@ -66,7 +67,7 @@ quality: $(VENV)/.installed  ## ruff's checks, its security rules among them, fo
 	.tools/bin/pip install --quiet --disable-pip-version-check -r requirements-tools.txt
 	touch $@
 
-# torch is left out: which of its builds fits is the machine's affair, and the CUDA one brings packages of its own.
+# torch is left out: the machine decides which of its builds fits, and the CUDA build brings packages of its own.
 lock: .tools/.installed  ## requirements.lock: every package but torch, with the hashes of its files
 	.tools/bin/uv pip compile requirements.txt --generate-hashes --universal --python-version 3.11 --no-annotate \
 	    --excludes <(echo torch) --custom-compile-command "make lock" --quiet --output-file requirements.lock
@@ -75,7 +76,7 @@ sbom: .tools/.installed $(VENV)/.installed  ## results/sbom.json: what is instal
 	mkdir -p results
 	.tools/bin/cyclonedx-py environment $(BIN)/python --output-file results/sbom.json
 
-audit: .tools/.installed  ## known vulnerabilities of the locked packages; asks PyPI, and fails where it does not answer
+audit: .tools/.installed  ## known vulnerabilities of the locked packages; asks PyPI, and fails if it does not answer
 	.tools/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 bench: $(VENV)/.installed  ## speed against named peers, an hour of an idle machine: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
@@ -111,7 +112,7 @@ team-down: $(VENV)/.installed  ## stop it
 team-backup: $(VENV)/.installed  ## copy its store into team-backups/
 	$(BIN)/python scripts/team.py backup $(ARGS)
 
-team-restore: $(VENV)/.installed  ## make it from a copy: make team-restore BACKUP=team-backups/...
+team-restore: $(VENV)/.installed  ## rebuild it from a copy: make team-restore BACKUP=team-backups/...
 	$(BIN)/python scripts/team.py restore $(BACKUP) $(ARGS)
 
 clean:  ## remove the environments (data and runs stay)

@@ -39,8 +39,11 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
         model, tokenizer = base.load_base(checkpoint)
         model = base.apply(kinds[key]().peft_config(family), model, family)
         info = bundles.BundleInfo(
-            f"{kinds[key].name} {i}", family.model_type, checkpoint.name, print_, "v1.1",
-            max_length=384, doc_stride=128, max_answer_length=30, n_best=20, null_threshold=0.0,
+            f"{kinds[key].name} {i}", family.model_type, checkpoint.name, print_, "extractive-qa", "QuestionAnswering",
+            {
+                "version": "v1.1", "max_length": 384, "doc_stride": 128, "max_answer_length": 30, "n_best": 20,
+                "null_threshold": 0.0,
+            },
         )  # fmt: skip
         saving.save_bundle(folder / "adapters" / f"{i:02d}", info, model, tokenizer)
     return sum(f.stat().st_size for f in folder.glob("adapters/*/adapter/*.safetensors"))

@@ -63,7 +63,7 @@ def figures(single: list[float], batched: list[float], n: int) -> dict[str, floa
 def run(args) -> dict:
     from dataclasses import replace
 
-    from common.data import questions as data
+    from common.data import prepared
     from common.models.bundles import load_bundle, write_info
     from common.models.onnx import ONNX, export
     from common.registry import versions
@@ -71,14 +71,14 @@ def run(args) -> dict:
     from common.tracking import store
 
     store.configure()
-    test = data.load(args.data_dir)[0]["test"].select(range(args.questions)).to_list()
+    test = prepared.load(args.data_dir)[0]["test"].select(range(args.questions)).to_list()
     questions = [{name: e[name] for name in ("question", "context")} for e in test]
     runs: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         bundle, _ = versions.self_contained(args.model, work)
         model, tokenizer, info = load_bundle(bundle, merge=True)
-        files = export(model, "extractive-qa", work / "onnx")
+        files = export(model, ("start_logits", "end_logits"), work / "onnx")
         answerers = {"torch": Answerer(bundle)}
         for precision, file in files.items():
             folder = work / precision
@@ -100,8 +100,8 @@ def run(args) -> dict:
             PIPELINE,
             work / "merged",
             work / "questions.json",
-            info.max_length,
-            info.doc_stride,
+            info.settings["max_length"],
+            info.settings["doc_stride"],
             BATCH,
         ]
         for _ in range(args.rounds):

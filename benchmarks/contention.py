@@ -79,7 +79,7 @@ def train(name: str, data_dir: str, steps: str, batch_size: str) -> None:
     import torch
     from training import batches_of, technique_of, train_on
 
-    from common.data import questions
+    from common.data import prepared
     from common.models import base as models
     from common.models.cpu_kernels import keep_memory, quicken
     from common.models.families import family_of, uses_segment_ids
@@ -87,7 +87,7 @@ def train(name: str, data_dir: str, steps: str, batch_size: str) -> None:
     from common.tasks.extractive_qa.windows import make_windows
 
     torch.manual_seed(0)
-    splits, _ = questions.load(data_dir)
+    splits, _ = prepared.load(data_dir)
     base, tokenizer = models.load_base(models.resolve_checkpoint("embedded"))
     family = family_of(base.config.model_type)
     windows = make_windows(

@@ -26,7 +26,8 @@ from training import SCRIPTS, spread, technique_of
 from common.cli import guarded
 from common.models import base
 from common.paths import ROOT
-from common.scoring.squad import bootstrap_interval, score_examples
+from common.scoring.bootstrap import bootstrap_interval
+from common.scoring.squad import score_examples
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = {

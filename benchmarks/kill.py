@@ -176,7 +176,7 @@ def outcome(trial: Trial) -> dict:
     _, record = prepared.load(trial.folder / "data")
     return {
         "same": {
-            "data": record["fingerprint"],
+            "data": record.fingerprint,
             "metrics": {name: run.data.metrics[name] for name in names if name not in TIMES},
             "curves": {
                 name: sorted((m.step, m.value) for m in histories[name])
@@ -257,8 +257,8 @@ def state_of(trial: Trial) -> str:
     journal = trial.out / "journal.jsonl"
     entries = journal.read_bytes().splitlines() if journal.exists() else []
     last = json.loads(entries[-1])["do"] if entries else "nothing"
-    told = trial.out / "journal.told"
-    return f"{', '.join(names) or 'no checkpoint'}; {len(entries)} entries, {told.read_text() if told.exists() else 0} told, last: {last}"
+    sent = trial.out / "journal.sent"
+    return f"{', '.join(names) or 'no checkpoint'}; {len(entries)} entries, {sent.read_text() if sent.exists() else 0} sent, last: {last}"
 
 
 def run(

@@ -19,13 +19,13 @@ from transformers import get_linear_schedule_with_warmup, set_seed
 from common.data.squad_json import read_squad_json
 from common.models import base
 from common.models.families import family_of
-from common.scoring import squad
+from common.scoring import bootstrap, squad
 from common.tasks.batching import Collator
 from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
 from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
 from common.training.batch_order import GroupedBatches
-from common.training.job import sample
+from common.training.sampling import sample
 
 WAYS = ("unshifted", "shifted", "suite")
 
@@ -82,7 +82,7 @@ def train_and_score(way: str, args, windows, test, test_windows) -> dict:
     answers = decode_spans(spans, test_windows, test, n_best=20, null_threshold=None)
     texts = {answer.id: answer.text for answer in answers}
     each = squad.score_examples(texts, test, "v1.1")
-    low, high = squad.bootstrap_interval(100 * each["f1"])
+    low, high = bootstrap.bootstrap_interval(100 * each["f1"])
     summary = squad.squad_scores(texts, test, "v1.1")
     return {
         "f1": round(summary["f1"], 1),

@@ -188,11 +188,11 @@ def main() -> None:
     p.add_argument("--environments", type=Path, default=ROOT / ".environments", help="where Locust's is kept")
     p.add_argument("--output", type=Path, default=Path("load.json"), help="JSON; .md lies beside it")
     args = p.parse_args()
-    from common.data import questions as data
+    from common.data import prepared
     from common.tracking import store
 
     store.configure()
-    test = data.load(args.data_dir)[0]["test"]
+    test = prepared.load(args.data_dir)[0]["test"]
     rows = test.select(range(min(args.questions, len(test)))).to_list()
     questions = [{name: e[name] for name in ("question", "context")} for e in rows]
     found = []

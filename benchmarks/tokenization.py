@@ -15,13 +15,13 @@ from decoding import provenance, spread, timed
 from peers import training_features
 
 from common.cli import guarded
-from common.data import questions as data
+from common.data import prepared
 from common.models import base
 from common.tasks.extractive_qa.windows import make_windows
 
 
 def run(args) -> dict:
-    splits, record = data.load(args.data_dir)
+    splits, record = prepared.load(args.data_dir)
     questions = splits["train"].select(range(min(args.questions, len(splits["train"])))).to_list()
     _, tokenizer = base.load_base(base.resolve_checkpoint(args.model_checkpoint))
     datasets.disable_progress_bars()
@@ -53,7 +53,7 @@ def run(args) -> dict:
         "windows": len(windows),
         "same_labels": int(same.sum()),
         "questions": len(questions),
-        "data": record["name"],
+        "data": record.name,
         "max_length": args.max_length,
         "doc_stride": args.doc_stride,
         "provenance": provenance(),

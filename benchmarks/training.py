@@ -24,7 +24,7 @@ import torch
 from decoding import provenance
 
 from common.cli import guarded
-from common.data import questions
+from common.data import prepared
 from common.models import base as models
 from common.models.cpu_kernels import keep_memory, quicken
 from common.models.families import family_of, uses_segment_ids
@@ -144,7 +144,7 @@ def profile(batches: list[dict], model, optimizer) -> dict[str, float]:
 
 
 def run(name: str, args) -> dict:
-    splits, record = questions.load(args.data_dir)
+    splits, record = prepared.load(args.data_dir)
     checkpoint = models.resolve_checkpoint(args.model_checkpoint)
     base, tokenizer = models.load_base(checkpoint)
     config, family = base.config, family_of(base.config.model_type)
@@ -204,7 +204,7 @@ def run(name: str, args) -> dict:
             if way != "suite" and "suite" in args.ways
         },
         "model": checkpoint.name,
-        "data": record["name"],
+        "data": record.name,
         "windows": len(windows),
         "mean_tokens": round(float(windows.lengths.mean()), 1),
         "max_length": args.max_length,

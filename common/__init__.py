@@ -1,4 +1,4 @@
-"""The library that the scripts share; docs/ARCHITECTURE.md says which module does what and who may import whom."""
+"""The library that the scripts share; docs/ARCHITECTURE.md explains its packages and which may import which."""
 
 import os
 
@@ -8,15 +8,15 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # An unreachable server would otherwise hold a script for four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-# Threads that wait for each other soon give up their core instead of spinning on it: beside another busy process those that
-# spin keep away the one that they wait for. Read once, while torch is imported; results are the same (docs/PERFORMANCE.md).
+# Threads that wait for each other soon give up their core instead of spinning on it: next to another busy process, spinning
+# threads block the one that they wait for. Read once, while torch is imported; results are the same (docs/PERFORMANCE.md).
 if not any(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
     os.environ["GOMP_SPINCOUNT"] = "5000"
 
 
 def _settle_user() -> None:
-    """A name and a home for a user who has none, as containers run under numbers: libraries ask for both while they
-    are imported, and write caches below the home."""
+    """Give a name and a home to a user who has none, such as a number in a container: libraries ask for both while they are
+    imported, and write caches below the home."""
     import pwd
 
     try:
@@ -31,7 +31,7 @@ def _settle_user() -> None:
         return
     import tempfile
 
-    # One for all processes of this user; nobody else may have put anything into it.
+    # One folder for all processes of this user; it is used only if nobody else can write to it.
     own = os.path.join(tempfile.gettempdir(), f"home-{os.getuid()}")
     try:
         os.mkdir(own, 0o700)
@@ -46,7 +46,7 @@ def _settle_user() -> None:
     os.environ["HOME"] = own if ours else tempfile.mkdtemp(prefix="home-")
     hub = os.path.join(cache, "huggingface", "hub")
     if os.path.isdir(hub):
-        # What was downloaded there is read on.
+        # Models that were downloaded there are still read.
         os.environ.setdefault("HF_HUB_CACHE", hub)
 
 

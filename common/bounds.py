@@ -1,8 +1,11 @@
-"""Which values a field or a flag may have: declared with it, shown in its help, checked before anything loads."""
+"""Which values a field or a flag may have: declared with the field, shown in its help, checked before anything loads."""
 
 import argparse
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+import typing
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 from .errors import UserError
 
@@ -10,7 +13,7 @@ SEEDS = 2**32 - 1
 """The largest seed that NumPy takes."""
 
 LARGE = 1e30
-"""No number of a training goes beyond it: single precision holds its products with what is usual."""
+"""Largest number that a setting may have: its products with usual values still fit in single precision."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Bounds:
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple | None = None
+    choices: Collection[Any] | None = None
 
     def __bool__(self) -> bool:
         return self != Bounds()
@@ -38,8 +41,8 @@ class Bounds:
         }
         return " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
 
-    def hold(self, value) -> bool:
-        """Whether they allow a value; of a list, each of its values. None stands for no value and is allowed."""
+    def hold(self, value: Any) -> bool:
+        """Whether they allow a value; for a list, each of its values. None means no value and is allowed."""
         if value is None:
             return True
         if isinstance(value, list | tuple):
@@ -55,35 +58,48 @@ class Bounds:
         )
 
 
-def bounded(default, **limits):
+def bounded(default: Any, **limits: Any) -> Any:
     """A dataclass field with bounds."""
     return field(default=default, metadata={"bounds": Bounds(**limits)})
 
 
-def bounds_of(kind) -> dict[str, Bounds]:
-    """Field → its bounds, of a dataclass whose fields were declared by `bounded` or `config.option`; only fields that have some.
+def bounds_of(kind: Any) -> dict[str, Bounds]:
+    """Field → its bounds, of a dataclass whose fields were declared with `bounded` or `settings.option`; only of fields that have some.
 
-    A field that is declared again without bounds, such as another default of a technique's, keeps those that it had.
+    A field of a Literal type, or a list of such values, has the type's values as choices. A field that is declared again
+    without bounds, for example with a technique's own default, keeps its bounds.
     """
     kind = kind if isinstance(kind, type) else type(kind)
     kinds = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
     declared = [field for each in kinds for field in fields(each)]
-    return {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
+    found = {field.name: field.metadata["bounds"] for field in declared if field.metadata.get("bounds")}
+    for name, hint in typing.get_type_hints(kind).items():
+        if choices := literals(hint):
+            found[name] = replace(found.get(name, Bounds()), choices=choices)
+    return found
 
 
-def check_bounds(declared) -> None:
-    """UserError names the first field of a dataclass's instance that its bounds do not allow, as a flag."""
+def literals(hint: Any) -> tuple[Any, ...]:
+    """The values that a Literal type has, or a list or an optional of such values; () for any other type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return next(filter(None, map(literals, typing.get_args(hint))), ())
+
+
+def check_bounds(declared: Any) -> None:
+    """Raise UserError for the first field of a dataclass instance that is out of its bounds; it is named as a flag."""
     for name, bounds in bounds_of(declared).items():
         value = getattr(declared, name)
         if not bounds.hold(value):
             raise UserError(f"--{name} is {value!r}: it must be {bounds}.")
 
 
-def number(kind: type = int, **limits):
+def number(kind: type[int] | type[float] = int, **limits: Any) -> Callable[[str], int | float]:
     """argparse's `type` for an int or a float within bounds."""
     bounds = Bounds(**limits)
 
-    def convert(text: str):
+    def convert(text: str) -> int | float:
+        value: int | float | None
         try:
             value = kind(text)
         except ValueError:

@@ -1,22 +1,24 @@
-"""What every script has of a command line: mistakes as one line, exit codes, signals."""
+"""What the command lines of all scripts share: errors as one line, exit codes, signals."""
 
 import argparse
 import signal
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from . import stopping
 from .errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A script's command line; a mistake in it is one line."""
+    """A script's command line; an error in it is one line."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags.")
 
 
-def guarded(command) -> int:
-    """Run a script's body; turn the errors that a user can mend into a message and an exit code."""
+def guarded(command: Callable[[], object]) -> int:
+    """Run a script's body; turn errors that the user can fix into a message and an exit code."""
     with stopping.watched():
         # A plain `kill` or a closed terminal must unwind like Ctrl-C does, so that the run is marked as what it is.
         for number in stopping.SIGNALS:
@@ -26,16 +28,16 @@ def guarded(command) -> int:
         try:
             command()
         except UserError as error:
-            _say(f"error: {error}")
+            _report(f"error: {error}")
             return 2
         except KeyboardInterrupt:
-            _say("interrupted")
+            _report("interrupted")
             return 130
         return 0
 
 
-def _say(text: str) -> None:
-    """To stderr, on a line of its own even where a progress bar stands."""
+def _report(text: str) -> None:
+    """Print to stderr, on a line of its own even while a progress bar is shown."""
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr)

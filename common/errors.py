@@ -1,12 +1,12 @@
-"""The exceptions whose message is written for the person at the keyboard."""
+"""The exceptions whose messages are written for the user."""
 
 
 class UserError(Exception):
-    """Something the user can mend: the message names the file or flag and the remedy; scripts print it without a traceback."""
+    """Something that the user can fix: the message names the file or flag and the remedy; scripts print it without a traceback."""
 
 
 class NotHere(UserError):
-    """What stands against a run on this machine, now: a hub or a store that cannot be reached, a part that it lacks. Elsewhere,
+    """A run is not possible on this machine at this time: a hub or a store does not answer, or a package is missing. Elsewhere,
     or later, the same run may be possible."""
 
 

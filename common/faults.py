@@ -1,16 +1,19 @@
-"""Faults of what was read, each with its place: listed, or left out and written beside the prepared data."""
+"""Faults of input data, each with its place: reported together, or left out and listed next to the prepared data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import UserError
 
+Fault = Mapping[str, str]
+"""`place` and `reason` of what is wrong, and perhaps the `file`."""
+
 MOST_FAULTS = 20
-"""Faults that are listed; the rest is counted."""
+"""Faults that a message lists; the rest are counted."""
 
 
-def refuse(source: Path | str, faults: Sequence[Mapping[str, str]]) -> None:
-    """UserError that lists `place` and `reason` of the first 20 faults and says how many more there are; none, no error."""
+def refuse(source: Path | str, faults: Sequence[Fault]) -> None:
+    """Raise UserError if there are faults: it lists `place` and `reason` of the first 20, and the number of the others."""
     lines = [f"{fault['place']}{fault['reason']}" for fault in faults]
     if len(lines) == 1:
         raise UserError(f"{source}: {lines[0]}")

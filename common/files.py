@@ -1,21 +1,24 @@
-"""A user's files: read as text with plain errors, and told apart by their checksums."""
+"""A user's files: read as text with plain errors, and identified by their checksums."""
 
 import gzip
 import hashlib
 import json
-import os
 import re
 import sys
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypedDict, TypeVar
 
+from .atomic import atomic_write
 from .errors import UserError
 
-_known: dict[tuple, object] = {}
+Result = TypeVar("Result")
+
+_known: dict[tuple[object, ...], Any] = {}
 _SETTLED = 2.0
-"""Seconds after which a further write shows in a file's times, however coarse the file system's clock is."""
+"""Seconds after which a further write changes a file's times, even if the file system's clock is coarse."""
 
 FORMATS = {
     b"PK\x03\x04": "a zip archive; unpack it and name the file in it",
@@ -33,13 +36,13 @@ FORMATS = {
     b"{\\rtf": "RTF; save it as text in UTF-8",
     b"\x89HDF": "HDF5; save the data as JSON or CSV",
 }
-"""How a file begins → what it is, and what to do instead."""
+"""First bytes of a file → what it is, and what to do instead."""
 
 
 def read_text(path: Path) -> str:
-    """The file's content: UTF-8, or UTF-16 or UTF-32 with a byte-order mark, each of them also compressed by gzip.
+    """The content of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark; each of them may be compressed by gzip.
 
-    UserError names the real format and the remedy where it is another one, and if the file cannot be read or is empty.
+    UserError if the file has another format, which it names with the remedy, or cannot be read or is empty.
     """
     if path.is_dir():
         raise UserError(
@@ -95,9 +98,9 @@ def _decoded(raw: bytes, path: Path | str) -> str:
 
 
 def text_or_file(argument: str, flag: str) -> str:
-    """The text that a flag gives, or that the file holds whose path it gives; "-" is the standard input.
+    """The text that a flag gives, or the content of the file if it gives a path; "-" is the standard input.
 
-    What looks like a path is one: UserError where it names no file, for a model would answer from the name.
+    UserError if it looks like a path but names no file, because a model would then answer from the name.
     """
     if argument.strip() == "-":
         return _decoded(sys.stdin.buffer.read(), "The standard input")
@@ -110,8 +113,8 @@ def text_or_file(argument: str, flag: str) -> str:
     except RuntimeError:
         reason = "no such user"
     except OSError as error:
-        # Too long for a path, as most texts are, or below a folder that must not be read.
-        reason = error.strerror
+        # Too long for a path, as most texts are, or below a folder without permission to read.
+        reason = error.strerror or str(error)
     if exists and argument.strip():
         return read_text(path)
     if _PATH.fullmatch(argument.strip()):
@@ -134,22 +137,30 @@ _WEB_PAGE = re.compile(
 )
 
 
-def file_record(file: Path) -> dict:
-    """`name`, `sha256` and `bytes` of a file that was read."""
+class FileRecord(TypedDict):
+    """Which file was read, by content."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+def file_record(file: Path) -> FileRecord:
+    """The record of a file that was read."""
     return {"name": Path(file).name, "sha256": sha256(file), "bytes": Path(file).stat().st_size}
 
 
 def sha256(file: Path) -> str:
-    """Of the file's bytes, in hexadecimal digits."""
+    """SHA-256 of the file's bytes, in hexadecimal digits."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def once(call: Callable, file: Path):
-    """call(file), once per process for a file that has not changed: to read a large checkpoint takes seconds.
+def once(call: Callable[[Path], Result], file: Path) -> Result:
+    """`call(file)`, once per process as long as the file does not change: reading a large checkpoint takes seconds.
 
-    The time of the last change cannot be set back, unlike that of the last write. Of a file that has just been written
-    nothing is remembered, for it may change again within one tick of the clock.
+    The time of the last change cannot be set back, unlike that of the last write. The result for a file that was just written
+    is not remembered, because the file may change again within one tick of the clock.
     """
     started, found = time.time(), file.stat()
     key = (
@@ -162,18 +173,17 @@ def once(call: Callable, file: Path):
         found.st_ctime_ns,
     )
     if key in _known:
-        return _known[key]
+        known: Result = _known[key]
+        return known
     result = call(file)
     if started - found.st_ctime > _SETTLED:
         _known[key] = result
     return result
 
 
-def write_json(file: Path, content) -> None:
-    """Write all of it or nothing."""
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8") as out:
-        out.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)
+def write_json(file: Path, content: object) -> None:
+    """Write JSON on one line; the file is whole, or as it was before."""
+    with atomic_write(file, durable=True) as part:
+        part.write_text(
+            json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
+        )

@@ -1,4 +1,4 @@
-"""Where the project lies on this machine, and how its scripts are started from this shell."""
+"""Where the project is on this machine, and how its scripts are started from this shell."""
 
 import os
 import shlex
@@ -10,14 +10,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(script: str) -> str:
-    """What to type into this shell, where it stands, to start a script of the project."""
+    """The command that starts a script of the project from this shell's working directory."""
     return shlex.join([interpreter(), _shown(str(ROOT / "scripts" / script))])
 
 
 def interpreter() -> str:
-    """The Python that runs now, as this shell finds it: `python` in an activated environment, else its path."""
+    """The running Python as this shell finds it: `python` in an activated environment, else its path."""
     own, found = os.path.abspath(sys.executable), shutil.which("python")
-    # An environment has it under several names.
+    # An environment holds it under several names.
     same = (
         found
         and os.path.dirname(os.path.abspath(found)) == os.path.dirname(own)
@@ -27,7 +27,7 @@ def interpreter() -> str:
 
 
 def _shown(path: str) -> str:
-    """Relative where it lies below the working directory."""
+    """The path, relative if it is below the working directory."""
     try:
         here = os.getcwd()
     except FileNotFoundError:
@@ -36,4 +36,4 @@ def _shown(path: str) -> str:
 
 
 SAMPLE = Path(__file__).resolve().parent / "sample"
-"""The packaged data: questions and film reviews that were written for this project."""
+"""The packaged data: questions and film reviews written for this project."""

@@ -1,7 +1,7 @@
-"""Leaving on a signal: a training at its next step, when its checkpoint is written; every script within LIMIT seconds.
+"""Leaving on a signal: training after its next step, with its checkpoint written; every script within LIMIT seconds.
 
-Python runs its signal handlers in the main thread, between two steps of its interpreter. Where that thread sits in a native
-call, which may last minutes on a machine that others use, a second thread leaves in its place.
+Python runs its signal handlers in the main thread, between two steps of its interpreter. If that thread is in a native
+call, which may last minutes on a busy machine, a second thread ends the process in its place.
 """
 
 import contextlib
@@ -15,19 +15,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 GRACE = 8.0
-"""Seconds until it leaves wherever it is; the last checkpoint then remains."""
+"""Seconds after which training ends in the middle of a step; the last checkpoint remains."""
 
 STUCK = 9.0
-"""Seconds after a signal from which a main thread that has not begun to leave is taken for stuck."""
+"""Seconds after a signal when a main thread that has not begun to leave counts as stuck."""
 
 LIMIT = 13.0
-"""Seconds after a signal at which the process has ended in any case."""
+"""Seconds after a signal when the process has ended in any case."""
 
 AT_ONCE = 1.0
-"""Seconds that a stuck main thread has left after a second signal."""
+"""Seconds that a stuck main thread keeps after a second signal."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -37,7 +38,7 @@ _sockets: list[socket.socket] = []
 
 
 def leave(number: int) -> NoReturn:
-    """Leave as the signal would have it: KeyboardInterrupt, or SystemExit with 128 + its number."""
+    """Raise what the signal stands for: KeyboardInterrupt, or SystemExit with 128 + its number."""
     _leaving.set()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -46,9 +47,9 @@ def leave(number: int) -> NoReturn:
 
 @contextmanager
 def farewell(last: Callable[[], str | None]) -> Iterator[None]:
-    """What `watched` calls before it ends a stuck process within this block.
+    """Within this block, have `watched` call `last` before it ends a stuck process.
 
-    last: called in a thread of its own, while the main thread may go on, and cut off at LIMIT; what it gives is printed.
+    last: called in a thread of its own, while the main thread may go on; cut off at LIMIT. What it returns is printed.
     """
     _farewells.append(last)
     try:
@@ -59,22 +60,22 @@ def farewell(last: Callable[[], str | None]) -> Iterator[None]:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """End the process with 128 + number once one of SIGNALS has come and the main thread does not: STUCK seconds later if it
-    has not begun to leave, else after LIMIT. Files are then as after SIGKILL, but for what the farewells did.
+    """End the process with 128 + number after one of SIGNALS if the main thread does not end it: STUCK seconds later if it
+    has not begun to leave, else after LIMIT. Files are then as after SIGKILL, except for what the farewells did.
 
-    In the main thread. Handlers must be set for the signals; the block's end takes the watch away if none has come.
+    Only in the main thread, with handlers set for the signals. The end of the block ends the watch if no signal has come.
     """
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     _leaving.clear()
-    # Written to by C, at once, whatever the main thread is doing.
+    # C code writes to it at once, even while the main thread is busy.
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     _sockets.append(theirs)
     threading.Thread(target=_watch, args=(ours,), name="watch", daemon=True).start()
     try:
         yield
     finally:
-        # One that leaves is watched until the process has ended.
+        # A process that is leaving is watched until it has ended.
         if not _leaving.is_set():
             signal.set_wakeup_fd(before)
             _sockets.remove(theirs)
@@ -82,7 +83,7 @@ def watched() -> Iterator[None]:
 
 
 def _forget() -> None:
-    # A process that was forked would write to the same socket: its signals would end the one that forked it.
+    # A forked process would write to the same socket: its signals would end its parent.
     if _sockets:
         signal.set_wakeup_fd(-1)
         _sockets.clear()
@@ -97,7 +98,7 @@ def _watch(socket_: socket.socket) -> None:
     if number is None:
         return
     end = time.monotonic() + LIMIT
-    # In C, should no other thread of Python's come to its turn any more.
+    # In C, in case no other Python thread gets its turn again.
     faulthandler.dump_traceback_later(LIMIT + 1, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
     if _received(socket_, STUCK):
         end = min(end, time.monotonic() + LIMIT - STUCK + AT_ONCE)
@@ -106,13 +107,13 @@ def _watch(socket_: socket.socket) -> None:
     _within(end - time.monotonic(), *(functools.partial(_part, last, lines) for last in reversed(_farewells)))
     if _leaving.is_set():
         time.sleep(max(0.0, end - time.monotonic()))
-    # What reads it may have stopped reading.
-    _within(0.5, functools.partial(_say, lines))
+    # The reader of the output may have stopped reading.
+    _within(0.5, functools.partial(_report, lines))
     os._exit(128 + number)
 
 
 def _received(socket_: socket.socket, seconds: float | None = None) -> int | None:
-    """The next of SIGNALS; None if none comes in so many seconds, or, without a bound, once the watch is taken away."""
+    """The next of SIGNALS; None if none comes in so many seconds or, without a bound, when the watch ends."""
     end = None if seconds is None else time.monotonic() + seconds
     while end is None or time.monotonic() < end:
         socket_.settimeout(None if end is None else max(0.001, end - time.monotonic()))
@@ -130,7 +131,7 @@ def _received(socket_: socket.socket, seconds: float | None = None) -> int | Non
 
 
 def _within(seconds: float, *calls: Callable[[], None]) -> None:
-    """Make calls side by side, and wait so long for their ends."""
+    """Make calls side by side, and wait up to so many seconds for their ends."""
     end = time.monotonic() + seconds
     threads = [threading.Thread(target=call, daemon=True) for call in calls]
     for thread in threads:
@@ -148,7 +149,7 @@ def _part(last: Callable[[], str | None], lines: list[str]) -> None:
         lines.append(line)
 
 
-def _say(lines: list[str]) -> None:
+def _report(lines: list[str]) -> None:
     text = "\n".join(["", "Left in the middle of a computation that did not end.", *lines, ""])
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode(errors="replace"))
     for stream in (sys.stdout, sys.stderr):
@@ -161,31 +162,32 @@ class Stop:
 
     number: int | None = None
 
-    def leave(self) -> None:
-        """Leave as the signal would have it."""
+    def leave(self) -> NoReturn:
+        """Raise what the signal stands for; only after one has come."""
+        assert self.number is not None
         leave(self.number)
 
 
 @contextmanager
 def deferred(enabled: bool = True) -> Iterator[Stop]:
-    """Note the first SIGINT, SIGTERM or SIGHUP instead of leaving; a second one, or GRACE seconds, leave.
+    """Note the first SIGINT, SIGTERM or SIGHUP instead of leaving; leave at a second one, or after GRACE seconds.
 
-    Only where signals arrive: in the main thread. Several processes would each stop at a step of their own, so they are not
-    `enabled`.
+    Only in the main thread, where signals arrive. enabled: False for several processes, which would each stop at a different
+    step.
     """
     stop = Stop()
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def note(number, frame) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if stop.number is not None:
             stop.leave()
         stop.number = number
         print("\nStopping after this step; again to stop at once.", file=sys.stderr, flush=True)
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
-    def expire(number, frame) -> None:
+    def expire(number: int, frame: FrameType | None) -> None:
         stop.leave()
 
     before = {number: signal.signal(number, note) for number in SIGNALS}

@@ -2,6 +2,7 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
+from typing import Literal
 
 from common.training.command_line import main
 from common.training.settings import Technique, option
@@ -15,10 +16,9 @@ class LoRA(Technique):
     r: int = option(16, "rank of each update", minimum=1, maximum=65536)
     alpha: int = option(32, "scale of the update is alpha / r", minimum=1, maximum=65536)
     dropout: float = option(0.0, "dropout before the update", minimum=0, below=1)
-    targets: str = option(
+    targets: Literal["all", "attention", "attention+projection"] = option(
         "all",
         "layers that are updated: all linear ones, attention (query, key, value), or attention+projection (its output too)",
-        choices=("all", "attention", "attention+projection"),
     )
     learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
 

@@ -2,6 +2,7 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
+from typing import Literal
 
 from common.training.command_line import main
 from common.training.settings import Technique, option
@@ -13,9 +14,7 @@ class PromptEncoder(Technique):
     key = "prompt-encoder"
 
     num_virtual_tokens: int = option(20, "virtual tokens in front of the input", minimum=1, maximum=65536)
-    encoder: str = option(
-        "MLP", "network that the virtual tokens are trained through", choices=("MLP", "LSTM")
-    )
+    encoder: Literal["MLP", "LSTM"] = option("MLP", "network that the virtual tokens are trained through")
     encoder_size: int | None = option(
         None, "width of that network; default: the embedding's", minimum=1, maximum=65536
     )

@@ -1,6 +1,6 @@
 """Print which technique works with which model family, for which task, and why the rest is refused.
 
-The README holds this table; --readme writes it there anew.
+docs/MODELS.md holds this table; --write brings it up to date there.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from common.paths import ROOT
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/MODELS.md")
     args = parser.parse_args()
 
     from common.tasks.support_matrix import BEGIN, END, markdown
 
     table = markdown({key: kind.name for key, (kind, _) in technique_scripts().items()})
-    if not args.readme:
+    if not args.write:
         print(table, end="")
         return
-    file = ROOT / "README.md"
+    file = ROOT / "docs" / "MODELS.md"
     between = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
     file.write_text(between.sub(lambda _: table, file.read_text(encoding="utf-8")), encoding="utf-8")
 

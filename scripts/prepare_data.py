@@ -21,6 +21,7 @@ import _path  # noqa: F401
 
 from common.bounds import SEEDS, number
 from common.cli import Parser, guarded
+from common.data.record import DataRecord
 from common.errors import UserError
 from common.paths import ROOT
 
@@ -133,35 +134,33 @@ def main() -> None:
     else:
         record = labelled_texts.prepare_aclimdb(args.path, output_dir, **common)
     if texts:
-        _tell_texts(record, output_dir)
+        _report_texts(record, output_dir)
     else:
-        _tell(record, output_dir)
+        _report_questions(record, output_dir)
 
 
-def _tell_texts(record: dict, output_dir: Path) -> None:
-    print(f"{output_dir}: {record['name']}, fingerprint {record['fingerprint'][:12]}")
-    for split, c in record["counts"].items():
-        labels = ", ".join(f"{c[name]} {name}" for name in record["labels"])
+def _report_texts(record: DataRecord, output_dir: Path) -> None:
+    print(f"{output_dir}: {record.name}, fingerprint {record.fingerprint[:12]}")
+    for split, c in record.counts.items():
+        labels = ", ".join(f"{c[name]} {name}" for name in record.labels)
         print(f"  {split:10} {c['texts']:6} texts ({labels}), {c['different']} of them different")
-    if record.get("skipped"):
-        print(f"  {record['skipped']} texts were left out because of a fault: skipped.json lists them")
-    if record["test_texts_also_in_train"]:
+    if record.skipped:
+        print(f"  {record.skipped} texts were left out because of a fault: skipped.json lists them")
+    if record.test_texts_also_in_train:
         print(
-            f"  warning: {record['test_texts_also_in_train']} test texts stand in train or validation too",
+            f"  warning: {record.test_texts_also_in_train} test texts are in train or validation too",
             file=sys.stderr,
         )
 
 
-def _tell(record: dict, output_dir: Path) -> None:
-    print(
-        f"{output_dir}: {record['name']}, SQuAD {record['version']}, fingerprint {record['fingerprint'][:12]}"
-    )
-    for split, c in record["counts"].items():
+def _report_questions(record: DataRecord, output_dir: Path) -> None:
+    print(f"{output_dir}: {record.name}, SQuAD {record.version}, fingerprint {record.fingerprint[:12]}")
+    for split, c in record.counts.items():
         print(
             f"  {split:10} {c['questions']:6} questions ({c['answerable']} answerable) on {c['paragraphs']} paragraphs "
             f"of {c['titles']} articles"
         )
-    told = {
+    repairs = {
         "repaired": "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
         "empty_answers": "answers without text were left out of training",
         "made_ids": "questions had no id and were given one",
@@ -169,23 +168,23 @@ def _tell(record: dict, output_dir: Path) -> None:
         "made_titles": "articles had no title and were given one",
         "skipped": "questions were left out because of a fault: skipped.json lists them",
     }
-    for name, what in told.items():
-        if record.get(name):
-            print(f"  {record[name]} {what}")
-    for note in record["notes"][:10]:
+    for name, what in repairs.items():
+        if getattr(record, name):
+            print(f"  {getattr(record, name)} {what}")
+    for note in (record.notes or ())[:10]:
         print(f"  not trained on: {note}", file=sys.stderr)
-    if record["dropped"] > 10:
-        print(f"  ... {record['dropped']} answers are not trained on in all", file=sys.stderr)
-    if record["validation_by"] == "paragraph":
+    if (record.dropped or 0) > 10:
+        print(f"  ... {record.dropped} answers are not trained on in all", file=sys.stderr)
+    if record.validation_by == "paragraph":
         print(
             "  note: validation was carved by paragraph, for the training questions are all of one article "
             "(or of articles that share paragraphs)",
             file=sys.stderr,
         )
     for split in ("validation", "test"):
-        shared = record[f"{split}_paragraphs_also_in_train"]
+        shared = getattr(record, f"{split}_paragraphs_also_in_train")
         if shared:
-            print(f"  warning: {shared} {split} paragraphs stand in train too", file=sys.stderr)
+            print(f"  warning: {shared} {split} paragraphs are in train too", file=sys.stderr)
 
 
 if __name__ == "__main__":

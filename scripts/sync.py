@@ -4,7 +4,7 @@
   python scripts/sync.py FOLDER ...      # these output folders (--output_dir of the trainings)
   python scripts/sync.py --new_run       # a run that was deleted from the store is logged into a new one
 
-Everything is told in order and once, however often this is run. A finished run's folder is removed when the store has all
+Everything is sent in order and once, however often this is run. A finished run's folder is removed when the store has all
 of it; an unfinished one stays, so that the training can go on with --resume.
 """
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         "--new_run",
         action="store_true",
-        help="where the store has no such run any more (it was deleted), log everything into a new run",
+        help="if the store does not have the run any more (it was deleted), log everything into a new run",
     )
     args = parser.parse_args()
     from common.tracking import store
@@ -45,15 +45,15 @@ def main() -> None:
             with own(folder, read_state(folder).get("run_fingerprint"), resume=True) as state:
                 if "run_id" not in state or state.get("removing"):
                     continue
-                run_id, told, ended = recording.send(folder, new_run=args.new_run)
-            print(f"{folder}: run {run_id}, {told} entries told; {ended or 'not ended: go on with --resume'}")
+                run_id, sent, ended = recording.send(folder, new_run=args.new_run)
+            print(f"{folder}: run {run_id}, {sent} entries sent; {ended or 'not ended: go on with --resume'}")
         except UserError as error:
             print(error, file=sys.stderr)
             failed.append(folder)
     if failed:
-        raise UserError(f"{len(failed)} of {len(args.folders or found)} folders could not be told.")
+        raise UserError(f"{len(failed)} of {len(args.folders or found)} folders could not be sent.")
     if not (args.folders or found):
-        print("Nothing is left to tell.")
+        print("Nothing is left to send.")
 
 
 if __name__ == "__main__":

@@ -1,46 +1,66 @@
-"""What the README tells people to type: scripts that exist, flags they take, targets that make has."""
+"""What README and docs/ have people type: scripts that exist, flags they take, targets that make has."""
 
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 import yaml
 
 from common.paths import ROOT
 from common.tasks.support_matrix import BEGIN, END, markdown
-from tests.scripts.conftest import run_script
+from tests.support.pages import PAGES, README, commands, links, prose, typed_lines
 from tests.support.techniques import SCRIPTS, TECHNIQUES
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
-TYPED = sorted(
-    {
-        line.split("  #")[0].strip()
-        for block in BLOCKS
-        for line in block.splitlines()
-        if re.match(r"(python|mlflow) ", line)
-    }
-)
-"""What the README has people type that starts a program of the environment."""
 ACTIVATE = ". .venv/bin/activate"
-COMMANDS = sorted(set(re.findall(r"python (scripts/[^\n`#|]+)", README)))
+COMMANDS: dict[str, list[list[str]]] = {}
+"""Script or benchmark → the arguments that a page gives it, each time."""
+for page in PAGES:
+    for command in commands(page):
+        if found := re.match(r"python ((?:scripts|benchmarks)/\S+\.py)(.*)", command):
+            COMMANDS.setdefault(found[1], []).append(shlex.split(found[2]))
+STARTED = sorted(
+    {line for page in PAGES for line in typed_lines(page) if re.match(r"(python|mlflow|torchrun) ", line)}
+)
+"""What the pages have people type that starts a program of the environment."""
+TARGETS = sorted(
+    {found[1] for page in PAGES for line in commands(page) if (found := re.match(r"make ([a-z0-9-]+)", line))}
+)
+
+LONGEST_LINE, LONGEST_README = 120, 150
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_names_a_script_and_flags_that_it_takes(command):
-    script, *arguments = shlex.split(command)
-    assert (ROOT / script).is_file()
-    known = run_script(script.removeprefix("scripts/"), "--help").stdout
-    assert not [flag for flag in arguments if flag.startswith("--") and flag not in known]
+def help_of(script: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, ROOT / script, *words, "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_pages_are_there():
+    assert len(PAGES) > 10 and len(COMMANDS) > 20 and len(STARTED) > 30 and len(TARGETS) > 10
+
+
+@pytest.mark.parametrize("script", sorted(COMMANDS))
+def test_a_command_names_a_script_and_flags_that_it_takes(script):
+    known = help_of(script)
+    for arguments in COMMANDS[script]:
+        # A script's own commands have flags of their own.
+        word = arguments[0] if arguments else "-"
+        own = [word] if word[0] != "-" and re.search(rf"^ +{re.escape(word)} ", known, re.M) else []
+        flags = [argument for argument in arguments if argument.startswith("--")]
+        taken = known + (help_of(script, *own) if own and flags else "")
+        assert not [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", taken)]
 
 
 def test_every_technique_has_a_row_a_target_and_an_entry_point():
     project = yaml.safe_load((ROOT / "MLproject").read_text())
-    commands = [entry["command"] for entry in project["entry_points"].values()]
+    entries = [entry["command"] for entry in project["entry_points"].values()]
     for script in SCRIPTS:
         assert f"scripts/{script.name}" in README
-        assert any(f"scripts/{script.name} " in command for command in commands)
+        assert any(f"scripts/{script.name} " in command for command in entries)
     for name in project["entry_points"]:
         planned = subprocess.run(
             ["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=True
@@ -48,19 +68,50 @@ def test_every_technique_has_a_row_a_target_and_an_entry_point():
         assert any(f"scripts/{script.name}" in planned for script in SCRIPTS)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z0-9]+)", README))))
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_target_exists(target):
-    subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(["make", "-n", target, "BACKUP=x"], cwd=ROOT, capture_output=True, check=True)
 
 
-def test_files_that_it_links_to_exist():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_headings_that_it_links_to_exist(page):
+    for file, heading in links(page):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", prose(target), re.M)
+            assert heading in [
+                re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings
+            ], heading
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_lines_fit_a_window(page):
+    """Rows of tables cannot be broken."""
+    lines = page.read_text().splitlines()
+    assert not [line for line in lines if len(line) > LONGEST_LINE and not line.startswith("|")]
+
+
+def test_the_readme_is_short_and_leads_everywhere():
+    assert len(README.splitlines()) <= LONGEST_README
+    linked = {(ROOT / file).resolve() for file, _ in links(ROOT / "README.md")}
+    assert not {page.name for page in PAGES if page.name != "README.md"} - {file.name for file in linked}
+
+
+def test_the_readmes_figures_of_the_demo_are_those_of_the_results():
+    (results,) = re.findall(r"^## Demo$(.*)", (ROOT / "docs/RESULTS.md").read_text(), re.M | re.S)
+    kept = [
+        [cell.strip().split(" ")[0] for cell in line.strip("| ").split("|")] for line in results.splitlines()
+    ]
+    short = re.findall(r"^\| (\w+).*? \| ([\d.]+) \| ([\d.]+) \| ([\d.]+%) \|$", README, re.M)
+    assert len(short) == len(TECHNIQUES)
+    for cells in short:
+        assert any(all(cell in row for cell in cells) for row in kept), cells
 
 
 def test_the_table_of_what_works_is_that_of_the_code():
     table = markdown({key: kind.name for key, kind in TECHNIQUES.items()})
-    assert README.split(BEGIN + "\n")[1].split(END)[0] == table
+    assert (ROOT / "docs/MODELS.md").read_text().split(BEGIN + "\n")[1].split(END)[0] == table
 
 
 def typed(line, shell="bash"):
@@ -74,18 +125,22 @@ def typed(line, shell="bash"):
     )
 
 
-def test_the_activation_is_said_before_the_first_command():
+def test_the_activation_stands_before_the_first_command():
     assert README.index(f"\n{ACTIVATE}\n") < README.index("\npython scripts/")
     said = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert ACTIVATE in said
 
 
+def program(line: str) -> str:
+    """The part of a line that starts a program: up to its help, for what the program does then has tests of its own."""
+    words = shlex.split(line)
+    return " ".join(words[: {"torchrun": 1, "python": 2}.get(words[0], 3 if words[1] == "models" else 2)])
+
+
 @pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere")
-@pytest.mark.parametrize("line", TYPED)
-def test_a_line_of_the_readme_finds_its_program_in_an_empty_environment(line):
-    """Up to its help: what the program does then has tests of its own."""
-    program = " ".join(shlex.split(line)[: 3 if line.startswith("mlflow models") else 2])
-    done = typed(f"{ACTIVATE} && {program} --help" + (" && command -v uvicorn" if "serve" in line else ""))
+@pytest.mark.parametrize("line", sorted(set(map(program, STARTED))))
+def test_a_typed_line_finds_its_program_in_an_empty_environment(line):
+    done = typed(f"{ACTIVATE} && {line} --help" + (" && command -v uvicorn" if "serve" in line else ""))
     assert done.returncode == 0, done.stderr
     assert not line.startswith("python") or "usage:" in done.stdout.lower()
 

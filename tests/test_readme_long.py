@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,25 +11,34 @@ import subprocess
 import mlflow
 import pytest
 
-from common.data import questions
+from common.data.prepared import load
 from common.paths import ROOT
 from common.registry import register
 from tests.scripts.conftest import SMALL
 from tests.scripts.conftest import prepared as prepared
 from tests.support import trained
+from tests.support.pages import README, commands, typed_lines
 from tests.support.server import post, wait_for
 
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere"),
 ]
-README = (ROOT / "README.md").read_text()
 
 
 def in_a_bare_shell(line, **environment):
-    """Activated as the README says; the store is the only thing that it is told."""
+    """Activated as the README says; `environment` is all that it has besides."""
     given = [f"{name}={value}" for name, value in environment.items()]
-    return ["env", "-i", *given, "bash", "--noprofile", "--norc", "-c", f". .venv/bin/activate && {line}"]
+    return [
+        "env",
+        "-i",
+        *given,
+        "bash",
+        "--noprofile",
+        "--norc",
+        "-c",
+        f". {ROOT}/.venv/bin/activate && {line}",
+    ]
 
 
 def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
@@ -41,7 +51,7 @@ def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
     line = line.removesuffix("5001") + str(port)
     with trained.store(tmp_path), trained.checked_here():
         record = trained.prepare_data(tmp_path)
-        examples = questions.load(tmp_path / "data")[0]["test"].to_list()
+        examples = load(tmp_path / "data")[0]["test"].to_list()
         trained.log_run(tmp_path, tiny, record, examples, experiment="served")
         assert register.register_best("served").alias == "champion"
         uri = mlflow.get_tracking_uri()
@@ -63,8 +73,28 @@ def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
         server.wait(30)
 
 
+def test_the_readmes_three_commands_make_a_champion_of_own_data(tmp_path, tiny, prepared):
+    """As typed, with files of one's own in the working directory; a tiny model and short windows are all that is added."""
+    lines = typed_lines(ROOT / "README.md")
+    first = next(i for i, line in enumerate(lines) if "my-train.json" in line)
+    small = " ".join(map(str, ("--model_checkpoint", tiny("bert"), *SMALL)))
+    for part in ("train", "test"):
+        shutil.copy(prepared[0].parent / f"{part}-v2.0.json", tmp_path / f"my-{part}.json")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for line, more in zip(lines[first : first + 3], ("", small, ""), strict=True):
+        line = line.replace("scripts/", f"{ROOT}/scripts/")
+        done = subprocess.run(
+            in_a_bare_shell(f"{line} {more}", MLFLOW_TRACKING_URI=uri),
+            cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, (line, done.stderr[-4000:])
+    client = mlflow.MlflowClient(uri)
+    assert client.get_model_version_by_alias("bert-squad-qa", "champion").version
+
+
 def test_the_readmes_mlflow_run_trains(tmp_path, tiny, prepared):
-    (line,) = re.findall(r"`(mlflow run \. -e lora .*?) --experiment-name", README)
+    (line,) = [line for line in commands(ROOT / "README.md") if line.startswith("mlflow run . -e lora ")]
+    line = line.partition(" --experiment-name")[0]
     given = {"data_dir": prepared[0], "model_checkpoint": tiny("bert")}
     given |= {name.removeprefix("--"): value for name, value in zip(SMALL[::2], SMALL[1::2], strict=True)}
     flags = " ".join(f"-P {name}={value}" for name, value in given.items())

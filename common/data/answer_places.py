@@ -1,17 +1,17 @@
-"""Where an answer stands in its context, when the offset that a file gives is wrong or missing."""
+"""The place of an answer in its context when the offset in the file is wrong or missing."""
 
 import unicodedata
 from functools import lru_cache
 
 
 def place(context: str, text: str, start: int) -> tuple[int, int] | None:
-    """(start, end) of the answer in code points of the context, end exclusive; None where that cannot be known.
+    """(start, end) of the answer in code points of the context, end exclusive; None if it is not certain.
 
-    start: what the file gives, in code points or in UTF-16 code units (Java, JavaScript); -1 where it gives nothing. The text
+    start: the file's offset, in code points or in UTF-16 code units (Java, JavaScript); -1 if it gives none. The text
     may differ from the context by case, white space and Unicode normalisation (NFKD).
 
-    Of several places the nearest to `start` is taken. One that is spelled exactly like the text goes before one that is not,
-    unless it is more than twice as far away. Without a `start` the text must stand at one place alone.
+    Of several places the nearest to `start` is taken. A place that is spelled exactly like the text is preferred, unless it is
+    more than twice as far away. Without a `start` the text must be at one place only.
     """
     if not text.strip():
         return None
@@ -40,13 +40,13 @@ def _in_code_points(context: str, units: int) -> int:
 
 
 def _alike(context: str, text: str) -> list[tuple[int, int]]:
-    """Places where the text stands but for case, white space and normalisation."""
+    """Places of the text, regardless of case, white space and normalisation."""
     plain, where = _plain(context)
     wanted, _ = _plain(text.strip())
     found = []
     for at in _occurrences(plain, wanted) if wanted else ():
         last = at + len(wanted) - 1
-        # Whole characters alone: where "ﬁ" is two letters, an answer neither begins nor ends between them.
+        # Only whole characters: where "ﬁ" is two letters, an answer neither begins nor ends between them.
         begins = at == 0 or where[at - 1] != where[at]
         if begins and (last + 1 == len(plain) or where[last + 1] != where[last]):
             end = where[last] + 1

@@ -1,4 +1,4 @@
-"""Labelled texts of any source → `imdb_data/`: a saved DatasetDict of the same three splits as questions have.
+"""Labelled texts of any source → `imdb_data/`: a saved DatasetDict with train, validation and test, and a record.
 
 The splits have the columns id, text and label (0 negative, 1 positive).
 """
@@ -8,17 +8,18 @@ import hashlib
 import io
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError, first_line
-from ..faults import refuse
-from ..files import file_record, read_text, sha256
-from ..hub import download_parquet, hub_answers
+from ..faults import Fault, refuse
+from ..files import FileRecord, file_record, read_text, sha256
 from ..paths import SAMPLE, command
+from .hub_files import download_parquet
 from .prepared import SPLITS, write
+from .record import DataRecord, Example
 from .validation_split import carve_by_label
 
 LABELS = ("negative", "positive")
@@ -31,7 +32,7 @@ _COLUMNS = {
     "text": ("text", "review", "sentence", "content", "comment", "tweet"),
     "label": ("label", "sentiment", "labels", "target", "class", "polarity"),
 }
-"""What the two columns are called, whatever the case of the letters; the first that is there is taken."""
+"""Names of the two columns, in upper or lower case; the first one found is taken."""
 
 _DELIMITERS = ",;\t|"
 
@@ -47,39 +48,37 @@ def prepare_files(
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
-) -> dict:
+) -> DataRecord:
     """Prepare two files with a text and a label (0 and 1, or neg and pos, in several spellings); returns the record.
 
     Parquet, JSON lines, or CSV with commas, semicolons or tabs; the columns are `text` and `label`, or a name like them.
 
     UserError names the file and the row (from 0) or line of each of its first 20 faults. on_bad_rows: "skip" leaves faulty rows
-    out, and writes them with their reasons beside the data (`skipped.json`).
+    out, and lists them with the reasons next to the data (`skipped.json`).
     """
-    skipped = [] if on_bad_rows == "skip" else None
-    parts = {split: _read([Path(file)], split, skipped) for split, file in (("train", train), ("test", test))}
-    about = {
-        "source": "text",
-        "name": Path(train).name,
-        "files": [file_record(file) for file in (train, test)],
+    skipped: list[Fault] | None = [] if on_bad_rows == "skip" else None
+    parts = {
+        split: read_files([Path(file)], split, skipped) for split, file in (("train", train), ("test", test))
     }
-    return _prepare(parts, output_dir, about, seed, validation_share, skipped or ())
+    files = [file_record(file) for file in (train, test)]
+    name = Path(train).name
+    return _prepare(parts, output_dir, "text", name, files, seed, validation_share, skipped or ())
 
 
-def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
-    """Prepare the short reviews that come with the project; needs no network."""
+def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
+    """Prepare the packaged short reviews; needs no network."""
     files = {split: SAMPLE / f"reviews-{split}.csv" for split in ("train", "test")}
-    parts = {split: _read([file], split) for split, file in files.items()}
-    about = {
-        "source": "sample-texts",
-        "name": "sample-texts",
-        "files": [file_record(file) for file in files.values()],
-    }
-    return _prepare(parts, output_dir, about, seed, validation_share)
+    parts = {split: read_files([file], split) for split, file in files.items()}
+    records = [file_record(file) for file in files.values()]
+    return _prepare(parts, output_dir, "sample-texts", "sample-texts", records, seed, validation_share)
 
 
-def prepare_aclimdb(path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+def prepare_aclimdb(
+    path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+) -> DataRecord:
     """Prepare the unpacked folder of the original reviews: train and test, in each neg/*.txt and pos/*.txt."""
-    parts, files = {}, []
+    parts: dict[str, list[Example]] = {}
+    files: list[FileRecord] = []
     for split in ("train", "test"):
         parts[split] = []
         for label, name in enumerate(("neg", "pos")):
@@ -95,36 +94,35 @@ def prepare_aclimdb(path: Path, output_dir: Path, *, seed: int = 42, validation_
                 digest.update(f"{file.name}:{sha256(file)}\n".encode())
                 size += file.stat().st_size
                 parts[split].append({"id": f"{split}/{name}/{file.stem}", "text": text, "label": label})
-            # One checksum for a folder: 50,000 of them would be a record that nobody reads.
+            # One checksum for a folder: nobody would read a record of 50,000.
             files.append({"name": f"{split}/{name}", "sha256": digest.hexdigest(), "bytes": size})
-    about = {"source": "aclimdb", "name": "imdb", "files": files}
-    return _prepare(parts, output_dir, about, seed, validation_share)
+    return _prepare(parts, output_dir, "aclimdb", "imdb", files, seed, validation_share)
 
 
-def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
+def prepare_hub(
+    dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+) -> DataRecord:
     """Prepare `imdb` from the hub."""
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
-    files = _download(dataset)
-    parts = {split: _read(names, split) for split, names in files.items()}
+    files = download(dataset)
+    parts = {split: read_files(names, split) for split, names in files.items()}
     records = [file_record(file) for names in files.values() for file in names]
-    about = {"source": "hub", "name": dataset, "files": records}
-    return _prepare(parts, output_dir, about, seed, validation_share)
+    return _prepare(parts, output_dir, "hub", dataset, records, seed, validation_share)
 
 
-def make(folder: Path) -> None:
-    """Prepare the hub's `imdb`, from the cache or a hub that answers in seconds, else the packaged reviews."""
-    try:
-        _download("imdb")
-        hub = True
-    except UserError:
-        hub = False
-    chosen = "the hub's imdb" if hub else "178 packaged reviews (the hub's imdb cannot be had)"
-    print(f"\n*** {folder} holds no data: preparing {chosen}. ***\n", file=sys.stderr, flush=True)
-    prepare_hub("imdb", folder) if hub else prepare_sample(folder)
+def download(dataset: str) -> dict[str, list[Path]]:
+    """The parquet files of `imdb` by split, from the cache or the hub; NotHere if they are not available."""
+    prepare = f"{command('prepare_data.py')} --source"
+    return download_parquet(
+        HUB[dataset],
+        ("train", "test"),
+        instead=f"prepare texts of your own: {prepare} text --train_file FILE --test_file FILE (parquet or "
+        f"CSV with the columns text and label), or {prepare} aclimdb --path aclImdb, or {prepare} sample-texts",
+    )
 
 
-def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
+def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
     """sha256 over the content of every text of every split, in order."""
     digest = hashlib.sha256()
     for split in SPLITS:
@@ -134,35 +132,24 @@ def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
     return digest.hexdigest()
 
 
-def _download(dataset: str) -> dict[str, list[Path]]:
-    prepare = f"{command('prepare_data.py')} --source"
-    return download_parquet(
-        HUB[dataset],
-        ("train", "test"),
-        online=hub_answers(),
-        instead=f"prepare texts of your own: {prepare} text --train_file FILE --test_file FILE (parquet or "
-        f"CSV with the columns text and label), or {prepare} aclimdb --path aclImdb, or {prepare} sample-texts",
-    )
-
-
-def _read(files: Sequence[Path], split: str, skipped: list[dict] | None = None) -> list[dict]:
+def read_files(files: Sequence[Path], split: str, skipped: list[Fault] | None = None) -> list[Example]:
     """Rows `id`, `text`, `label` of files. skipped: takes the faulty rows; without it they are refused."""
-    examples = []
+    examples: list[Example] = []
     for path in files:
-        faults = []
+        faults: list[Fault] = []
         for place, row in _reader(path)(path):
             reason = row if isinstance(row, str) else _fault(*row)
-            if reason:
+            if isinstance(row, str) or reason:
                 faults.append({"file": path.name, "place": place, "reason": reason})
-            else:
-                text, label = row
-                examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": _label(label)})
+                continue
+            text, label = row
+            examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": _label(label)})
         if skipped is None:
             refuse(path, faults)
         else:
             skipped += faults
     if not examples:
-        raise UserError(f"{', '.join(map(str, files))}: there are no texts in it.")
+        raise UserError(f"{', '.join(map(str, files))}: they hold no texts.")
     return examples
 
 
@@ -176,12 +163,12 @@ def _fault(text: object, label: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return ": the text has half of a surrogate pair; mend it."
+        return ": the text has half of a surrogate pair; correct it."
     return ""
 
 
 def _label(label: object) -> int | None:
-    """0 or 1; None where the label says neither. A number may have zeros behind its point: pandas writes 1.0."""
+    """0 or 1; None if the label means neither. A number may have zeros after its point: pandas writes 1.0."""
     if isinstance(label, bool):
         return None
     return _SPELLINGS.get(re.sub(r"^([01])\.0*$", r"\1", str(label).strip().lower()))
@@ -196,7 +183,7 @@ def _reader(path: Path) -> Callable[[Path], Iterator[tuple[str, Row]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line at which it ends, row) of each record; the columns are parted by the delimiter that the header shows."""
+    """(line at which it ends, row) of each record; the header shows which delimiter separates the columns."""
     content = read_text(path)
     if content.lstrip().startswith(("{", "[")):
         yield from _json_lines(path)
@@ -209,7 +196,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
     except csv.Error as error:
         if delimiter != "\t":
             raise UserError(f"{path}: {error}.") from None
-        # Most files with tabs quote nothing: quotation marks in them are the text's own.
+        # Most files with tabs quote nothing: quotation marks in them belong to the text.
         records = _records(content, delimiter, quoting=csv.QUOTE_NONE)
     header = records[0][1] if records else []
     names = _named(header)
@@ -227,17 +214,17 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
             yield f"line {line}", (record[text], record[label])
 
 
-def _records(content: str, delimiter: str, **how) -> list[tuple[int, list]]:
+def _records(content: str, delimiter: str, **how: Any) -> list[tuple[int, list[str | None]]]:
     """(line at which it ends, fields) of each record that is not empty; csv.Error names the line."""
     reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=delimiter, **how)
     try:
-        return [(reader.line_num, record) for record in reader if record]
+        return [(reader.line_num, [*record]) for record in reader if record]
     except csv.Error as error:
         raise csv.Error(f"line {reader.line_num}: {error}") from None
 
 
 def _delimiter(content: str) -> str:
-    """The one that parts the header's names best: they hold none themselves, whatever the texts below them hold."""
+    """The delimiter that splits the header into the most known names: names contain none, unlike the texts below them."""
     header = content.partition("\n")[0].rstrip("\r")
 
     def known(delimiter: str) -> int:
@@ -248,7 +235,7 @@ def _delimiter(content: str) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line, row) of each object; one a line, or a list of them."""
+    """(line, row) of each object: one object a line, or a list of objects."""
     content = read_text(path)
     if content.lstrip().startswith("["):
         numbered = [("row", 0, content)]
@@ -291,55 +278,65 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
         raise UserError(f"{path}{names}")
     for n, values in enumerate(zip(*(table[name] for name in names), strict=True)):
         try:
-            row = tuple(value.as_py() for value in values)
+            text, label = (value.as_py() for value in values)
+            yield f"row {n}", (text, label)
         except UnicodeDecodeError:
-            row = " is not UTF-8; write the file again from UTF-8 text."
-        yield f"row {n}", row
+            yield f"row {n}", " is not UTF-8; write the file again from UTF-8 text."
 
 
-def _named(columns: Iterable[str]) -> tuple[str, str] | str:
-    """The columns that hold the text and the label, or what is wrong with them."""
+def _named(columns: Iterable[Any]) -> tuple[str, str] | str:
+    """Names of the columns of text and label, or what is wrong with the columns."""
     columns = list(columns)
     by_name = {str(name).strip().lower(): name for name in reversed(columns)}
     found = [next((by_name[n] for n in known if n in by_name), None) for known in _COLUMNS.values()]
-    if None in found:
+    text, label = found
+    if text is None or label is None:
         wanted = list(_COLUMNS)[found.index(None)]
         held = ", ".join(map(repr, columns)) or "none"
         return f" has no column {wanted!r} (or {', '.join(_COLUMNS[wanted][1:])}); its columns are {held}."
-    return found[0], found[1]
+    return text, label
 
 
 def _prepare(
-    parts: dict[str, list[dict]], output_dir: Path, about: dict, seed: int, share: float, skipped=()
-) -> dict:
+    parts: dict[str, list[Example]],
+    output_dir: Path,
+    source: str,
+    name: str,
+    files: list[FileRecord],
+    seed: int,
+    share: float,
+    skipped: Sequence[Fault] = (),
+) -> DataRecord:
+    """Write what was read, with validation carved out of train."""
     from datasets import Value
 
-    for label, name in enumerate(LABELS):
+    for label, of_label in enumerate(LABELS):
         if len({e["text"] for e in parts["train"] if e["label"] == label}) < 2:
             raise UserError(
-                f"The training data has fewer than two different texts that are {name}: nothing can be learnt from it."
+                f"The training data has fewer than two different texts that are {of_label}; add more."
             )
     train, validation = carve_by_label(parts["train"], share, seed)
     splits = dict(zip(SPLITS, (train, validation, parts["test"]), strict=True))
     trained = {e["text"] for e in parts["train"]}
-    record = {
-        "kind": "text",
-        "labels": list(LABELS),
-        "version": "binary",
-        **about,
-        "seed": seed,
-        "validation_share": share,
-        "counts": {name: _counts(part) for name, part in splits.items()},
-        "test_texts_also_in_train": len(trained & {e["text"] for e in parts["test"]}),
-        **({"skipped": len(skipped)} if skipped else {}),
-        "fingerprint": fingerprint(splits),
-    }
+    record = DataRecord(
+        kind="text",
+        labels=LABELS,
+        source=source,
+        name=name,
+        version="binary",
+        files=files,
+        skipped=len(skipped),
+        seed=seed,
+        validation_share=share,
+        counts={split: _counts(part) for split, part in splits.items()},
+        test_texts_also_in_train=len(trained & {e["text"] for e in parts["test"]}),
+        fingerprint=fingerprint(splits),
+    )
     columns = {"id": Value("string"), "text": Value("string"), "label": Value("int64")}
-    write(splits, record, output_dir, columns, skipped)
-    return record
+    return write(splits, record, output_dir, columns, skipped)
 
 
-def _counts(examples: list[dict]) -> dict[str, int]:
+def _counts(examples: Sequence[Example]) -> dict[str, int]:
     labels = Counter(e["label"] for e in examples)
     by_name = {name: labels[label] for label, name in enumerate(LABELS)}
     return {"texts": len(examples), "different": len({e["text"] for e in examples}), **by_name}

@@ -1,26 +1,33 @@
-"""A folder of prepared data: written whole or not at all, by one process at a time, with a record that it is verified by."""
+"""A folder of prepared data: written whole or not at all, by one process at a time, and verified by its record when read."""
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
+from ..atomic import atomic_write, recover
 from ..errors import UserError, first_line
+from ..faults import Fault
 from ..files import sha256
 from ..paths import command
+from .record import DataRecord, Example
 
 RECORD = "record.json"
 SKIPPED = "skipped.json"
-"""Rows that were left out because of a fault, with the reasons."""
+"""File with the rows that were left out because of a fault, and the reasons."""
 
 SPLITS = ("train", "validation", "test")
 
+Splits = Mapping[str, Any]
+"""A `datasets.DatasetDict`: split → its rows."""
 
-def load(data_dir: str | Path) -> tuple:
-    """(DatasetDict, record) of a prepared folder; UserError if it is missing, incomplete or was changed since."""
+
+def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
+    """(DatasetDict, record) of a prepared folder; UserError if it is missing, incomplete or was changed."""
     folder = Path(data_dir)
     if not folder.is_dir():
         raise UserError(
@@ -28,8 +35,7 @@ def load(data_dir: str | Path) -> tuple:
         )
     again = f"prepare it again with {command('prepare_data.py')} --output_dir {folder}"
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        stored = dict(record["stored"])
+        record = DataRecord.from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
             f"{folder} has no {RECORD}, so it is not prepared data: for a dataset of your own, "
@@ -39,7 +45,7 @@ def load(data_dir: str | Path) -> tuple:
         raise UserError(f"{folder / RECORD} is damaged; {again}.") from None
     except OSError as error:
         raise UserError(f"{folder / RECORD} cannot be read: {error.strerror}; {again}.") from None
-    for name, digest in stored.items():
+    for name, digest in record.stored.items():
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file} is missing; {again}.")
@@ -49,79 +55,61 @@ def load(data_dir: str | Path) -> tuple:
             raise UserError(f"{file} cannot be read: {error.strerror}.") from None
         if changed:
             raise UserError(
-                f"{file} was changed after it was prepared, so {RECORD} no longer describes it; {again}."
+                f"{file} was changed after it was prepared, so {RECORD} does not describe it; {again}."
             )
     from datasets import load_from_disk
 
     try:
         return load_from_disk(str(folder)), record
     except Exception as error:
-        raise UserError(f"{folder} cannot be read: {first_line(error)} To mend it, {again}.") from None
+        raise UserError(
+            f"{folder} cannot be read: {first_line(error)} To repair it, {again}."
+        ) from None
 
 
 def write(
-    splits: dict[str, list[dict]],
-    record: dict,
+    splits: Mapping[str, Sequence[Example]],
+    record: DataRecord,
     output_dir: Path,
-    features: dict,
-    skipped: Sequence[Mapping] = (),
-) -> None:
-    """Write a folder beside the wanted one and rename it: the wanted one is never half there.
+    features: Mapping[str, object],
+    skipped: Sequence[Fault] = (),
+) -> DataRecord:
+    """Write the folder whole or not at all; returns the record with the checksums of its files.
 
-    features: the columns that are kept, as `datasets.Features` takes them. `record` gets the checksums as `stored`.
-    skipped: rows that were left out, with their reasons, for SKIPPED.
+    features: the columns to keep, as `datasets.Features` takes them.
+    skipped: rows that were left out, with the reasons; written to SKIPPED.
     """
     from datasets import Dataset, DatasetDict, Features, disable_progress_bars
 
     disable_progress_bars()
-    features = Features(features)
     columns = list(features)
     output_dir = Path(output_dir).resolve()
     with held(output_dir):
         _refuse_strangers(output_dir)
-        part, old = _siblings(output_dir)
         try:
             rows = {name: [{c: e[c] for c in columns} for e in part_] for name, part_ in splits.items()}
-            DatasetDict(
-                {name: Dataset.from_list(r, features=features) for name, r in rows.items()}
-            ).save_to_disk(str(part))
-            files = sorted(file for file in part.rglob("*") if file.is_file())
-            record["stored"] = {file.relative_to(part).as_posix(): sha256(file) for file in files}
-            (part / RECORD).write_text(
-                json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-            if skipped:
-                (part / SKIPPED).write_text(
-                    json.dumps(list(skipped), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
-            if output_dir.exists():
-                output_dir.rename(old)
-            part.rename(output_dir)
+            with atomic_write(output_dir, replace_folder=True) as part:
+                DatasetDict(
+                    {name: Dataset.from_list(r, features=Features(features)) for name, r in rows.items()}
+                ).save_to_disk(str(part))
+                files = sorted(file for file in part.rglob("*") if file.is_file())
+                stored = {file.relative_to(part).as_posix(): sha256(file) for file in files}
+                record = replace(record, stored=stored)
+                _write_json(part / RECORD, record.to_json())
+                if skipped:
+                    _write_json(part / SKIPPED, list(skipped))
         except OSError as error:
             raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from None
-        finally:
-            _tidy(output_dir)
+    return record
 
 
-def _siblings(output_dir: Path) -> tuple[Path, Path]:
-    """What is being written, and what it is about to replace."""
-    return tuple(
-        output_dir.with_name(f".{output_dir.name}.{state}") for state in ("being-written", "being-replaced")
-    )
-
-
-def _tidy(output_dir: Path) -> None:
-    """Put back, or clear away, what this process or one that was killed has left; only while the folder is held."""
-    part, old = _siblings(output_dir)
-    if old.exists() and not output_dir.exists():
-        old.rename(output_dir)
-    for folder in (part, old):
-        shutil.rmtree(folder, ignore_errors=True)
+def _write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def held(output_dir: Path) -> Iterator[None]:
-    """One process at a time makes this folder; a process that holds it already may take it again."""
+    """Let one process at a time write this folder; a process that holds it already may take it again."""
     output_dir = output_dir.resolve()
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +118,7 @@ def held(output_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}.") from None
     try:
-        _tidy(output_dir)
+        recover(output_dir)
         yield
     finally:
         lock.release()
@@ -148,10 +136,10 @@ def _refuse_strangers(output_dir: Path) -> None:
 
 
 def _strange(folder: Path) -> str | None:
-    """The first thing in a folder that no preparation writes, or would have written and is not there."""
+    """The first name in a folder that no preparation writes; "what is in it" if the record is missing."""
     if not (folder / RECORD).is_file():
         return "what is in it"
-    # A record that was damaged is still ours to replace; one of another kind is not.
+    # A damaged record may be replaced; a record of another kind may not.
     with contextlib.suppress(OSError, ValueError):
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if not isinstance(record, dict) or "fingerprint" not in record:
@@ -170,5 +158,5 @@ def _strange(folder: Path) -> str | None:
 
 
 def has_content(folder: Path) -> bool:
-    """Whether anything is there: a file, or a folder that is not empty."""
+    """Whether there is a file, or a folder that is not empty."""
     return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))

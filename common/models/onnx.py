@@ -8,6 +8,7 @@ import importlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,6 @@ ONNX = "model.onnx"
 """The network of a saved model that ONNX Runtime computes."""
 
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
-OUTPUTS = {"extractive-qa": ("start_logits", "end_logits"), "classification": ("logits",)}
 
 
 def opened(folder: Path, base: Path) -> "OnnxModel":
@@ -41,16 +41,12 @@ class _Call(torch.nn.Module):
         return tuple(out[name] for name in self.outputs)
 
 
-def export(model, task: str, folder: Path) -> dict[str, Path]:
-    """Write a model in evaluation mode, adapters merged, as FILES; precision → file.
+def export(model, outputs: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Write a model in evaluation mode, adapters merged, as FILES; precision → file. outputs: names of those it is to give.
 
     Batch and length are free. int8 is dynamic: weights are stored in 8 bits, activations quantized as they come.
     """
     needed("onnx", "onnxscript")
-    if task not in OUTPUTS:
-        raise UserError(
-            f"--export onnx: {task} generates its answers and has no ONNX export; serve it as it is."
-        )
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
     # Two rows and an odd length, lest the exporter take a 1 or a padded size for a constant.
     example = tuple(torch.full((2, 11), fill) for fill in (model.config.vocab_size // 2, 1, 0)[: len(names)])
@@ -59,10 +55,10 @@ def export(model, task: str, folder: Path) -> dict[str, Path]:
     files = {precision: folder / name for precision, name in FILES.items()}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            _Call(model, names, OUTPUTS[task]),
+            _Call(model, names, outputs),
             example,
             input_names=names,
-            output_names=list(OUTPUTS[task]),
+            output_names=list(outputs),
             dynamic_shapes={"tensors": tuple({0: batch, 1: length} for _ in names)},
             # The older exporter, by tracing, fixes what depends on the length of its example.
             dynamo=True,

@@ -11,14 +11,14 @@ from .families import family_of
 from .virtual_tokens import PromptModel
 
 
-def save_base(checkpoint: Checkpoint, folder: Path, task: str = "extractive-qa", **config) -> str:
+def save_base(checkpoint: Checkpoint, folder: Path, head: str = "QuestionAnswering", **config) -> str:
     """Write the base that adapters trained on `checkpoint` need; returns its fingerprint.
 
     Its head is zero: every adapter brings its own, and a random one would make the same base a new one for each seed.
     """
-    model, tokenizer = load_base(checkpoint, task, **config)
+    model, tokenizer = load_base(checkpoint, head, **config)
     with torch.no_grad():
-        for name in family_of(model.config.model_type).heads[task]:
+        for name in family_of(model.config.model_type).heads[head]:
             for parameter in model.get_submodule(name).parameters():
                 parameter.zero_()
     quietly(model.save_pretrained, folder)

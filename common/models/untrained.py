@@ -2,12 +2,11 @@
 its techniques are worth."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 from filelock import FileLock
 
+from ..atomic import atomic_write
 from ..errors import UserError
 from ..paths import SAMPLE
 from .base import quietly
@@ -31,10 +30,8 @@ def make(name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{name}.lock"):
         if not made.is_dir():
-            part = made.with_name(f".{name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            _write(kind, part)
-            os.replace(part, made)
+            with atomic_write(made) as part:
+                _write(kind, part)
     return made
 
 

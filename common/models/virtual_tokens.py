@@ -22,7 +22,7 @@ from .cpu_kernels import attention
 from .families import Family
 
 ATTENTION = f"sdpa_with_prefix_{__package__}"
-"""A name of this package's own, as in kernels.py."""
+"""A name of this package's own, as in cpu_kernels.py."""
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 REFUSED = "{} as this suite computes it (load it with the code of its stored model): PEFT's own forward answers otherwise"
@@ -69,11 +69,11 @@ class PromptModel(nn.Module):
     its first token.
     """
 
-    def __init__(self, model: nn.Module, peft_config: PeftConfig, family: Family, task: str):
+    def __init__(self, model: nn.Module, peft_config: PeftConfig, family: Family, head: str):
         super().__init__()
         self.is_prefix = isinstance(peft_config, PrefixTuningConfig)
         complete(peft_config, model, family)
-        self.peft_config, self.family, self.head = peft_config, family, family.heads[task]
+        self.peft_config, self.family, self.head = peft_config, family, family.heads[head]
         self.base_model = model.requires_grad_(False)
         for name in self.head:
             model.get_submodule(name).requires_grad_(True)
@@ -198,14 +198,14 @@ class PromptModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, model: nn.Module, folder: str | Path, family: Family, task: str
+        cls, model: nn.Module, folder: str | Path, family: Family, head: str
     ) -> "PromptModel":
         """The model that `save_pretrained` wrote, on a fresh base; for inference only."""
         peft_config = read_config(Path(folder))
         peft_config.inference_mode = True
         tensors = load_file(Path(folder) / WEIGHTS)
         prompt = tensors.pop("prompt_embeddings")
-        self = cls(model, peft_config, family, task)
+        self = cls(model, peft_config, family, head)
         # The encoder (an MLP, an LSTM) is training's scaffold: what it made of the virtual tokens is all that is kept.
         self.prompt_encoder = nn.Module()
         self.prompt_encoder.embedding = nn.Embedding.from_pretrained(prompt)
@@ -224,9 +224,9 @@ def read_config(adapter: Path) -> PeftConfig:
     return PeftConfig.from_pretrained(str(adapter))
 
 
-def opened(model: nn.Module, adapter: Path, family: Family, task: str) -> PromptModel:
+def opened(model: nn.Module, adapter: Path, family: Family, head: str) -> PromptModel:
     """A base with the virtual tokens of a saved adapter, for inference."""
-    return PromptModel.from_pretrained(model, adapter, family, task)
+    return PromptModel.from_pretrained(model, adapter, family, head)
 
 
 def attention_layers(model: nn.Module, family: Family) -> list[nn.Module]:

@@ -1,14 +1,15 @@
-"""The page that asks models side by side: what a question must be, what is shown of an answer, and the routes.
+"""The page that asks models side by side: checks of a question, what is shown of an answer, and the routes.
 
-Nothing here changes state, so there is nothing that a forged request could do in the reader's name; those of other
-sites are refused all the same, for each would keep the processor busy.
+Nothing here changes state, so a forged request can do nothing in the reader's name. Requests of other sites are refused
+all the same, because each would keep the processor busy.
 """
 
 import ipaddress
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, SecurityError
@@ -22,11 +23,11 @@ from ..serving.requests import check_known
 from .catalogue import KEPT, Busy, Catalogue, Entry, Reply, Unanswered
 
 MAX_CONTEXT = 50_000
-"""Characters; a served model takes more, but nobody wants to wait for it at a page."""
+"""Characters; a served model takes more, but too slowly for a page."""
 
 MAX_TRUTH = 2_000
 MAX_BODY = 1_000_000
-"""Bytes: the longest texts as JSON or as a form, where a character may take twelve."""
+"""Bytes: enough for the longest texts as JSON or as a form, where a character may take twelve."""
 
 FIELDS = ("question", "context", "truth", "unanswerable", "models")
 
@@ -40,7 +41,7 @@ EXAMPLES = {
     "No answer": "4202c6ec4c42",
     "A long text": "b44d475f690e",
 }
-"""Questions of the packaged sample's test part by their ids; the long text is a whole article."""
+"""Name → id of a question in the packaged sample's test part; the long text is a whole article."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -57,7 +58,7 @@ LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Fault(Exception):
-    """What is wrong with a question, and in which field."""
+    """A fault of a question, with the field that it is in."""
 
     def __init__(self, message: str, field: str | None = None, status: int = 400):
         super().__init__(message)
@@ -71,11 +72,11 @@ class Asked:
     question: str
     context: str
     truths: tuple[str, ...] | None
-    """The true answers; empty: there is none; None: not told."""
+    """The true answers; empty: there is none; None: not given."""
     entries: tuple[Entry, ...]
 
 
-def checked(fields: Mapping, entries: Sequence[Entry]) -> Asked:
+def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
     """A question from `question`, `context`, `truth` (an answer a line), `unanswerable` and `models` (URIs of entries).
 
     Raises Fault.
@@ -113,7 +114,7 @@ def checked(fields: Mapping, entries: Sequence[Entry]) -> Asked:
     if len(set(wanted)) > KEPT:
         raise Fault(f"Choose at most {KEPT} models at a time.", "models")
     if not known.keys() >= set(wanted):
-        raise Fault("A chosen model is no longer listed: load the page again.", "models")
+        raise Fault("A chosen model is not listed any more: load the page again.", "models")
     return Asked(
         fields["question"],
         fields["context"],
@@ -125,7 +126,7 @@ def checked(fields: Mapping, entries: Sequence[Entry]) -> Asked:
 def pieces(context: str, answer: tuple[int, int], truths: Sequence[str] = ()) -> list[tuple[str, bool, bool]]:
     """The context cut into (text, whether it is in the answer, whether in a true answer), in order.
 
-    answer: characters, end exclusive; negative: there is none. A true answer is marked wherever it stands as words.
+    answer: characters, end exclusive; negative if there is none. A true answer is marked at each place where it is whole words.
     """
     kinds = bytearray(len(context))
     for truth in truths:
@@ -140,39 +141,40 @@ def pieces(context: str, answer: tuple[int, int], truths: Sequence[str] = ()) ->
     return cut
 
 
-def result(entry: Entry, asked: Asked, reply: Reply) -> dict:
-    """What the page and its script are told of an answer; `exact_match` and `f1`, 0 to 1, where the truth is known."""
+def result(entry: Entry, asked: Asked, reply: Reply) -> dict[str, Any]:
+    """What the page and its script show of an answer; `exact_match` and `f1`, 0 to 1, where the truth is known."""
     best, *others = reply.answers
-    told = best | {
+    shown = best | {
         "uri": entry.uri,
         "alternatives": others,
         "seconds": reply.seconds,
         "loading_seconds": reply.loading_seconds,
     }
     if asked.truths is not None:
-        told["exact_match"] = squad.exact_match(best["answer"], asked.truths)
-        told["f1"] = squad.f1(best["answer"], asked.truths)
-    return told
+        shown["exact_match"] = squad.exact_match(best["answer"], asked.truths)
+        shown["f1"] = squad.f1(best["answer"], asked.truths)
+    return shown
 
 
 def facts(entry: Entry) -> list[tuple[str, str]]:
-    """(label, value) of what the store tells of a model, whatever of it there is."""
-    tags, told = entry.facts, []
+    """(label, value) of what the store holds about a model."""
+    tags = entry.facts
+    listed: list[tuple[str, str]] = []
     if "trainable_parameters" in tags and "total_parameters" in tags:
         trained, whole = float(tags["trainable_parameters"]), float(tags["total_parameters"])
-        told.append(("Trained", f"{trained:,.0f} ({trained / whole:.2%})"))
-        told.append(("Parameters", f"{whole:,.0f}"))
+        listed.append(("Trained", f"{trained:,.0f} ({trained / whole:.2%})"))
+        listed.append(("Parameters", f"{whole:,.0f}"))
     if "test_f1" in tags:
         score = f"{float(tags['test_f1']):.1f}"
         if "test_f1_low" in tags and "test_f1_high" in tags:
             score += f" ({float(tags['test_f1_low']):.1f} to {float(tags['test_f1_high']):.1f})"
-        told.append(("Test F1", score))
+        listed.append(("Test F1", score))
     if "data_name" in tags:
-        told.append(("Data", f"{tags['data_name']} {tags.get('data_version', '')}".strip()))
-    return told
+        listed.append(("Data", f"{tags['data_name']} {tags.get('data_version', '')}".strip()))
+    return listed
 
 
-def examples() -> list[dict]:
+def examples() -> list[dict[str, Any]]:
     """The built-in questions as fields of the form, with their `name`."""
     rows = read_squad_json(SAMPLE / "test-v2.0.json").examples
     by_id = {row["id"]: row for row in rows}
@@ -204,73 +206,65 @@ def host_name(name: str) -> str:
 def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
     """The page as a WSGI application. hosts: names that a request may call this machine by, without ports.
 
-    A page elsewhere can point its own name at this machine (DNS rebinding) and would then be let in by the browser:
-    requests under any other name are refused.
+    A page elsewhere can point its own name at this machine (DNS rebinding), and the browser would then let it in: requests
+    under any other name are refused.
     """
     app = Flask(__name__, static_folder="static", template_folder="templates")
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, MAX_FORM_MEMORY_SIZE=MAX_BODY)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(facts=facts, pieces=pieces)
-    shown = examples()
     known = {host_name(host) for host in hosts}
+    app.before_request(lambda: refuse_other_names(known))
+    app.before_request(refuse_other_sites)
+    app.after_request(protect)
+    page = Page(catalogue)
+    app.get("/")(page.blank)
+    app.post("/")(page.ask_by_form)
+    app.post("/answer")(page.ask_by_script)
+    for kind in (Fault, UserError, HTTPException):
+        app.register_error_handler(kind, explain)
+    return app
 
-    @app.before_request
-    def refuse_other_names():
-        # werkzeug's own check takes no IPv6 address.
-        name = re.sub(r":\d*$", "", request.headers.get("Host", ""))
-        if host_name(name) not in known:
-            raise SecurityError(f"Host {name!r} is not trusted.")
 
-    @app.before_request
-    def refuse_other_sites():
-        site = request.headers.get("Sec-Fetch-Site", "none")
-        origin = request.headers.get("Origin")
-        # Programs send neither; a browser that does not know the first sends the second.
-        foreign = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
-        if request.method == "POST" and (site not in ("same-origin", "none") or foreign):
-            abort(403, "Questions from other sites are not answered.")
+class Page:
+    """The routes: the page with its form, the form's answers, and the same answers for the page's script."""
 
-    @app.after_request
-    def protect(response: Response) -> Response:
-        response.headers.update(HEADERS)
-        return response
+    def __init__(self, catalogue: Catalogue):
+        self.catalogue, self.examples = catalogue, examples()
 
-    @app.get("/")
-    def blank():
+    def blank(self) -> str:
+        """The form, filled with a built-in question where the address names one."""
         chosen = request.args.get("example", "")
-        fields = next((example for example in shown if example["name"] == chosen), {})
-        return page(fields)
+        return self._rendered(next((example for example in self.examples if example["name"] == chosen), {}))
 
-    @app.post("/")
-    def ask_by_form():
-        fields = {
-            name: request.form.get(name, "") for name in ("question", "context", "truth", "unanswerable")
-        }
-        # A form's line ends are CRLF, whatever was typed.
-        fields = {name: text.replace("\r\n", "\n") for name, text in fields.items()}
+    def ask_by_form(self) -> str | tuple[str, int]:
+        """The page with the answers to the form's question, or with what is wrong with it."""
+        names = ("question", "context", "truth", "unanswerable")
+        # Browsers send line ends as CRLF.
+        fields: dict[str, Any] = {name: request.form.get(name, "").replace("\r\n", "\n") for name in names}
         fields["models"] = request.form.getlist("models")
         try:
-            asked = checked(fields, catalogue.entries())
-            return page(fields, asked, answered(asked))
+            asked = checked(fields, self.catalogue.entries())
+            return self._rendered(fields, asked, self._answers(asked))
         except Fault as fault:
-            return page(fields, fault=fault), fault.status
+            return self._rendered(fields, fault=fault), fault.status
 
-    @app.post("/answer")
-    def ask_by_script():
-        asked = checked(read_json(), catalogue.entries())
+    def ask_by_script(self) -> Response:
+        """The answers as JSON, each with the `html` of its card."""
+        asked = checked(read_json(), self.catalogue.entries())
         return jsonify(
             results=[
-                {name: value for name, value in told.items() if name != "entry"}
-                | {"html": render_template("card.html", told=told, asked=asked)}
-                for told in answered(asked)
+                {name: value for name, value in shown.items() if name != "entry"}
+                | {"html": render_template("card.html", shown=shown, asked=asked)}
+                for shown in self._answers(asked)
             ]
         )
 
-    def answered(asked: Asked) -> list[dict]:
+    def _answers(self, asked: Asked) -> list[dict[str, Any]]:
         results = []
         for entry in asked.entries:
             try:
-                reply = catalogue.ask(entry, asked.question, asked.context, ANSWERS)
+                reply = self.catalogue.ask(entry, asked.question, asked.context, ANSWERS)
                 results.append(result(entry, asked, reply) | {"entry": entry})
             except Unanswered as error:
                 results.append({"entry": entry, "uri": entry.uri, "error": str(error)})
@@ -280,12 +274,16 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
                 ) from None
         return results
 
-    def page(
-        fields: Mapping, asked: Asked | None = None, results: Sequence[dict] = (), fault: Fault | None = None
+    def _rendered(
+        self,
+        fields: Mapping[str, Any],
+        asked: Asked | None = None,
+        results: Sequence[Mapping[str, Any]] = (),
+        fault: Fault | None = None,
     ) -> str:
         listed: Sequence[Entry] = ()
         try:
-            listed = catalogue.entries()
+            listed = self.catalogue.entries()
         except UserError as error:
             fault = fault or Fault(str(error))
         return render_template(
@@ -293,36 +291,62 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
             fields=fields,
             chosen=fields.get("models", [entry.uri for entry in listed[:2]]),
             entries=listed,
-            examples=shown,
+            examples=self.examples,
             asked=asked,
             results=results,
             fault=fault,
         )
 
-    @app.errorhandler(Fault)
-    @app.errorhandler(UserError)
-    @app.errorhandler(HTTPException)
-    def explain(error):
-        """Every error in words: as JSON for the script, else on the page."""
-        if isinstance(error, SecurityError):
-            text = "This page does not answer under this name. Open it under the address that was printed at its start.\n"
-            return Response(text, 400, mimetype="text/plain")
-        if isinstance(error, HTTPException):
-            reasons = {
-                413: f"That is more than the page takes: at most {MAX_BODY:,} bytes.",
-                500: "The page failed at this question; the terminal that it was started in tells why.",
-            }
-            error = Fault(reasons.get(error.code, error.description), status=error.code)
-        elif isinstance(error, UserError):
-            error = Fault(str(error), status=503)
-        if request.path == "/answer":
-            return jsonify(error=error.message, field=error.field), error.status
-        return render_template("fault.html", fault=error), error.status
 
-    return app
+def refuse_other_names(known: Collection[str]) -> None:
+    """SecurityError where a request calls this machine by another name than those that are known."""
+    # werkzeug's own check takes no IPv6 address.
+    name = re.sub(r":\d*$", "", request.headers.get("Host", ""))
+    if host_name(name) not in known:
+        raise SecurityError(f"Host {name!r} is not trusted.")
 
 
-def read_json() -> dict:
+def refuse_other_sites() -> None:
+    """403 for a question that another site's page sends."""
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    origin = request.headers.get("Origin")
+    # Programs send neither; a browser that does not know the first sends the second.
+    foreign = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
+    if request.method == "POST" and (site not in ("same-origin", "none") or foreign):
+        abort(403, "Questions from other sites are not answered.")
+
+
+def protect(response: Response) -> Response:
+    """The response with HEADERS."""
+    response.headers.update(HEADERS)
+    return response
+
+
+def explain(error: Exception) -> Response | tuple[Response | str, int]:
+    """Every error in words: as JSON for the script, else on the page."""
+    if isinstance(error, SecurityError):
+        text = "This page does not answer under this name. Open it under the address that was printed at its start.\n"
+        return Response(text, 400, mimetype="text/plain")
+    fault = _as_fault(error)
+    if request.path == "/answer":
+        return jsonify(error=fault.message, field=fault.field), fault.status
+    return render_template("fault.html", fault=fault), fault.status
+
+
+def _as_fault(error: Exception) -> Fault:
+    if isinstance(error, Fault):
+        return error
+    if not isinstance(error, HTTPException):
+        return Fault(str(error), status=503)
+    reasons = {
+        413: f"That is more than the page takes: at most {MAX_BODY:,} bytes.",
+        500: "The page failed at this question; the terminal that it was started in shows why.",
+    }
+    status = error.code or 500
+    return Fault(reasons.get(status, error.description or ""), status=status)
+
+
+def read_json() -> dict[str, Any]:
     """The body of the script's request; raises Fault."""
     if not request.is_json:
         raise Fault("Send application/json.", status=415)

@@ -1,4 +1,4 @@
-"""The models that can be asked: what the registry lists, each loaded when it is first asked, a few kept loaded."""
+"""The models that can be asked: those that the registry lists, loaded at their first question; a few stay loaded."""
 
 import re
 import sys
@@ -8,6 +8,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -16,18 +17,18 @@ from mlflow.exceptions import MlflowException
 from ..errors import UserError, first_line
 from ..paths import command
 from ..serving import stored_code
-from ..tasks.table import TASKS
+from ..tasks.table import DEFAULT_TASK, TASKS
 
-TASK = TASKS["extractive-qa"]
+TASK = TASKS[DEFAULT_TASK]
 
 LISTED = 6
-"""How many versions are listed when none are named, those with an alias first."""
+"""How many versions are listed if none are named, those with an alias first."""
 
 KEPT = 6
-"""How many models stay loaded (about 100 MB each with the packaged base), and how many one question may go to."""
+"""How many models stay loaded (about 100 MB each with the packaged base), and how many may answer one question."""
 
 PATIENCE = 120
-"""Seconds that a question waits for those before it."""
+"""Seconds that a question waits for earlier ones."""
 
 _MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
@@ -40,11 +41,11 @@ class Entry:
     """A model that can be asked."""
 
     uri: str
-    """What MLflow loads; a version by its number, so that it stays the same model when an alias moves."""
+    """The URI that MLflow loads; a version by its number, so that it stays the same model when an alias moves."""
     title: str
     aliases: tuple[str, ...]
     facts: Mapping[str, str]
-    """What the store tells of it: tags of a version, tags and metrics of a run."""
+    """What the store holds about it: tags of a version, tags and metrics of a run."""
 
     @property
     def slug(self) -> str:
@@ -56,14 +57,14 @@ class Entry:
 class Reply:
     """What a model answered: `answers` best first, each with `answer`, `score`, `start`, `end`; seconds without loading."""
 
-    answers: list[dict]
+    answers: list[dict[str, Any]]
     seconds: float
     loading_seconds: float
-    """0.0 where it was loaded already."""
+    """0.0 if it was already loaded."""
 
 
 class Busy(Exception):
-    """Other questions took too long to wait for."""
+    """Earlier questions took too long."""
 
 
 class Unanswered(Exception):
@@ -88,7 +89,7 @@ def entries(uris: Sequence[str] = ()) -> list[Entry]:
     return list({entry.uri: entry for entry in found}.values())
 
 
-def _newest(client) -> list[Entry]:
+def _newest(client: mlflow.MlflowClient) -> list[Entry]:
     versions = client.search_model_versions(f"name = '{TASK.registered}'")
     if not versions:
         raise UserError(
@@ -97,21 +98,21 @@ def _newest(client) -> list[Entry]:
         )
     aliases = _aliases(client, TASK.registered)
 
-    def order(version):
+    def order(version: Any) -> tuple[bool, bool, int]:
         held = aliases.get(str(version.version), [])
         return "champion" not in held, not held, -int(version.version)
 
     return [_version(version, aliases) for version in sorted(versions, key=order)[:LISTED]]
 
 
-def _aliases(client, name: str) -> dict[str, list[str]]:
+def _aliases(client: mlflow.MlflowClient, name: str) -> dict[str, list[str]]:
     held: dict[str, list[str]] = {}
     for alias, version in sorted(client.get_registered_model(name).aliases.items()):
         held.setdefault(str(version), []).append(alias)
     return held
 
 
-def _version(version, aliases: Mapping[str, list[str]]) -> Entry:
+def _version(version: Any, aliases: Mapping[str, list[str]]) -> Entry:
     number = str(version.version)
     return Entry(
         uri=f"models:/{version.name}/{number}",
@@ -121,7 +122,7 @@ def _version(version, aliases: Mapping[str, list[str]]) -> Entry:
     )
 
 
-def _entry(client, uri: str) -> Entry:
+def _entry(client: mlflow.MlflowClient, uri: str) -> Entry:
     try:
         if match := _LOGGED.fullmatch(uri):
             model = client.get_logged_model(match["id"])
@@ -144,7 +145,7 @@ def _entry(client, uri: str) -> Entry:
     )
 
 
-def _facts(client, run_id: str) -> dict[str, str]:
+def _facts(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
     data = client.get_run(run_id).data
     return data.tags | {
         name: f"{value:g}" if value % 1 else f"{value:.0f}" for name, value in data.metrics.items()
@@ -152,20 +153,23 @@ def _facts(client, run_id: str) -> dict[str, str]:
 
 
 class Catalogue:
-    """Answers of models by their entries; at most KEPT are loaded, the one that was asked longest ago gives way.
+    """Answers of models by their entries; at most KEPT are loaded; the one that was asked longest ago is dropped first.
 
     One question is answered at a time: models that share the processor would each seem slow.
     """
 
     def __init__(
-        self, uris: Sequence[str] = (), load: Callable = stored_code.load, patience: float = PATIENCE
+        self,
+        uris: Sequence[str] = (),
+        load: Callable[[str], Any] = stored_code.load,
+        patience: float = PATIENCE,
     ):
         self.uris, self._load, self._patience = tuple(uris), load, patience
-        self._loaded: OrderedDict[str, object] = OrderedDict()
+        self._loaded: OrderedDict[str, Any] = OrderedDict()
         self._turn = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        """What can be asked now: aliases may have moved and versions been added since the last time."""
+        """The models that can be asked, read again each time: aliases may have moved and versions been added."""
         return entries(self.uris)
 
     def ask(self, entry: Entry, question: str, context: str, top_k: int) -> Reply:
@@ -184,7 +188,7 @@ class Catalogue:
             ]
             return Reply(answers, seconds, loading)
         except Exception as error:
-            # Whatever a stored model's own code raises is to be read on its card, beside the others' answers.
+            # The card of a model shows whatever its stored code raises, next to the others' answers.
             if not isinstance(error, MlflowException | UserError):
                 traceback.print_exc(file=sys.stderr)
             raise Unanswered(_reason(error)) from None
@@ -199,13 +203,13 @@ class Catalogue:
             self._loaded.popitem(last=False)
         started = time.perf_counter()
         model = self._load(uri)
-        # A first answer takes several times as long as any later one.
+        # A first answer takes several times as long as later ones.
         _predict(model, _WARM_UP, 1)
         self._loaded[uri] = model
         return time.perf_counter() - started
 
 
-def _predict(model, record: Mapping[str, str], top_k: int) -> dict:
+def _predict(model: Any, record: Mapping[str, str], top_k: int) -> dict[str, Any]:
     return model.predict(pd.DataFrame([record]), params={"top_k": top_k}).iloc[0].to_dict()
 
 

@@ -1,10 +1,11 @@
-"""The page's server: werkzeug's, with a bound on the threads and on how long a connection may keep one."""
+"""The page's server: werkzeug's, with a limit on the threads and on how long a connection may keep one."""
 
 import io
 import socket
 import socketserver
 import threading
 import time
+from typing import Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
@@ -12,24 +13,24 @@ PATIENCE = 20.0
 """Seconds that a client may take for the next piece of its request; connections that send nothing end then."""
 
 WHOLE = 60.0
-"""Seconds that a whole request may take to arrive, however often a piece of it comes."""
+"""Seconds that a whole request may take to arrive, even if pieces of it keep coming."""
 
 THREADS = 32
 """Connections that are served at once; others wait."""
 
 
 class Incoming(io.RawIOBase):
-    """What a client sends, until `whole` seconds from now; TimeoutError then, or where it is silent for `patience`."""
+    """What a client sends; TimeoutError after `whole` seconds in all, or after `patience` seconds of silence."""
 
     def __init__(self, connection: socket.socket, patience: float, whole: float):
         self.connection, self.patience = connection, patience
         self.end = time.monotonic() + whole
 
-    def readable(self):
+    def readable(self) -> bool:
         """For BufferedReader."""
         return True
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         """The next bytes."""
         left = self.end - time.monotonic()
         if left <= 0:
@@ -38,34 +39,34 @@ class Incoming(io.RawIOBase):
         try:
             return self.connection.recv_into(buffer)
         finally:
-            # The answer's.
+            # For the answer.
             self.connection.settimeout(self.patience)
 
 
 class Handler(WSGIRequestHandler):
-    """Ends a connection whose client is silent or dawdles."""
+    """Ends connections of clients that are silent or too slow."""
 
     timeout = PATIENCE
     whole = WHOLE
 
-    def setup(self):
+    def setup(self) -> None:
         """Read through `Incoming`."""
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(Incoming(self.connection, self.timeout, self.whole))
+        self.rfile: io.BufferedIOBase = io.BufferedReader(Incoming(self.connection, self.timeout, self.whole))
 
 
 class Server(ThreadedWSGIServer):
-    """`app` on a socket that listens already."""
+    """Serves `app` on a socket that is already listening."""
 
-    def __init__(self, app, listening: socket.socket, handler: type[WSGIRequestHandler] = Handler):
+    def __init__(self, app: Any, listening: socket.socket, handler: type[WSGIRequestHandler] = Handler):
         host, port = listening.getsockname()[:2]
         self.free = threading.BoundedSemaphore(THREADS)
         super().__init__(host, port, app, handler, fd=listening.fileno())
         listening.close()
 
-    def process_request(self, request, client_address):
-        """In a thread of its own, once one is free."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Process a request in a thread of its own, once one is free."""
         self.free.acquire()
         try:
             super().process_request(request, client_address)
@@ -73,8 +74,8 @@ class Server(ThreadedWSGIServer):
             self.free.release()
             raise
 
-    def process_request_thread(self, request, client_address):
-        """Free the thread, however the request ends."""
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Free the thread at the end of the request, also after an error."""
         try:
             socketserver.ThreadingMixIn.process_request_thread(self, request, client_address)
         finally:

@@ -14,7 +14,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from ..data import questions as data
+from ..data import prepared
 from ..errors import UserError
 from ..models.bundles import read_bundle
 from ..reports.text_tables import to_markdown
@@ -24,7 +24,6 @@ from ..tasks.table import DEFAULT_TASK, TASKS
 from ..tracking import experiments, store
 from ..tracking import runs as tracking
 from . import versions
-from .agreement import TOLERANCE, disagreements
 from .choosing import choose
 from .gate import CHAMPION
 
@@ -120,10 +119,9 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
         model = stored_code.load(info.model_uri)
         answered = model.predict(pd.DataFrame(asked), params={"technique": side_by_side.ALL})["answers"]
         for i, ((technique, source), about) in enumerate(zip(runs.items(), infos, strict=True)):
-            threshold = about.null_threshold if about.version == "v2.0" else None
-            tolerance = TOLERANCE.get(source.data.params.get("precision", "fp32"), TOLERANCE["fp32"])
             own = [answers[i] for answers in answered]
-            wrong = disagreements(rows[technique], own, threshold, tolerance)
+            precision = source.data.params.get("precision", "fp32")
+            wrong = TASK.disagreements(rows[technique], own, about, precision)
             if wrong:
                 raise UserError(
                     f"{technique} (run {source.info.run_id}) does not answer as it did when it was trained, so nothing "
@@ -167,11 +165,11 @@ def _questions(runs: Mapping, data_dir) -> tuple[dict[str, list[dict]], list[dic
     """(technique → the rows of its run's predictions, what is asked): the same test questions for all."""
     first = next(iter(runs.values()))
     folder = data_dir or first.data.params.get("data_dir", TASK.data_dir)
-    splits, record = data.load(folder)
+    splits, record = prepared.load(folder)
     wanted = first.data.tags["data_fingerprint"]
-    if record["fingerprint"] != wanted:
+    if record.fingerprint != wanted:
         raise UserError(
-            f"--data_dir {folder} holds other data ({record['fingerprint'][:12]}) than the runs were trained on "
+            f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than the runs were trained on "
             f"({wanted[:12]})."
         )
     texts = {

@@ -13,15 +13,14 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from ..data import questions as data
+from ..data import prepared
 from ..errors import UserError, last_line
 from ..models.bundles import BundleInfo
 from ..scratch import scratch
 from ..serving import model_logging, stored_code
-from ..tasks.table import Task
+from ..tasks.interface import Task
 from ..tracking import runs
 from . import fresh_process
-from .agreement import PROBABILITY_TOLERANCE, TOLERANCE, disagreements, relabelled, rewritten
 
 SAMPLE = 50
 """Test questions (or texts) that a model is asked again before it is registered."""
@@ -74,10 +73,10 @@ def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) ->
     wanted = run.data.tags["data_fingerprint"]
     folder = data_dir or run.data.params.get("data_dir", task.data_dir)
     try:
-        splits, record = data.load(folder)
-        if record["fingerprint"] != wanted:
+        splits, record = prepared.load(folder)
+        if record.fingerprint != wanted:
             raise UserError(
-                f"--data_dir {folder} holds other data ({record['fingerprint'][:12]}) than run {run.info.run_id} was "
+                f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than run {run.info.run_id} was "
                 f"trained on ({wanted[:12]})."
             )
     except UserError:
@@ -95,7 +94,7 @@ def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) ->
             "run's data (--data_dir names another folder)."
         )
         return Questions([row], [example], rows, {}, note)
-    examples = {e["id"]: _named(e, record) for e in splits["test"]}
+    examples = {e["id"]: task.described(e, record) for e in splits["test"]}
     asked = {id_: {name: e[name] for name in served.ASKED} for id_, e in examples.items()}
     taken = [row for row in rows if served.is_taken(asked[row["id"]])]
     taken = taken[:: max(1, math.ceil(len(taken) / SAMPLE))]
@@ -113,7 +112,7 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
         reason = f"it does not load and answer in a fresh process without the hub ({error})"
         return Checked((reason,), f"It fails its check: {reason}.")
     rows, failed = asked.rows, []
-    wrong = _otherwise(rows, found["answers"], about, task, precision)
+    wrong = task.disagreements(rows, found["answers"], about, precision)
     if wrong:
         failed.append(
             f"it does not answer as it did when it was trained: {len(wrong)} of {len(rows)} {task.unit} differ, first "
@@ -144,7 +143,7 @@ def latency(uri: str, asked: Questions) -> float:
 
 
 def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
-    """What `fresh.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
+    """What `fresh_process.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
     with scratch() as folder:
         try:
             stored = stored_code.verified(uri, folder)
@@ -154,7 +153,7 @@ def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
 
 
 def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
-    """What `fresh.ask` gives of a model's folder.
+    """What `fresh_process.ask` gives of a model's folder.
 
     The process has neither this package, nor the hub, nor anything cached of it, and one thread unless OMP_NUM_THREADS
     says otherwise. Raises Unloadable.
@@ -186,19 +185,3 @@ def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
         if done.returncode != 0 or not answered.is_file():
             raise Unloadable(last_line(done.stderr, f"exit status {done.returncode}")[:300])
         return json.loads(answered.read_text(encoding="utf-8"))
-
-
-def _otherwise(rows, answers, about: BundleInfo, task: Task, precision: str) -> list[str]:
-    if task.data == "text":
-        return relabelled(rows, answers, PROBABILITY_TOLERANCE.get(precision, PROBABILITY_TOLERANCE["fp32"]))
-    tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
-    if task.generates:
-        return rewritten(rows, answers, tolerance)
-    threshold = about.null_threshold if about.version == "v2.0" else None
-    return disagreements(rows, answers, threshold, tolerance)
-
-
-def _named(example: dict, record: Mapping) -> dict:
-    """An example with the name of its label, where it has one."""
-    names = record.get("labels")
-    return example | {"label_name": names[example["label"]]} if names else example

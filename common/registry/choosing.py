@@ -6,7 +6,8 @@ import pandas as pd
 
 from ..errors import UserError
 from ..scoring.names import LABELS
-from ..tasks.table import DEFAULT_TASK, TASKS, Task
+from ..tasks.interface import Task
+from ..tasks.table import DEFAULT_TASK, TASKS
 
 
 def choose(

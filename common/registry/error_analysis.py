@@ -10,11 +10,9 @@ from ..reports.run_figures import slice_scores
 from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
 from ..scoring.slices import agreement, scores_by_slice, worst
-from ..tasks.table import Task
+from ..tasks.interface import Task
 
 FOLDER = "error_analysis"
-
-_SUREST = {"text": "probability", "qa": "probability", "generated": "score"}
 
 
 def write(
@@ -33,15 +31,17 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     tested = [examples[row["id"]] for row in rows] if all(row["id"] in examples for row in rows) else None
     if tested is not None:
-        table = scores_by_slice(tested, [row[task.metric] for row in rows])
+        table = scores_by_slice(tested, [row[task.metric] for row in rows], task.slices)
         table.to_csv(folder / "slices.csv", index=False, float_format="%.4f")
         beside = None
         if champion is not None and [row["id"] for row in champion[1]] == [row["id"] for row in rows]:
-            beside = champion[0], scores_by_slice(tested, [row[task.metric] for row in champion[1]])
+            beside = (
+                champion[0],
+                scores_by_slice(tested, [row[task.metric] for row in champion[1]], task.slices),
+            )
         figure = slice_scores(table, LABELS[task.metric], task.unit, beside)
         figure.savefig(folder / "slices.png")
-    sure = _SUREST["generated" if task.generates else task.data]
-    errors = worst(tested or [{}] * len(rows), rows, task.metric, sure)
+    errors = worst(tested or [{}] * len(rows), rows, task.metric, task.confidence)
     text = json.dumps(errors, indent=1, ensure_ascii=False)
     (folder / "worst.json").write_text(text + "\n", encoding="utf-8")
     shared = confusions(rows, others, task)
@@ -85,8 +85,7 @@ def _page(shared: pd.DataFrame, task: Task) -> str:
     counts = shown.columns[1:5]
     shown[counts] = shown[counts].map(lambda n: f"{n:,}")
     total = int(shared.iloc[0][["both", "only_first", "only_second", "neither"]].sum())
-    what = {"exact_match": "exact match", "accuracy": "the right label"}[task.metrics[-1]]
     return (
-        f"This run beside others, on the same {total:,} test {task.unit}; right means {what}.\n\n"
+        f"This run beside others, on the same {total:,} test {task.unit}; right means {task.right}.\n\n"
         + to_markdown(shown)
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..bounds import bounded, check_bounds
-from ..scoring.squad import paired_bootstrap
+from ..scoring.bootstrap import paired_bootstrap
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -95,7 +95,7 @@ def judge(
 
 
 def compared(a: np.ndarray, b: np.ndarray, rules: Rules) -> dict[str, float]:
-    """`difference`, `low` and `high` of `metrics.paired_bootstrap` in points, and its `p`."""
+    """`difference`, `low` and `high` of `bootstrap.paired_bootstrap` in points, and its `p`."""
     found = paired_bootstrap(a, b, confidence=rules.confidence)
     return {name: found[name] if name == "p" else 100 * found[name] for name in found}
 

@@ -62,7 +62,9 @@ def contest(
         failed = (*new.failed, f"nothing can be compared: {reason}")
         return judge(_measured(new, ()), None, {}, failed, rules), [*lines, sentence(reason)]
     a, b = _measured(new, ids), _measured(old, ids)
-    parts = members([examples[id_] for id_ in ids]) if all(id_ in examples for id_ in ids) else {}
+    parts = (
+        members([examples[id_] for id_ in ids], task.slices) if all(id_ in examples for id_ in ids) else {}
+    )
     found = compared(a.scores, b.scores, rules)
     lines += [
         f"{LABELS[task.metric]} on the same {len(ids)} test {task.unit}: {100 * a.scores.mean():.2f} against "

@@ -15,10 +15,9 @@ from ..errors import UserError
 from ..models.bundles import load_bundle, write_info
 from ..models.onnx import ONNX, export, needed
 from ..scoring.names import LABELS
-from ..scoring.squad import squad_scores
 from ..scratch import scratch
-from ..serving import classification, extractive_qa, model_logging
-from ..tasks.table import Task
+from ..serving import model_logging
+from ..tasks.interface import Task
 from ..tracking import store
 from . import champion, checking, versions
 
@@ -39,6 +38,10 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     the prepared data; default: the folder that the version's run was trained from. UserError if fp32 answers differently,
     if ONNX is not installed, or if the task has no export. int8 is left out where it loses more than MOST_LOST points.
     """
+    if not task.onnx_outputs:
+        raise UserError(
+            f"--export onnx: {task.name} generates its answers and has no ONNX export; serve it as it is."
+        )
     needed("onnx", "onnxscript")
     store.configure()
     client = mlflow.MlflowClient()
@@ -54,7 +57,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
         records = _records(asked, task)
         own = _answers(bundle, records, task)
         model, tokenizer, info = load_bundle(bundle, merge=True)
-        files = export(model, task.name, folder / "onnx")
+        files = export(model, task.onnx_outputs, folder / "onnx")
         lines, expected = [], _score(own, records, asked, task)
         for precision in PRECISIONS:
             # MLflow keeps the name of the folder.
@@ -65,7 +68,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
             shutil.copy(files[precision], made / ONNX)
             write_info(made, replace(info, runtime=f"onnx-{precision}"))
             answers = _answers(made, records, task)
-            figures = _parity(own, answers) | {"score": _score(answers, records, asked, task)}
+            figures = _parity(own, answers, task) | {"score": _score(answers, records, asked, task)}
             figures["lost"] = expected - figures["score"]
             if precision == "fp32" and figures["furthest"] > TOLERANCE:
                 raise UserError(
@@ -115,38 +118,27 @@ def _records(asked: checking.Questions, task: Task) -> list[dict]:
 
 def _answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
     """The first answer to each record, without MLflow between."""
-    plain = [{name: record[name] for name in model_logging.module_of(task).ASKED} for record in records]
-    if task.data == "text":
-        return [ranked[0] for ranked in classification.Classifier(bundle).classify(plain)]
-    return [ranked[0] for ranked in extractive_qa.Answerer(bundle).answer(plain)]
+    served = model_logging.module_of(task)
+    plain = [{name: record[name] for name in served.ASKED} for record in records]
+    return served.best_answers(bundle, plain)
 
 
-def _parity(own: Sequence[Mapping], answers: Sequence[Mapping]) -> dict[str, float]:
+def _parity(own: Sequence[Mapping], answers: Sequence[Mapping], task: Task) -> dict[str, float]:
     """`same`: equal answers; `other`: the rest; `furthest`: the largest difference in probability among those."""
-    places = ("label",) if "label" in own[0] else ("start", "end", "answer")
     apart = [
         abs(a["score"] - b["score"])
         for a, b in zip(own, answers, strict=True)
-        if any(a[place] != b[place] for place in places)
+        if any(a[place] != b[place] for place in task.same_answer)
     ]
     return {"same": len(own) - len(apart), "other": len(apart), "furthest": max(apart, default=0.0)}
 
 
 def _score(answers: Sequence[Mapping], records, asked: checking.Questions, task: Task) -> float:
     """The task's deciding score, in percent; of the run's own rows' agreement where the references are not at hand."""
+    rows = {row["id"]: row for row in asked.every}
     ids = [record["id"] for record in records]
-    if task.data == "text":
-        rows = {row["id"]: row for row in asked.every}
-        right = [a["label"] == rows[id_]["label"] for a, id_ in zip(answers, ids, strict=True)]
-        return 100 * sum(right) / len(right)
-    predictions = {id_: answer["answer"] for id_, answer in zip(ids, answers, strict=True)}
-    if not asked.examples:
-        rows = {row["id"]: row["prediction"] for row in asked.every}
-        references = [{"id": id_, "answers": {"text": [rows[id_]] if rows[id_] else []}} for id_ in ids]
-    else:
-        references = [asked.examples[id_] for id_ in ids]
-    unanswerable = any(not reference["answers"]["text"] for reference in references)
-    return squad_scores(predictions, references, "v2.0" if unanswerable else "v1.1")["f1"]
+    examples = [asked.examples[id_] for id_ in ids] if asked.examples else []
+    return task.served_score(answers, [rows[id_] for id_ in ids], examples)
 
 
 def _register(client, name: str, uri: str, source, precision: str, figures, size: float, summary: str) -> str:

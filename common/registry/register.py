@@ -18,7 +18,7 @@ from ..models.bundles import read_bundle
 from ..scoring.names import LABELS
 from ..scratch import scratch
 from ..serving import model_logging
-from ..tasks.table import Task
+from ..tasks.interface import Task
 from ..tracking import runs as tracking
 from ..tracking import store
 from . import champion as promotion

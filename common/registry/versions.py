@@ -22,7 +22,8 @@ from ..errors import UserError
 from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
 from ..serving import stored_code
-from ..tasks.table import DEFAULT_TASK, Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import DEFAULT_TASK, task_of
 from .gate import CHAMPION, Rules, Verdict
 
 PROMOTION = "### Promotion"
@@ -221,7 +222,7 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
     return f"""## {tags["technique"]} on {tags["checkpoint"]}
 
 {to_markdown(scores)}
-Data: {tags["data_name"]} ({"SQuAD " if task.data == "qa" else ""}{tags["data_version"]}), fingerprint `{tags["data_fingerprint"]}`.
+Data: {tags["data_name"]} ({task.data_title(tags["data_version"])}), fingerprint `{tags["data_fingerprint"]}`.
 Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
 Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
 {checked}

@@ -1,12 +1,12 @@
-"""Where a model is good and where it is not: scores by kind of example, the worst examples, agreement of two models."""
+"""Strengths and weaknesses of a model: scores by kind of example, its worst examples, agreement of two models."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from .squad import bootstrap_interval
+from .bootstrap import Scores, bootstrap_interval
 
 _QUESTION_WORDS = (
     ("how many", r"\bhow (many|much)\b"),
@@ -36,33 +36,38 @@ _BINS = {
 
 
 def question_type(question: str) -> str:
-    """The question word: who, when, where, why, how many, how, which, what or other; the more telling one counts."""
+    """The question word: who, when, where, why, how many, how, which, what or other; the more specific one counts."""
     lower = question.lower()
     return next((name for name, pattern in _QUESTION_WORDS if re.search(pattern, lower)), "other")
 
 
-def slices_of(example: Mapping) -> dict[str, str]:
-    """Dimension → slice of an example of prepared data: a question on a context, or a text with a label."""
-    if "question" not in example:
-        return {
-            "text length": _bin("text length", example["text"]),
-            "label": str(example.get("label_name", example["label"])),
-        }
+def text_slices(example: Mapping) -> dict[str, str]:
+    """Dimension → slice of a text with a label."""
+    return {
+        "text length": _bin("text length", example["text"]),
+        "label": str(example.get("label_name", example["label"])),
+    }
+
+
+def question_slices(example: Mapping) -> dict[str, str]:
+    """Dimension → slice of a question on a context."""
     golds = example["answers"]["text"]
     found = {
         "question type": question_type(example["question"]),
         "context length": _bin("context length", example["context"]),
         "answerable": "answerable" if golds else "unanswerable",
     }
-    # The answer that training takes; an unanswerable question has a slice of its own already.
+    # The answer that is trained on; unanswerable questions have a slice of their own.
     return found | ({"answer length": _bin("answer length", golds[0])} if golds else {})
 
 
-def scores_by_slice(examples: Sequence[Mapping], scores: Sequence[float]) -> pd.DataFrame:
+def scores_by_slice(
+    examples: Sequence[Mapping], scores: Scores, slices_of: Callable[[Mapping], dict[str, str]]
+) -> pd.DataFrame:
     """One row for each slice: `dimension`, `slice`, `examples`, and the mean `score` with its 95% interval `low` and
-    `high`, in percent. scores: of each example, 0 to 1."""
+    `high`, in percent. scores: of each example, 0 to 1. slices_of: example → its slice of each dimension."""
     rows = []
-    for (dimension, name), indices in members(examples).items():
+    for (dimension, name), indices in members(examples, slices_of).items():
         values = 100 * np.asarray(scores, dtype=float)[indices]
         low, high = bootstrap_interval(values)
         rows.append(
@@ -79,7 +84,9 @@ def scores_by_slice(examples: Sequence[Mapping], scores: Sequence[float]) -> pd.
     return pd.DataFrame(rows, columns=columns)
 
 
-def members(examples: Sequence[Mapping]) -> dict[tuple[str, str], np.ndarray]:
+def members(
+    examples: Sequence[Mapping], slices_of: Callable[[Mapping], dict[str, str]]
+) -> dict[tuple[str, str], np.ndarray]:
     """(dimension, slice) → indices of its examples, the slices of a dimension by size."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, example in enumerate(examples):
@@ -93,7 +100,7 @@ def members(examples: Sequence[Mapping]) -> dict[tuple[str, str], np.ndarray]:
 def worst(
     examples: Sequence[Mapping], rows: Sequence[Mapping], metric: str, confidence: str, n: int = 20
 ) -> list[dict]:
-    """The examples that a model gets most wrong: lowest score, of equal ones those it was surest of.
+    """The examples with the lowest scores; among equal scores, those of the highest confidence first.
 
     rows: of predictions/test.json, in the order of the examples; confidence: the row's field to rank by.
     """
@@ -105,14 +112,14 @@ def worst(
     ]
 
 
-def agreement(a: Sequence[float], b: Sequence[float]) -> dict[str, int]:
+def agreement(a: Scores, b: Scores) -> dict[str, int]:
     """How often both of two models are right (score 1), only one, and neither, on the same examples."""
-    a, b = np.asarray(a) == 1, np.asarray(b) == 1
+    first, second = np.asarray(a) == 1, np.asarray(b) == 1
     return {
-        "both": int((a & b).sum()),
-        "only_first": int((a & ~b).sum()),
-        "only_second": int((~a & b).sum()),
-        "neither": int((~a & ~b).sum()),
+        "both": int((first & second).sum()),
+        "only_first": int((first & ~second).sum()),
+        "only_second": int((~first & second).sum()),
+        "neither": int((~first & ~second).sum()),
     }
 
 

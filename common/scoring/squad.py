@@ -1,4 +1,4 @@
-"""Predictions + references → scores, exactly as the official SQuAD v1.1 and v2.0 evaluation scripts give them.
+"""Predictions + references → scores, exactly as the official SQuAD v1.1 and v2.0 evaluation scripts compute them.
 
 A reference is any mapping with `id` and `answers` (`{"text": [...]}`, empty for an unanswerable question), so that
 the examples of a SQuAD data set are references as they are.
@@ -7,7 +7,7 @@ the examples of a SQuAD data set are references as they are.
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation, English articles and surplus white space, in this order."""
+    """Lower case, without ASCII punctuation, English articles and extra white space, in this order."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
@@ -35,7 +35,7 @@ def exact_match(prediction: str, golds: Sequence[str], version: Version = "v2.0"
 def f1(prediction: str, golds: Sequence[str], version: Version = "v2.0") -> float:
     """The highest F1, 0 to 1, between the bags of words of the normalized prediction and of one gold.
 
-    Where either has no words, v2.0 gives 1 if both have none, v1.1 always 0. Golds as in `exact_match`.
+    If either has no words, v2.0 gives 1 if both have none, v1.1 always 0. Golds as in `exact_match`.
     """
     return _f1(normalize_answer(prediction), _normalized(golds, version), version)
 
@@ -68,8 +68,8 @@ def squad_scores(
 
     v1.1: exact_match, f1. v2.0: exact, f1, total; HasAns_* and NoAns_*, the same for the questions with and without
     answers; given `null_odds` (id → the higher, the likelier it has no answer), predictions with odds above
-    `null_threshold` count as "no answer", and best_exact, best_f1 and their _thresh tell what the best threshold
-    gives. Raises ValueError where nothing can be scored or odds are missing.
+    `null_threshold` count as "no answer", and best_exact, best_f1 and their _thresh are the results of the best
+    threshold. Raises ValueError if no question has a prediction, or if odds are missing.
     """
     rows = list(_scores(predictions, references, version))
     if not rows:
@@ -77,12 +77,14 @@ def squad_scores(
     if version == "v1.1":
         if null_odds is not None:
             raise ValueError("No-answer odds belong to SQuAD v2.0: v1.1 has no unanswerable questions")
-        _, exact, overlap, _ = zip(*rows, strict=True)
-        return {"exact_match": _percent(exact), "f1": _percent(overlap)}
+        return {
+            "exact_match": _percent([exact for _, exact, _, _ in rows]),
+            "f1": _percent([overlap for _, _, overlap, _ in rows]),
+        }
 
     has_answer = {reference["id"]: bool(reference["answers"]["text"]) for reference in references}
-    raw_exact = {id_: exact for id_, exact, _, _ in rows}
-    raw_f1 = {id_: overlap for id_, _, overlap, _ in rows}
+    raw_exact = {id_: matched for id_, matched, _, _ in rows}
+    raw_f1 = {id_: shared for id_, _, shared, _ in rows}
     if null_odds is None:
         exact, overlap = raw_exact, raw_f1
     else:
@@ -104,38 +106,6 @@ def squad_scores(
         for name, raw in (("best_exact", raw_exact), ("best_f1", raw_f1)):
             result[name], result[f"{name}_thresh"] = _best_threshold(predictions, raw, null_odds, has_answer)
     return result
-
-
-def bootstrap_interval(
-    values: Sequence[float], n: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) of the mean, in the units of `values` (Efron, 1979)."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(_resampled_means(values, n, seed), (tail, 1 - tail))
-    return float(low), float(high)
-
-
-def paired_bootstrap(
-    a: Sequence[float], b: Sequence[float], n: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> dict[str, float]:
-    """How much higher the mean of `a` is than that of `b`, scores of the same examples in the same order.
-
-    `difference`, its percentile bootstrap interval `low` and `high`, and `p`, two-sided: twice the share of resamples
-    in which the difference vanishes or changes sign, counting the sample itself, so that it is never 0.
-    """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"Paired scores must be of the same examples, not of {a.shape} and {b.shape}")
-    means = _resampled_means(a - b, n, seed)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, (tail, 1 - tail))
-    smaller = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    return {
-        "difference": float((a - b).mean()),
-        "low": float(low),
-        "high": float(high),
-        "p": min(1.0, 2 * (smaller + 1) / (n + 1)),
-    }
 
 
 def _normalized(golds: Sequence[str], version: Version) -> list[str]:
@@ -184,11 +154,13 @@ def _scores(
             yield id_, 0.0, 0.0, bool(golds)
 
 
-def _percent(scores) -> float:
+def _percent(scores: Sequence[float]) -> float:
     return 100.0 * sum(scores) / len(scores)
 
 
-def _summary(exact: Mapping[str, float], overlap: Mapping[str, float], ids) -> dict[str, float]:
+def _summary(
+    exact: Mapping[str, float], overlap: Mapping[str, float], ids: Collection[str]
+) -> dict[str, float]:
     return {
         "exact": _percent([exact[id_] for id_ in ids]),
         "f1": _percent([overlap[id_] for id_ in ids]),
@@ -196,17 +168,29 @@ def _summary(exact: Mapping[str, float], overlap: Mapping[str, float], ids) -> d
     }
 
 
-def _declined(scores, null_odds, has_answer, threshold) -> dict[str, float]:
-    """The scores, with questions of odds above the threshold scored as if answered by "no answer"."""
+def _declined(
+    scores: Mapping[str, float],
+    null_odds: Mapping[str, float],
+    has_answer: Mapping[str, bool],
+    threshold: float,
+) -> dict[str, float]:
+    """The scores, where questions with odds above the threshold are scored as if the answer were "no answer"."""
     return {
         id_: float(not has_answer[id_]) if null_odds[id_] > threshold else score
         for id_, score in scores.items()
     }
 
 
-def _best_threshold(predictions, scores, null_odds, has_answer) -> tuple[float, float]:
-    """Best score in percent and its threshold: starting from "no answer" to all, questions are answered one by one
+def _best_threshold(
+    predictions: Mapping[str, str],
+    scores: Mapping[str, float],
+    null_odds: Mapping[str, float],
+    has_answer: Mapping[str, bool],
+) -> tuple[float, float]:
+    """Best score in percent and its threshold: at first all answers are "no answer", then questions are answered one by one
     in the order of their odds."""
+    total: float
+    best: float
     total = best = sum(not has_answer[id_] for id_ in scores)
     threshold = 0.0
     for id_ in sorted(null_odds, key=lambda id_: null_odds[id_]):
@@ -219,19 +203,3 @@ def _best_threshold(predictions, scores, null_odds, has_answer) -> tuple[float, 
         if total > best:
             best, threshold = total, null_odds[id_]
     return 100.0 * best / len(scores), threshold
-
-
-def _resampled_means(values: Sequence[float], n: int, seed: int) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(
-            f"Resampling needs a list of at least one score, not an array of shape {values.shape}"
-        )
-    rng = np.random.default_rng(seed)
-    at_once = max(1, 4_000_000 // len(values))
-    return np.concatenate(
-        [
-            values[rng.integers(len(values), size=(min(at_once, n - done), len(values)))].mean(axis=1)
-            for done in range(0, n, at_once)
-        ]
-    )

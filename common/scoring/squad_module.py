@@ -1,7 +1,9 @@
 """The suite's SQuAD scores as an `evaluate` module that needs no hub.
 
-`evaluate.load` copies this file and `metrics.py` beside it into its own cache; hence both stay free of other siblings.
+`evaluate.load` copies this file and `squad.py` beside it into its own cache; so both import no other module of the suite.
 """
+
+from typing import Any
 
 import datasets
 import evaluate
@@ -55,7 +57,12 @@ class SquadMetric(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, no_answer_threshold: float = 1.0) -> dict[str, float]:
+    def _compute(
+        self,
+        predictions: list[dict[str, Any]],
+        references: list[dict[str, Any]],
+        no_answer_threshold: float = 1.0,
+    ) -> dict[str, float]:
         texts = {prediction["id"]: prediction["prediction_text"] for prediction in predictions}
         if self.config_name != "v2.0":
             return squad_scores(texts, references, "v1.1")

@@ -1,11 +1,11 @@
-"""How sure a figure is that rests on several seeds and on the same examples for each: intervals, tests, corrections."""
+"""Uncertainty of results over several seeds that share the same examples: intervals, tests, corrections for many tests."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from .squad import bootstrap_interval, paired_bootstrap
+from .bootstrap import Scores, bootstrap_interval, paired_bootstrap
 
 
 class Spread(NamedTuple):
@@ -13,14 +13,14 @@ class Spread(NamedTuple):
 
     variance: float
     freedom: int
-    """Of how many independent differences between seeds the variance is the mean."""
+    """Number of independent differences between seeds that the variance is estimated from."""
 
 
 def spread_of(configurations: Sequence[np.ndarray]) -> Spread | None:
     """The spread between seeds, pooled over configurations (seeds, examples) each; None if none has several seeds.
 
-    Three seeds of one configuration tell very little of the fourth; those of six together tell a good deal, if seeds
-    matter alike to all of them.
+    Three seeds of one configuration predict little about the fourth; the seeds of six configurations together predict much
+    more, if seeds matter equally to all of them.
     """
     means = [_matrix(scores).mean(axis=1) for scores in configurations]
     freedom = sum(len(each) - 1 for each in means)
@@ -36,10 +36,10 @@ def interval(
 ) -> tuple[float, float]:
     """Interval (low, high) of the mean of scores (seeds, examples), in their units, over other examples and other seeds.
 
-    spread: pooled over configurations that are alike; else the scores' own. The larger of both is used. One seed and
-    no spread: the percentile bootstrap over examples, which leaves the seeds out. Else both are random effects that
-    cross, for each seed answers the same examples: mean squares tell what each adds to the variance of the mean, each
-    has a half-width by Student's t, and the half-widths are joined as a root of squares (MOVER; Zou and Donner, 2008).
+    spread: pooled over similar configurations; by default the scores' own. The larger of both is used. One seed and no
+    spread: the percentile bootstrap over examples, which leaves the seeds out. Else seeds and examples are crossed random
+    effects, because each seed answers the same examples: mean squares give what each adds to the variance of the mean, each
+    has a half-width by Student's t, and the half-widths are combined as a root of squares (MOVER; Zou and Donner, 2008).
     Resampling so few seeds would give intervals that are too narrow.
     """
     scores = _matrix(scores)
@@ -54,7 +54,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, spread: Spread | None = None
     """How much higher the mean of `a` is than that of `b`: `difference`, `low` and `high` (95%), and a two-sided `p`.
 
     a, b: (seeds, examples), the same examples in the same order; ValueError otherwise. Methods as in `interval`; one
-    seed and no spread: `metrics.paired_bootstrap`.
+    seed and no spread: `bootstrap.paired_bootstrap`.
     """
     a, b = _matrix(a), _matrix(b)
     if a.shape[1] != b.shape[1]:
@@ -64,7 +64,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, spread: Spread | None = None
         return paired_bootstrap(a[0], b[0])
     difference, variances, examples = float(a.mean() - b.mean()), _variances(a, b, spread), a.shape[1]
     half = _half_width(variances, spread, examples, 0.05)
-    # The smallest alpha, to six digits, whose interval leaves 0 out.
+    # The smallest alpha, to six digits, whose interval excludes 0.
     below, p = 0.0, 1.0
     for _ in range(20 if difference else 0):
         middle = (below + p) / 2
@@ -73,49 +73,47 @@ def paired_difference(a: np.ndarray, b: np.ndarray, spread: Spread | None = None
     return {"difference": difference, "low": difference - half, "high": difference + half, "p": p}
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
-    """p-values of one family of tests, so that all that are below 0.05 together err in one case of twenty (Holm, 1979).
+def holm(p: Scores) -> np.ndarray:
+    """Adjusted p-values of a family of tests: the chance of any false positive below 0.05 is at most 0.05 (Holm, 1979).
 
     NaN stays NaN and does not count as a test.
     """
-    p = np.asarray(p, dtype=np.float64)
-    adjusted, tested = p.copy(), np.flatnonzero(~np.isnan(p))
+    values = np.asarray(p, dtype=np.float64)
+    adjusted, tested = values.copy(), np.flatnonzero(~np.isnan(values))
     highest = 0.0
-    for rank, i in enumerate(tested[np.argsort(p[tested], kind="stable")]):
-        highest = max(highest, min(1.0, (len(tested) - rank) * p[i]))
+    for rank, i in enumerate(tested[np.argsort(values[tested], kind="stable")]):
+        highest = max(highest, min(1.0, (len(tested) - rank) * values[i]))
         adjusted[i] = highest
     return adjusted
 
 
 def range_of_samples(
-    values: Sequence[float], n: int, draws: int = 20_000, seed: int = 0, confidence: float = 0.95
+    values: Scores, n: int, draws: int = 20_000, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Between which bounds the mean of `n` examples lies in 95 of 100 cases, where examples score like `values`."""
-    values = np.asarray(values, dtype=np.float64)
-    means = values[np.random.default_rng(seed).integers(len(values), size=(draws, n))].mean(axis=1)
+    """Bounds (low, high) of the mean of `n` examples in 95 of 100 samples, if examples score like `values`."""
+    scores = np.asarray(values, dtype=np.float64)
+    means = scores[np.random.default_rng(seed).integers(len(scores), size=(draws, n))].mean(axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)
 
 
-def share_misranked(
-    better: Sequence[float], worse: Sequence[float], n: int, draws: int = 20_000, seed: int = 0
-) -> float:
-    """In which share of samples of `n` examples the one that is worse on all of them scores as high or higher."""
+def share_misranked(better: Scores, worse: Scores, n: int, draws: int = 20_000, seed: int = 0) -> float:
+    """Share of samples of `n` examples in which the model that is worse on all examples scores as high or higher."""
     differences = np.asarray(better, dtype=np.float64) - np.asarray(worse, dtype=np.float64)
     drawn = np.random.default_rng(seed).integers(len(differences), size=(draws, n))
     return float((differences[drawn].sum(axis=1) <= 1e-12).mean())
 
 
-def _matrix(scores) -> np.ndarray:
-    scores = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"Scores must be (seeds, examples), not of shape {scores.shape}")
-    return scores
+def _matrix(scores: Scores) -> np.ndarray:
+    matrix = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"Scores must be (seeds, examples), not of shape {matrix.shape}")
+    return matrix
 
 
 def _variances(a: np.ndarray, b: np.ndarray | None, spread: Spread) -> tuple[float, float]:
-    """What seeds and what examples add to the variance of the mean of `a`, or of its difference from that of `b`."""
+    """What seeds and what examples add to the variance of the mean of `a`, or of its difference from the mean of `b`."""
     both = [a] if b is None else [a, b]
     of_seeds = sum(
         max(spread.variance, each.mean(axis=1).var(ddof=1) if len(each) > 1 else 0.0) / len(each)
@@ -125,13 +123,13 @@ def _variances(a: np.ndarray, b: np.ndarray | None, spread: Spread) -> tuple[flo
     if examples == 1:
         return float(of_seeds), 0.0
     by_example = a.mean(axis=0) - (0.0 if b is None else b.mean(axis=0))
-    # What belongs to a seed and an example together is in the seeds' part already.
+    # The interaction of seeds and examples is part of the seeds' share already.
     of_both = sum(_left(each) / each.size for each in both)
     return float(of_seeds), float(max(0.0, by_example.var(ddof=1) / examples - of_both))
 
 
 def _left(scores: np.ndarray) -> float:
-    """Mean square of what neither the seed nor the example explains."""
+    """Mean square of the residuals that neither seed nor example explains."""
     seeds, examples = scores.shape
     if seeds == 1:
         return 0.0

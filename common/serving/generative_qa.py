@@ -15,14 +15,9 @@ from ..graphemes import cuts
 from ..models.bundles import load_bundle
 from ..models.families import family_of, usable_positions
 from ..tasks.generative_qa.writing import Collator, choose, make_prompts, write
-from .question_requests import (
-    ASKED,
-    as_frame,
-    check_length,
-    check_parameters,
-    checked_rows,
-    context_limit,
-)
+from .question_requests import ASKED, as_frame, check_length, check_parameters, checked_rows, context_limit
+from .question_requests import CONFIG as CONFIG
+from .question_requests import is_taken as is_taken
 from .requests import refuse
 from .runtime import fetch, share_cores
 
@@ -58,7 +53,7 @@ class Writer:
     def longest(self) -> int | None:
         """The longest answer in tokens that has room behind a prompt, None where positions set no limit."""
         room = usable_positions(self.model.config) if self.kind == "decoder" else None
-        return None if room is None else room - self.info.max_length - 1
+        return None if room is None else room - self.info.settings["max_length"] - 1
 
     def answer(
         self, records: Sequence[Mapping[str, str]], max_answer_length: int | None = None
@@ -71,8 +66,8 @@ class Writer:
         """
         if not records:
             return []
-        info = self.info
-        longest = max_answer_length or info.max_answer_length
+        settings = self.info.settings
+        longest = max_answer_length or settings["max_answer_length"]
         if self.longest is not None and longest > self.longest:
             raise UserError(
                 f"max_answer_length is {longest}; this model has room for {self.longest} tokens at most."
@@ -83,9 +78,9 @@ class Writer:
                 self.tokenizer,
                 examples,
                 kind=self.kind,
-                max_length=info.max_length,
-                doc_stride=info.doc_stride,
-                max_answer_length=info.max_answer_length,
+                max_length=settings["max_length"],
+                doc_stride=settings["doc_stride"],
+                max_answer_length=settings["max_answer_length"],
             )
         written = write(self.model, prompts, self.collator, max_answer_length=longest)
         answers = choose(written, prompts.example_index, [example["id"] for example in examples])
@@ -128,6 +123,11 @@ class GenerativeAnswering(PythonModel):
         except UserError as error:
             refuse(str(error))
         return as_frame(rows, model_input, list(ANSWER))
+
+
+def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
+    """The answer to each record by a saved model with its base inside, without MLflow between."""
+    return Writer(bundle).answer(records)
 
 
 MODEL = GenerativeAnswering

@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from ..models.bundles import REFERENCE, hashes, opener, read_bundle
-from ..tasks.table import Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import task_of
 from .packaging import LOADER, copy_of_package
 
 SHARED_BASES = "shared-bases"

@@ -17,12 +17,10 @@ from mlflow.types.schema import Array, Object, Property
 from ..models.bundles import load_shared_base, read_bundle
 from . import extractive_qa
 from .extractive_qa import ANSWER, Answerer, as_rows, checked_parameters
-from .question_requests import (
-    as_frame,
-    check_parameters,
-    checked_rows,
-    context_limit,
-)
+from .question_requests import ASKED as ASKED
+from .question_requests import CONFIG as CONFIG
+from .question_requests import as_frame, check_parameters, checked_rows, context_limit
+from .question_requests import is_taken as is_taken
 from .requests import refuse
 from .runtime import fetch
 

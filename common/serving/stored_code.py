@@ -2,7 +2,7 @@
 
 The files lie among the store's artifacts, their sha256 among its records: writing to the artifacts alone changes no
 answer and runs no code. `mlflow models serve` knows nothing of the record; there the file that loads the model compares
-the package beside it with its name and the saved model with what is written in itself (`serving.LOADER`).
+the package beside it with its name and the saved model with what is written in itself (`packaging.LOADER`).
 """
 
 import hashlib

@@ -8,7 +8,7 @@ import types
 import typing
 from typing import NamedTuple
 
-from ..bounds import Bounds, bounds_of
+from ..bounds import Bounds, bounds_of, literals
 from ..errors import UserError
 from ..training.settings import RunArgs
 from . import search
@@ -130,10 +130,16 @@ def shown(value) -> str:
 
 
 def types_of(kind) -> dict:
-    """Field → its declared type, of a dataclass."""
-    # Not the fields' own `type`, which transformers' argument parser overwrites.
+    """Field → its declared type, of a dataclass; str for a Literal, whose values are among the field's bounds."""
+    # Not the fields' own `type`, which may be a text.
     hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return {field.name: _without_choices(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _without_choices(hint):
+    if not literals(hint):
+        return hint
+    return list[str] if typing.get_origin(hint) is list else str
 
 
 def _declared(field, where, kinds, key) -> Declared:

@@ -25,11 +25,11 @@ from ..paths import ROOT
 SCRIPT = ROOT / "scripts" / "_row_starter.py"
 
 PRELOADED = (
-    "common.training",
-    "common.answering",
-    "common.classifying",
-    "common.generating",
-    "common.stored_code",
+    "common.training.fit",
+    "common.serving.extractive_qa",
+    "common.serving.classification",
+    "common.serving.generative_qa",
+    "common.serving.stored_code",
     "transformers.hf_argparser",
     "mlflow.pyfunc.scoring_server",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -237,5 +237,5 @@ def _possible() -> bool:
 
 def _code() -> dict[str, str]:
     """What a row would import of the project: file → sha256."""
-    files = [file for folder in ("common", "scripts") for file in (ROOT / folder).glob("*.py")]
+    files = [file for folder in ("common", "scripts") for file in (ROOT / folder).rglob("*.py")]
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

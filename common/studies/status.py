@@ -228,10 +228,10 @@ class Status:
 
 def size(task: str, data_dir: str | None, split: str) -> int:
     """How many examples a split of prepared data holds."""
-    from ..data import questions
+    from ..data.ensure import ensure
 
     folder = settled(RunArgs(task=task, data_dir=data_dir)).data_dir
-    return len(questions.ensure(Path(folder), task_of(task).data)[0][split])
+    return len(ensure(Path(folder), task_of(task).data)[0][split])
 
 
 def checkpoint(name: str) -> str:

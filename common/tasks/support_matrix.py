@@ -1,12 +1,12 @@
-"""Which technique works with which family, for which task, as Markdown: the README's table is what this makes."""
+"""Which technique works with which family, for which task, as Markdown: the table of docs/MODELS.md."""
 
 from collections.abc import Mapping
 
 from ..models.families import FAMILIES
-from .table import TASKS
+from .table import TASKS, head_of, refusal
 
 BEGIN, END = "<!-- matrix, by scripts/matrix.py -->", "<!-- end of matrix -->"
-"""Lines between which the README holds it."""
+"""Lines between which docs/MODELS.md holds it."""
 
 
 def markdown(techniques: Mapping[str, str]) -> str:
@@ -27,10 +27,12 @@ def markdown(techniques: Mapping[str, str]) -> str:
 
 def _cell(family, technique: str, reasons: dict[str, str]) -> str:
     offered, refused = "", ""
-    for task in family.heads:
-        reason = family.refusal(technique, task)
+    for name, task in TASKS.items():
+        if head_of(task, family) is None:
+            continue
+        reason = refusal(family, technique, task)
         if reason is None:
-            offered += _initial(task)
+            offered += _initial(name)
         else:
             mark = reasons.setdefault(reason, f"[{len(reasons) + 1}]")
             refused += mark if mark not in refused else ""

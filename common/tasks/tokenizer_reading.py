@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import decoders
 
 from ..models.tokenizer_fit import unfit
-from .extractive_qa.windows import make_windows
+from .interface import Task
 
 SAMPLE = 100
 """Examples of each part of the data that are looked at."""
@@ -28,31 +28,24 @@ LEAST_WHOLE = 0.5
 """Share of the true answers that tokens must be able to give back: no model can reach a higher exact match."""
 
 
-def check_reading(
-    tokenizer, splits: Mapping[str, object], *, data: str, generates: bool, name: str, data_dir: str
-) -> None:
+def check_reading(tokenizer, splits: Mapping[str, object], task: Task, *, name: str, data_dir: str) -> None:
     """UserError where a tokenizer does not read a sample of the data: letters unknown or at wrong places, answers lost.
 
-    splits: part → prepared data. data: "qa" or "text", as `Task.data`. generates: whether answers are written, not cut out of
-    the context.
+    splits: part → prepared data of the task.
     """
     examples = [example for split in splits.values() for example in spread(split)]
-    if data == "text":
-        texts = [example["text"] for example in examples]
-    elif not tokenizer.is_fast:
+    if task.needs_offsets and not tokenizer.is_fast:
         raise unfit(
             name,
             "its tokenizer is a slow one, without offsets: answers could not be placed in the context",
             "Convert it to a fast one (tokenizer.json).",
         )
-    else:
-        texts = [text for example in examples for text in (example["context"], example["question"])]
-    texts = [text[:LONGEST] for text in dict.fromkeys(texts)]
+    texts = [text[:LONGEST] for text in dict.fromkeys(text for each in examples for text in task.texts(each))]
     if not tokenizer.is_fast:
         share, example = unknown_tokens(tokenizer, texts)
     else:
         encodings = tokenizer(texts, add_special_tokens=False, verbose=False).encodings
-        if data == "qa":
+        if task.needs_offsets:
             share, example = misplaced(tokenizer, texts, encodings)
             if share > MOST_MISPLACED:
                 raise unfit(
@@ -69,16 +62,14 @@ def check_reading(
             f"{example!r}; at most {MOST_UNKNOWN:.0%} may be",
             "Choose a checkpoint whose vocabulary has the language of the data.",
         )
-    if data == "qa":
-        give_back = written if generates else cut_out
-        share, example = whole_answers(tokenizer, examples, give_back)
-        if share < LEAST_WHOLE:
-            raise unfit(
-                name,
-                f"its tokenizer gives back {share:.0%} of the true answers in {data_dir} whole ({example}); at least "
-                f"{LEAST_WHOLE:.0%} are needed",
-                "Choose a checkpoint whose tokenizer divides the data's words.",
-            )
+    share, example = whole_answers(tokenizer, examples, task)
+    if share < LEAST_WHOLE:
+        raise unfit(
+            name,
+            f"its tokenizer gives back {share:.0%} of the true answers in {data_dir} whole ({example}); at least "
+            f"{LEAST_WHOLE:.0%} are needed",
+            "Choose a checkpoint whose tokenizer divides the data's words.",
+        )
 
 
 def spread(split) -> list[dict]:
@@ -167,11 +158,16 @@ def _speller(tokenizer) -> Callable[[int], str]:
     return spelled
 
 
-def whole_answers(tokenizer, examples: Sequence[Mapping], give_back: Callable) -> tuple[float, str]:
-    """(share of the true answers with letters that come back from their tokens with the same letters, an example of another)."""
-    asked = [example for example in examples if _stands(example)]
+def whole_answers(tokenizer, examples: Sequence[Mapping], task: Task) -> tuple[float, str]:
+    """(share of the true answers with letters that come back from their tokens with the same letters, an example of another).
+
+    (1, "") for a task whose answers are no text.
+    """
+    asked = [example for example in examples if "answers" in example and _stands(example)]
+    returned = task.given_back(tokenizer, asked)
+    if returned is None:
+        return 1.0, ""
     golds = [example["answers"]["text"][0] for example in asked]
-    returned = give_back(tokenizer, asked)
     pairs = [(gold, text) for gold, text in zip(golds, returned, strict=True) if _letters(gold)]
     lost = [(gold, text) for gold, text in pairs if _letters(gold) != _letters(text)]
     example = f"{lost[0][0][:40]!r} comes back as {lost[0][1][:40]!r}" if lost else ""
@@ -185,21 +181,3 @@ def _stands(example: Mapping) -> bool:
         return False
     gold, start = answers["text"][0], answers["answer_start"][0]
     return start >= 0 and example["context"].startswith(gold, start)
-
-
-def cut_out(tokenizer, examples: Sequence[Mapping]) -> list[str]:
-    """Each example's first answer as its tokens' offsets cut it out of the context; "" where no window holds it."""
-    windows = make_windows(tokenizer, examples, max_length=384, doc_stride=128, segment_ids=False)
-    texts = [""] * len(examples)
-    for i in np.flatnonzero(windows.end_positions).tolist():
-        example, offsets = windows.example_index[i], windows.offsets[i]
-        begin, end = offsets[windows.start_positions[i], 0], offsets[windows.end_positions[i], 1]
-        texts[example] = examples[example]["context"][begin:end]
-    return texts
-
-
-def written(tokenizer, examples: Sequence[Mapping]) -> list[str]:
-    """Each example's first answer as a model would write it that gives every token of it."""
-    golds = [" " + example["answers"]["text"][0] for example in examples]
-    rows = tokenizer(golds, add_special_tokens=False, verbose=False)["input_ids"] if golds else []
-    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]

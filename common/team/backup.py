@@ -1,6 +1,5 @@
 """A team's store as files: backed up while the server runs, restored into a fresh folder, brought up to date."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -9,31 +8,34 @@ import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from ..atomic import atomic_write, beside
 from ..errors import UserError, last_line
+from ..files import sha256
 from .server import DATABASES, ROLE, Settings, Team, write_private
 
 MANIFEST = "manifest.json"
 _SETTINGS = "settings.json"
 _CARRIED = ("port", "allowed_hosts", "workers", "admin_password")
-"""Settings that a backup holds; a restored server gets fresh ones of the others."""
+"""Settings that a backup holds; a restored server gets new values of the others."""
 
 
 def backup(team: Team, to: Path) -> Path:
     """Copy the store, running or not, into a new folder below `to`, which is returned.
 
-    The databases first, then the artifacts: MLflow stores a model's files before it calls the model ready, so that
-    whatever the databases call ready has its files in the copy. What is logged meanwhile may be missing.
+    The databases come first, then the artifacts: MLflow stores a model's files before it marks the model as ready, so every
+    model that is ready in the databases has its files in the copy. What is logged during the backup may be missing.
     """
     settings = team.settings
     if to.absolute().is_relative_to(team.folder):
-        raise UserError(f"--to {to} lies within {team.folder}: a backup belongs elsewhere.")
+        raise UserError(f"--to {to} is within {team.folder}: choose a folder elsewhere.")
     stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    target, part = to / stamp, to / f"{stamp}.part"
+    target = to / stamp
     try:
         to.mkdir(parents=True, exist_ok=True)
-        part.mkdir(mode=0o700)
-        try:
+        with atomic_write(target) as part:
+            part.mkdir(mode=0o700)
             with team.held(), team.database() as postgres:
                 for name in DATABASES:
                     postgres.dump(name, ROLE, settings.database_password, part / f"{name}.dump")
@@ -45,21 +47,18 @@ def backup(team: Team, to: Path) -> Path:
                 "made": stamp,
                 "mlflow": version("mlflow"),
                 "postgresql": major,
-                "files": _digests(part),
+                "files": digests(part),
             }
             (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise UserError(f"The backup in {to} could not be made: {str(error)[:300]}") from None
     return target
 
 
-def restore(source: Path, team: Team, **wanted) -> str:
-    """Make a stopped server from a backup, in a fresh folder, whole or not at all; returns the MLflow that wrote it.
+def restore(source: Path, team: Team, **wanted: Any) -> str:
+    """Make a stopped server from a backup, in a fresh folder, whole or not at all; returns the version of MLflow that wrote it.
 
-    wanted: `port`, `allowed_hosts`, `workers` where they are to differ from the backup's; None leaves them.
+    wanted: `port`, `allowed_hosts` and `workers` if they are to differ from the backup's; None keeps the backup's.
     """
     manifest = check(source)
     if team.folder.exists() and any(team.folder.iterdir()):
@@ -69,37 +68,32 @@ def restore(source: Path, team: Team, **wanted) -> str:
     carried = json.loads((source / _SETTINGS).read_text())
     carried |= {name: value for name, value in wanted.items() if value is not None}
     settings = Settings(**carried | {"allowed_hosts": tuple(carried["allowed_hosts"])})
-    part = Team(team.folder.with_name(f"{team.folder.name}.part"))
+    part = Team(beside(team.folder))
     try:
         with team.held():
+            # A restoration that was killed may have left its database running.
             part.postgres.stop()
-            shutil.rmtree(part.folder, ignore_errors=True)
-            part.make(settings)
-            try:
+            with atomic_write(team.folder):
+                part.make(settings)
                 with part.database() as postgres:
                     part.ensure_databases()
                     for name in DATABASES:
                         postgres.restore(name, ROLE, settings.database_password, source / f"{name}.dump")
                 shutil.copytree(source / "artifacts", part.artifacts, dirs_exist_ok=True)
-                if team.folder.exists():
-                    team.folder.rmdir()
-                part.folder.rename(team.folder)
-            finally:
-                shutil.rmtree(part.folder, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{source} could not be restored: {str(error)[:300]}") from None
     return manifest["mlflow"]
 
 
-def check(source: Path) -> dict:
-    """A backup's manifest; UserError if it is none, or if a file of it is missing or differs."""
+def check(source: Path) -> dict[str, Any]:
+    """The manifest of a backup; UserError if there is none, or if a file is missing or differs."""
     try:
         manifest = json.loads((source / MANIFEST).read_text())
     except (OSError, ValueError):
         raise UserError(
             f"{source} is no backup: name a folder that backup made, with its {MANIFEST}."
         ) from None
-    found = _digests(source)
+    found = digests(source)
     wrong = sorted(name for name, digest in manifest["files"].items() if found.get(name) != digest)
     if wrong:
         raise UserError(
@@ -110,7 +104,7 @@ def check(source: Path) -> dict:
 
 
 def upgrade(team: Team, to: Path) -> Path:
-    """Bring a stopped server's databases to the schema of the MLflow that is installed; returns the backup made before."""
+    """Bring a stopped server's databases to the schema of the MLflow that is installed; returns the backup that is made first."""
     if team.server:
         raise UserError(f"The server in {team.folder} runs: stop it first (down).")
     made = backup(team, to)
@@ -131,13 +125,7 @@ def upgrade(team: Team, to: Path) -> Path:
     return made
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    """sha256 of each file below a folder, but for the manifest."""
-    digests = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file != folder / MANIFEST:
-            with open(file, "rb") as stream:
-                digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(
-                    stream, "sha256"
-                ).hexdigest()
-    return digests
+def digests(folder: Path) -> dict[str, str]:
+    """Path below a folder → SHA-256 of the file, for every file except the manifest."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / MANIFEST)
+    return {file.relative_to(folder).as_posix(): sha256(file) for file in files}

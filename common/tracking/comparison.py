@@ -1,16 +1,18 @@
 """Runs of one task and their scores for each example → a table with paired tests against the best run."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..durations import clock
 from ..errors import UserError
+from ..scoring.bootstrap import paired_bootstrap
 from ..scoring.names import LABELS
-from ..scoring.squad import paired_bootstrap
-from ..tasks.table import DEFAULT_TASK, TASKS, Task
+from ..tasks.interface import Task
+from ..tasks.table import DEFAULT_TASK, TASKS
 
 QA = TASKS[DEFAULT_TASK]
 
@@ -201,7 +203,7 @@ def _labels(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _rows(table: pd.DataFrame, name: str):
+def _rows(table: pd.DataFrame, name: str) -> Iterator[Any]:
     return table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
 
 

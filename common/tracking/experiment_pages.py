@@ -2,9 +2,12 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlencode
 
 import mlflow
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from ..scoring.names import LABELS
@@ -20,7 +23,7 @@ _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 _COSTS = ("trainable_parameters", "training_seconds")
 
 
-def present(experiment) -> None:
+def present(experiment: Experiment) -> None:
     """Give an experiment (MLflow's entity) the kind and, where it is a task's, the view; what somebody has set stays.
 
     Nothing is changed where the store lets people write runs alone, or nothing.
@@ -29,7 +32,7 @@ def present(experiment) -> None:
         _present(experiment)
 
 
-def _present(experiment) -> None:
+def _present(experiment: Experiment) -> None:
     client, has = mlflow.MlflowClient(), experiment.tags
     kind = has.get("mlflow.experimentKind", "")
     # What the pages have guessed ends so.
@@ -40,7 +43,7 @@ def _present(experiment) -> None:
         client.set_experiment_tag(experiment.experiment_id, _VIEW_TAG, json.dumps(view(task.metrics)))
 
 
-def view(metrics) -> dict:
+def view(metrics: Sequence[str]) -> dict[str, Any]:
     """The state of the runs' table as MLflow 3.17's pages save it; metrics: a task's, that to sort by first."""
     columns = [f"metrics.`test_{metric}`" for metric in metrics] + [f"metrics.`{cost}`" for cost in _COSTS]
     return {

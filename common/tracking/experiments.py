@@ -41,7 +41,7 @@ def experiment_name(name: str | None, default: str) -> str:
     id_ = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
     if name or not (named or id_):
         return name or default
-    if not id_:
+    if named and not id_:
         return named
     with store.explained(f"MLFLOW_EXPERIMENT_ID is {id_!r}"):
         of_id = mlflow.get_experiment(id_).name

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
@@ -19,10 +19,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from .. import stopping
 from ..errors import UserError, first_line
-from ..tasks.table import DEFAULT_TASK, Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import DEFAULT_TASK, task_of
 from . import provenance, store
 from .experiment_pages import present
 from .experiments import experiment_id
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAGS = (
     "technique",
@@ -197,7 +201,7 @@ class Run:
         """Store a text."""
         self._client.log_text(self.id, text, file)
 
-    def log_figure(self, figure, file: str) -> None:
+    def log_figure(self, figure: "Figure", file: str) -> None:
         """Store a matplotlib figure; the suffix of the file is its format."""
         self._client.log_figure(self.id, figure, file)
 
@@ -359,7 +363,7 @@ def _search(experiment_name: str, condition: str = "") -> list[mlflow.entities.R
 def _number(text: str | None) -> float:
     """A logged parameter as a number; NaN where it is none or was not logged."""
     try:
-        return float(text or "")
+        return math.nan if text is None else float(text)
     except ValueError:
         return math.nan
 

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..atomic import atomic_write
 from ..errors import NotHere, UserError, first_line
 from ..paths import ROOT
 
@@ -65,7 +66,7 @@ class Gone(Exception):
 class Watch:
     """The database file of a local store as it is now; a process that holds a deleted file open would write on into it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._database = _database()
         self._file = self._identity()
 
@@ -139,16 +140,14 @@ def _create(database: Path) -> None:
     database crash, and one that is killed meanwhile would leave half of it."""
     if database.is_file():
         return
-    part = database.with_name(f"{database.name}.part")
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock"):
             if database.is_file():
                 return
-            part.unlink(missing_ok=True)
             print(f"Making the MLflow store {database}", file=sys.stderr)
-            _migrate(part, database.parent / "mlruns")
-            os.replace(part, database)
+            with atomic_write(database) as part:
+                _migrate(part, database.parent / "mlruns")
     except OSError as error:
         raise UserError(
             f"The MLflow store {database} cannot be made: {error.strerror or error}. Set MLFLOW_TRACKING_URI to one "

@@ -1,33 +1,39 @@
-"""What MLflow is told of a run, told to Weights & Biases too."""
+"""What is logged to an MLflow run, logged to Weights & Biases too."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from ..errors import UserError, first_line
+from .run_log import TrainingLog
 
 STEP = "step"
 
 
 @contextmanager
-def mirrored(run, args, technique: str, tags: Mapping[str, str]) -> Iterator:
-    """The run; or, where the RunArgs have `--report_to wandb`, one that does the same and tells Weights & Biases.
+def mirrored(
+    log: TrainingLog, report_to: Sequence[str], project: str | None, name: str, tags: Mapping[str, str]
+) -> Iterator[TrainingLog]:
+    """The run's log; with "wandb" among `report_to`, one that also logs to Weights & Biases.
 
-    The run there has the id of MLflow's, so that a resumed run goes on in both; its project is the MLflow experiment.
-    WANDB_MODE, WANDB_DIR and the rest of its environment are heeded. UserError if it cannot be started.
+    The run there has the id of MLflow's run, so that a resumed run goes on in both. project: the MLflow experiment.
+    name: the run's name. WANDB_MODE, WANDB_DIR and the rest of wandb's environment apply. UserError if the run there
+    cannot be started.
     """
-    if "wandb" not in args.report_to:
-        yield run
+    if "wandb" not in report_to:
+        yield log
         return
     import wandb
 
     try:
-        theirs = wandb.init(
-            project=args.experiment_name,
-            name=args.run_name or technique,
-            id=run.id,
+        remote = wandb.init(
+            project=project,
+            name=name,
+            id=log.id,
             resume="allow",
-            tags=[tags[name] for name in ("technique", "task") if tags.get(name)],
+            tags=[tags[key] for key in ("technique", "task") if tags.get(key)],
             config=dict(tags),
             settings=wandb.Settings(console="off", silent=True),
         )
@@ -36,47 +42,67 @@ def mirrored(run, args, technique: str, tags: Mapping[str, str]) -> Iterator:
             f"--report_to wandb: {first_line(error)} Log in with `wandb login`, or set WANDB_MODE=offline."
         ) from None
     # A resumed run repeats steps, which the default axis would refuse.
-    theirs.define_metric(STEP)
-    theirs.define_metric("*", step_metric=STEP)
+    remote.define_metric(STEP)
+    remote.define_metric("*", step_metric=STEP)
     try:
-        yield Mirrored(run, theirs)
+        yield Mirrored(log, remote)
     except BaseException:
-        theirs.finish(exit_code=1)
+        remote.finish(exit_code=1)
         raise
-    theirs.finish()
+    remote.finish()
 
 
 class Mirrored:
-    """A `tracking.Run` that tells another tracker of parameters, curves, final figures and pictures."""
+    """A `TrainingLog` that passes everything on to another one, and parameters, curves, final figures and pictures also to
+    a run of Weights & Biases."""
 
-    def __init__(self, run, theirs):
-        self._run, self._theirs = run, theirs
+    def __init__(self, log: TrainingLog, remote: Any):
+        self._log, self._remote = log, remote
 
-    def __getattr__(self, name):
-        return getattr(self._run, name)
+    @property
+    def id(self) -> str:
+        return self._log.id
 
     def log_params(self, values: Mapping[str, object]) -> None:
-        self._run.log_params(values)
-        self._theirs.config.update(dict(values), allow_val_change=True)
+        self._log.log_params(values)
+        self._remote.config.update(dict(values), allow_val_change=True)
 
-    def log_metrics(self, values: Mapping[str, float], step: int | None = None, **kwargs) -> None:
-        self._run.log_metrics(values, step=step, **kwargs)
-        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self._log.log_metrics(values, step)
         if step is None:
-            self._theirs.summary.update(finite)
-        elif finite:
-            self._theirs.log(finite | {STEP: step})
+            self._remote.summary.update(_finite(values))
+        elif finite := _finite(values):
+            self._remote.log(finite | {STEP: step})
 
-    def log_model(self, bundle, base, example, metrics: Mapping[str, float]) -> None:
-        self._run.log_model(bundle, base, example, metrics)
-        self._theirs.summary.update(
-            {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        )
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        self._log.set_tags(tags)
 
-    def log_figure(self, figure, file: str) -> None:
-        self._run.log_figure(figure, file)
+    def log_data(self, record: Mapping[str, Any], context: str = "training") -> None:
+        self._log.log_data(record, context)
+
+    def log_dict(self, content: dict | list, file: str) -> None:
+        self._log.log_dict(content, file)
+
+    def log_text(self, text: str, file: str) -> None:
+        self._log.log_text(text, file)
+
+    def log_figure(self, figure: Any, file: str) -> None:
+        self._log.log_figure(figure, file)
         import numpy as np
         import wandb
 
         figure.canvas.draw()
-        self._theirs.log({file.rsplit(".", 1)[0]: wandb.Image(np.asarray(figure.canvas.buffer_rgba()))})
+        self._remote.log({file.rsplit(".", 1)[0]: wandb.Image(np.asarray(figure.canvas.buffer_rgba()))})
+
+    def log_artifact(self, path: Path) -> None:
+        self._log.log_artifact(path)
+
+    def log_model(
+        self, bundle: Path, base: Path | None, example: Mapping[str, str], metrics: Mapping[str, float]
+    ) -> None:
+        self._log.log_model(bundle, base, example, metrics)
+        self._remote.summary.update(_finite(metrics))
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}

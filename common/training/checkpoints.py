@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, or known not to be: written aside, sealed with checksums, put in their place by one rename."""
+"""Checkpoints that are whole or recognised as damaged: written aside, sealed with checksums, put into place by one rename."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..files import sha256, write_json
 
@@ -13,14 +14,14 @@ SEAL = "seal.json"
 WRITING = ".checkpoint-being-written"
 
 
-def seal(folder: Path, notes: dict) -> None:
+def seal(folder: Path, notes: dict[str, Any]) -> None:
     """Record the checksum of every file of a checkpoint, and `notes` (JSON) beside them."""
     files = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
     write_json(folder / SEAL, {"files": files, "notes": notes})
 
 
 def place(folder: Path, output_dir: Path, keep: int) -> None:
-    """Move a sealed checkpoint ("checkpoint-<step>") to where it is found, and remove all but the `keep` latest."""
+    """Move a sealed checkpoint ("checkpoint-<step>") into the output folder, and remove all but the `keep` latest."""
     target = output_dir / folder.name
     if target.exists():
         shutil.rmtree(target)
@@ -31,22 +32,22 @@ def place(folder: Path, output_dir: Path, keep: int) -> None:
 
 
 def newest(output_dir: Path) -> Path | None:
-    """The latest checkpoint that is as it was sealed; each later one that is not is told on stderr."""
+    """The latest checkpoint that is as it was sealed; stderr names each later one that is not."""
     for folder in reversed(_all(output_dir)):
         fault = _fault(folder)
         if fault is None:
             return folder
-        print(f"{folder} is not used, {fault}; looking for the one before it.", file=sys.stderr)
+        print(f"{folder} is not used: {fault}; looking for the one before it.", file=sys.stderr)
     return None
 
 
-def notes(checkpoint: Path) -> dict:
-    """What `seal` was given beside the files."""
+def notes(checkpoint: Path) -> dict[str, Any]:
+    """The notes that `seal` was given."""
     return json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))["notes"]
 
 
 def link(file: Path, target: Path) -> None:
-    """A second name for a file that is replaced but never changed; a copy where the disk knows no second names."""
+    """A hard link to a file that is replaced but never changed; a copy on a disk without hard links."""
     target.unlink(missing_ok=True)
     try:
         os.link(file, target)
@@ -69,9 +70,9 @@ def _fault(folder: Path) -> str | None:
         files = dict(content["files"])
         for name, digest in files.items():
             if sha256(folder / name) != digest:
-                return f"for {name} is not as it was written"
+                return f"{name} is not as it was written"
     except FileNotFoundError as error:
-        return f"for {Path(error.filename).name} is missing"
+        return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"for it cannot be read ({error})"
+        return f"it cannot be read ({error})"
     return None

@@ -2,22 +2,27 @@
 
 import argparse
 import dataclasses
+import shlex
 import sys
+import typing
 from pathlib import Path
+from typing import Any
 
-from ..bounds import bounds_of
+from ..bounds import Bounds, bounds_of
 from ..cli import Parser, guarded
 from ..errors import UserError
 from ..files import read_text
-from .settings import RunArgs, Technique, check, settled
+from ..paths import interpreter
+from .settings import GROUPS, RunArgs, Technique, check, settled
 
 
 def main(technique: type[Technique], argv: list[str] | None = None) -> None:
     """Parse the command line, train, and leave: 0 done, 2 the user's mistake (one line, no traceback), 130/143 interrupted."""
-    sys.exit(guarded(lambda: _fit(technique, sys.argv[1:] if argv is None else argv)))
+    sys.exit(guarded(lambda: run(technique, sys.argv[1:] if argv is None else argv)))
 
 
-def _fit(technique: type[Technique], argv: list[str]) -> None:
+def run(technique: type[Technique], argv: list[str]) -> None:
+    """Train as a command line says; UserError where it, or the training, cannot be carried out."""
     chosen, args = parse(technique, argv)
     # `fit` does so too, but importing it takes seconds.
     check(chosen, settled(args))
@@ -28,49 +33,112 @@ def _fit(technique: type[Technique], argv: list[str]) -> None:
 
 def parse(technique: type[Technique], argv: list[str]) -> tuple[Technique, RunArgs]:
     """(technique, run arguments) from flags and an optional `--config FILE.yaml` of the same names; flags win."""
-    from transformers import HfArgumentParser
-
-    import __main__
-
-    allowed = bounds_of(RunArgs) | bounds_of(technique)
-
-    class FieldParser(Parser, HfArgumentParser):
-        def add_argument(self, *names, bounds=None, **more):
-            """With the field's bounds in its help, of which a class's own field may lack those of its parent's."""
-            if bounds := allowed.get(names[0].removeprefix("--")):
-                more["help"] = f"{more['help']} ({bounds})"
-            return super().add_argument(*names, **more)
-
-    parser = FieldParser(
-        (technique, RunArgs),
-        description=__main__.__doc__,
-        usage="%(prog)s [flags]",
-        formatter_class=_formatter(),
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it"
-    )
+    parser = _parser(technique)
+    argv = [_underscored(word) for word in argv]
     values, rest = parser.parse_known_args(argv)
     if rest:
         raise UserError(f"unknown argument {rest[0]}; --help lists the flags.")
     if values.config:
         values = parser.parse_args(_read_config(Path(values.config), technique) + argv)
-    fields = vars(values)
-    take = lambda kind: kind(**{f.name: fields[f.name] for f in dataclasses.fields(kind)})  # noqa: E731
-    return take(technique), take(RunArgs)
+    given = vars(values)
+    own, shared = ({f.name: given[f.name] for f in dataclasses.fields(kind)} for kind in (technique, RunArgs))
+    return technique(**own), RunArgs(**shared)
 
 
-def _formatter():
-    class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-        def __init__(self, prog):
-            super().__init__(prog, max_help_position=34, width=110)
+def _underscored(word: str) -> str:
+    """--batch-size is taken for --batch_size."""
+    flag, equals, value = word.partition("=")
+    return flag[:2] + flag[2:].replace("-", "_") + equals + value if flag.startswith("--") else word
 
-        def _get_help_string(self, action):
-            # "(default: None)" tells nobody anything.
-            return action.help if action.default is None else super()._get_help_string(action)
 
-    return Formatter
+def _parser(technique: type[Technique]) -> argparse.ArgumentParser:
+    import __main__
+
+    parser = Parser(
+        description=__main__.__doc__,
+        usage="%(prog)s [flags]",
+        epilog=_example(technique),
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it"
+    )
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    for kind in (technique, RunArgs):
+        bounds, types = bounds_of(kind), typing.get_type_hints(kind)
+        for field in _own_first(kind):
+            _add(groups[field.metadata["group"]], field, types[field.name], bounds.get(field.name, Bounds()))
+    return parser
+
+
+def _add(group: Any, field: dataclasses.Field, declared: Any, bounds: Bounds) -> None:
+    """Add the flag of a field. Choices and other bounds are shown here, and checked where all values are (`check`)."""
+    kind = _kind(declared)
+    many = typing.get_origin(declared) is list
+    default: Any = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    flags: dict[str, Any] = {"nargs": "+"} if many else {}
+    if kind is bool:
+        flags = {"nargs": "?", "const": True}
+    if bounds.choices:
+        metavar = "{" + ",".join(map(str, bounds.choices)) + "}"
+    else:
+        metavar = {int: "N", float: "X", bool: "true|false"}.get(kind, "TEXT")
+    notes = [] if bounds.choices or not bounds else [_shown(bounds)]
+    if default is not None and default is not False and default != "":
+        notes.append(f"default: {' '.join(default) if many else default}")
+    text = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
+    group.add_argument(
+        f"--{field.name}",
+        type=_truth if kind is bool else kind,
+        default=default,
+        metavar=metavar,
+        help=text.replace("%", "%%"),
+        **flags,
+    )
+
+
+def _kind(declared: Any) -> type:
+    """The type that a flag's value is converted to: a list's or an optional's is that of its values."""
+    origin, parts = typing.get_origin(declared), typing.get_args(declared)
+    if origin is typing.Literal:
+        return type(parts[0])
+    if parts:
+        return _kind(next(part for part in parts if part is not type(None)))
+    return declared
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in ("true", "yes", "1")
+
+
+def _shown(bounds: Bounds) -> str:
+    """Bounds in words, without a maximum that is far from what anybody uses."""
+    far = bounds.maximum is not None and bounds.maximum >= 10**6
+    return str(dataclasses.replace(bounds, maximum=None) if far else bounds)
+
+
+def _example(technique: type[Technique]) -> str:
+    """What could be typed, with the first of the technique's own fields."""
+    shown = _own_first(technique)[0]
+    script = shlex.join([interpreter(), sys.argv[0]])
+    return (
+        "example, on the packaged model and 1,000 questions:\n"
+        f"  {script} --model_checkpoint embedded --max_train_samples 1000 --{shown.name} {shown.default}"
+    )
+
+
+def _own_first(kind: type) -> list[dataclasses.Field]:
+    """A dataclass's fields: a technique's own ones before those that every technique has."""
+    shared = {field.name for field in dataclasses.fields(Technique)}
+    return sorted(dataclasses.fields(kind), key=lambda field: field.name in shared)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=110)
 
 
 def _read_config(file: Path, technique: type[Technique]) -> list[str]:

@@ -79,12 +79,13 @@ def checkpoint(found: Checkpoint) -> str:
 
 
 @functools.cache
-def _imports(source: bytes) -> tuple[frozenset, frozenset]:
+def _imports(source: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """(packages of this library, dotted names of others) that a source imports, at any depth."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            module = str(node.module)
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     own = {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE.name}.")}
@@ -94,14 +95,15 @@ def _imports(source: bytes) -> tuple[frozenset, frozenset]:
 def _sources(kind: type) -> tuple[set[Path], set[str]]:
     """(files that declare a technique's class, its parents and what they import of their own folder, packages of this library
     that these import)."""
-    files, further = set(), set()
+    files: set[Path] = set()
+    further: set[str] = set()
     waiting = []
     for each in kind.__mro__[: kind.__mro__.index(Technique)]:
         try:
             waiting.append(Path(inspect.getfile(each)).resolve())
         except (OSError, TypeError):
             raise UserError(
-                f"{kind.__name__} is not declared in a file: its runs could not be told from others; write it into a script."
+                f"{kind.__name__} is not declared in a file: its runs could not be distinguished from others; write it into a script."
             ) from None
     while waiting:
         file = waiting.pop()
@@ -118,7 +120,7 @@ def _sources(kind: type) -> tuple[set[Path], set[str]]:
     return files, further
 
 
-def _plain(value):
+def _plain(value: object) -> object:
     """A value of a PEFT config as JSON has it."""
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
@@ -133,5 +135,5 @@ def _folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _add(digest, name: str, content: bytes) -> None:
+def _add(digest: "hashlib._Hash", name: str, content: bytes) -> None:
     digest.update(f"\0{name}\0{len(content)}\0".encode() + content)

@@ -4,10 +4,14 @@ import errno
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from .. import stopping
 from ..paths import interpreter
 from ..tracking import wandb_mirror
+from ..tracking.run_log import Silent
 from . import recording
 from .job import Job
 from .planning import Plan, check_tokenizer, plan
@@ -18,72 +22,79 @@ from .settings import RunArgs, Technique
 def fit(technique: Technique, args: RunArgs) -> str | None:
     """Train, keep the epoch with the best validation score, test it once, log everything; returns the run's id.
 
-    On several processes (torchrun, accelerate launch) the first one alone talks to MLflow; the others return None.
+    On several processes (torchrun, accelerate launch) only the first one talks to MLflow; the others return None.
     """
     planned = plan(technique, args)
-    args = planned.args
-    if args.skip_finished and (done := planned.finished):
+    if planned.args.skip_finished and (done := planned.finished):
         print(f"{technique.name}: run {done} already holds this result; nothing to do.")
         return done
     check_tokenizer(planned)
-    output_dir = planned.output_dir
-    with own(output_dir, planned.key, args.resume, recording.abandon) as state:
+    with own(planned.output_dir, planned.key, planned.args.resume, recording.abandon) as state:
         if done := _ended(planned, state):
             return done
-        scratch = output_dir / "scratch"
+        scratch = planned.output_dir / "scratch"
         job = Job(planned, scratch)
         if not job.is_main:
-            job.train_and_test(_Unlogged())
+            job.train_and_test(Silent())
             job.leave_group()
             return None
-        record = planned.record
-        tags = {
-            "technique": technique.name,
-            "family": planned.family.model_type,
-            "task": args.task,
-            "checkpoint": planned.checkpoint.name,
-            "checkpoint_requested": args.model_checkpoint,
-            "data_name": record["name"],
-            "data_version": record["version"],
-            "data_fingerprint": record["fingerprint"],
-            "run_fingerprint": planned.key,
-        }
-        if args.parent_run:
-            tags["mlflow.parentRunId"] = args.parent_run
-        state = {"run_fingerprint": planned.key} | state
-        try:
-            with (
-                stopping.farewell(lambda: f"To go on: {_command()}"),
-                recording.recorded(
-                    output_dir, state, args.experiment_name, args.run_name or technique.name, tags
-                ) as run,
-            ):
-                shutil.rmtree(scratch, ignore_errors=True)
-                scratch.mkdir()
-                with wandb_mirror.mirrored(run, args, technique.name, tags) as told:
-                    job.train_and_test(told)
-                job.leave_group()
-        except (KeyboardInterrupt, SystemExit):
-            print(f"\nStopped. To go on: {_command()}", file=sys.stderr)
-            raise
-        except OSError as error:
-            if error.errno not in _DISK:
-                raise
-            raise unwritable(output_dir, error) from error
+        run = _recorded(job, scratch, {"run_fingerprint": planned.key} | state)
         print(f"{technique.name}: run {run.id}, model {run.delivery.model_uri or 'in the store'}")
-        remove(output_dir, read_state(output_dir) | {"finished": True})
+        remove(planned.output_dir, read_state(planned.output_dir) | {"finished": True})
         return run.id
+
+
+def _recorded(job: Job, scratch: Path, state: Mapping[str, Any]) -> recording.Recorder:
+    """Carry out a job and record it; what stops it is shown with the command that goes on."""
+    planned, tags = job.plan, _tags(job.plan)
+    folder, args = planned.output_dir, planned.args
+    name = args.run_name or planned.technique.name
+    try:
+        with (
+            stopping.farewell(lambda: f"To go on: {_command()}"),
+            recording.recorded(folder, dict(state), planned.experiment, name, tags) as run,
+        ):
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            with wandb_mirror.mirrored(run, args.report_to, planned.experiment, name, tags) as log:
+                job.train_and_test(log)
+            job.leave_group()
+    except (KeyboardInterrupt, SystemExit):
+        print(f"\nStopped. To go on: {_command()}", file=sys.stderr)
+        raise
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise unwritable(folder, error) from error
+    return run
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
-def _ended(planned: Plan, state: dict) -> str | None:
-    """With --resume: the id of the run that has this result already, told to the store whole if a process was killed before it could."""
+def _tags(planned: Plan) -> dict[str, str]:
+    """The tags of a plan's run."""
+    record, args = planned.record, planned.args
+    tags = {
+        "technique": planned.technique.name,
+        "family": planned.family.model_type,
+        "task": args.task,
+        "checkpoint": planned.checkpoint.name,
+        "checkpoint_requested": args.model_checkpoint,
+        "data_name": record.name,
+        "data_version": record.version,
+        "data_fingerprint": record.fingerprint,
+        "run_fingerprint": planned.key,
+    }
+    return tags | ({"mlflow.parentRunId": args.parent_run} if args.parent_run else {})
+
+
+def _ended(planned: Plan, state: Mapping[str, Any]) -> str | None:
+    """With --resume: the id of the run that has this result already. A store that lacks a part of it is sent the rest."""
     if not planned.args.resume or local_rank() > 0:
         return None
     if state.get("removing"):
-        done = state["run_id"]
+        done: str | None = state["run_id"]
     elif state:
         done = recording.finished(planned.output_dir)
         if done:
@@ -99,10 +110,3 @@ def _ended(planned: Plan, state: dict) -> str | None:
 
 def _command() -> str:
     return shlex.join([interpreter(), *(a for a in sys.argv if a != "--resume"), "--resume"])
-
-
-class _Unlogged:
-    """Stands for the MLflow run in every process but the first."""
-
-    def __getattr__(self, _):
-        return lambda *args, **kwargs: None

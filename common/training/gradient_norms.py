@@ -1,9 +1,10 @@
 """The gradient norm of each layer while a model trains."""
 
 import re
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 NORMS = "gradient_norms"
 
@@ -27,24 +28,33 @@ def layer_of(parameter: str, stacks: bool = False) -> str:
 
 
 class GradientNorms(TrainerCallback):
-    """Keeps, for the logging steps, the norm of the gradients of each layer's trained parameters, before clipping.
+    """Keeps, at the logging steps, the norm of the gradients of each layer's trained parameters, before clipping.
 
     They lie in the trainer's log history, which checkpoints hold, so that a resumed run has those of its first part.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.layers: dict[str, list[torch.nn.Parameter]] = {}
-        self.total = None
-        """Norm of all gradients of the step before they were clipped, which the trainer sets."""
+        self.total: torch.Tensor | None = None
+        """Norm of all gradients of the step before they were clipped; the trainer sets it."""
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
         stacks = bool(getattr(model.config, "is_encoder_decoder", False))
         self.layers = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 self.layers.setdefault(layer_of(name, stacks), []).append(parameter)
 
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         step = state.global_step + 1
         if step != 1 and step % args.logging_steps:
             return

@@ -1,60 +1,45 @@
-"""A plan carried out: a model trained, its best epoch tested once, everything told to the run."""
+"""A plan carried out: data split, a model trained, its best epoch tested once, everything logged to the run."""
 
-import random
 import resource
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
 from .. import stopping
 from ..errors import UserError
-from ..files import write_json
 from ..models import base as models
-from ..models import bundles, saving
-from ..models.cpu_kernels import keep_memory, quicken, updates_held
-from ..reports import run_figures
-from ..reports.study_curves import gradient_flow
-from ..scoring import squad
-from ..scoring.names import LABELS
-from ..tasks.classification import work as classification
-from ..tasks.extractive_qa import work as extractive_qa
-from ..tasks.generative_qa import work as generative_qa
-from ..tasks.table import Work
-from . import checkpoints
-from .gradient_norms import split_off
+from ..models.cpu_kernels import keep_memory, quicken
+from ..tracking.run_log import TrainingLog
+from . import checkpoints, results
+from .evaluation import Evaluation, Split
 from .planning import Plan
+from .sampling import sample
 from .trainer import WEIGHTS, TaskTrainer
-
-WORKS: dict[str, Work] = {
-    "extractive-qa": extractive_qa.WORK,
-    "classification": classification.WORK,
-    "generative-qa": generative_qa.WORK,
-}
 
 
 @dataclass(frozen=True)
-class Split:
-    """The examples of one part of the data and the model's inputs made of them."""
+class Splits:
+    """The parts of the data, as the model takes them."""
 
-    examples: list[dict]
-    features: torch.utils.data.Dataset
+    train: Split
+    validation: Split
+    test: Split
 
 
 class Job:
-    """A plan being carried out."""
+    """A plan being carried out.
+
+    scratch: folder for what is logged as files.
+    """
 
     def __init__(self, planned: Plan, scratch: Path):
         self.plan, self.scratch = planned, scratch
         self.technique, self.args, self.task = planned.technique, planned.args, planned.task
         self.record, self.output_dir = planned.record, planned.output_dir
-        self.work = WORKS[self.task.name]
-        self.loss = self.work.unpadded_loss(planned.family) if self.args.pack_batches else self.work.loss
-        self.chosen_by = f"eval_{self.task.metric}"
         on_gpu = torch.cuda.is_available()
         # Autocast converts every activation too: on a CPU that costs more than half of what the products gain.
         self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16 if on_gpu else None}.get(
@@ -64,9 +49,67 @@ class Job:
         torch.set_float32_matmul_precision("medium" if half_products else "highest")
         keep_memory()
         self.arguments = self._arguments()
-        # Asking for the device is what joins the launcher's processes; until then each believes that it is alone.
-        self.device = self.arguments.device
+        # Reading the device is what joins the launcher's processes; until then each believes that it is alone.
+        _ = self.arguments.device
         self.is_main = self.arguments.process_index == 0
+
+    def train_and_test(self, log: TrainingLog) -> None:
+        """Load, split, train, test, report."""
+        self._log_settings(log)
+        set_seed(self.args.seed)
+        model, tokenizer = models.load_base(self.plan.checkpoint, self.plan.head, **self.plan.config)
+        splits = self._split_all(tokenizer, model.config)
+        log.log_data(self.record.to_json(), "training")
+        log.log_data(self.record.to_json(), "testing")
+        evaluation = Evaluation(
+            self.task,
+            self.args,
+            self.record.version,
+            self.task.collator(tokenizer, model.config),
+            self.autocast,
+            self.arguments,
+        )
+        model = self._with_technique(model)
+        log.log_metrics(models.parameter_counts(model))
+        trainer, seconds = self._train(model, splits, evaluation, log)
+        model = self._best(trainer)
+        self._log_effort(trainer.state.global_step, seconds, log)
+        tested = self.test(model, splits, evaluation)
+        if tested:
+            self._report(tested, model, tokenizer, trainer.state.log_history, log)
+
+    def leave_group(self) -> None:
+        """End the work with other processes: threads that still wait for them abort an interpreter that ends."""
+        if self.arguments.world_size > 1:
+            torch.distributed.destroy_process_group()
+
+    def test(self, model: torch.nn.Module, splits: Splits, evaluation: Evaluation) -> results.Tested | None:
+        """Decide on validation what is to be decided, then look at test once. None in every process but the first."""
+        validation, test = splits.validation, splits.test
+        outputs = evaluation.outputs(model, validation)
+        validated = evaluation.undecided(outputs, validation)
+        decision = evaluation.decide(validated, validation)
+        if decision is not None:
+            validated = evaluation.predictions(outputs, validation, decision)
+        started = time.perf_counter()
+        outputs = evaluation.outputs(model, test, progress="test")
+        predictions = evaluation.predictions(outputs, test, decision)
+        seconds = time.perf_counter() - started
+        if not self.is_main:
+            return None
+        test_scores, each = evaluation.scores(predictions, test.examples)
+        validation_scores, _ = evaluation.scores(validated, validation.examples)
+        return results.Tested(
+            validation=validation,
+            test=test,
+            decision=decision,
+            validation_predictions=validated,
+            test_predictions=predictions,
+            validation_scores=validation_scores,
+            test_scores=test_scores,
+            each=each,
+            seconds=seconds,
+        )
 
     def _arguments(self) -> TrainingArguments:
         args = self.args
@@ -95,244 +138,114 @@ class Job:
             dataloader_pin_memory=torch.cuda.is_available(),
         )
 
-    def train_and_test(self, run) -> None:
-        args, technique, planned = self.args, self.technique, self.plan
-        run.log_params(
-            planned.settings
+    def _log_settings(self, log: TrainingLog) -> None:
+        log.log_params(
+            self.plan.settings
             | {
-                "model_checkpoint": planned.checkpoint.name,
-                "data": self.record["name"],
-                "data_dir": args.data_dir,
+                "model_checkpoint": self.plan.checkpoint.name,
+                "data": self.record.name,
+                "data_dir": self.args.data_dir,
             }
         )
-        run.log_dict(asdict(technique) | asdict(replace(args, resume=False)), "config.yaml")
-        run.log_dict(self.record, "data_record.json")
+        log.log_dict(asdict(self.technique) | asdict(replace(self.args, resume=False)), "config.yaml")
+        log.log_dict(self.record.to_json(), "data_record.json")
 
-        set_seed(args.seed)
-        model, tokenizer = models.load_base(planned.checkpoint, self.task.name, **planned.config)
-        family = planned.family
+    def _split_all(self, tokenizer: Any, config: Any) -> Splits:
+        """Every part of the data; UserError if nothing is left to train on."""
+        args = self.args
         with self.arguments.main_process_first(desc="tokenizing"):
-            train, validation, test = (
-                self._split(planned.splits[name], tokenizer, model.config, limit)
-                for name, limit in (
-                    ("train", args.max_train_samples),
-                    ("validation", args.max_validation_samples),
-                    ("test", args.max_test_samples),
-                )
-            )
-        train = replace(train, features=self.work.trained(train.features, self.record["version"]))
+            train = self._split("train", args.max_train_samples, tokenizer, config)
+            validation = self._split("validation", args.max_validation_samples, tokenizer, config)
+            test = self._split("test", args.max_test_samples, tokenizer, config)
+        train = replace(train, features=self.task.trained(train.features, self.record.version))
         if not len(train.features):
             raise UserError(f"{args.data_dir} has nothing to train on; prepare it again.")
-        run.log_data(self.record, "training")
-        run.log_data(self.record, "testing")
-        model = quicken(models.apply(technique.peft_config(family), model, family, self.task.name))
-        run.log_metrics(models.parameter_counts(model))
-        if args.torch_compile:
+        return Splits(train, validation, test)
+
+    def _split(self, name: str, limit: int | None, tokenizer: Any, config: Any) -> Split:
+        examples = sample(self.plan.splits[name].to_list(), limit, self.args.seed, self.task.balanced_by)
+        return Split(examples, self.task.features(tokenizer, config, examples, self.args))
+
+    def _with_technique(self, model: Any) -> Any:
+        """The base with what the technique trains, ready for this device."""
+        family = self.plan.family
+        model = models.apply(self.technique.peft_config(family), model, family, self.plan.head)
+        model = quicken(model)
+        if self.args.torch_compile:
             # In place: parameters keep their names. Batches differ in length.
-            model.compile(backend=args.torch_compile, dynamic=True)
-        collator = self.work.collator(tokenizer, model.config)
+            model.compile(backend=self.args.torch_compile, dynamic=True)
+        return model
+
+    def _train(
+        self, model: Any, splits: Splits, evaluation: Evaluation, log: TrainingLog
+    ) -> tuple[TaskTrainer, float]:
+        """(the trainer when it is done, the seconds that its steps took)."""
         # Several processes would each stop at a step of their own.
         with stopping.deferred(self.arguments.world_size == 1) as stop:
             trainer = TaskTrainer(
-                job=self,
-                run=run,
+                options=self.args,
+                output_dir=self.output_dir,
+                loss=self.task.unpadded_loss(self.plan.family) if self.args.pack_batches else self.task.loss,
+                metrics=self.task.metrics,
+                evaluation=evaluation,
+                log=log,
+                train=splits.train,
+                validation=splits.validation,
+                stop=stop,
                 model=model,
                 args=self.arguments,
-                data_collator=collator,
-                train=train,
-                validation=validation,
-                stop=stop,
             )
-            self._note_memory(reset=True)
-            trainer.train_on(checkpoints.newest(self.output_dir) if args.resume else None)
-            seconds = trainer.training_seconds
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            trainer.train_on(checkpoints.newest(self.output_dir) if self.args.resume else None)
+            return trainer, trainer.training_seconds
+
+    def _best(self, trainer: TaskTrainer) -> Any:
+        """The model with the weights of the best epoch."""
         model = trainer.accelerator.unwrap_model(trainer.model)
         trainer.accelerator.wait_for_everyone()
         models.load_trainable(model, self.output_dir / "best" / WEIGHTS)
+        return model
 
-        windows_trained = (
-            trainer.state.global_step
-            * args.batch_size
-            * args.gradient_accumulation_steps
-            * self.arguments.world_size
-        )
-        run.log_metrics(
+    def _log_effort(self, steps: int, seconds: float, log: TrainingLog) -> None:
+        args = self.args
+        windows = steps * args.batch_size * args.gradient_accumulation_steps * self.arguments.world_size
+        log.log_metrics(
             {
                 "training_seconds": seconds,
-                "train_samples_per_second": windows_trained / seconds,
-                "peak_memory_mib": self._note_memory(),
+                "train_samples_per_second": windows / seconds,
+                "peak_memory_mib": _peak_memory(),
             }
         )
-        self._test(trainer, model, tokenizer, validation, test, run)
 
-    def leave_group(self) -> None:
-        """End the work with other processes: threads that still wait for them abort an interpreter that ends."""
-        if self.arguments.world_size > 1:
-            torch.distributed.destroy_process_group()
-
-    def _split(self, examples, tokenizer, config, limit) -> Split:
-        by = "label" if self.task.data == "text" else None
-        examples = sample(examples.to_list(), limit, self.args.seed, by)
-        return Split(examples, self.work.features(tokenizer, config, examples, self.args))
-
-    def _note_memory(self, reset: bool = False) -> float:
-        """Peak memory in MiB: of the GPU since the last reset, of the whole process on a CPU."""
-        if torch.cuda.is_available():
-            if reset:
-                torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-    def predict(self, model, split: Split, collator, decision, progress: str | None = None) -> list:
-        """Predictions for a split."""
-        return self.decided(self.outputs(model, split, collator, progress), split, decision)
-
-    def outputs(self, model, split: Split, collator, progress: str | None = None):
-        """What the model gives for a split; under a launcher each process does its share, and all get the whole."""
-        arguments = self.arguments
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            with updates_held(model):
-                mine = self.work.outputs(
-                    model,
-                    split.features,
-                    collator,
-                    self.args,
-                    (arguments.process_index, arguments.world_size),
-                    progress if self.is_main else None,
-                )
-        return self.work.join(_gather(mine, arguments.world_size))
-
-    def decided(self, outputs, split: Split, decision) -> list:
-        """The predictions that are read off a model's outputs."""
-        return self.work.predictions(outputs, split.features, split.examples, self.args, decision)
-
-    def undecided(self, model, validation: Split, collator) -> list:
-        """Predictions before anything is tuned: they rank the epochs, and the last decision is made of them."""
-        return self.predict(model, validation, collator, self.no_decision)
-
-    @property
-    def no_decision(self) -> float | None:
-        return 0.0 if self.record["version"] == "v2.0" else None
-
-    def scores(self, predictions, examples) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """(figures in percent, the scores of each example)."""
-        return self.work.score(predictions, examples, self.record["version"])
-
-    def _test(self, trainer, model, tokenizer, validation: Split, test: Split, run) -> None:
-        """Decide on validation what is to be decided, then look at test once."""
-        collator, metrics_ = trainer.data_collator, self.task.metrics
-        outputs = self.outputs(model, validation, collator)
-        chosen = self.decided(outputs, validation, self.no_decision)
-        decision = self.work.decide(chosen, validation.examples, self.record["version"])
-        if decision is not None:
-            chosen = self.decided(outputs, validation, decision)
-        started = time.perf_counter()
-        predictions = self.predict(model, test, collator, decision, progress="test")
-        seconds = time.perf_counter() - started
-        if not self.is_main:
-            return
-        summary, each = self.scores(predictions, test.examples)
-        final_validation, _ = self.scores(chosen, validation.examples)
-        report = {f"test_{name}": value for name, value in summary.items() if name not in ("exact", "total")}
-        for name in metrics_:
-            report[f"test_{name}_low"], report[f"test_{name}_high"] = squad.bootstrap_interval(
-                100 * each[name]
-            )
-            report[f"best_validation_{name}"] = final_validation[name]
-        report |= {
-            "evaluation_seconds": seconds,
-            "evaluation_samples_per_second": len(test.features) / seconds,
-            "test_examples": len(test.examples),
-        }
-        if decision is not None:
-            report["null_threshold"] = decision
-        self._log_model(model, tokenizer, test, decision, report, run)
-        rows = [
-            {"id": example["id"]}
-            | {name: float(each[name][i]) for name in metrics_}
-            | self.work.row(prediction, example)
-            for i, (prediction, example) in enumerate(zip(predictions, test.examples, strict=True))
-        ]
+    def _report(
+        self,
+        tested: results.Tested,
+        model: Any,
+        tokenizer: Any,
+        log_history: list[dict[str, Any]],
+        log: TrainingLog,
+    ) -> None:
+        """Log the model, its predictions and its curves; print the result."""
+        figures = results.figures(tested, self.task)
+        saved = results.save_model(model, tokenizer, self.plan, tested.decision, self.scratch)
+        figures["adapter_mib"] = saved.mib
+        log.set_tags({"base_fingerprint": saved.base_fingerprint})
+        log.log_model(saved.bundle, saved.base, self.task.request(tested.test.examples[0]), figures)
         folder = self.scratch / "predictions"
-        folder.mkdir()
-        write_json(folder / "test.json", rows)
-        validated = zip(chosen, validation.examples, strict=True)
-        write_json(
-            folder / "validation.json", {e["id"]: self.work.row(p, e)["prediction"] for p, e in validated}
-        )
-        self.work.extras(predictions, test.examples, folder)
-        run.log_artifact(folder)
-        history, norms = split_off(trainer.state.log_history)
-        run.log_dict(history, "log_history.json")
-        run.log_figure(run_figures.loss_curve(history, self.task.metric), "loss_curve.png")
-        if norms:
-            run.log_dict(norms, "gradient_norms.json")
-            if figure := gradient_flow({self.technique.name: norms}):
-                run.log_figure(figure, "gradient_flow.png")
-        figures = ", ".join(
-            f"{LABELS[name]} {summary[name]:.1f} [{report[f'test_{name}_low']:.1f}, {report[f'test_{name}_high']:.1f}]"
-            for name in metrics_
-        )
-        result = (
-            f"{self.technique.name} on {self.record['name']} ({len(test.examples)} test examples): {figures}"
-        )
+        results.write_predictions(tested, self.task, folder)
+        log.log_artifact(folder)
+        results.log_curves(log, log_history, self.plan)
+        result = results.sentence(self.plan, figures)
         # The description on the run's page.
-        run.set_tags(
+        log.set_tags(
             {"mlflow.note.content": f"{result}. Brackets: 95% bootstrap intervals over the test examples."}
         )
         print(f"\n{result}")
 
-    def _log_model(self, model, tokenizer, test: Split, threshold, report, run) -> None:
-        bundle, base = self.scratch / "bundle", None
-        info = bundles.BundleInfo(
-            technique=self.technique.name,
-            model_type=self.plan.family.model_type,
-            checkpoint=self.plan.checkpoint.name,
-            base_fingerprint="",
-            version=self.record["version"],
-            max_length=self.args.max_length,
-            doc_stride=self.args.doc_stride,
-            max_answer_length=self.args.max_answer_length,
-            n_best=self.args.n_best,
-            null_threshold=threshold or 0.0,
-            task=self.task.name,
-            labels=tuple(self.record.get("labels", ())),
-        )
-        if self.technique.peft_config(self.plan.family) is not None:
-            base = self.scratch / "base"
-            print_ = saving.save_base(self.plan.checkpoint, base, self.task.name, **self.plan.config)
-            info = replace(info, base_fingerprint=print_)
-        saving.save_bundle(bundle, info, model, tokenizer)
-        trained = bundle / ("adapter" if base else "base")
-        size = sum(f.stat().st_size for f in trained.glob("*.safetensors"))
-        report["adapter_mib"] = size / 2**20
-        run.set_tags({"base_fingerprint": info.base_fingerprint})
-        run.log_model(bundle, base, self.work.request(test.examples[0]), report)
 
-
-def sample(examples: list[dict], n: int | None, seed: int, by: str | None = None) -> list[dict]:
-    """`n` examples drawn by the seed, in their order; all of them without a limit. A smaller n draws a subset.
-
-    by: a column of which each value is drawn as often as every other, as long as there are examples of it.
-    """
-    if n is None or n >= len(examples):
-        return examples
-    order = list(range(len(examples)))
-    random.Random(seed).shuffle(order)
-    if by is not None:
-        drawn, turns = Counter(), {}
-        for i in order:
-            value = examples[i][by]
-            turns[i] = (drawn[value], value)
-            drawn[value] += 1
-        order.sort(key=turns.__getitem__)
-    return [examples[i] for i in sorted(order[:n])]
-
-
-def _gather(outputs, processes: int) -> list:
-    """The outputs of every process."""
-    if processes == 1:
-        return [outputs]
-    parts = [None] * processes
-    torch.distributed.all_gather_object(parts, outputs)
-    return parts
+def _peak_memory() -> float:
+    """Peak memory in MiB: of the GPU since its last reset, of the whole process on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

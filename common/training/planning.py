@@ -1,16 +1,21 @@
 """A run settled and checked before any weight is read: the technique, its data, its checkpoint, its fingerprint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..data import questions
+from ..data.ensure import ensure
+from ..data.prepared import Splits
+from ..data.record import DataRecord
 from ..errors import NotHere
 from ..models import base
 from ..models.families import Family, family_of
 from ..paths import ROOT
-from ..tasks.table import Task, task_of
+from ..tasks.interface import Task
+from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
 from . import fingerprint
@@ -19,26 +24,39 @@ from .settings import RunArgs, Technique, check, check_model, resolved, run_fing
 
 @dataclass(frozen=True)
 class Plan:
-    """A run with everything settled and checked that can be without reading weights."""
+    """A run with everything settled and checked that can be without reading weights; args have data_dir and experiment_name."""
 
     technique: Technique
     args: RunArgs
     task: Task
+    experiment: str
+    """The MLflow experiment."""
     precision: str
-    splits: dict
-    record: dict
+    """fp32, fp16 or bf16."""
+    splits: Splits
+    """The prepared data's parts (train, validation, test)."""
+    record: DataRecord
     checkpoint: base.Checkpoint
     family: Family
-    config: dict
-    """Fields that the data decides of the model's config."""
-    settings: dict
+    config: dict[str, Any]
+    """Fields of the model's config that the data decides."""
+    settings: dict[str, Any]
+    """Every field that decides what is computed, flat."""
     key: str
     """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
 
     @property
+    def head(self) -> str:
+        """The head that the task's models have in this family."""
+        found = head_of(self.task, self.family)
+        # `check_model` refuses a family without one.
+        assert found is not None
+        return found
+
+    @property
     def finished(self) -> str | None:
         """The id of a finished run of the same content."""
-        return runs.finished_run(self.args.experiment_name, self.key)
+        return runs.finished_run(self.experiment, self.key)
 
     @property
     def output_dir(self) -> Path:
@@ -48,30 +66,46 @@ class Plan:
 
 
 def plan(technique: Technique, args: RunArgs) -> Plan:
-    """Settle a run; UserError names what stands against it, before any weight is read."""
+    """Settle a run; UserError names what prevents it, before any weight is read."""
     args = settled(args)
     check(technique, args)
     precision = choose_precision(args.precision)
     task = task_of(args.task)
     store.configure()
-    args = replace(args, experiment_name=experiments.experiment_name(args.experiment_name, task.experiment))
-    splits, record = questions.ensure(Path(args.data_dir), task.data)
+    experiment = experiments.experiment_name(args.experiment_name, task.experiment)
+    args = replace(args, experiment_name=experiment)
+    assert args.data_dir is not None
+    splits, record = ensure(Path(args.data_dir), task.data)
     checkpoint = base.resolve_checkpoint(args.model_checkpoint)
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
     settings = resolved(technique, args) | {"precision": precision}
-    key = run_fingerprint(
-        settings,
-        data=record["fingerprint"],
-        checkpoint=fingerprint.checkpoint(checkpoint),
-        method=fingerprint.method(technique, family),
-    )
-    labels = dict(enumerate(record.get("labels", ())))
-    own_config = {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
     return Plan(
-        technique, args, task, precision, splits, record, checkpoint, family, own_config, settings, key
+        technique=technique,
+        args=args,
+        task=task,
+        experiment=experiment,
+        precision=precision,
+        splits=splits,
+        record=record,
+        checkpoint=checkpoint,
+        family=family,
+        config=task.head_config(record),
+        settings=settings,
+        key=run_fingerprint(
+            settings,
+            data=record.fingerprint,
+            checkpoint=fingerprint.checkpoint(checkpoint),
+            method=fingerprint.method(technique, family),
+        ),
     )
+
+
+def _labels(names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a model's config that name its classes; none without classes."""
+    labels = dict(enumerate(names))
+    return {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
 
 
 def check_tokenizer(planned: Plan) -> None:
@@ -79,10 +113,9 @@ def check_tokenizer(planned: Plan) -> None:
     check_reading(
         base.load_tokenizer(planned.checkpoint),
         planned.splits,
-        data=planned.task.data,
-        generates=planned.task.generates,
+        planned.task,
         name=planned.checkpoint.name,
-        data_dir=planned.args.data_dir,
+        data_dir=str(planned.args.data_dir),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -16,9 +17,9 @@ STATE = "run.json"
 
 
 class own:
-    """The output folder, held against a second process; gives what an unfinished run of the same content left there.
+    """The output folder, locked against a second process; gives the state that an unfinished run of the same content left there.
 
-    Without `resume` what lies there is removed, if a run of ours left it; a stranger's folder is refused.
+    Without `resume` the content of the folder is removed if a run left it; any other folder is refused.
     leave: called with the folder before an unfinished run is removed.
     """
 
@@ -28,7 +29,7 @@ class own:
         self.folder, self.run_key, self.resume, self.leave = folder, run_key, resume, leave
         self.lock = FileLock(f"{folder}.lock")
 
-    def __enter__(self) -> dict:
+    def __enter__(self) -> dict[str, Any]:
         if local_rank() > 0:
             return {}
         try:
@@ -51,7 +52,7 @@ class own:
             self.__exit__()
             raise
 
-    def _state(self) -> dict:
+    def _state(self) -> dict[str, Any]:
         state = read_state(self.folder)
         if state.get("removing"):
             # A process was killed meanwhile.
@@ -63,7 +64,7 @@ class own:
             if self.resume and state["run_fingerprint"] != self.run_key:
                 raise UserError(
                     f"--resume: {self.folder} holds a run with other settings, data or code; "
-                    "repeat its command line, or start anew without --resume."
+                    "repeat its command line, or start afresh without --resume."
                 )
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(
@@ -76,19 +77,19 @@ class own:
         self.folder.mkdir(exist_ok=True)
         return state
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if local_rank() > 0:
             return
         with contextlib.suppress(OSError):
-            # Where nothing was done.
+            # If nothing was done.
             self.folder.rmdir()
-        # While it is held: who opened the file before finds it unlinked, and does not take its lock for the folder's.
+        # While it is held: a process that opened the file before finds it unlinked, and does not take its lock for the folder's.
         if self.lock.is_locked:
             Path(self.lock.lock_file).unlink(missing_ok=True)
         self.lock.release()
 
 
-def read_state(folder: Path) -> dict:
+def read_state(folder: Path) -> dict[str, Any]:
     """What run.json in a training's folder holds: `run_fingerprint`, and `run_id` once there is one; {} without it."""
     try:
         return dict(json.loads((folder / STATE).read_text(encoding="utf-8")))
@@ -100,8 +101,8 @@ def read_state(folder: Path) -> dict:
         ) from None
 
 
-def remove(folder: Path, state: dict) -> None:
-    """Remove a training's folder so that one who is killed meanwhile leaves what is recognised: run.json goes last."""
+def remove(folder: Path, state: dict[str, Any]) -> None:
+    """Remove a training's folder. run.json goes last, so that a process that is killed meanwhile leaves a recognisable folder."""
     write_json(folder / STATE, state | {"removing": True})
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
@@ -113,7 +114,7 @@ def remove(folder: Path, state: dict) -> None:
 
 
 def unwritable(folder: Path, error: OSError) -> UserError:
-    """What a disk that is full, read-only or forbidden is to the user."""
+    """The error that a full, read-only or forbidden disk is reported as."""
     where = error.filename or folder
     return UserError(
         f"{where} cannot be written: {error.strerror or error}. Make room or mend its rights, or choose another --output_dir."

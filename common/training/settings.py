@@ -1,24 +1,39 @@
-"""What a run is told: the technique's own fields, the fields that every run has, and what is refused beforehand."""
+"""The settings of a run: the technique's own fields, the fields that every run has, and the values that are refused."""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..bounds import LARGE, SEEDS, Bounds, check_bounds
 from ..errors import NotHere, UserError
 from ..models.families import Family, usable_positions
 from ..paths import ROOT
-from ..tasks.table import TASKS, task_of
+from ..tasks.table import DEFAULT_TASK, TASKS, refusal, task_of
+
+if TYPE_CHECKING:
+    # Importing it takes seconds, which --help need not.
+    from peft import PeftConfig
 
 
-def option(default, help: str, **bounds):
-    """A dataclass field whose help is the flag's help. bounds: the values that it may have, as `Bounds` names them.
+TECHNIQUE, MODEL, DATA, TRAINING, TRACKING = GROUPS = (
+    "technique",
+    "model",
+    "data",
+    "training",
+    "tracking and resuming",
+)
+"""What flags are grouped by in --help, in this order."""
+
+
+def option(default: Any, help: str, group: str = TECHNIQUE, **bounds: Any) -> Any:
+    """A dataclass field that is a flag. help: the flag's help. group: one of GROUPS. bounds: the values that it may have, as
+    `Bounds` names them; a Literal type needs none.
 
     A list as default is copied for each instance.
     """
-    metadata = {"help": help, "bounds": Bounds(**bounds)}
+    metadata = {"help": help, "group": group, "bounds": Bounds(**bounds)}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -41,7 +56,7 @@ class Technique:
         0.0, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0, maximum=LARGE
     )
 
-    def peft_config(self, family: Family):
+    def peft_config(self, family: Family) -> "PeftConfig | None":
         """PEFT's config for this family, or None to train all weights."""
         return None
 
@@ -51,98 +66,129 @@ class Technique:
         return 0
 
 
+PACKING = " and ".join(task.name for task in TASKS.values() if task.packs)
+"""The tasks whose batches can be packed."""
+
+
 @dataclass(frozen=True)
 class RunArgs:
-    """What every run has, whatever its technique."""
+    """The fields that every run has, whatever its technique."""
 
-    task: str = option("extractive-qa", "what is trained for", choices=tuple(TASKS))
-    data_dir: str | None = option(
-        None,
-        "prepared data (see scripts/prepare_data.py); default: squad_data, or the task's; made if it is missing",
-    )
+    task: str = option(DEFAULT_TASK, "what the model is trained for", MODEL, choices=TASKS.keys())
     model_checkpoint: str = option(
         "auto",
         "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
         "DistilBERT), or 'auto': bert-base-uncased if the cache or the hub has it, else embedded",
+        MODEL,
     )
-    batch_size: int = option(8, "windows in a batch on each device", minimum=1, maximum=10**6)
-    gradient_accumulation_steps: int = option(
-        1, "batches that make one optimizer step", minimum=1, maximum=10**6
-    )
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", above=0, maximum=LARGE)
-    warmup_ratio: float = option(
-        0.1,
-        "share of the steps in which the learning rate rises; it then falls linearly to 0",
-        minimum=0,
-        below=1,
+    data_dir: str | None = option(
+        None,
+        "prepared data (see scripts/prepare_data.py); default: squad_data, or the task's; made if it is missing",
+        DATA,
     )
     max_length: int = option(
         384,
         "longest window in tokens; longer contexts are cut into several, longer texts are cut off",
+        DATA,
         minimum=1,
         maximum=10**6,
     )
-    doc_stride: int = option(128, "tokens that neighbouring windows share", minimum=0, maximum=10**6)
-    max_answer_length: int = option(30, "longest answer in tokens", minimum=1, maximum=10**6)
-    n_best: int = option(20, "candidates kept for each question", minimum=1, maximum=10**6)
+    doc_stride: int = option(128, "tokens that neighbouring windows share", DATA, minimum=0, maximum=10**6)
+    max_answer_length: int = option(30, "longest answer in tokens", DATA, minimum=1, maximum=10**6)
+    n_best: int = option(20, "candidates kept for each question", DATA, minimum=1, maximum=10**6)
     max_train_samples: int | None = option(
         None,
-        "train on this many questions, or texts balanced by label, drawn by the seed; more hold the fewer",
+        "train on this many questions, or texts balanced by label, drawn by the seed; a larger draw contains a smaller one",
+        DATA,
         minimum=1,
         maximum=10**9,
     )
-    max_test_samples: int | None = option(None, "test on this many, drawn likewise", minimum=1, maximum=10**9)
     max_validation_samples: int | None = option(
-        None, "validate on this many, drawn likewise", minimum=1, maximum=10**9
+        None, "validate on this many, drawn likewise", DATA, minimum=1, maximum=10**9
+    )
+    max_test_samples: int | None = option(
+        None, "test on this many, drawn likewise", DATA, minimum=1, maximum=10**9
+    )
+    batch_size: int = option(8, "windows in a batch on each device", TRAINING, minimum=1, maximum=10**6)
+    gradient_accumulation_steps: int = option(
+        1, "batches that make one optimizer step", TRAINING, minimum=1, maximum=10**6
+    )
+    max_grad_norm: float = option(
+        1.0, "gradients are scaled down to this norm", TRAINING, above=0, maximum=LARGE
+    )
+    warmup_ratio: float = option(
+        0.1,
+        "share of the steps in which the learning rate rises; it then falls linearly to 0",
+        TRAINING,
+        minimum=0,
+        below=1,
     )
     early_stopping_patience: int | None = option(
         None,
         "stop after this many epochs without a better validation F1 (or accuracy)",
+        TRAINING,
         minimum=1,
         maximum=10**6,
     )
     seed: int = option(
-        42, "of the new head, the adapter, the order of the data and dropout", minimum=0, maximum=SEEDS
+        42,
+        "decides the new head, the adapter, the order of the data and dropout",
+        TRAINING,
+        minimum=0,
+        maximum=SEEDS,
     )
-    precision: str = option(
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
         "auto",
-        "fp32, fp16, bf16, or auto: half precision where a GPU has it (on a CPU bf16 is for matrix products alone)",
-        choices=("auto", "fp32", "fp16", "bf16"),
+        "number format of the computation; auto: half precision on a GPU that has it, else fp32; on a CPU bf16 is for matrix "
+        "products alone",
+        TRAINING,
     )
     pack_batches: bool = option(
         False,
         "lay a batch's windows end to end, so that no padding is computed: for GPUs and windows of uneven length "
-        "(extractive-qa, encoders with absolute positions, no virtual tokens)",
+        f"({PACKING}, encoders with absolute positions, no virtual tokens)",
+        TRAINING,
     )
     torch_compile: str = option(
-        "", "backend to compile the model with: inductor pays in long runs on a GPU; on a CPU it does not"
+        "",
+        "backend to compile the model with: inductor pays off in long runs on a GPU, not on a CPU; default: none",
+        TRAINING,
     )
     experiment_name: str | None = option(
-        None, "MLflow experiment; default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's"
+        None, "MLflow experiment; default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's", TRACKING
     )
-    run_name: str | None = option(None, "name of the MLflow run; default: the technique's")
+    run_name: str | None = option(None, "name of the MLflow run; default: the technique's", TRACKING)
+    parent_run: str | None = option(
+        None, "id of the MLflow run that this one is a child of (a study's)", TRACKING
+    )
+    report_to: list[Literal["mlflow", "wandb"]] = option(
+        ["mlflow"],
+        "where the run is logged: always to MLflow; wandb: to Weights & Biases too",
+        TRACKING,
+    )
+    logging_steps: int = option(
+        10, "steps between two points of the loss curve", TRACKING, minimum=1, maximum=10**9
+    )
+    gradient_norms: bool = option(
+        False,
+        "record the gradient norm of each layer at the logging steps: gradient_norms.json and a figure",
+        TRACKING,
+    )
     output_dir: str | None = option(
-        None, "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run"
+        None,
+        "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run",
+        TRACKING,
     )
     save_steps: int = option(
         500,
         "steps between checkpoints within an epoch; the end of an epoch always makes one",
+        TRACKING,
         minimum=1,
         maximum=10**9,
     )
-    logging_steps: int = option(10, "steps between two points of the loss curve", minimum=1, maximum=10**9)
-    resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run")
-    gradient_norms: bool = option(
-        False, "record the gradient norm of each layer at the logging steps: gradient_norms.json and a figure"
-    )
-    report_to: list[str] = option(
-        ["mlflow"],
-        "where the run is logged beside MLflow: wandb (Weights & Biases)",
-        choices=("mlflow", "wandb"),
-    )
-    parent_run: str | None = option(None, "id of the MLflow run that this one is a child of (a study's)")
+    resume: bool = option(False, "go on from the last checkpoint, in the same MLflow run", TRACKING)
     skip_finished: bool = option(
-        False, "do nothing if MLflow already holds a finished run of the same content"
+        False, "do nothing if MLflow already holds a finished run of the same content", TRACKING
     )
 
 
@@ -170,7 +216,6 @@ def settled(args: RunArgs) -> RunArgs:
 
 def check(technique: Technique, args: RunArgs) -> None:
     """Refuse values that no model could train with; UserError names the flag and the remedy."""
-    task = task_of(args.task)
     check_bounds(technique)
     check_bounds(args)
     if args.torch_compile:
@@ -182,18 +227,13 @@ def check(technique: Technique, args: RunArgs) -> None:
         raise NotHere(
             "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
         )
-    # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
-    room = args.max_length - args.max_length // 2 - 4
-    if task.data == "qa" and not 0 <= args.doc_stride < room:
-        raise UserError(
-            f"--doc_stride is {args.doc_stride}: with --max_length {args.max_length} it must be at least 0 and below "
-            f"{max(room, 1)}."
-        )
+    task_of(args.task).check_settings(args)
 
 
-def check_model(technique: Technique, args: RunArgs, family: Family, config) -> None:
+def check_model(technique: Technique, args: RunArgs, family: Family, config: Any) -> None:
     """Refuse what this family cannot do, from its config alone, before any weight is read."""
-    if reason := family.refusal(technique.key, args.task):
+    task = task_of(args.task)
+    if reason := refusal(family, technique.key, task):
         raise UserError(
             f"{technique.name} does not work with {family.model_type} for {args.task}: {reason}. "
             "Choose another technique, --model_checkpoint or --task."
@@ -203,16 +243,14 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config) -> 
 
         virtual = isinstance(technique.peft_config(family), PromptLearningConfig)
         positions = family.kind == "encoder" and family.first_position is not None
-        if args.task != "extractive-qa" or virtual or not positions:
+        if not task.packs or virtual or not positions:
             raise UserError(
-                f"--pack_batches is for extractive-qa by encoders with absolute positions and without virtual tokens, not for "
+                f"--pack_batches is for {PACKING} by encoders with absolute positions and without virtual tokens, not for "
                 f"{technique.name} on {family.model_type} for {args.task}: leave it out."
             )
     room = usable_positions(config)
     beside = {f"{technique.virtual_tokens} virtual tokens": technique.virtual_tokens}
-    if task_of(args.task).generates and family.kind == "decoder":
-        # Behind an answer of this length stands its end.
-        beside[f"an answer of {args.max_answer_length} tokens"] = args.max_answer_length + 1
+    beside |= task.further_tokens(args, family.kind)
     taken = sum(beside.values())
     if room is not None and args.max_length + taken > room:
         parts = " and ".join(part for part, tokens in beside.items() if tokens)
@@ -222,13 +260,13 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config) -> 
         )
 
 
-def resolved(technique: Technique, args: RunArgs) -> dict:
+def resolved(technique: Technique, args: RunArgs) -> dict[str, Any]:
     """Every field that decides what is computed, flat, as logged and fingerprinted."""
     shared = {name: value for name, value in asdict(args).items() if name not in _ABOUT_THE_RUN_ONLY}
     return {"technique": technique.name, **asdict(technique), **shared}
 
 
-def run_fingerprint(settings: dict, **content: str) -> str:
+def run_fingerprint(settings: dict[str, Any], **content: str) -> str:
     """sha256 of a run: its resolved settings and the fingerprints of everything else that decides its result."""
     return hashlib.sha256(
         json.dumps({"settings": settings, "content": content}, sort_keys=True).encode()

@@ -1,24 +1,33 @@
-"""The Hugging Face Trainer, fitted to this suite: our batches, our evaluation, checkpoints of just what is trained."""
+"""The Hugging Face Trainer with this suite's batches, evaluation and checkpoints, which hold only the trained weights."""
 
 import itertools
 import math
 import pickle
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
+from ..atomic import atomic_write
 from ..errors import UserError, first_line
 from ..models import base
-from ..scoring.names import LABELS
+from ..stopping import Stop
+from ..tracking.run_log import RunLog
 from . import checkpoints
 from .batch_order import GroupedBatches, Loader
+from .callbacks import Progress, Reporter
+from .evaluation import Evaluation, Split
 from .gradient_norms import GradientNorms
+from .settings import RunArgs
+
+Batch = dict[str, torch.Tensor]
 
 WEIGHTS = "trainable.safetensors"
 
@@ -26,30 +35,52 @@ BEST = "best.safetensors"
 """In a checkpoint: the weights with the best validation score so far."""
 
 KEEP = 2
-"""Checkpoints that are kept: should the last one turn out damaged, the one before it is used."""
-
-DIVERGED = 10.0
-"""A loss that is so many times as high as at the beginning has left what more training mends."""
+"""Checkpoints that are kept: if the last one is damaged, the one before it is used."""
 
 
 class TaskTrainer(Trainer):
-    """Trains for a `Job` (job.py), which predicts and scores for it; `run` is told what happens."""
+    """Trains on a split, evaluates on another at the end of each epoch, and keeps the best weights and checkpoints.
 
-    def __init__(self, job, run, train, validation, stop, **kwargs):
-        super().__init__(train_dataset=train.features, eval_dataset=validation.features, **kwargs)
-        self.job, self.run, self.validation, self.stop = job, run, validation, stop
-        self.examples = train.examples
-        self.resumed = {}
-        """Notes of the checkpoint that training goes on from."""
+    output_dir: where they lie. loss: (model, batch without its labels, labels) → the loss summed over every label.
+    metrics: validation scores that are logged; the first one decides. stop: whether a signal asks to leave.
+    """
+
+    def __init__(
+        self,
+        options: RunArgs,
+        output_dir: Path,
+        loss: Callable[[Any, dict[str, torch.Tensor], torch.Tensor], torch.Tensor],
+        metrics: Sequence[str],
+        evaluation: Evaluation,
+        log: RunLog,
+        train: Split,
+        validation: Split,
+        stop: Stop,
+        model: torch.nn.Module,
+        args: TrainingArguments,
+    ):
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=evaluation.collator,
+            train_dataset=train.features,
+            eval_dataset=validation.features,
+        )
+        self.options, self.output_dir, self.loss, self.metrics = options, output_dir, loss, metrics
+        self.evaluation, self.run_log, self.stop = evaluation, log, stop
+        self.control: TrainerControl
+        self.examples, self.validation = train.examples, validation
+        self.resumed: dict[str, Any] = {}
+        """The notes of the checkpoint that training goes on from."""
         self.parts = 1
-        """Into how many a batch is divided that has no room on the device."""
+        """Into how many parts a batch that does not fit on the device is divided."""
         self._aside: Path | None = None
-        self._batches: list[dict] = []
+        self._batches: list[Batch] = []
         self._losses: list[tuple[int, int, float, torch.Tensor]] = []
         # That it counts the labels of a step and leaves the division to compute_loss.
         self.model_accepts_loss_kwargs = True
         self.evaluation_seconds, self.started = 0.0, time.perf_counter()
-        self.gradient_norms = GradientNorms() if job.args.gradient_norms else None
+        self.gradient_norms = GradientNorms() if options.gradient_norms else None
         if self.gradient_norms:
             self.add_callback(self.gradient_norms)
         self.add_callback(Reporter(self))
@@ -66,7 +97,7 @@ class TaskTrainer(Trainer):
         self.resumed = checkpoints.notes(checkpoint)
         self.parts = self.resumed["parts"]
         if (checkpoint / BEST).exists() and self.args.should_save:
-            best = self.job.output_dir / "best"
+            best = self.output_dir / "best"
             best.mkdir(exist_ok=True)
             checkpoints.link(checkpoint / BEST, best / WEIGHTS)
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -78,9 +109,14 @@ class TaskTrainer(Trainer):
             self.train(resume_from_checkpoint=str(checkpoint))
         except pickle.UnpicklingError as error:
             raise UserError(
-                f"{checkpoint} is not used: it holds what is no plain state of an optimizer and could run code "
+                f"{checkpoint} is not used: its optimizer's state is not plain data and could run code "
                 f"({first_line(error)}). Remove it and go on with --resume."
             ) from None
+
+    @property
+    def chosen_by(self) -> str:
+        """The score that chooses the epoch, as the trainer's history names it."""
+        return f"eval_{self.metrics[0]}"
 
     @property
     def training_seconds(self) -> float:
@@ -88,7 +124,7 @@ class TaskTrainer(Trainer):
         now = time.perf_counter() - self.started - self.evaluation_seconds
         return now + self.resumed.get("seconds", 0.0)
 
-    def get_train_dataloader(self):
+    def get_train_dataloader(self) -> Loader:
         return Loader(
             self.train_dataset,
             batch_sampler=GroupedBatches(
@@ -100,14 +136,22 @@ class TaskTrainer(Trainer):
             collate_fn=self.data_collator,
         )
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The mean over every label of the optimizer step, whatever batches and processes it is shared among."""
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The mean over all labels of the optimizer step, however many batches and processes share it."""
         labels = inputs.pop("labels")
         # The processes' gradients are averaged.
-        return self.job.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
+        return self.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        """One batch forwards and backwards: in parts where it has no room on the device, which have the same gradients."""
+    def training_step(
+        self, model: Any, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One batch forwards and backwards; in parts, which have the same gradients, if it does not fit on the device."""
         self._batches.append(inputs)
         place = (self.state.global_step, len(self._batches) - 1, self._get_learning_rate())
         while True:
@@ -124,7 +168,9 @@ class TaskTrainer(Trainer):
             self.check_losses()
         return loss
 
-    def _in_parts(self, model, inputs, num_items_in_batch):
+    def _in_parts(
+        self, model: Any, inputs: Batch, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
         if self.parts == 1:
             return super().training_step(model, inputs, num_items_in_batch)
         rows = len(inputs["labels"])
@@ -142,7 +188,7 @@ class TaskTrainer(Trainer):
             # The other processes wait for gradients of the step that this one cannot do.
             raise UserError(
                 f"No room on the device ({message}): use --batch_size {max(1, args.per_device_train_batch_size // 2)} "
-                f"--gradient_accumulation_steps {2 * args.gradient_accumulation_steps}, which trains alike."
+                f"--gradient_accumulation_steps {2 * args.gradient_accumulation_steps}, which trains the same."
             )
         largest = max(len(batch["labels"]) for batch in self._batches)
         if self.parts >= largest:
@@ -153,27 +199,39 @@ class TaskTrainer(Trainer):
         self.parts *= 2
         size = math.ceil(largest / self.parts)
         accumulated = args.gradient_accumulation_steps * self.parts
-        said = f"batches of {size}, {accumulated} of them a step, from step {self.state.global_step + 1} on"
-        print(f"\nNo room on the device: {said}. The effective batch stays as it was.", flush=True)
-        self.run.set_tags({"no_room": said})
-        self.run.log_metrics({"batch_parts": self.parts}, step=self.state.global_step)
+        change = f"batches of {size}, {accumulated} of them a step, from step {self.state.global_step + 1} on"
+        print(f"\nNo room on the device: {change}. The effective batch stays as it was.", flush=True)
+        self.run_log.set_tags({"no_room": change})
+        self.run_log.log_metrics({"batch_parts": self.parts}, step=self.state.global_step)
 
-    def _repeat(self, model, num_items_in_batch) -> None:
-        """What the step had summed up before there was no more room, anew: the failed batch has left a part of its own."""
+    def _repeat(self, model: Any, num_items_in_batch: torch.Tensor | int | None) -> None:
+        """Sum up again the gradients of the step's earlier batches: the failed batch has added a part of its own to them."""
         model.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         for batch in self._batches[:-1]:
             self._in_parts(model, batch, num_items_in_batch)
 
+    def continue_curve(self) -> None:
+        """Count what was trained since the loss was last logged in the next point of a curve that goes on."""
+        if self.resumed:
+            self._tr_loss += self.resumed["loss"]
+            self._total_loss_scalar = self.resumed["total_loss"]
+            self._globalstep_last_logged = self.resumed["logged"]
+
+    @property
+    def batches_of_step(self) -> int:
+        """How many batches the step has had so far."""
+        return len(self._batches)
+
     def begin_step(self) -> None:
         """Forget the batches of the step before."""
         self._batches = []
 
     def check_losses(self) -> None:
-        """UserError that names step, examples and learning rate if a loss since the last check is no number.
+        """UserError that names step, examples and learning rate if a loss since the last check is not finite.
 
-        At once on a CPU; on a GPU, which is not to be waited for at each step, before anything is logged or kept.
+        Called at each step on a CPU. On a GPU, where that would wait for the device, before anything is logged or kept.
         """
         losses, self._losses = self._losses, []
         if not losses or bool(torch.stack([loss for *_, loss in losses]).isfinite().all()):
@@ -182,9 +240,9 @@ class TaskTrainer(Trainer):
         self.stop_diverged(f"is {float(loss)}", step, batch, rate)
 
     def stop_diverged(self, what: str, step: int, batch: int, rate: float) -> None:
-        """Stop with what is known of the batch that it happened at. step: of those done before."""
+        """UserError with what is known of the batch. step: how many were done before."""
         ids = self.examples_of(step, batch)
-        last = checkpoints.newest(self.job.output_dir) if self.args.should_save else None
+        last = checkpoints.newest(self.output_dir) if self.args.should_save else None
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written before"
         raise UserError(
             f"The loss {what} at step {step + 1} (learning rate {rate:.3g}, batch of {', '.join(ids)}): training has diverged; "
@@ -192,59 +250,62 @@ class TaskTrainer(Trainer):
         )
 
     def examples_of(self, step: int, batch: int) -> list[str]:
-        """Ids of the examples in a step's batch. step: of those done before, from 0."""
+        """Ids of the examples in a step's batch. step: how many were done before."""
         loader = self.get_train_dataloader()
         accumulated = self.args.gradient_accumulation_steps
         epoch, within = divmod(step, math.ceil(len(loader) / accumulated))
         loader.set_epoch(epoch)
-        windows = next(itertools.islice(iter(loader.batch_sampler), within * accumulated + batch, None), [])
+        windows: list[int] = next(
+            itertools.islice(iter(loader.batch_sampler), within * accumulated + batch, None), []
+        )
         # Texts are not cut into windows.
         of = getattr(self.train_dataset, "example_index", None)
         examples = [i if of is None else int(of[i]) for i in windows]
         return list(dict.fromkeys(str(self.examples[i]["id"]) for i in examples))
 
-    def _clip_grad_norm(self, model):
+    def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
         if self.gradient_norms:
             self.gradient_norms.total = norm
         return norm
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation scores; the best weights so far are kept beside the checkpoints."""
         self.check_losses()
         started = time.perf_counter()
         model = self.accelerator.unwrap_model(self.model)
-        predictions = self.job.undecided(model, self.validation, self.data_collator)
-        scores, _ = self.job.scores(predictions, self.validation.examples)
-        found = {f"eval_{name}": scores[name] for name in self.job.task.metrics}
-        if self.args.should_save and found[self.job.chosen_by] > max(self.past_scores(), default=-1.0):
-            best = self.job.output_dir / "best"
+        outputs = self.evaluation.outputs(model, self.validation)
+        predictions = self.evaluation.undecided(outputs, self.validation)
+        scores, _ = self.evaluation.scores(predictions, self.validation.examples)
+        found = {f"eval_{name}": scores[name] for name in self.metrics}
+        if self.args.should_save and found[self.chosen_by] > max(self.past_scores(), default=-1.0):
+            best = self.output_dir / "best"
             best.mkdir(exist_ok=True)
-            base.save_trainable(model, best / (WEIGHTS + ".part"))
-            (best / (WEIGHTS + ".part")).replace(best / WEIGHTS)
+            with atomic_write(best / WEIGHTS) as part:
+                base.save_trainable(model, part)
         self.evaluation_seconds += time.perf_counter() - started
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
-    def past_scores(self, log_history: list[dict] | None = None) -> list[float]:
+    def past_scores(self, log_history: list[dict[str, Any]] | None = None) -> list[float]:
         """The deciding score of each evaluation so far."""
-        name = self.job.chosen_by
+        name = self.chosen_by
         history = self.state.log_history if log_history is None else log_history
         return [entry[name] for entry in history if name in entry]
 
-    def out_of_patience(self, log_history: list[dict]) -> bool:
-        """Whether the best evaluation lies further back than --early_stopping_patience has it."""
-        patience, scores = self.job.args.early_stopping_patience, self.past_scores(log_history)
+    def out_of_patience(self, log_history: list[dict[str, Any]]) -> bool:
+        """Whether the best evaluation lies further back than --early_stopping_patience allows."""
+        patience, scores = self.options.early_stopping_patience, self.past_scores(log_history)
         return bool(patience and len(scores) - 1 - int(np.argmax(scores or [0])) >= patience)
 
-    def _get_output_dir(self, trial=None) -> str:
+    def _get_output_dir(self, trial: object = None) -> str:
         return str(self._aside or self.args.output_dir)
 
-    def _save_checkpoint(self, model, trial=None) -> None:
-        """Write a checkpoint aside and put it in its place whole; UserError where the disk takes no more."""
+    def _save_checkpoint(self, model: Any, trial: object = None) -> None:
+        """Write a checkpoint aside, then put it into place whole; UserError if the disk is full."""
         self.check_losses()
-        aside = self.job.output_dir / checkpoints.WRITING
+        aside = self.output_dir / checkpoints.WRITING
         # Processes each keep a sum of their own.
         loss = float(self.accelerator.gather(self._tr_loss).mean())
         try:
@@ -256,7 +317,7 @@ class TaskTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 folder = aside / f"checkpoint-{self.state.global_step}"
-                best = self.job.output_dir / "best" / WEIGHTS
+                best = self.output_dir / "best" / WEIGHTS
                 if best.exists():
                     checkpoints.link(best, folder / BEST)
                 checkpoints.seal(
@@ -269,94 +330,25 @@ class TaskTrainer(Trainer):
                         "parts": self.parts,
                     },
                 )
-                checkpoints.place(folder, self.job.output_dir, KEEP)
+                checkpoints.place(folder, self.output_dir, KEEP)
         except (OSError, RuntimeError, SafetensorError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             shutil.rmtree(aside, ignore_errors=True)
             reason = getattr(error, "strerror", None) or first_line(error)
             raise UserError(
-                f"A checkpoint cannot be written to {self.job.output_dir}: {reason}. The one before it is whole: make room or mend "
+                f"A checkpoint cannot be written to {self.output_dir}: {reason}. The one before it is whole: make room or change "
                 "the folder's rights, and go on with --resume."
             ) from error
         finally:
             self._aside = None
 
-    def _save(self, output_dir=None, state_dict=None):
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        base.save_trainable(self.accelerator.unwrap_model(self.model), Path(output_dir) / WEIGHTS)
+    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
+        folder = Path(str(output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        base.save_trainable(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         base.load_trainable(
             self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
         )
-
-
-class Progress(ProgressCallback):
-    """A progress bar with the loss on it and a line for each evaluation, instead of a line for every logged step."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.training_bar is None or not logs:
-            return
-        if "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.2f}", refresh=False)
-        scores = ", ".join(
-            f"{label} {logs[f'eval_{m}']:.1f}" for m, label in LABELS.items() if f"eval_{m}" in logs
-        )
-        if scores:
-            self.training_bar.write(f"epoch {state.epoch:.3g}: validation {scores}")
-
-
-class Reporter(TrainerCallback):
-    """Sends the loss curve to MLflow, saves within long epochs, and stops early when asked to."""
-
-    def __init__(self, trainer: TaskTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if kept := self.trainer.resumed:
-            # What was trained since the loss was last logged counts in the next point.
-            self.trainer._tr_loss += kept["loss"]
-            self.trainer._total_loss_scalar = kept["total_loss"]
-            self.trainer._globalstep_last_logged = kept["logged"]
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.trainer.begin_step()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        # The end of an epoch is evaluated before it is kept: who went on from a checkpoint in between would not evaluate.
-        if state.epoch == int(state.epoch) or state.global_step >= state.max_steps:
-            return
-        if state.global_step % self.trainer.job.args.save_steps == 0 or self.trainer.stop.number is not None:
-            control.should_save = True
-
-    def on_save(self, args, state, control, **kwargs):
-        if self.trainer.stop.number is not None:
-            self.trainer.stop.leave()
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        names = {
-            "loss": "train_loss",
-            "learning_rate": "learning_rate",
-            "grad_norm": "grad_norm",
-            **{f"eval_{metric}": f"validation_{metric}" for metric in self.trainer.job.task.metrics},
-        }
-        logs = logs or {}
-        values = {names[name]: value for name, value in logs.items() if name in names}
-        if values:
-            self.trainer.run.log_metrics(values, step=state.global_step)
-        self.trainer.check_losses()
-        if "loss" in logs:
-            first = next(entry["loss"] for entry in state.log_history if "loss" in entry)
-            # A model that knows the answers already begins near 0, and may well rise from there.
-            if logs["loss"] > DIVERGED * max(first, 2.0):
-                self.trainer.stop_diverged(
-                    f"is {logs['loss']:.4g} after {first:.4g} at the beginning",
-                    state.global_step - 1,
-                    len(self.trainer._batches) - 1,
-                    logs["learning_rate"],
-                )
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        if self.trainer.out_of_patience(state.log_history):
-            control.should_training_stop = True

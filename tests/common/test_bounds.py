@@ -30,7 +30,7 @@ def outside(kind, name):
     """Values that the field's bounds do not allow."""
     bounds, d = bounds_of(kind)[name], step(kind, name)
     if bounds.choices:
-        return ["no such choice", bounds.choices[0].swapcase()]
+        return ["no such choice", next(iter(bounds.choices)).swapcase()]
     found = given(bounds.above, bounds.below) + [v - d for v in given(bounds.minimum)]
     found += [v * 2 for v in given(bounds.maximum)] + [10**400] * (d == 1)
     return found + [math.nan, math.inf, -math.inf] * (d != 1)
@@ -129,7 +129,8 @@ def test_help_shows_the_bounds(capsys):
     with pytest.raises(SystemExit):
         parse(TECHNIQUES["prompt-encoder"], ["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "(one of MLP, LSTM)" in shown and f"(at least 0 and at most {SEEDS})" in shown
+    assert "--encoder {MLP,LSTM}" in shown and "(at least 1 and at most 65536; default: 20)" in shown
+    assert "(at least 0 and below 1; default: 0.1)" in shown
 
 
 def test_a_flag_of_a_script_is_a_number_within_bounds():

@@ -35,7 +35,7 @@ USES = {
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(use, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
-        "import signal, sys\nfrom common import checking, scratch\n"
+        "import signal, sys\nfrom common import scratch\nfrom common.registry import checking\n"
         f"signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))\n{USES[use]}"
     )
     for number in (signal.SIGTERM, signal.SIGKILL):

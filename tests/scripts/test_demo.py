@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from common.data import questions
+from common.data import prepared
 from common.paths import ROOT
 from common.registry import register
 from common.tasks.table import TASKS
@@ -32,7 +32,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("demo")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        test = questions.load(folder / "data")[0]["test"].to_list()
+        test = prepared.load(folder / "data")[0]["test"].to_list()
         for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
             made = {"technique": technique, "validation_f1": f1, "seed": i}
             run_id = trained.log_run(folder, tiny, record, test, experiment=f"demo-{i}", **made)

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from common.data import questions
+from common.data import prepared, questions
 from common.data.squad_json import read_squad_json
 from tests.scripts.conftest import run_script, squad_json
 
@@ -41,13 +41,13 @@ def test_files_are_prepared_and_told_of(files, tmp_path):
     done = prepare(
         "--source", "files", "--train_file", files[0], "--test_file", files[1], "--output_dir", tmp_path / "o"
     )
-    splits, record = questions.load(tmp_path / "o")
+    splits, record = prepared.load(tmp_path / "o")
     assert {n: len(s) for n, s in splits.items()} == {"train": 35, "validation": 4, "test": 8}
-    assert (record["repaired"], record["dropped"]) == (2, 2)
+    assert (record.repaired, record.dropped) == (2, 2)
     # What stands nowhere is not trained on, and is scored as the official script scores it.
     assert splits["test"][0]["answers"] == {"text": ["blue"], "answer_start": [-1]}
     assert "train0" not in {*splits["train"]["id"], *splits["validation"]["id"]}
-    assert record["fingerprint"][:12] in done.stdout
+    assert record.fingerprint[:12] in done.stdout
     for split, size in (("train", 35), ("validation", 4), ("test", 8)):
         assert re.search(rf"{split} +{size} questions \({size} answerable\)", done.stdout)
     assert "2 answers had a wrong answer_start" in done.stdout
@@ -63,26 +63,25 @@ def test_relative_paths_start_at_the_working_directory(files, tmp_path):
         (tmp_path / "in" / file.name).write_bytes(file.read_bytes())
     paths = ("--train_file", "in/train.json", "--test_file", "in/test.json", "--output_dir", "out/data")
     prepare("--source", "files", *paths, cwd=tmp_path)
-    assert questions.load(tmp_path / "out" / "data")[1]["source"] == "files"
+    assert prepared.load(tmp_path / "out" / "data")[1].source == "files"
 
 
 def test_the_sample_and_seed_and_share(tmp_path):
     for name, flags in {"a": (), "b": ("--seed", 7), "c": ("--validation_share", 0.3)}.items():
         prepare("--source", "sample", "--output_dir", tmp_path / name, *flags)
-    a, b, c = (questions.load(tmp_path / name)[1] for name in "abc")
-    assert a["source"] == "sample" and a["version"] == "v2.0" and a["seed"] == 42 and b["seed"] == 7
-    assert a["fingerprint"] != b["fingerprint"] and a["counts"]["test"] == b["counts"]["test"]
-    total = a["counts"]["train"]["questions"] + a["counts"]["validation"]["questions"]
-    assert 0.07 < a["counts"]["validation"]["questions"] / total < 0.13
-    assert 0.25 < c["counts"]["validation"]["questions"] / total < 0.35
+    a, b, c = (prepared.load(tmp_path / name)[1] for name in "abc")
+    assert a.source == "sample" and a.version == "v2.0" and a.seed == 42 and b.seed == 7
+    assert a.fingerprint != b.fingerprint and a.counts["test"] == b.counts["test"]
+    total = a.counts["train"]["questions"] + a.counts["validation"]["questions"]
+    assert 0.07 < a.counts["validation"]["questions"] / total < 0.13
+    assert 0.25 < c.counts["validation"]["questions"] / total < 0.35
 
 
 def test_a_saved_folder_is_prepared(files, tmp_path):
     questions.prepare_files(*files, tmp_path / "first")
     done = prepare("--source", "saved", "--path", tmp_path / "first", "--output_dir", tmp_path / "second")
     assert (
-        questions.load(tmp_path / "first")[1]["fingerprint"]
-        == questions.load(tmp_path / "second")[1]["fingerprint"]
+        prepared.load(tmp_path / "first")[1].fingerprint == prepared.load(tmp_path / "second")[1].fingerprint
     )
     assert "warning" not in done.stderr
 
@@ -171,7 +170,7 @@ def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):
     assert "1 questions were left out because of a fault" in done.stdout
     (skipped,) = json.loads((tmp_path / "o" / "skipped.json").read_text())
     assert skipped["file"] == "train.json" and "the question is empty" in skipped["reason"]
-    assert questions.load(tmp_path / "o")[1]["skipped"] == 1
+    assert prepared.load(tmp_path / "o")[1].skipped == 1
 
 
 def test_validation_is_scored_by_all_references_and_train_holds_placed_answers_alone(files, tmp_path):
@@ -182,7 +181,7 @@ def test_validation_is_scored_by_all_references_and_train_holds_placed_answers_a
     (tmp_path / "train.json").write_text(json.dumps(content))
     paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
     prepare("--source", "files", *paths)
-    splits = questions.load(tmp_path / "o")[0]
+    splits = prepared.load(tmp_path / "o")[0]
     unplaced = {"text": ["mauve"], "answer_start": [-1]}
     assert unplaced in splits["validation"]["answers"][:]
     assert all(start >= 0 for answers in splits["train"]["answers"] for start in answers["answer_start"])

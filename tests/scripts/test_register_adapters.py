@@ -1,6 +1,6 @@
 import mlflow
 
-from common.data import questions
+from common.data import prepared
 from common.registry import adapter_set
 from tests.scripts.conftest import run_script
 from tests.support import trained
@@ -9,7 +9,7 @@ from tests.support import trained
 def test_it_says_what_it_did_and_how_to_serve_and_what_it_cannot_do(tmp_path, tiny):
     with trained.store(tmp_path):
         record = trained.prepare_data(tmp_path)
-        examples = questions.load(tmp_path / "data")[0]["test"].to_list()
+        examples = prepared.load(tmp_path / "data")[0]["test"].to_list()
         run_id = trained.log_run(tmp_path, tiny, record, examples, experiment="here")
         done = run_script("register_adapters.py", "--experiment_name", "here", cwd=tmp_path)
         assert f"LoRA: run {run_id}" in done.stdout and "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 import mlflow
 import pytest
 
-from common.data import questions
+from common.data import prepared
 from tests.scripts.conftest import run_script
 from tests.support import trained
 
@@ -12,7 +12,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("register")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        examples = questions.load(folder / "data")[0]["test"].to_list()
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
         yield trained.log_run(folder, tiny, record, examples, experiment="here"), folder / "data"
 
 

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.data import questions
+from common.data import prepared
 from common.paths import ROOT
 from common.registry import register
 from common.serving.question_requests import MAX_CONTEXT
@@ -53,7 +53,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("serve")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        examples = questions.load(folder / "data")[0]["test"].to_list()
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="serve")
         assert register.register_best("serve").alias == "champion"
         recorded = mlflow.artifacts.load_dict(f"runs:/{run_id}/predictions/test.json")

@@ -8,7 +8,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from common.data import questions
+from common.data import prepared
 from common.registry import adapter_set
 from tests.support import trained
 from tests.support.server import post, served
@@ -18,7 +18,7 @@ from tests.support.server import post, served
 def test_every_technique_answers_over_http_and_each_request_its_own(tiny, tmp_path):
     with trained.store(tmp_path):
         record = trained.prepare_data(tmp_path)
-        examples = questions.load(tmp_path / "data")[0]["test"].to_list()
+        examples = prepared.load(tmp_path / "data")[0]["test"].to_list()
         for seed, technique in enumerate(("lora", "prompt-encoder")):
             trained.log_run(
                 tmp_path, tiny, record, examples, experiment="all", technique=technique, seed=seed

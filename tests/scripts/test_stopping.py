@@ -18,8 +18,8 @@ sys.path.insert(0, {str(ROOT / "scripts")!r})
 import _path
 import ctypes, os, pathlib
 from dataclasses import dataclass
-from common.training import job, trainer
-from common.cli import main
+from common.training import evaluation, job, trainer
+from common.training.command_line import main
 from common.training.settings import Technique, option
 
 
@@ -44,8 +44,8 @@ def before(owner, name, where, when=lambda self: True):
 
 
 before(trainer.TaskTrainer, "training_step", "step", lambda self: self.state.global_step == 3)
-before(job.Job, "scores", "evaluation")
-before(job.Job, "_test", "test")
+before(evaluation.Evaluation, "scores", "evaluation")
+before(job.Job, "test", "test")
 
 
 @dataclass(frozen=True)

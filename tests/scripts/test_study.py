@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from common import cli
 from common.errors import UserError
 from common.paths import ROOT, interpreter
 from common.studies.folder import Folder
 from common.tracking import runs as tracking
 from common.tracking.store import configure
+from common.training import command_line
 from tests.support.techniques import TECHNIQUES
 from tests.support.trained import prepare_data
 
@@ -95,7 +95,7 @@ class Study:
         # MLflow's active run, the parent, is this thread's.
         with ThreadPoolExecutor(1) as pool:
             try:
-                pool.submit(cli._fit, technique, command[1:]).result()
+                pool.submit(command_line.run, technique, command[1:]).result()
             except UserError as error:
                 return 2, str(error)
             except ValueError as error:

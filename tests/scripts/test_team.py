@@ -64,7 +64,7 @@ class World:
             for name, role in (("ann", "writer"), ("bob", "writer"), ("rita", "reader"))
         }
         # Somebody who may log in, and nothing else: no role.
-        accounts._ask(self.team, "POST", "2.0", "users/create", username="olaf", password="o" * 16)
+        accounts.call(self.team, "POST", "2.0", "users/create", username="olaf", password="o" * 16)
         self.as_user["olaf"] = self.as_user["rita"] | {
             "MLFLOW_TRACKING_USERNAME": "olaf",
             "MLFLOW_TRACKING_PASSWORD": "o" * 16,
@@ -183,7 +183,7 @@ def test_two_runs_at_once_share_one_base_and_lie_on_the_server(world, acting_as)
     assert {run.data.tags["technique"] for run in runs} == {"LoRA", "IA3"}
     for run in runs:
         assert run.info.status == "FINISHED"
-        assert run.data.tags["data_fingerprint"] == world.data["fingerprint"]
+        assert run.data.tags["data_fingerprint"] == world.data.fingerprint
         assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"predictions", "loss_curve.png"}
         assert len(client.get_metric_history(run.info.run_id, "train_loss")) > 2
     shared = client.get_experiment_by_name("shared-bases")

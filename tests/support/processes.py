@@ -6,9 +6,7 @@ import sys
 
 from common.paths import ROOT
 
-CLIENT_OF = (
-    "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom common import store, tracking\n"
-)
+CLIENT_OF = "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom common.tracking import runs, store\n"
 
 
 def process(body, cwd, *arguments, **environment):

@@ -1,4 +1,6 @@
-"""A few questions on the tiny tokenizers' sentences, with their answers marked."""
+"""A few questions on the tiny tokenizers' sentences, with their answers marked; questions as the hub has them."""
+
+from common.data.squad_json import read_squad_json
 
 
 def _example(number: int, question: str, context: str, answer: str) -> dict:
@@ -30,3 +32,14 @@ EXAMPLES = [
     _example(6, "Who is her husband?", _CURIE, "Pierre"),
     _example(7, "What do bees drink?", _CURIE, ""),
 ]
+
+
+def write_hub_files(folder, files):
+    """What the repository rajpurkar/squad holds, with other questions."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (folder / "plain_text").mkdir(parents=True)
+    for split, file in zip(("train", "validation"), files, strict=True):
+        table = pyarrow.Table.from_pylist(read_squad_json(file).examples)
+        pyarrow.parquet.write_table(table, folder / "plain_text" / f"{split}-00000-of-00001.parquet")

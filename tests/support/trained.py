@@ -90,8 +90,8 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
         base = folder / "base"
         print_ = saving.save_base(checkpoint, base)
     info = bundles.BundleInfo(
-        TECHNIQUES[technique].name, "bert", tiny("bert"), print_, version, **LENGTHS, max_answer_length=30, n_best=20,
-        null_threshold=1.5 if version == "v2.0" else 0.0,
+        TECHNIQUES[technique].name, "bert", tiny("bert"), print_, "extractive-qa", "QuestionAnswering",
+        {"version": version, **LENGTHS, "max_answer_length": 30, "n_best": 20, "null_threshold": 1.5 if version == "v2.0" else 0.0},
     )  # fmt: skip
     saving.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", base, model, tokenizer, info
@@ -103,9 +103,9 @@ def save_classifier(folder, tiny, seed: int = 0):
     names = ("negative", "positive")
     config = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     torch.manual_seed(seed)
-    model, tokenizer = models.load_base(checkpoint, "classification", **config)
+    model, tokenizer = models.load_base(checkpoint, "SequenceClassification", **config)
     family = FAMILIES["bert"]
-    model = models.apply(TECHNIQUES["lora"]().peft_config(family), model, family, "classification")
+    model = models.apply(TECHNIQUES["lora"]().peft_config(family), model, family, "SequenceClassification")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -122,10 +122,10 @@ def save_classifier(folder, tiny, seed: int = 0):
             if name.endswith("classifier.modules_to_save.default.bias")
         )
         bias[1] -= (margin[5] + margin[6]) / 2
-    print_ = saving.save_base(checkpoint, folder / "base", "classification", **config)
+    print_ = saving.save_base(checkpoint, folder / "base", "SequenceClassification", **config)
     info = bundles.BundleInfo(
-        "LoRA", "bert", tiny("bert"), print_, "binary", **LENGTHS, max_answer_length=30, n_best=20,
-        null_threshold=0.0, task="classification", labels=names,
+        "LoRA", "bert", tiny("bert"), print_, "classification", "SequenceClassification",
+        {"max_length": LENGTHS["max_length"], "labels": list(names)},
     )  # fmt: skip
     saving.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", folder / "base", model, tokenizer, info
@@ -138,11 +138,11 @@ def predict(model, tokenizer, info, examples):
         model,
         windows,
         Collator(tokenizer.pad_token_id),
-        n_best=info.n_best,
-        max_answer_length=info.max_answer_length,
+        n_best=info.settings["n_best"],
+        max_answer_length=info.settings["max_answer_length"],
     )
-    threshold = info.null_threshold if info.version == "v2.0" else None
-    return decode_spans(spans, windows, examples, n_best=info.n_best, null_threshold=threshold)
+    threshold = info.settings["null_threshold"] if info.settings["version"] == "v2.0" else None
+    return decode_spans(spans, windows, examples, n_best=info.settings["n_best"], null_threshold=threshold)
 
 
 def log_run(
@@ -164,15 +164,15 @@ def log_run(
     """
     scratch = folder / f"{technique}-{seed}"
     scratch.mkdir(exist_ok=True)
-    bundle, base, model, tokenizer, info = save(scratch, tiny, technique, record["version"], seed)
+    bundle, base, model, tokenizer, info = save(scratch, tiny, technique, record.version, seed)
     tags = {
         "technique": TECHNIQUES[technique].name,
         "family": "bert",
         "task": "extractive-qa",
         "checkpoint": "tiny",
-        "data_name": record["name"],
-        "data_version": record["version"],
-        "data_fingerprint": record["fingerprint"],
+        "data_name": record.name,
+        "data_version": record.version,
+        "data_fingerprint": record.fingerprint,
         "run_fingerprint": f"{experiment}-{technique}-{seed}-{validation_f1}",
         "base_fingerprint": info.base_fingerprint,
     }
@@ -181,7 +181,7 @@ def log_run(
             {"data_dir": folder / "data", "precision": "fp32", "max_validation_samples": None} | params
         )
         run.log_metrics(models.parameter_counts(model))
-        run.log_data(record, "testing")
+        run.log_data(record.to_json(), "testing")
         report = {
             "test_f1": 40.0, "test_f1_low": 35.0, "test_f1_high": 45.0, "test_exact_match": 30.0, "test_examples": 8.0,
             "best_validation_f1": validation_f1, "best_validation_exact_match": 30.0,

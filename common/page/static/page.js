@@ -53,9 +53,9 @@ async function ask(asked, model, signal) {
     body: JSON.stringify({ ...asked, models: [model] }),
     signal,
   });
-  const told = await response.json();
-  if (!response.ok) throw Object.assign(new Error(told.error), { field: told.field, refused: true });
-  return told.results[0];
+  const answered = await response.json();
+  if (!response.ok) throw Object.assign(new Error(answered.error), { field: answered.field, refused: true });
+  return answered.results[0];
 }
 
 function rendered(html) {
@@ -88,13 +88,13 @@ form.addEventListener("submit", async (event) => {
         results.hidden = false;
       }
       status_.textContent = `Asking model ${i + 1} of ${asked.models.length}`;
-      const told = await ask(asked, model, mine.signal);
-      const card = rendered(told.html);
+      const answered = await ask(asked, model, mine.signal);
+      const card = rendered(answered.html);
       cards.querySelector(`[data-uri="${CSS.escape(model)}"]`).replaceWith(card);
       showPlace(card);
-      answers.push(told);
+      answers.push(answered);
     }
-    status_.textContent = answers.map((told) => `${title(told.uri)}: ${told.error ?? (told.answer || "no answer")}`).join(". ");
+    status_.textContent = answers.map((answered) => `${title(answered.uri)}: ${answered.error ?? (answered.answer || "no answer")}`).join(". ");
     remember(asked, answers);
     if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView({ block: "start" });
   } catch (error) {
@@ -131,8 +131,8 @@ function remembered() {
   }
 }
 
-function remember(asked, told) {
-  const answers = told.filter((one) => !one.error).map(({ uri, answer, score, exact_match, f1, seconds }) =>
+function remember(asked, answered) {
+  const answers = answered.filter((one) => !one.error).map(({ uri, answer, score, exact_match, f1, seconds }) =>
     ({ uri, title: title(uri), answer, score, exact_match, f1, seconds }));
   if (!answers.length) return;
   let kept = [{ asked, answers }, ...remembered()].slice(0, REMEMBERED);

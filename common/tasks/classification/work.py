@@ -1,16 +1,13 @@
-"""Classification of texts: one label for each."""
+"""What classification computes: its loss, predictions and scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from ...files import write_json
-from ...models.families import uses_segment_ids
-from ...reports import run_figures
-from ..batching import Collator
-from ..table import Work
+from ..interface import Example, Extras, Figures
 from . import confusion, texts
 
 
@@ -23,33 +20,21 @@ class Prediction:
     probabilities: np.ndarray
 
 
-def features(tokenizer, config, examples, args) -> texts.Texts:
-    """The beginning of each text; what is longer than `max_length` is cut off."""
-    return texts.make_texts(
-        tokenizer,
-        examples,
-        max_length=args.max_length,
-        segment_ids=uses_segment_ids(config),
-        names=[config.id2label[i] for i in range(config.num_labels)],
-    )
-
-
-def label_loss(model, batch, labels: torch.Tensor) -> torch.Tensor:
+def label_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy summed over a batch; labels: (batch,)."""
     return torch.nn.functional.cross_entropy(model(**batch).logits.float(), labels, reduction="sum")
 
 
-def outputs(model, features, collator, args, part, progress):
-    return texts.predict_logits(model, features, collator, part=part, progress=progress)
-
-
-def predictions(outputs, features, examples, args, decision) -> list[Prediction]:
+def predictions(outputs: tuple[np.ndarray, np.ndarray], names: tuple[str, ...]) -> list[Prediction]:
+    """One for each text. outputs: as `texts.join` gives them."""
     _, logits = outputs
     each = zip(logits.argmax(axis=1).tolist(), texts.probabilities(logits), strict=True)
-    return [Prediction(label, features.names, p) for label, p in each]
+    return [Prediction(label, names, p) for label, p in each]
 
 
-def score(predictions, examples, version):
+def score(
+    predictions: Sequence[Prediction], examples: Sequence[Example]
+) -> tuple[Figures, dict[str, np.ndarray]]:
     """Accuracy and F1 in percent, the latter with its interval; 0 or 1 for each example."""
     counts = matrix(predictions, examples)
     low, high = confusion.f1_interval(counts)
@@ -63,52 +48,30 @@ def score(predictions, examples, version):
     return {name: 100 * float(value) for name, value in figures.items()}, {"accuracy": np.array(right)}
 
 
-def matrix(predictions, examples) -> np.ndarray:
+def matrix(predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:
     """(classes, classes) counts; rows are the labels, columns the predictions."""
     labels, found = [e["label"] for e in examples], [p.label for p in predictions]
     return confusion.confusion_matrix(labels, found, len(predictions[0].names))
 
 
-def row(prediction, example) -> dict:
-    names = prediction.names
-    return {
-        "prediction": names[prediction.label],
-        "label": names[example["label"]],
-        "probability": float(prediction.probabilities[prediction.label]),
-        "probabilities": dict(zip(names, prediction.probabilities.tolist(), strict=True)),
-    }
-
-
-def request(example) -> dict:
-    return {"text": example["text"]}
-
-
-def extras(predictions, examples, folder: Path) -> None:
+def extras(predictions: Sequence[Prediction], examples: Sequence[Example]) -> Extras:
     """The confusion matrix as numbers and as a figure, and the predictions as arrays."""
     counts, names = matrix(predictions, examples), predictions[0].names
-    write_json(
-        folder / "confusion_matrix.json",
-        {"labels": list(names), "rows": "label", "columns": "prediction", "counts": counts.tolist()},
+    return Extras(
+        documents={
+            "confusion_matrix.json": {
+                "labels": list(names),
+                "rows": "label",
+                "columns": "prediction",
+                "counts": counts.tolist(),
+            }
+        },
+        confusion={"confusion_matrix.png": (counts, names)},
+        arrays={
+            "preds_and_labels.npz": {
+                "predictions": np.array([p.label for p in predictions], dtype=np.int64),
+                "labels": np.array([e["label"] for e in examples], dtype=np.int64),
+                "probabilities": np.stack([p.probabilities for p in predictions]).astype(np.float32),
+            }
+        },
     )
-    run_figures.confusion_matrix(counts, names).savefig(folder / "confusion_matrix.png")
-    np.savez_compressed(
-        folder / "preds_and_labels.npz",
-        predictions=np.array([p.label for p in predictions], dtype=np.int64),
-        labels=np.array([e["label"] for e in examples], dtype=np.int64),
-        probabilities=np.stack([p.probabilities for p in predictions]).astype(np.float32),
-    )
-
-
-WORK = Work(
-    features=features,
-    collator=lambda tokenizer, config: Collator(tokenizer.pad_token_id),
-    loss=label_loss,
-    outputs=outputs,
-    join=texts.join,
-    predictions=predictions,
-    decide=lambda predictions, examples, version: None,
-    score=score,
-    row=row,
-    request=request,
-    extras=extras,
-)

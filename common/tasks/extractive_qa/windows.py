@@ -143,3 +143,14 @@ def answer_tokens(windows: Sequence[np.ndarray], answers: Mapping | None) -> lis
     found = [place for place in places if place]
     whole = (min(place[0] for place in found), max(place[1] for place in found)) if found else None
     return [label if place == whole else (0, 0) for label, place in zip(labels, places, strict=True)]
+
+
+def cut_out(tokenizer, examples: Sequence[Mapping]) -> list[str]:
+    """Each example's first answer as its tokens' offsets cut it out of the context; "" where no window holds it."""
+    windows = make_windows(tokenizer, examples, max_length=384, doc_stride=128, segment_ids=False)
+    texts = [""] * len(examples)
+    for i in np.flatnonzero(windows.end_positions).tolist():
+        example, offsets = windows.example_index[i], windows.offsets[i]
+        begin, end = offsets[windows.start_positions[i], 0], offsets[windows.end_positions[i], 1]
+        texts[example] = examples[example]["context"][begin:end]
+    return texts

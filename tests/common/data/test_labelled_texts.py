@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import labelled_texts, questions
+from common.data import labelled_texts, prepared
+from common.data.ensure import ensure
 from common.data.validation_split import carve_by_label
 from common.errors import UserError
 from tests.scripts.conftest import run_script
@@ -21,7 +22,7 @@ def files(tmp_path):
 
 def test_what_is_prepared_is_what_is_loaded(files, tmp_path):
     record = labelled_texts.prepare_files(*files, tmp_path / "o", validation_share=0.2)
-    splits, loaded = questions.ensure(tmp_path / "o", "text")
+    splits, loaded = ensure(tmp_path / "o", "text")
     assert loaded == record
     assert {name: Counter(split["label"]) for name, split in splits.items()} == {
         "train": {0: 24, 1: 24},
@@ -30,17 +31,17 @@ def test_what_is_prepared_is_what_is_loaded(files, tmp_path):
     }
     assert splits["test"].column_names == ["id", "text", "label"]
     assert [(e["text"], e["label"]) for e in splits["test"]] == [(e["text"], e["label"]) for e in TEST]
-    assert (record["kind"], record["labels"], record["version"]) == (
+    assert (record.kind, record.labels, record.version) == (
         "text",
-        ["negative", "positive"],
+        ("negative", "positive"),
         "binary",
     )
-    assert record["counts"]["validation"] == {"texts": 12, "different": 12, "negative": 6, "positive": 6}
-    assert [f["name"] for f in record["files"]] == ["train.parquet", "test.csv"]
-    assert record["fingerprint"] == labelled_texts.fingerprint({n: s.to_list() for n, s in splits.items()})
+    assert record.counts["validation"] == {"texts": 12, "different": 12, "negative": 6, "positive": 6}
+    assert [f["name"] for f in record.files] == ["train.parquet", "test.csv"]
+    assert record.fingerprint == labelled_texts.fingerprint({n: s.to_list() for n, s in splits.items()})
     other = labelled_texts.prepare_files(*files, tmp_path / "other", validation_share=0.2, seed=7)
     again = labelled_texts.prepare_files(*files, tmp_path / "again", validation_share=0.2)
-    assert again["fingerprint"] == record["fingerprint"] != other["fingerprint"]
+    assert again.fingerprint == record.fingerprint != other.fingerprint
 
 
 @given(
@@ -83,12 +84,12 @@ def test_the_original_folder_gives_the_same_texts(files, tmp_path):
     (tmp_path / "aclImdb" / "train" / "unsup").mkdir()
     record = labelled_texts.prepare_aclimdb(tmp_path / "aclImdb", tmp_path / "o")
     by_files = labelled_texts.prepare_files(*files, tmp_path / "p")
-    assert record["counts"] == by_files["counts"]
-    one, other = (questions.load(tmp_path / name)[0] for name in "op")
+    assert record.counts == by_files.counts
+    one, other = (prepared.load(tmp_path / name)[0] for name in "op")
     for split in one:
         assert one[split]["text"] == other[split]["text"] and one[split]["label"] == other[split]["label"]
     assert one["test"]["id"][0] == "test/neg/000_7"
-    assert [f["name"] for f in record["files"]] == ["train/neg", "train/pos", "test/neg", "test/pos"]
+    assert [f["name"] for f in record.files] == ["train/neg", "train/pos", "test/neg", "test/pos"]
     (tmp_path / "aclImdb" / "train" / "pos" / "x.txt").write_bytes("schön".encode("latin-1"))
     with pytest.raises(UserError, match=r"pos/x.txt is not UTF-8: byte 3 is 0xf6"):
         labelled_texts.prepare_aclimdb(tmp_path / "aclImdb", tmp_path / "q")
@@ -101,7 +102,7 @@ def test_spellings_of_labels_quotes_and_long_texts_are_read(files, tmp_path):
     rows += [{"text": "long " * 40_000, "label": "positive"}, {"text": "x", "label": "negative"}]
     train = write_csv(tmp_path / "t.csv", rows)
     labelled_texts.prepare_files(train, files[1], tmp_path / "o", validation_share=0.5)
-    splits, _ = questions.load(tmp_path / "o")
+    splits, _ = prepared.load(tmp_path / "o")
     read = {e["text"]: e["label"] for name in ("train", "validation") for e in splits[name]}
     assert read == {row["text"]: int(row["label"].lower().startswith("pos")) for row in rows}
 
@@ -121,7 +122,7 @@ CSV = "text,label\nfine,1\n"
         ((CSV + "bad, very,0\n").encode(), "line 3 has more fields than the header"),
         ((CSV + '"bad" very,0\n').encode(), "line 3: "),
         ((CSV + "schön,0\n").encode("latin-1"), "is not UTF-8: byte 21 is 0xf6"),
-        (b"text,label\n", "there are no texts in it"),
+        (b"text,label\n", "they hold no texts"),
         ((CSV + "good,1\n").encode(), "fewer than two different texts that are negative"),
     ],
     ids=str,
@@ -167,7 +168,7 @@ def test_what_is_no_parquet_and_what_is_not_utf8_in_it(files, tmp_path):
 
 def test_duplicates_of_test_in_train_are_counted(files, tmp_path):
     test = write_csv(tmp_path / "t.csv", [*TEST, TRAIN[3]])
-    assert labelled_texts.prepare_files(files[0], test, tmp_path / "o")["test_texts_also_in_train"] == 1
+    assert labelled_texts.prepare_files(files[0], test, tmp_path / "o").test_texts_also_in_train == 1
 
 
 @pytest.fixture
@@ -185,10 +186,10 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_the_hubs_reviews_are_taken_where_there_is_no_data(hub, files, tmp_path, capsys):
-    _, record = questions.ensure(tmp_path / "imdb_data", "text")
+    _, record = ensure(tmp_path / "imdb_data", "text")
     assert "the hub's imdb" in capsys.readouterr().err
-    assert (record["source"], record["name"]) == ("hub", "imdb")
-    assert record["fingerprint"] == labelled_texts.prepare_files(*files, tmp_path / "p")["fingerprint"]
+    assert (record.source, record.name) == ("hub", "imdb")
+    assert record.fingerprint == labelled_texts.prepare_files(*files, tmp_path / "p").fingerprint
     name, asked = hub[0]
     assert name == "stanfordnlp/imdb" and asked["local_files_only"]
     assert not any("unsupervised" in pattern for pattern in asked["allow_patterns"])
@@ -201,25 +202,25 @@ def test_without_a_hub_the_packaged_reviews_are_taken_and_it_is_said(tmp_path, m
     with pytest.raises(UserError, match="--source text --train_file FILE .* or .* sample-texts"):
         labelled_texts.prepare_hub("imdb", tmp_path / "imdb_data")
     assert not (tmp_path / "imdb_data").exists()
-    splits, record = questions.ensure(tmp_path / "imdb_data", "text")
+    splits, record = ensure(tmp_path / "imdb_data", "text")
     assert "178 packaged reviews" in capsys.readouterr().err
     assert sum(len(part) for part in splits.values()) == 178
-    for counts in record["counts"].values():
+    for counts in record.counts.values():
         assert counts["texts"] == counts["different"] and abs(counts["negative"] - counts["positive"]) <= 1
-    assert record["name"] == "sample-texts" and record["test_texts_also_in_train"] == 0
+    assert record.name == "sample-texts" and record.test_texts_also_in_train == 0
 
 
 def test_data_of_the_other_kind_is_refused(files, tmp_path):
     labelled_texts.prepare_files(*files, tmp_path / "o")
     with pytest.raises(UserError, match="kind 'text'; this task needs 'qa'"):
-        questions.ensure(tmp_path / "o")
+        ensure(tmp_path / "o")
 
 
 def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
     flags = ("--train_file", files[0], "--test_file", files[1], "--output_dir", tmp_path / "o")
     done = run_script("prepare_data.py", "--source", "text", *flags)
     assert "train          54 texts (27 negative, 27 positive), 54 of them different" in done.stdout
-    assert questions.load(tmp_path / "o")[1]["fingerprint"][:12] in done.stdout
+    assert prepared.load(tmp_path / "o")[1].fingerprint[:12] in done.stdout
     done = run_script("prepare_data.py", "--source", "sample-texts", "--output_dir", tmp_path / "s")
     assert "test           48 texts (24 negative, 24 positive)" in done.stdout
 
@@ -239,7 +240,7 @@ def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
 )
 def test_other_columns_delimiters_and_labels(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    found = labelled_texts._read([tmp_path / name], "train")
+    found = labelled_texts.read_files([tmp_path / name], "train")
     assert [e["label"] for e in found] == [1, 0]
     assert found[0]["text"].startswith("Good") and found[1]["text"].strip('"').startswith("Bad")
 
@@ -247,7 +248,7 @@ def test_other_columns_delimiters_and_labels(tmp_path, name, content):
 def test_a_line_that_is_not_json_is_refused_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "Good", "label": 1}\n{"text": \n')
     with pytest.raises(UserError, match="line 2 is not JSON"):
-        labelled_texts._read([tmp_path / "a.jsonl"], "train")
+        labelled_texts.read_files([tmp_path / "a.jsonl"], "train")
 
 
 def test_json_lines_end_at_line_feeds_alone(tmp_path):
@@ -255,7 +256,7 @@ def test_json_lines_end_at_line_feeds_alone(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         json.dumps({"text": text, "label": 1}, ensure_ascii=False) + "\r\n", "utf-8"
     )
-    assert labelled_texts._read([tmp_path / "a.jsonl"], "train")[0]["text"] == text
+    assert labelled_texts.read_files([tmp_path / "a.jsonl"], "train")[0]["text"] == text
 
 
 FAULTY = {
@@ -277,5 +278,5 @@ def test_all_faults_of_texts_are_listed_and_can_be_skipped(name, files, tmp_path
     assert "3 texts were left out because of a fault" in done.stdout
     skipped = json.loads((tmp_path / "o" / "skipped.json").read_text())
     assert [f"  {row['place']}{row['reason']}" for row in skipped] == listed
-    splits, record = questions.ensure(tmp_path / "o", "text")
-    assert record["skipped"] == 3 and len(splits["train"]) + len(splits["validation"]) == 4
+    splits, record = ensure(tmp_path / "o", "text")
+    assert record.skipped == 3 and len(splits["train"]) + len(splits["validation"]) == 4

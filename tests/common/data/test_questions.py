@@ -1,72 +1,40 @@
 import json
 import multiprocessing
-import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.data import hub_files
 from common.data import questions as data
+from common.data.prepared import load
 from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from tests.scripts.conftest import squad_json
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-
-    def article(name, questions):
-        rows = []
-        for i in range(questions):
-            context = f"{name} has part {i // 2}, which is blue."
-            answers = {"text": ["blue"], "answer_start": [context.index("blue")]}
-            rows.append(
-                {
-                    "id": f"{name}-{i}",
-                    "title": name,
-                    "context": context,
-                    "question": "Which colour?",
-                    "answers": answers,
-                }
-            )
-        return rows
-
-    train = [e for n in range(20) for e in article(f"train{n}", 5 + n % 3)]
-    test = [e for n in range(3) for e in article(f"test{n}", 4)]
-    for name, examples in (("train", train), ("test", test)):
-        (folder / f"{name}.json").write_text(squad_json(examples, "1.1"))
-    return folder / "train.json", folder / "test.json"
-
-
-@pytest.fixture
-def prepared(files, tmp_path):
-    folder = tmp_path / "squad_data"
-    return folder, data.prepare_files(*files, folder)
 
 
 def test_what_is_prepared_is_what_is_loaded(prepared):
     from datasets import load_from_disk
 
     folder, record = prepared
-    splits, loaded = data.load(folder)
+    splits, loaded = load(folder)
     assert loaded == record and set(load_from_disk(str(folder))) == {"train", "validation", "test"}
-    assert {n: len(s) for n, s in splits.items()} == {n: c["questions"] for n, c in record["counts"].items()}
-    assert record["fingerprint"] == data.fingerprint({n: s.to_list() for n, s in splits.items()})
-    assert [f["name"] for f in record["files"]] == ["train.json", "test.json"]
+    assert {n: len(s) for n, s in splits.items()} == {n: c["questions"] for n, c in record.counts.items()}
+    assert record.fingerprint == data.fingerprint({n: s.to_list() for n, s in splits.items()})
+    assert [f["name"] for f in record.files] == ["train.json", "test.json"]
     assert {p.name for p in folder.parent.iterdir()} == {"squad_data", ".squad_data.lock"}
 
 
 def test_validation_is_whole_articles_and_repeats_by_seed(prepared, files, tmp_path):
-    splits, record = data.load(prepared[0])
+    splits, record = load(prepared[0])
     titles = {name: set(split["title"]) for name, split in splits.items()}
     contexts = {name: set(split["context"]) for name, split in splits.items()}
     assert not titles["train"] & titles["validation"] and not contexts["train"] & contexts["validation"]
     assert 0.05 <= len(splits["validation"]) / (len(splits["validation"]) + len(splits["train"])) <= 0.15
     again = data.prepare_files(*files, tmp_path / "again")
     other = data.prepare_files(*files, tmp_path / "other", seed=7)
-    assert again["fingerprint"] == record["fingerprint"] != other["fingerprint"]
+    assert again.fingerprint == record.fingerprint != other.fingerprint
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=2, max_size=40), st.integers(0, 3))
@@ -89,10 +57,10 @@ def test_a_single_article_is_carved_by_paragraph_and_the_record_says_so(files, t
     one = {e["context"]: e | {"title": "t"} for e in read_squad_json(files[0]).examples}
     (tmp_path / "one.json").write_text(squad_json(list(one.values()), "1.1"))
     record = data.prepare_files(tmp_path / "one.json", files[1], tmp_path / "out")
-    splits, _ = data.load(tmp_path / "out")
-    assert record["validation_by"] == "paragraph" and len(splits["validation"])
+    splits, _ = load(tmp_path / "out")
+    assert record.validation_by == "paragraph" and len(splits["validation"])
     assert not set(splits["train"]["context"]) & set(splits["validation"]["context"])
-    assert data.prepare_files(*files, tmp_path / "many")["validation_by"] == "article"
+    assert data.prepare_files(*files, tmp_path / "many").validation_by == "article"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -140,12 +108,12 @@ def test_a_changed_folder_is_not_loaded(fault, prepared):
         (folder / fault).write_text((folder / fault).read_text().replace("train", "tr"))
         (folder / fault).write_text((folder / fault).read_text() + " ")
     with pytest.raises(UserError, match="prepare_data.py"):
-        data.load(folder)
+        load(folder)
 
 
 def test_no_folder_is_told_how_to_be_made(tmp_path):
     with pytest.raises(UserError, match="prepare_data.py --output_dir"):
-        data.load(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
 
 
 def test_fingerprint_notices_any_edit(files):
@@ -171,7 +139,7 @@ def test_a_failed_preparation_leaves_what_was_there(prepared, files, tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(UserError):
         data.prepare_files(tmp_path / "bad.json", files[1], folder)
-    assert data.load(folder)[1] == record
+    assert load(folder)[1] == record
 
 
 def test_a_failure_while_writing_leaves_what_was_there(prepared, files, monkeypatch):
@@ -179,22 +147,14 @@ def test_a_failure_while_writing_leaves_what_was_there(prepared, files, monkeypa
     rename = type(folder).rename
 
     def fails_at_last(self, target):
-        if self.name.endswith(".being-written"):
+        if self.name.endswith(".squad_data.part"):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
     monkeypatch.setattr(type(folder), "rename", fails_at_last)
     with pytest.raises(UserError, match="No space left"):
         data.prepare_files(*files, folder, seed=7)
-    assert data.load(folder)[1] == record
-    assert {p.name for p in folder.parent.iterdir()} == {"squad_data", ".squad_data.lock"}
-
-
-def test_what_a_killed_process_left_is_put_back_or_cleared(prepared, files):
-    folder, record = prepared
-    folder.rename(folder.with_name(".squad_data.being-replaced"))
-    (folder.with_name(".squad_data.being-written") / "train").mkdir(parents=True)
-    assert data.ensure(folder)[1] == record
+    assert load(folder)[1] == record
     assert {p.name for p in folder.parent.iterdir()} == {"squad_data", ".squad_data.lock"}
 
 
@@ -204,8 +164,8 @@ def test_a_prepared_folder_is_replaced_even_if_damaged(prepared, files):
         if content:
             (folder / "record.json").write_text(content)
         (folder / "train" / "cache-0123.arrow").write_bytes(b"what datasets.map leaves here")
-        assert data.prepare_files(*files, folder, seed=7)["fingerprint"] != record["fingerprint"]
-        assert data.load(folder)[1]["seed"] == 7 and not (folder / "train" / "cache-0123.arrow").exists()
+        assert data.prepare_files(*files, folder, seed=7).fingerprint != record.fingerprint
+        assert load(folder)[1].seed == 7 and not (folder / "train" / "cache-0123.arrow").exists()
 
 
 @pytest.mark.parametrize(
@@ -238,7 +198,7 @@ def test_a_file_that_was_put_into_our_folder_is_kept(place, prepared, files):
     (folder / place).write_text("years of work")
     with pytest.raises(UserError, match="did not write"):
         data.prepare_files(*files, folder, seed=7)
-    assert (folder / place).exists() and data.load(folder)[1] == record
+    assert (folder / place).exists() and load(folder)[1] == record
 
 
 def test_the_folder_may_be_empty_or_here_or_a_link(files, tmp_path, monkeypatch):
@@ -251,7 +211,7 @@ def test_the_folder_may_be_empty_or_here_or_a_link(files, tmp_path, monkeypatch)
     data.prepare_files(*files, tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     for name in ("empty", "here", "target", "link"):
-        assert data.load(tmp_path / name)[0]["train"].num_rows
+        assert load(tmp_path / name)[0]["train"].num_rows
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a file"):
         data.prepare_files(*files, tmp_path / "file")
@@ -275,7 +235,7 @@ def test_mixed_versions_and_ids_in_both_files_are_refused(files, tmp_path):
     (tmp_path / "v2.json").write_text(json.dumps(v2))
     with pytest.raises(UserError, match="one version"):
         data.prepare_files(files[0], tmp_path / "v2.json", tmp_path / "out")
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match="is used twice"):
         data.prepare_files(files[0], files[0], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -285,12 +245,12 @@ def test_a_saved_dataset_keeps_its_splits(prepared, tmp_path):
 
     folder, record = prepared
     again = data.prepare_saved(folder, tmp_path / "again")
-    assert again["fingerprint"] == record["fingerprint"]
+    assert again.fingerprint == record.fingerprint
     two = load_from_disk(str(folder))
     del two["test"]
     two.save_to_disk(str(tmp_path / "two"))
     carved = data.prepare_saved(tmp_path / "two", tmp_path / "carved")
-    assert carved["counts"]["test"] == record["counts"]["validation"]
+    assert carved.counts["test"] == record.counts["validation"]
     with pytest.raises(UserError, match="save_to_disk"):
         data.prepare_saved(tmp_path, tmp_path / "x")
 
@@ -341,8 +301,8 @@ def test_a_saved_dataset_is_read_by_the_rules_of_files(tmp_path):
     test[0]["answers"] = {"text": ["mauve"], "answer_start": [-1]}
     _save(tmp_path / "saved", rows, test)
     record = data.prepare_saved(tmp_path / "saved", tmp_path / "out")
-    assert (record["repaired"], record["dropped"], record["version"]) == (1, 2, "v1.1")
-    splits = data.load(tmp_path / "out")[0]
+    assert (record.repaired, record.dropped, record.version) == (1, 2, "v1.1")
+    splits = load(tmp_path / "out")[0]
     assert splits["test"][0]["id"] == "30" and splits["test"][0]["answers"]["text"] == ["mauve"]
     for e in splits["train"]:
         (text,), (start,) = e["answers"]["text"], e["answers"]["answer_start"]
@@ -352,7 +312,7 @@ def test_a_saved_dataset_is_read_by_the_rules_of_files(tmp_path):
     with pytest.raises(UserError, match="has 2 faults(.|\n)*row 2 .id '2'.(.|\n)*row 3"):
         data.prepare_saved(tmp_path / "faulty", tmp_path / "x")
     record = data.prepare_saved(tmp_path / "faulty", tmp_path / "x", on_bad_rows="skip")
-    assert record["skipped"] == 2 and len(json.loads((tmp_path / "x/skipped.json").read_text())) == 2
+    assert record.skipped == 2 and len(json.loads((tmp_path / "x/skipped.json").read_text())) == 2
 
 
 def test_ids_that_both_files_count_from_0_are_told_apart(tmp_path):
@@ -362,19 +322,19 @@ def test_ids_that_both_files_count_from_0_are_told_apart(tmp_path):
     for name, part in (("train", rows), ("test", test)):
         (tmp_path / f"{name}.json").write_text(json.dumps(part))
     record = data.prepare_files(tmp_path / "train.json", tmp_path / "test.json", tmp_path / "out")
-    splits = data.load(tmp_path / "out")[0]
-    assert record["renamed_ids"] == 4 and splits["test"]["id"] == ["0", "1", "2", "3"]
+    splits = load(tmp_path / "out")[0]
+    assert record.renamed_ids == 4 and splits["test"]["id"] == ["0", "1", "2", "3"]
     ids = {*splits["train"]["id"], *splits["validation"]["id"]}
     assert ids == {"train-train-0", "train-0", *(f"train-{n}" for n in (1, 2, 3)), *map(str, range(4, 19))}
     (tmp_path / "test.json").write_text(json.dumps(rows[:1]))
-    with pytest.raises(UserError, match="id '0' stands twice"):
+    with pytest.raises(UserError, match="id '0' is used twice"):
         data.prepare_files(tmp_path / "train.json", tmp_path / "test.json", tmp_path / "out")
 
 
 def test_a_saved_dataset_without_titles_is_carved_by_paragraph(tmp_path):
     rows = [{k: v for k, v in _row(n).items() if k != "title"} for n in range(30)]
     _save(tmp_path / "saved", rows[:20], rows[20:])
-    assert data.prepare_saved(tmp_path / "saved", tmp_path / "out")["counts"]["validation"]["paragraphs"] == 2
+    assert data.prepare_saved(tmp_path / "saved", tmp_path / "out").counts["validation"]["paragraphs"] == 2
 
 
 @pytest.mark.parametrize("column", ["id", "context", "question", "answers"])
@@ -388,50 +348,15 @@ def test_a_saved_dataset_without_a_column_is_refused(column, tmp_path):
 def test_paragraphs_of_test_that_stand_in_train_are_counted(tmp_path):
     train = [_row(n) for n in range(20)]
     _save(tmp_path / "saved", train, [_row("x", context="c3 blue"), _row("y")])
-    assert data.prepare_saved(tmp_path / "saved", tmp_path / "out")["test_paragraphs_also_in_train"] == 1
-
-
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    def refused(*args, **kwargs):
-        raise OSError("offline")
-
-    monkeypatch.setattr(socket, "create_connection", refused)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-
-
-def _parquet(folder, files):
-    """What the repository rajpurkar/squad holds, with other questions."""
-    import pyarrow
-    import pyarrow.parquet
-
-    (folder / "plain_text").mkdir(parents=True)
-    for split, file in zip(("train", "validation"), files, strict=True):
-        table = pyarrow.Table.from_pylist(read_squad_json(file).examples)
-        pyarrow.parquet.write_table(table, folder / "plain_text" / f"{split}-00000-of-00001.parquet")
-
-
-@pytest.fixture
-def hub(files, tmp_path, monkeypatch):
-    """(folder of the snapshot that the hub hands out, list of what it was asked)."""
-    folder = tmp_path / "snapshot"
-    _parquet(folder, files)
-    asked = []
-
-    def snapshot_download(repository, **kwargs):
-        asked.append((repository, kwargs))
-        return str(folder)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    return folder, asked
+    assert data.prepare_saved(tmp_path / "saved", tmp_path / "out").test_paragraphs_also_in_train == 1
 
 
 def test_the_hubs_development_set_is_test(hub, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub_files, "hub_answers", lambda: True)
     record = data.prepare_hub("squad", tmp_path / "out")
-    assert record["fingerprint"] == data.prepare_files(*files, tmp_path / "files")["fingerprint"]
-    assert (record["source"], record["name"], record["version"]) == ("hub", "squad", "v1.1")
-    assert [f["name"] for f in record["files"]] == [
+    assert record.fingerprint == data.prepare_files(*files, tmp_path / "files").fingerprint
+    assert (record.source, record.name, record.version) == ("hub", "squad", "v1.1")
+    assert [f["name"] for f in record.files] == [
         f"{s}-00000-of-00001.parquet" for s in ("train", "validation")
     ]
     repository, asked = hub[1][0]
@@ -446,68 +371,16 @@ def test_the_hubs_bad_files_are_named(hub, tmp_path):
         data.prepare_hub("squad_v3", tmp_path / "out")
 
 
-def test_missing_data_is_taken_from_the_cache_while_offline(hub, offline, tmp_path, capsys):
-    assert data.ensure(tmp_path / "squad_data")[1]["name"] == "squad"
-    assert hub[1][0][1]["local_files_only"] and "the hub's squad" in capsys.readouterr().err
-
-
-def test_a_hub_that_fails_half_way_gives_the_sample(tmp_path, monkeypatch, capsys):
-    def broken(*args, **kwargs):
-        raise TimeoutError("read timed out")
-
-    monkeypatch.setattr(data, "hub_answers", lambda: True)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
-    assert data.ensure(tmp_path / "squad_data")[1]["name"] == "sample"
-    assert "packaged sample" in capsys.readouterr().err
-    with pytest.raises(UserError, match="TimeoutError.*--source files or sample"):
-        data.prepare_hub("squad", tmp_path / "out")
-
-
-@pytest.mark.parametrize("here", ["squad", "rajpurkar/squad"])
-def test_the_hub_is_never_a_folder_that_happens_to_lie_here(here, offline, files, tmp_path, monkeypatch):
-    from datasets import load_dataset
-
-    _parquet(tmp_path / here, files)
-    monkeypatch.chdir(tmp_path)
-    assert load_dataset(here, cache_dir=str(tmp_path / "datasets"))["train"].num_rows  # what must not happen
-    with pytest.raises(UserError, match="--source files or sample"):
-        data.prepare_hub("squad", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert data.ensure(tmp_path / "squad_data")[1]["name"] == "sample"
-
-
-def _ensure(folder):
-    data.hub_answers = lambda: False
-    return data.ensure(folder)[1]["fingerprint"]
-
-
-def test_two_processes_that_find_no_data_both_get_it(tmp_path, monkeypatch):
-    # The new processes read it at import: what lies in a developer's cache must not decide.
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path.parent / "no cache"))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        prints = pool.map(_ensure, [tmp_path / "squad_data"] * 2)
-    assert len(set(prints)) == 1
-    assert {p.name for p in tmp_path.iterdir()} == {"squad_data", ".squad_data.lock"}
-
-
 def _prepare(task):
     files, folder, seed = task
-    return data.prepare_files(*files, folder, seed=seed)["fingerprint"]
+    return data.prepare_files(*files, folder, seed=seed).fingerprint
 
 
 def test_two_processes_that_prepare_at_once_both_succeed(files, tmp_path):
     tasks = [(files, tmp_path / "squad_data", seed) for seed in (1, 2)] * 2
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         prints = pool.map(_prepare, tasks, chunksize=1)
-    assert len(set(prints)) == 2 and data.load(tmp_path / "squad_data")[1]["fingerprint"] in prints
-
-
-def test_missing_data_becomes_the_sample_and_says_so(offline, tmp_path, capsys):
-    (tmp_path / "squad_data").mkdir()
-    _, record = data.ensure(tmp_path / "squad_data")
-    assert record["name"] == "sample" and "packaged sample" in capsys.readouterr().err
-    data.ensure(tmp_path / "squad_data")
-    assert not capsys.readouterr().err
+    assert len(set(prints)) == 2 and load(tmp_path / "squad_data")[1].fingerprint in prints
 
 
 def test_every_span_of_the_sample_and_what_it_promises():
@@ -552,4 +425,4 @@ def test_the_samples_readme_tells_its_counts():
 def test_a_record_that_is_a_folder_is_one_clear_line(tmp_path):
     (tmp_path / "data" / "record.json").mkdir(parents=True)
     with pytest.raises(UserError, match="record.json cannot be read: Is a directory"):
-        data.load(tmp_path / "data")
+        load(tmp_path / "data")

@@ -50,7 +50,7 @@ def outcome(model, batch):
         (technique, name)
         for technique in QUICK
         for name in (*ENCODERS, "gpt2", "t5")
-        if not FAMILIES[name].refusal(technique, "extractive-qa")
+        if not FAMILIES[name].refusal(technique, "QuestionAnswering")
     ],
 )
 def test_layers_give_pefts_results_and_gradients(technique, family_name, tiny):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import questions
+from common.data import prepared
 from common.errors import UserError
 from common.page import app, catalogue
 from common.page.catalogue import Catalogue, Entry
@@ -77,7 +77,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("page")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        test = questions.load(folder / "data")[0]["test"].to_list()
+        test = prepared.load(folder / "data")[0]["test"].to_list()
         runs, answerers = [], {}
         for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
             made = {"technique": technique, "validation_f1": f1, "seed": i}
@@ -104,16 +104,16 @@ def ask(client, **fields):
 def test_answers_are_those_of_the_answerers(client, world):
     for example in EXAMPLES:
         asked = {name: example[name] for name in ("question", "context")}
-        for told in ask(client, **asked):
-            (expected,) = world[1][told["uri"]].answer([asked], top_k=app.ANSWERS)
-            for found, own in zip([told, *told["alternatives"]], expected, strict=True):
+        for received in ask(client, **asked):
+            (expected,) = world[1][received["uri"]].answer([asked], top_k=app.ANSWERS)
+            for found, own in zip([received, *received["alternatives"]], expected, strict=True):
                 assert (found["answer"], found["start"], found["end"]) == (
                     own["answer"],
                     own["start"],
                     own["end"],
                 )
                 assert found["score"] == pytest.approx(own["score"], abs=1e-5)
-            assert told["seconds"] > 0
+            assert received["seconds"] > 0
 
 
 def test_the_two_models_differ_or_nothing_is_compared(client):
@@ -125,11 +125,11 @@ def test_scores_are_the_metrics(client):
     answer = ask(client)[0]["answer"]
     for truth in (answer, f"The {answer.upper()}!", f"something else\n{answer} and more", "nothing alike"):
         golds = truth.split("\n")
-        for told in ask(client, truth=truth):
-            assert told["exact_match"] == squad.exact_match(told["answer"], golds)
-            assert told["f1"] == squad.f1(told["answer"], golds)
-    for told in ask(client, unanswerable=True):
-        assert told["exact_match"] == float(told["answer"] == "")
+        for received in ask(client, truth=truth):
+            assert received["exact_match"] == squad.exact_match(received["answer"], golds)
+            assert received["f1"] == squad.f1(received["answer"], golds)
+    for received in ask(client, unanswerable=True):
+        assert received["exact_match"] == float(received["answer"] == "")
     assert "f1" not in ask(client)[0]
 
 
@@ -155,21 +155,23 @@ def test_true_answers_are_marked_where_they_stand_as_words():
 
 @pytest.mark.parametrize("context", [*SCRIPTS, *XSS])
 def test_the_place_is_marked_in_any_script(client, context):
-    for told in ask(client, context=context):
-        document = Document(told["html"])
+    for received in ask(client, context=context):
+        document = Document(received["html"])
         shown = document.one("div", **{"class": "context"})["text"]
         # HTML's parser reads CRLF as a line feed; so would a text area have.
         assert shown.replace("\r\n", "\n") == context.replace("\r\n", "\n")
         marked = [mark["text"] for mark in document.all("mark")]
-        assert marked == ([told["answer"]] if told["start"] >= 0 else [])
-        assert told["answer"] == (context[told["start"] : told["end"]] if told["start"] >= 0 else "")
+        assert marked == ([received["answer"]] if received["start"] >= 0 else [])
+        assert received["answer"] == (
+            context[received["start"] : received["end"]] if received["start"] >= 0 else ""
+        )
 
 
 @pytest.mark.parametrize("text", XSS)
 def test_whatever_is_typed_stays_text(client, text):
     fields = {"question": text, "context": f"Marie {text} Curie", "truth": text, "models": URIS}
     html = client.post("/", data=fields).text
-    fragments = [told["html"] for told in ask(client, **fields)]
+    fragments = [received["html"] for received in ask(client, **fields)]
     clean = Document(client.post("/", data=fields | {"question": "a", "context": "b", "truth": "c"}).text)
     document = Document(html)
     for shown in (document, *map(Document, fragments)):
@@ -205,17 +207,19 @@ def test_the_form_works_without_a_script(client):
     document = Document(client.post("/", data=fields).text)
     assert [card["data-uri"] for card in document.all("article") if "aria-busy" not in card] == URIS
     assert document.one("textarea", name="context")["text"] == "\n\nMarie\nCurie"
-    for told in ask(client, **fields | {"context": "\nMarie\nCurie"}):
-        shown = next(c for c in document.all("article", **{"data-uri": told["uri"]}) if "aria-busy" not in c)
-        assert (told["answer"] or "No answer") in shown["text"]
-        assert f"{100 * told['score']:.1f}%" in shown["text"]
-        assert f"F1 {100 * told['f1']:.0f}" in shown["text"]
+    for received in ask(client, **fields | {"context": "\nMarie\nCurie"}):
+        shown = next(
+            c for c in document.all("article", **{"data-uri": received["uri"]}) if "aria-busy" not in c
+        )
+        assert (received["answer"] or "No answer") in shown["text"]
+        assert f"{100 * received['score']:.1f}%" in shown["text"]
+        assert f"F1 {100 * received['f1']:.0f}" in shown["text"]
     checked = [box["value"] for box in document.all("input", name="models") if "checked" in box]
     assert checked == URIS
 
 
 def test_the_card_tells_what_the_store_knows(client, world):
-    told = ask(client)[0]["html"]
+    received = ask(client)[0]["html"]
     tags = mlflow.MlflowClient().get_model_version(NAME, "1").tags
     share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
     for text in (
@@ -225,7 +229,7 @@ def test_the_card_tells_what_the_store_knows(client, world):
         "40.0 (35.0 to 45.0)",
         f"{int(tags['total_parameters']):,}",
     ):
-        assert text in told
+        assert text in received
     assert app.facts(Entry("runs:/0/model", "Run 0", (), {})) == []
 
 
@@ -251,8 +255,8 @@ REFUSED = {
     "truth and none": ({"truth": "Curie", "unanswerable": "yes"}, "clear one of the two"),
     "truth without words": ({"truth": "the ..."}, "no word that counts"),
     "no model": ({"models": []}, "Choose a model"),
-    "unlisted model": ({"models": ["models:/other/1"]}, "no longer listed"),
-    "path as a model": ({"models": ["../../etc/passwd"]}, "no longer listed"),
+    "unlisted model": ({"models": ["models:/other/1"]}, "not listed any more"),
+    "path as a model": ({"models": ["../../etc/passwd"]}, "not listed any more"),
     "too many models": ({"models": [f"models:/x/{i}" for i in range(7)]}, "at most 6"),
 }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
-from common.data import questions
+from common.data import prepared
 from common.errors import UserError
 from common.models import base as models
 from common.models import bundles
@@ -27,7 +27,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("adapters")
     with trained.store(folder):
         record = trained.prepare_data(folder)
-        examples = questions.load(folder / "data")[0]["test"].to_list()
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
         runs = {}
         for i, key in enumerate([*KEYS, "standard"]):
             id_ = trained.log_run(
@@ -101,7 +101,7 @@ def test_all_share_the_weights_of_one_base(world):
     family = models.family_of("bert")
     base, _ = models.load_base(models.resolve_checkpoint(next(iter(answerers)).info.checkpoint))
     head = sum(
-        p.numel() for name in family.heads["extractive-qa"] for p in base.get_submodule(name).parameters()
+        p.numel() for name in family.heads["QuestionAnswering"] for p in base.get_submodule(name).parameters()
     )
     assert sum(tensors[0][place] for place in shared) == sum(p.numel() for p in base.parameters()) - head
 
@@ -156,7 +156,7 @@ def test_a_model_that_answers_otherwise_than_its_run_is_not_registered(world, mo
 
 def test_without_an_adapter_there_is_nothing_to_register(world, tiny):
     folder, examples, *_ = world
-    record = questions.load(folder / "data")[1]
+    record = prepared.load(folder / "data")[1]
     trained.log_run(folder, tiny, record, examples, experiment="whole", technique="standard", seed=20)
     with pytest.raises(UserError, match="trained an adapter"):
         adapter_set.register_adapters("whole")

@@ -17,7 +17,7 @@ class Where(PythonModel):
         told = {
             "offline": huggingface_hub.constants.HF_HUB_OFFLINE,
             "cached": os.path.exists(huggingface_hub.constants.HF_HUB_CACHE),
-            "project": any(os.path.exists(os.path.join(place, "common", "registry.py")) for place in sys.path)
+            "project": any(os.path.exists(os.path.join(place, "common", "registry")) for place in sys.path)
             or "checking" in sys.modules,
             "asked": model_input["question"][0],
         }

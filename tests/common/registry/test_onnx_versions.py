@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
 
-from common.data import questions
+from common.data import prepared
 from common.errors import UserError
 from common.models import bundles
 from common.registry import onnx_versions, register
@@ -25,7 +25,7 @@ def exported(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("exported")
     with trained.store(folder), trained.checked_here():
         record = trained.prepare_data(folder)
-        examples = questions.load(folder / "data")[0]["test"].to_list()
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
         trained.log_run(folder, tiny, record, examples, experiment="squad-qa")
         done = register.register_best("squad-qa")
         yield done, onnx_versions.export_version(QA, done.version)

@@ -3,7 +3,6 @@ import math
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -11,10 +10,10 @@ import mlflow
 import pandas as pd
 import pytest
 
-from common.data import questions
+from common.data import prepared
 from common.errors import UserError
-from common.registry import agreement, choosing, register, versions
 from common.registry import champion as promotion
+from common.registry import choosing, register, versions
 from common.registry.gate import Rules
 from common.serving import stored_code
 from common.tasks.table import TASKS
@@ -69,64 +68,6 @@ def test_runs_on_other_data_or_fewer_validation_questions_are_left_out_and_named
         choosing.choose(table((math.nan, {})))
 
 
-ROW = {
-    "id": "q",
-    "question": "Who?",
-    "prediction": "Marie",
-    "start": 8,
-    "end": 13,
-    "probability": 0.5,
-    "n_best": [
-        {"start": 8, "end": 13, "score": 5.0},
-        {"start": 8, "end": 19, "score": 4.995},
-        {"start": 0, "end": 2, "score": 1.0},
-        {"start": -1, "end": -1, "score": 5.5},
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("answer", "threshold", "agrees"),
-    [
-        (("Marie", 0.5, 8, 13), 1.0, True),
-        (("Marie", 0.6, 8, 13), 1.0, False),
-        (("marie", 0.5, 8, 13), 1.0, False),
-        (("Marie Curie", 0.5, 8, 19), 1.0, True),
-        (("In", 0.5, 0, 2), 1.0, False),
-        (("", 0.5, -1, -1), 1.0, False),
-        (("", 0.5, -1, -1), 0.495, True),
-        (("elsewhere", 0.5, 30, 40), 1.0, False),
-    ],
-)
-def test_answers_must_be_those_of_training_but_for_ties(answer, threshold, agrees):
-    given = dict(zip(("answer", "score", "start", "end"), answer, strict=True))
-    assert (not agreement.disagreements([ROW], [given], threshold, 0.01)) == agrees
-
-
-LABELLED = {
-    "id": "t",
-    "prediction": "positive",
-    "probability": 0.501,
-    "probabilities": {"negative": 0.499, "positive": 0.501},
-}
-SURE = LABELLED | {"probability": 0.9, "probabilities": {"negative": 0.1, "positive": 0.9}}
-
-
-@pytest.mark.parametrize(
-    ("row", "label", "score", "agrees"),
-    [
-        (SURE, "positive", 0.902, True),
-        (SURE, "positive", 0.95, False),
-        (SURE, "negative", 0.1, False),
-        (SURE, "negative", 0.9, False),
-        (LABELLED, "negative", 0.5005, True),
-        (LABELLED, "neutral", 0.5, False),
-    ],
-)
-def test_labels_must_be_those_of_training_but_for_ties(row, label, score, agrees):
-    assert (not agreement.relabelled([row], [{"label": label, "score": score}], 0.005)) == agrees
-
-
 def test_labels_are_chosen_by_accuracy():
     task = TASKS["classification"]
     runs = table((90.0, {"best_validation_accuracy": 50.0}), (10.0, {"best_validation_accuracy": 60.0}))
@@ -141,7 +82,7 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("registry")
     with trained.store(folder), trained.checked_here():
         record = trained.prepare_data(folder)
-        examples = questions.load(folder / "data")[0]["test"].to_list()
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
 
         made = {}
 
@@ -157,8 +98,7 @@ def world(tmp_path_factory, tiny):
 @pytest.fixture
 def name(monkeypatch, request):
     """A registered model of this test's own."""
-    own = replace(TASKS["extractive-qa"], registered=request.node.name)
-    monkeypatch.setitem(TASKS, "extractive-qa", own)
+    monkeypatch.setattr(TASKS["extractive-qa"], "registered", request.node.name)
     return request.node.name
 
 
@@ -233,7 +173,7 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
     assert "registered already" in again.notes[0] and len(registered(name)) == 1
 
     # Neither the shared base nor what training logged is needed: not here, and not where the folder is copied to.
-    examples = questions.load(folder / "data")[0]["test"].to_list()
+    examples = prepared.load(folder / "data")[0]["test"].to_list()
     moved = shutil.copytree(
         mlflow.artifacts.download_artifacts(f"models:/{name}@champion"), tmp_path / "copied"
     )

@@ -30,17 +30,17 @@ def example(question="Who?", context="Marie Curie won.", answers=("Marie Curie",
 
 
 def test_an_unanswerable_question_has_no_answer_length():
-    assert slices.slices_of(example(answers=())) == {
+    assert slices.question_slices(example(answers=())) == {
         "question type": "who",
         "context length": "up to 100 words",
         "answerable": "unanswerable",
     }
-    assert slices.slices_of(example())["answer length"] == "2-3 words"
-    assert slices.slices_of(example(context="word " * 201))["context length"] == "201-400 words"
+    assert slices.question_slices(example())["answer length"] == "2-3 words"
+    assert slices.question_slices(example(context="word " * 201))["context length"] == "201-400 words"
 
 
 def test_texts_are_sliced_by_length_and_label():
-    assert slices.slices_of({"id": "1", "text": "good " * 150, "label": 1, "label_name": "positive"}) == {
+    assert slices.text_slices({"id": "1", "text": "good " * 150, "label": 1, "label_name": "positive"}) == {
         "text length": "101-200 words",
         "label": "positive",
     }
@@ -48,7 +48,9 @@ def test_texts_are_sliced_by_length_and_label():
 
 def test_scores_by_slice_are_means_over_its_examples():
     examples = [example("Who?"), example("Who else?"), example("When?", answers=())]
-    table = slices.scores_by_slice(examples, [1.0, 0.5, 0.0]).set_index(["dimension", "slice"])
+    table = slices.scores_by_slice(examples, [1.0, 0.5, 0.0], slices.question_slices).set_index(
+        ["dimension", "slice"]
+    )
     assert (
         table.loc[("question type", "who"), "score"] == 75
         and table.loc[("answerable", "unanswerable"), "score"] == 0
@@ -58,7 +60,7 @@ def test_scores_by_slice_are_means_over_its_examples():
     # Each dimension covers its examples once.
     sizes = table.groupby("dimension")["examples"].sum()
     assert sizes["question type"] == sizes["answerable"] == 3 and sizes["answer length"] == 2
-    assert slices.scores_by_slice([], []).empty
+    assert slices.scores_by_slice([], [], slices.question_slices).empty
 
 
 def test_the_worst_are_the_surest_of_the_wrong():

@@ -30,7 +30,7 @@ def test_loads_offline_from_any_directory_and_scores_alike(tmp_path):
         {"id": id_, "answers": {"text": gold, "answer_start": [0] * len(gold)}} for id_, gold in golds.items()
     ]
     given = {
-        "path": str(ROOT / "common" / "squad_metric.py"),
+        "path": str(ROOT / "common" / "scoring" / "squad_module.py"),
         "v1": [{"id": id_, "prediction_text": texts[id_]} for id_ in ("1", "2")],
         "v2": [
             {"id": id_, "prediction_text": text, "no_answer_probability": odds[id_]}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.scoring.squad import bootstrap_interval, paired_bootstrap
+from common.scoring.bootstrap import bootstrap_interval, paired_bootstrap
 from common.scoring.uncertainty import (
     holm,
     interval,

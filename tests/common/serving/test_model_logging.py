@@ -247,7 +247,10 @@ def test_two_versions_answer_each_with_their_own_code(served, saved, store, monk
 
 
 @pytest.mark.parametrize("module", [cpu_kernels, virtual_tokens])
-def test_a_loaded_models_code_leaves_the_attention_of_this_one_alone(module, served):
+def test_a_loaded_models_code_leaves_the_attention_of_this_one_alone(module, store, tiny, tmp_path):
+    bundle, base, *_ = trained.save(tmp_path, tiny, "prefix-tuning")
+    with runs.start("serving", "prefix", {}) as run:
+        mlflow.pyfunc.load_model(model_logging.log_model(run, bundle, base, ASKED[0], {}))
     assert any(name.startswith("suite_") and name.endswith(".virtual_tokens") for name in sys.modules)
     ours = cpu_kernels.attention if module is cpu_kernels else virtual_tokens.attention_with_prefix
     assert ALL_ATTENTION_FUNCTIONS[module.ATTENTION] is ours

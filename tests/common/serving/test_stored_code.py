@@ -73,7 +73,7 @@ def test_the_copy_that_is_run_goes_with_its_model(logged, tmp_path, monkeypatch)
 
 
 def module(folder):
-    (found,) = folder.glob("code/suite_*/answering.py")
+    (found,) = folder.glob("code/suite_*/serving/extractive_qa.py")
     return found
 
 
@@ -173,7 +173,7 @@ def test_a_model_whose_code_alone_was_recorded_runs_on_that_code_and_on_its_runs
     client, uri = mlflow.MlflowClient(), f"models:/{NAME}/1"
     digest = hashlib.sha256(json.dumps(Model.load(str(kept)).flavors, sort_keys=True).encode())
     for file in sorted(
-        [*kept.glob("code/*/*.py"), kept / "model.py"], key=lambda f: str(f.relative_to(kept))
+        [*kept.glob("code/**/*.py"), kept / "model.py"], key=lambda f: str(f.relative_to(kept))
     ):
         content = file.read_bytes()
         digest.update(f"\0{file.relative_to(kept)}\0{len(content)}\0".encode() + content)

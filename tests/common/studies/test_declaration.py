@@ -5,11 +5,12 @@ import re
 import pytest
 import yaml
 
-from common import cli
 from common.errors import UserError
 from common.models.families import FAMILIES
 from common.paths import ROOT
 from common.studies import declaration, search
+from common.tasks.table import refusal, task_of
+from common.training import command_line
 from tests.support.techniques import TECHNIQUES
 
 SHIPPED = sorted((ROOT / "studies").glob("*.yaml"))
@@ -352,8 +353,8 @@ def test_a_shipped_study_is_valid(file, smoke):
 
 
 def test_types_are_those_declared_even_after_a_command_line_was_parsed():
-    """transformers' parser writes int over int | None in the dataclass's own fields."""
-    cli.parse(TECHNIQUES["lora"], [])
+    """transformers' parser would write int over int | None in the dataclass's own fields."""
+    command_line.parse(TECHNIQUES["lora"], [])
     content = SMALL | {"base": {"report_to": ["mlflow"]}, "techniques": ["lora"]}
     found = parse(content | {"grid": {"max_train_samples": [5, None]}})
     assert [row.args.max_train_samples for row in declaration.expand(found, found.stages[0], size)] == [
@@ -372,7 +373,7 @@ def test_what_a_shipped_study_asks_for_exists(file):
         study = declaration.read(file, TECHNIQUES, smoke)
         for row in (row for stage in study.stages for row in declaration.expand(study, stage, size)):
             model_type = types.get(row.args.model_checkpoint.replace("untrained-", ""), "bert")
-            assert FAMILIES[model_type].refusal(row.technique.key, study.task) is None
+            assert refusal(FAMILIES[model_type], row.technique.key, task_of(study.task)) is None
             row.technique.peft_config(FAMILIES[model_type])
 
 
@@ -384,8 +385,8 @@ def test_the_shipped_sweeps_reach_what_they_must():
     assert len(found) == 4 * 2 * 3 and all(row.args.gradient_norms for row in found)
 
 
-def test_the_readmes_example_is_a_study():
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_documented_example_is_a_study():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
     content = yaml.safe_load(text)
     sweep, full = (rows(content, stage) for stage in (0, 1))
     assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)

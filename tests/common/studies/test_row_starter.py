@@ -161,11 +161,12 @@ def test_sigterm_reaches_a_row_and_its_lock_is_its_own(starter, folder):
 
 
 @pytest.mark.slow
-def test_changed_code_is_imported_again(starter, folder, monkeypatch):
+@pytest.mark.parametrize("file", ["scripts/new.py", "common/models/inner/new.py"])
+def test_changed_code_is_imported_again(file, starter, folder, monkeypatch):
     row(folder, "import os; print(os.getppid())", starter.start)
     row(folder, "import os; print(os.getppid())", starter.start)
-    changed = folder.path / "scripts" / "new.py"
-    changed.parent.mkdir()
+    changed = folder.path / file
+    changed.parent.mkdir(parents=True)
     changed.write_text("")
     monkeypatch.setattr(row_starter, "ROOT", folder.path)
     row(folder, "import os; print(os.getppid())", starter.start)

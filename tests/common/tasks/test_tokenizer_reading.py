@@ -20,6 +20,7 @@ from common.models.families import FAMILIES
 from common.models.tokenizer_fit import check_fit
 from common.paths import SAMPLE
 from common.tasks import tokenizer_reading
+from common.tasks.table import TASKS, head_of
 from common.tasks.tokenizer_reading import check_reading
 from common.training import fit
 from common.training.settings import RunArgs
@@ -33,9 +34,9 @@ from tests.support.trained import store
 CHINESE = "心脏是脊椎动物身体中最重要的一个器官，主要功能是提供压力，把血液运行至身体各个部分。"
 
 
-def read(tokenizer, examples, data="qa", generates=False):
+def read(tokenizer, examples, task="extractive-qa"):
     splits = {"train": Dataset.from_list(examples)}
-    check_reading(tokenizer, splits, data=data, generates=generates, name="some/model", data_dir="squad_data")
+    check_reading(tokenizer, splits, TASKS[task], name="some/model", data_dir="squad_data")
 
 
 def question(context, answer, question="What?"):
@@ -57,8 +58,8 @@ def change(file, **fields):
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
-def load(folder, task="extractive-qa"):
-    return base.load_base(base.resolve_checkpoint(str(folder)), task)
+def load(folder, head="QuestionAnswering"):
+    return base.load_base(base.resolve_checkpoint(str(folder)), head)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -66,9 +67,9 @@ def test_sound_tokenizers_of_every_family_pass(family):
     tokenizer = base.completed(make_tokenizer(family))
     check_fit(tokenizer, make_config(family, tokenizer), "some/model")
     read(tokenizer, EXAMPLES)
-    read(tokenizer, texts.make_texts(40), "text")
-    if "generative-qa" in FAMILIES[family].heads:
-        read(tokenizer, EXAMPLES, generates=True)
+    read(tokenizer, texts.make_texts(40), "classification")
+    if head_of(TASKS["generative-qa"], FAMILIES[family]):
+        read(tokenizer, EXAMPLES, "generative-qa")
 
 
 def test_the_packaged_model_reads_english_whole():
@@ -79,7 +80,7 @@ def test_the_packaged_model_reads_english_whole():
     encodings = tokenizer(contexts, add_special_tokens=False).encodings
     assert tokenizer_reading.misplaced(tokenizer, contexts, encodings) == (0, "")
     assert tokenizer_reading.unread(tokenizer, contexts, encodings)[0] < 0.001
-    assert tokenizer_reading.whole_answers(tokenizer, examples, tokenizer_reading.cut_out)[0] > 0.97
+    assert tokenizer_reading.whole_answers(tokenizer, examples, TASKS["extractive-qa"])[0] > 0.97
 
 
 @pytest.mark.parametrize("kind", odd.KINDS)
@@ -93,19 +94,19 @@ def test_offsets_of_odd_characters_are_right_too(kind):
 
 
 @pytest.mark.parametrize(
-    ("data", "examples"),
+    ("task", "examples"),
     [
-        ("qa", [question(CHINESE, "血液", "什么?")]),
-        ("text", [{"text": CHINESE, "label": 0}]),
+        ("extractive-qa", [question(CHINESE, "血液", "什么?")]),
+        ("classification", [{"text": CHINESE, "label": 0}]),
     ],
 )
-def test_a_vocabulary_of_another_language_is_refused(data, examples):
+def test_a_vocabulary_of_another_language_is_refused(task, examples):
     tokenizer = base.load_tokenizer(base.resolve_checkpoint("embedded"))
     message = (
         r"some/model: to its tokenizer \d\d% of the text in squad_data is unknown \(\[UNK\]\), for example '"
     )
     with pytest.raises(UserError, match=message):
-        read(tokenizer, examples, data)
+        read(tokenizer, examples, task)
 
 
 def test_few_unknown_characters_are_no_reason_to_refuse():
@@ -165,7 +166,7 @@ def trimmed_roberta():
 
 def test_offsets_that_lose_letters_are_refused():
     tokenizer = trimmed_roberta()
-    assert tokenizer_reading.whole_answers(tokenizer, EXAMPLES, tokenizer_reading.cut_out)[0] == 0
+    assert tokenizer_reading.whole_answers(tokenizer, EXAMPLES, TASKS["extractive-qa"])[0] == 0
     with pytest.raises(
         UserError, match=r"offsets of its tokenizer are wrong: \d\d% .*\('Ġ?\w+' stands at '\w+'\)"
     ):
@@ -220,7 +221,7 @@ def test_answers_that_cannot_be_written_are_refused():
     asked = [question(" ".join(TEXT) + " \U00010348\U00010349", "\U00010348\U00010349")]
     read(tokenizer, asked)
     with pytest.raises(UserError, match="gives back 0% of the true answers .*comes back as ''"):
-        read(tokenizer, asked, generates=True)
+        read(tokenizer, asked, "generative-qa")
 
 
 def test_a_slow_tokenizer_is_refused_for_questions():
@@ -233,9 +234,9 @@ def test_a_slow_tokenizer_is_refused_for_questions():
     slow = Slow(make_tokenizer("bert"))
     with pytest.raises(UserError, match="slow one, without offsets"):
         read(slow, EXAMPLES)
-    read(slow, texts.make_texts(8), "text")
+    read(slow, texts.make_texts(8), "classification")
     with pytest.raises(UserError, match="100% of the text .* is unknown"):
-        read(slow, [{"text": CHINESE, "label": 0}], "text")
+        read(slow, [{"text": CHINESE, "label": 0}], "classification")
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -245,7 +246,7 @@ def test_a_folder_without_a_tokenizer_is_refused(family, checkpoint):
     for file in folder.glob("token*"):
         file.unlink()
     with pytest.raises(UserError, match="no tokenizer|tokenizer cannot be loaded") as refused:
-        load(folder, "generative-qa" if family in ("gpt2", "t5") else "extractive-qa")
+        load(folder, head_of(TASKS["generative-qa"], FAMILIES[family]) or "QuestionAnswering")
     assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
 
 

@@ -14,7 +14,7 @@ def made(tmp_path):
     (folder / "artifacts" / "1").mkdir(parents=True)
     (folder / "mlflow.dump").write_bytes(b"dump")
     (folder / "artifacts" / "1" / backup.MANIFEST).write_text("an artifact of that name")
-    files = backup._digests(folder)
+    files = backup.digests(folder)
     (folder / backup.MANIFEST).write_text(json.dumps({"mlflow": "3", "files": files}))
     return folder
 
@@ -44,7 +44,7 @@ def test_a_backup_within_the_server_is_refused(tmp_path):
     team = Team(tmp_path / "team")
     team.folder.mkdir()
     team.save(Settings())
-    with pytest.raises(UserError, match="belongs elsewhere"):
+    with pytest.raises(UserError, match="choose a folder elsewhere"):
         backup.backup(team, team.artifacts)
 
 

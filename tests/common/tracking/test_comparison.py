@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
-from common.scoring.squad import paired_bootstrap
+from common.scoring.bootstrap import paired_bootstrap
 from common.tracking.comparison import (
     QA,
     choose_data,

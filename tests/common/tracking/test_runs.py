@@ -145,7 +145,7 @@ def test_signals_mark_a_run_killed(store, tmp_path, sent, code):
         "from common.cli import guarded\n"
         "def work():\n"
         "    store.configure()\n"
-        "    with tracking.start('signals', 'x', {}) as run:\n"
+        "    with runs.start('signals', 'x', {}) as run:\n"
         "        print(run.id, flush=True)\n"
         "        time.sleep(100)\n"
         "sys.exit(guarded(work))\n"

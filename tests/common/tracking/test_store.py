@@ -40,7 +40,7 @@ def test_three_first_scripts_at_once_from_three_folders_share_the_projects_store
     body = (
         "store.ROOT = Path(sys.argv[1])\n"
         "store.configure()\n"
-        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+        "with runs.start('squad-qa', 'LoRA', {}) as run:\n"
         "    run.log_text('x', 'x.txt')\n"
     )
     started = []
@@ -62,7 +62,7 @@ def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
     body = (
         "store.ROOT = Path('/nowhere')\n"
         "store.configure()\n"
-        "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+        "with runs.start('squad-qa', 'LoRA', {}) as run:\n"
         "    run.log_text('x', 'x.txt')\n"
     )
     (tmp_path / "here").mkdir()
@@ -82,7 +82,7 @@ def test_a_store_whose_folder_was_moved_is_refused(store):
 TRAIN = (
     "store.ROOT = Path(sys.argv[1])\n"
     "store.configure()\n"
-    "with tracking.start('squad-qa', 'LoRA', {}) as run:\n"
+    "with runs.start('squad-qa', 'LoRA', {}) as run:\n"
     "    run.log_text('x', 'x.txt')\n"
 )
 

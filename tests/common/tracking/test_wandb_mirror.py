@@ -1,4 +1,4 @@
-"""Weights & Biases is told what MLflow is told, offline."""
+"""Weights & Biases gets what MLflow gets, offline."""
 
 import json
 import struct
@@ -36,7 +36,7 @@ def log_records(content):
             parts = []
 
 
-def told(folder):
+def written(folder):
     """(config, history, summary, exit code) that an offline run left in its folder.
 
     Another process writes it and may be behind by a moment."""
@@ -67,9 +67,9 @@ def read(folder):
 
 @installed
 @pytest.mark.slow
-def test_a_run_is_told_to_both(recorded):
+def test_a_run_is_logged_to_both(recorded):
     run, _, folder = recorded
-    config, history, summary, code = told(folder)
+    config, history, summary, code = written(folder)
     assert code == 0
     assert (
         config["learning_rate"] == float(run.data.params["learning_rate"]) and config["technique"] == "LoRA"
@@ -85,7 +85,7 @@ def test_a_run_is_told_to_both(recorded):
 
 
 @installed
-def test_a_run_that_fails_is_told_as_such(tmp_path, monkeypatch):
+def test_a_run_that_fails_is_logged_as_such(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     import wandb
@@ -99,12 +99,10 @@ def test_a_run_that_fails_is_told_as_such(tmp_path, monkeypatch):
     seen = []
     run = SimpleNamespace(id="abc123", log_metrics=lambda values, step=None: seen.append((values, step)))
     with pytest.raises(RuntimeError):
-        with mirrored(
-            run, RunArgs(report_to=["wandb"], experiment_name="e"), "LoRA", {"technique": "LoRA"}
-        ) as both:
+        with mirrored(run, ["wandb"], "e", "LoRA", {"technique": "LoRA"}) as both:
             both.log_metrics({"train_loss": 2.0, "grad_norm": float("nan")}, step=3)
             raise RuntimeError("stopped")
-    config, history, _, code = told(tmp_path)
+    config, history, _, code = written(tmp_path)
     assert code == 1 and seen[0][1] == 3 and both.id == "abc123"
     assert (history[0]["train_loss"], history[0]["step"]) == (2.0, 3) and "grad_norm" not in history[0]
 
@@ -113,11 +111,11 @@ def test_mlflow_alone_is_the_rule():
     from common.tracking.wandb_mirror import mirrored
 
     run = object()
-    with mirrored(run, RunArgs(), "LoRA", {}) as same:
+    with mirrored(run, ["mlflow"], "e", "LoRA", {}) as same:
         assert same is run
 
 
-def test_what_cannot_be_told_is_refused(monkeypatch):
+def test_what_cannot_be_logged_is_refused(monkeypatch):
     with pytest.raises(UserError, match="tensorboard.*mlflow, wandb"):
         check(Technique(), RunArgs(report_to=["mlflow", "tensorboard"]))
     monkeypatch.setattr("common.training.settings.find_spec", lambda name: None)

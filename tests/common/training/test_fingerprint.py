@@ -271,13 +271,13 @@ def test_the_key_of_a_plan_follows_all_of_it(folder, package, prepared, store): 
 
     keys = [key()]
     assert key(run_name="other", save_steps=7) == keys[0]
-    changed(package / "plots.py")
+    changed(package / "reports" / "run_figures.py")
     assert key() == keys[0]
     keys += [key(TECHNIQUES["loha"]), key(data=prepared[0]), key(seed=7)]
     flipped(folder / "model.safetensors")
     keys.append(key())
     (folder / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes() + b"\n")
     keys.append(key())
-    changed(package / "tasks.py")
+    changed(package / "tasks" / "table.py")
     keys.append(key())
     assert len(set(keys)) == len(keys)

@@ -1,4 +1,4 @@
-"""A run that is told through its journal, against a real server that is killed and started again."""
+"""A run that is logged through its journal, against a real server that is killed and started again."""
 
 import os
 import signal
@@ -82,7 +82,7 @@ def test_a_server_that_dies_and_comes_back_has_everything_once_and_in_order(
     monkeypatch.setattr(recording, "PATIENCE", 120.0)
     folder = tmp_path / "out"
     folder.mkdir()
-    state, told = {"run_fingerprint": "key"}, []
+    state, seconds = {"run_fingerprint": "key"}, []
     with recording.recorded(folder, state, "outage", "LoRA", {"technique": "LoRA"}) as run:
         for step in range(60):
             if step == 20:
@@ -92,9 +92,9 @@ def test_a_server_that_dies_and_comes_back_has_everything_once_and_in_order(
             began = time.monotonic()
             run.log_metrics({"loss": 1 / (step + 1), "rate": float(step)}, step)
             run.log_text(f"text {step}", f"texts/{step}.txt") if step % 10 == 5 else None
-            told.append(time.monotonic() - began)
+            seconds.append(time.monotonic() - began)
     # Not one call has waited for the server.
-    assert max(told) < 5 and steps(run.id) == [(step, 1 / (step + 1)) for step in range(60)]
+    assert max(seconds) < 5 and steps(run.id) == [(step, 1 / (step + 1)) for step in range(60)]
     client = mlflow.MlflowClient()
     assert client.get_run(run.id).info.status == "FINISHED"
     assert {f.path for f in client.list_artifacts(run.id, "texts")} == {
@@ -135,18 +135,18 @@ def store(tmp_path, monkeypatch):
 
 
 def test_an_answer_that_was_lost_leaves_one_of_everything(store, monkeypatch):
-    """The store had taken it, but the process was killed before it could note so: all is told twice."""
+    """The store had taken it, but the process was killed before it could note so: everything is sent twice."""
     folder = store / "out"
     folder.mkdir()
-    mark, told = recording.Journal.mark, []
-    monkeypatch.setattr(recording.Journal, "mark", lambda self, n: told.append(n))
+    mark, sent = recording.Journal.mark, []
+    monkeypatch.setattr(recording.Journal, "mark", lambda self, n: sent.append(n))
     monkeypatch.setattr(recording, "HURRY", 0.0)
     with pytest.raises(KeyboardInterrupt), recording.recorded(folder, {}, "lost", "LoRA", {}) as run:
         run.log_params({"r": 16})
         for step in range(3):
             run.log_metrics({"loss": float(step)}, step)
         run.log_text("once", "note.txt")
-        while len(told) < 2:
+        while len(sent) < 2:
             time.sleep(0.01)
         raise KeyboardInterrupt
     time.sleep(0.2)
@@ -157,7 +157,7 @@ def test_an_answer_that_was_lost_leaves_one_of_everything(store, monkeypatch):
     assert mlflow.get_run(run.id).info.status == "KILLED"
 
 
-def test_secrets_are_neither_logged_nor_said(store, monkeypatch, capsys):
+def test_secrets_are_neither_logged_nor_shown(store, monkeypatch, capsys):
     secret = "s3cr3t-w0rd"
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
     monkeypatch.setenv("HF_TOKEN", secret)

@@ -1,12 +1,10 @@
 """What a training survives, and how it says what it cannot: faults are injected into real runs of a tiny model."""
 
-import dataclasses
 import math
 import os
 import pickle
 import re
 import resource
-import threading
 import time
 
 import mlflow
@@ -16,8 +14,10 @@ from safetensors.torch import load_file
 
 from common.errors import UserError
 from common.serving import model_logging
+from common.tasks.table import TASKS
 from common.tracking import experiments, runs
 from common.training import checkpoints, fit, job, recording
+from common.training.evaluation import Evaluation
 from common.training.settings import RunArgs
 from tests.support.techniques import TECHNIQUES
 from tests.support.trained import prepare_data, store
@@ -72,13 +72,13 @@ def loss(monkeypatch):
     """Put a function around the loss of each batch: it gets the number of the call from 1, the batch, and the loss's own call."""
 
     def around(function):
-        work, calls = job.extractive_qa.WORK, []
+        task, calls = TASKS["extractive-qa"], []
 
         def changed(model, batch, labels):
             calls.append(len(labels))
-            return function(len(calls), batch, lambda: work.loss(model, batch, labels))
+            return function(len(calls), batch, lambda: type(task).loss(task, model, batch, labels))
 
-        monkeypatch.setitem(job.WORKS, "extractive-qa", dataclasses.replace(work, loss=changed))
+        monkeypatch.setattr(task, "loss", changed)
         return calls
 
     return around
@@ -115,16 +115,28 @@ class Killed(BaseException):
 
 @pytest.fixture
 def kill(monkeypatch):
-    """End a run as SIGKILL does: what its recorder would say on the way out is left unsaid."""
+    """End a run as SIGKILL does: its recorder does not record how the run has ended."""
+
+    started, begin = [], recording.Recorder.__init__
+
+    def remember(self, *args):
+        begin(self, *args)
+        started.append(self)
 
     def end(self, status, failure=None):
         if status == "FINISHED":
-            return whole(self, status, failure)
-        self._sender.close(5)
+            try:
+                return whole(self, status, failure)
+            except Killed:
+                # Or two threads would send the same journal.
+                self.sender.stop(60)
+                raise
+        self.sender.close(5)
         self.journal.close()
         return True
 
     whole = recording.Recorder.end
+    monkeypatch.setattr(recording.Recorder, "__init__", remember)
     monkeypatch.setattr(recording.Recorder, "end", end)
 
     def now():
@@ -132,20 +144,14 @@ def kill(monkeypatch):
 
     yield now
     # A killed process has no thread that goes on; one that did would open the stores of later tests.
-    for thread in threading.enumerate():
-        if thread.name == "journal":
-            sender = thread._target.__self__
-            sender._stopped = True
-            sender._closing.set()
-            with sender._changed:
-                sender._changed.notify_all()
-            thread.join(10)
+    for recorder in started:
+        recorder.sender.stop(10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [False, True])
 def test_a_killed_run_goes_on_to_the_same_end(train, undisturbed, kill, loss, tmp_path, damage):
-    """The curve too, whose points lie between checkpoints; the point that was told after the checkpoint is told once."""
+    """The curve too, whose points lie between checkpoints; the point that was recorded after the checkpoint is recorded once."""
     loss(lambda n, batch, own: own() if n < 8 else kill())
     with pytest.raises(Killed):
         train()
@@ -176,14 +182,14 @@ def test_a_run_that_is_killed_at_its_end_is_not_trained_again(
 
             patch.setattr(fit, "remove", remove)
         else:
-            append = recording.Recorder._append
+            append = recording.Recorder.append
 
             def dying(self, do, **content):
                 append(self, do, **content)
                 if after in (do, content.get("file")):
                     kill()
 
-            patch.setattr(recording.Recorder, "_append", dying)
+            patch.setattr(recording.Recorder, "append", dying)
         with pytest.raises(Killed):
             train()
     monkeypatch.setattr(job.TaskTrainer, "training_step", lambda *_: pytest.fail("trained again"))
@@ -195,15 +201,15 @@ def test_a_run_that_is_killed_at_its_end_is_not_trained_again(
 @pytest.mark.slow
 def test_early_stopping_is_not_forgotten(train, kill, monkeypatch, tmp_path):
     """The Trainer itself would train a step more after the checkpoint at which it stopped."""
-    fields, scores, falling = dict(early_stopping_patience=1), job.Job.scores, iter(range(99, 0, -1))
+    fields, scores, falling = dict(early_stopping_patience=1), Evaluation.scores, iter(range(99, 0, -1))
 
     def worse(self, *args):
         summary, each = scores(self, *args)
         return summary | {"f1": float(next(falling))}, each
 
-    monkeypatch.setattr(job.Job, "scores", worse)
+    monkeypatch.setattr(Evaluation, "scores", worse)
     with monkeypatch.context() as patch:
-        patch.setattr(job.Job, "_test", lambda *_: kill())
+        patch.setattr(job.Job, "test", lambda *_: kill())
         with pytest.raises(Killed):
             train(**fields)
     steps = curve(only_run(tmp_path.name))
@@ -315,7 +321,7 @@ def test_a_clock_that_is_set_back_leaves_the_same_record(train, undisturbed, mon
 def test_a_store_that_is_gone_for_good_does_not_stop_a_training(
     train, undisturbed, loss, monkeypatch, tmp_path, capsys
 ):
-    """What it was not told lies on the disk until sync.py tells it; started anew, it is told first."""
+    """What it lacks lies on the disk until sync.py sends it; a new start sends it first."""
     monkeypatch.setattr(recording, "PATIENCE", 3.0)
     monkeypatch.setattr(recording, "HURRY", 3.0)
     gone = runs.Run.log_points

@@ -15,17 +15,20 @@ from mlflow.exceptions import MlflowException
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from common.reports import run_figures
-from common.scoring import squad
+from common.scoring import bootstrap
 from common.serving import classification as classifying
 from common.serving import model_logging
 from common.tasks.batching import Collator
 from common.tasks.classification import confusion, work
 from common.tasks.classification.texts import join, predict_logits
+from common.tasks.table import TASKS
 from common.tracking import runs
-from common.training.job import sample
+from common.training.results import write_extras
+from common.training.sampling import sample
 from tests.support import trained
 from tests.support.texts import make_texts
 
+TASK = TASKS["classification"]
 EXAMPLES = [{"id": f"t{i}"} | row for i, row in enumerate(make_texts(12))]
 ASKED = [{"text": e["text"]} for e in EXAMPLES]
 LONG = {"text": "The heart pumps blood. " * 200}
@@ -70,22 +73,22 @@ def test_the_interval_is_that_of_resampled_examples():
 def test_figures_are_in_percent_and_each_example_has_its_score():
     labels = [0, 0, 0, 1, 1, 1]
     examples = [{"label": label} for label in labels]
-    figures, each = work.score(predictions([0, 0, 1, 1, 1, 0]), examples, "binary")
+    figures, each = work.score(predictions([0, 0, 1, 1, 1, 0]), examples)
     assert figures["accuracy"] == pytest.approx(200 / 3) and figures["f1"] == pytest.approx(200 / 3)
     assert figures["f1_low"] < figures["f1"] < figures["f1_high"]
     assert each["accuracy"].tolist() == [1, 1, 0, 1, 1, 0]
-    assert squad.bootstrap_interval(each["accuracy"])[0] < 2 / 3
+    assert bootstrap.bootstrap_interval(each["accuracy"])[0] < 2 / 3
 
 
 def test_what_is_kept_of_a_run(tmp_path):
     made, examples = predictions([1, 0, 1]), [{"label": 1}, {"label": 1}, {"label": 0}]
-    assert work.row(made[1], examples[1]) == {
+    assert TASK.row(made[1], examples[1]) == {
         "prediction": "negative",
         "label": "positive",
         "probability": 0.9,
         "probabilities": {"negative": 0.9, "positive": 0.1},
     }
-    work.extras(made, examples, tmp_path)
+    write_extras(TASK.extras(made, examples), tmp_path)
     assert json.loads((tmp_path / "confusion_matrix.json").read_text()) == {
         "labels": ["negative", "positive"],
         "rows": "label",
@@ -170,13 +173,13 @@ def served(tmp_path_factory, saved):
 
 def features(saved, examples):
     _, _, model, tokenizer, info = saved
-    args = SimpleNamespace(max_length=info.max_length)
-    return work.features(tokenizer, model.config, examples, args)
+    args = SimpleNamespace(max_length=info.settings["max_length"])
+    return TASK.features(tokenizer, model.config, examples, args)
 
 
 def test_what_is_too_long_is_cut_and_padding_follows_the_batch(saved):
     made = features(saved, [*EXAMPLES, LONG | {"label": 0}])
-    assert made.lengths.max() == saved[4].max_length and made.names == NAMES
+    assert made.lengths.max() == saved[4].settings["max_length"] and made.names == NAMES
     assert (made.input_ids[-1][-1], made.input_ids[-1][0]) == (
         saved[3].sep_token_id,
         saved[3].cls_token_id,
@@ -214,7 +217,7 @@ def test_shares_of_two_processes_are_the_whole(saved):
 def test_answers_are_those_of_evaluation(saved, classifier):
     made = features(saved, [*EXAMPLES, LONG])
     outputs = predict_logits(saved[2], made, Collator(saved[3].pad_token_id))
-    evaluated = work.predictions(outputs, made, None, None, None)
+    evaluated = work.predictions(outputs, made.names)
     assert len({p.label for p in evaluated}) == 2
     for p, ranked in zip(evaluated, classifier.classify([*ASKED, LONG], top_k=5), strict=True):
         assert ranked[0]["label"] == NAMES[p.label]

@@ -19,10 +19,10 @@ from common.errors import UserError
 from common.models import base as models
 from common.models import bundles, saving
 from common.models.families import FAMILIES
-from common.registry import agreement
 from common.serving import generative_qa as generating
-from common.tasks.generative_qa import work, writing
+from common.tasks.generative_qa import agreement, work, writing
 from common.tasks.generative_qa.writing import Written, choose, make_prompts, windows
+from common.tasks.table import TASKS, head_of, refusal
 from common.training import fit
 from common.training.settings import RunArgs, check_model
 from tests.common.models.test_base import closed_form
@@ -32,13 +32,16 @@ from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
 
 TASK = "generative-qa"
+QA = TASKS[TASK]
 ARGS = RunArgs(task=TASK, max_length=64, doc_stride=8, max_answer_length=12)
-KINDS = {name: family.kind for name, family in FAMILIES.items() if TASK in family.heads}
+HEADS = {name: head for name, family in FAMILIES.items() if (head := head_of(QA, family))}
+KINDS = {name: FAMILIES[name].kind for name in HEADS}
 CELLS = [
     (technique, family)
     for technique, family in itertools.product(sorted(TECHNIQUES), KINDS)
-    if FAMILIES[family].refusal(technique, TASK) is None
+    if refusal(FAMILIES[family], technique, QA) is None
 ]
+LENGTHS = {"max_length": 64, "doc_stride": 8, "max_answer_length": 12}
 EVERY_CELL = pytest.mark.parametrize(("technique", "family_name"), CELLS)
 EVERY_FAMILY = pytest.mark.parametrize("family_name", sorted(KINDS))
 
@@ -51,11 +54,11 @@ def tokenizers(tiny):
 def build(tiny, technique, family_name):
     """(model with the technique on it, tokenizer, prompts, collator)."""
     torch.manual_seed(0)
-    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), TASK)
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), HEADS[family_name])
     family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, TASK)
-    prompts = work.features(tokenizer, model.config, EXAMPLES, ARGS)
-    return model, tokenizer, prompts, work.collator(tokenizer, model.config)
+    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, HEADS[family_name])
+    prompts = QA.features(tokenizer, model.config, EXAMPLES, ARGS)
+    return model, tokenizer, prompts, QA.collator(tokenizer, model.config)
 
 
 def prompts_of(tokenizer, examples, kind, **settings):
@@ -96,14 +99,20 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
 
     before, wrote = logits(model, batch), write(model, prompts, collator)
     info = bundles.BundleInfo(
-        technique, family_name, tiny(family_name), "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK
+        technique,
+        family_name,
+        tiny(family_name),
+        "",
+        TASK,
+        HEADS[family_name],
+        LENGTHS,
     )
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
-    saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
+    saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", HEADS[family_name])
     for merge in (False, True):
         loaded, its_tokenizer, its_info = bundles.load_bundle(tmp_path / "bundle", tmp_path / "base", merge)
-        again = work.features(its_tokenizer, loaded.config, EXAMPLES, ARGS)
-        its_collator = work.collator(its_tokenizer, loaded.config)
+        again = QA.features(its_tokenizer, loaded.config, EXAMPLES, ARGS)
+        its_collator = QA.collator(its_tokenizer, loaded.config)
         after = logits(loaded, its_collator([again[i] for i in range(len(again))]))
         torch.testing.assert_close(after, before, atol=5e-5 if merge else 0, rtol=1e-4 if merge else 0)
         assert its_info == info
@@ -121,8 +130,8 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
 @EVERY_CELL
 def test_trainable_parameters_equal_the_closed_form(technique, family_name, tiny):
     model = build(tiny, technique, family_name)[0]
-    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), TASK)
-    expected = closed_form(technique, base, FAMILIES[family_name], TASK)
+    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), HEADS[family_name])
+    expected = closed_form(technique, base, FAMILIES[family_name], HEADS[family_name])
     assert models.parameter_counts(model)["trainable_parameters"] == expected
 
 
@@ -192,7 +201,7 @@ def test_two_shares_are_the_whole(family_name, tiny):
 
 def test_peft_itself_writes_otherwise_where_a_decoder_is_padded(tiny):
     """Why PEFT's model is not used for virtual tokens here either; when this fails, PEFT has been mended."""
-    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("gpt2")), TASK)
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("gpt2")), HEADS["gpt2"])
     torch.manual_seed(0)
     config = PromptEncoderConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
     plain = undecided(get_peft_model(model, config))
@@ -319,10 +328,10 @@ def test_v2_scores_take_the_word_for_no_answer():
     written = Written(
         [(e["answers"]["text"] or ["unanswerable"])[0] for e in EXAMPLES], np.zeros(8), np.arange(8)
     )
-    predictions = work.predictions(written, prompts, EXAMPLES, ARGS, None)
-    summary, each = work.score(predictions, EXAMPLES, "v2.0")
+    predictions = QA.predictions(written, prompts, EXAMPLES, ARGS, None)
+    summary, each = QA.score(predictions, EXAMPLES, "v2.0")
     assert summary["exact_match"] == summary["NoAns_f1"] == 100 and each["f1"].tolist() == [1.0] * 8
-    row = work.row(predictions[7], EXAMPLES[7])
+    row = QA.row(predictions[7], EXAMPLES[7])
     assert row == {"question": "What do bees drink?", "prediction": "", "score": 1.0}
 
 
@@ -339,13 +348,13 @@ def test_prompt_and_answer_must_fit_the_positions(tiny):
 def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
     model, tokenizer, prompts, collator = build(tiny, "lora", family_name)
     train(model, collator([prompts[i] for i in range(len(prompts))]), 3, 1e-1)
-    info = bundles.BundleInfo("LoRA", family_name, "", "", "v2.0", 64, 8, 12, 20, 0.0, task=TASK)
+    info = bundles.BundleInfo("LoRA", family_name, "", "", TASK, HEADS[family_name], LENGTHS)
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
-    saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", TASK)
+    saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", HEADS[family_name])
     writer = generating.Writer(tmp_path / "bundle", tmp_path / "base")
-    expected = work.predictions(write(model, prompts, collator), prompts, EXAMPLES, ARGS, None)
-    rows = [work.row(p, e) | {"id": p.id} for p, e in zip(expected, EXAMPLES, strict=True)]
-    answers = writer.answer([work.request(e) for e in EXAMPLES])
+    expected = QA.predictions(write(model, prompts, collator), prompts, EXAMPLES, ARGS, None)
+    rows = [QA.row(p, e) | {"id": p.id} for p, e in zip(expected, EXAMPLES, strict=True)]
+    answers = writer.answer([QA.request(e) for e in EXAMPLES])
     assert agreement.rewritten(rows, answers, 0.01) == []
     assert [a["answer"] for a in answers] == [row["prediction"] for row in rows]
     changed = [a | {"answer": "other", "score": a["score"] / 2} for a in answers]

@@ -1,0 +1,156 @@
+"""Classification of texts as a task: one label for each text."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..interface import Answer, Example, Extras, Figures, Row, Settings, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ...data.record import DataRecord
+    from ...models.bundles import BundleInfo
+
+
+class Classification(Task):
+    """A text in, its label out."""
+
+    name = "classification"
+    data = "text"
+    data_dir = "imdb_data"
+    metrics = ("accuracy",)
+    experiment = "imdb-sentiment"
+    registered = "imdb-sentiment"
+    served = "serving.classification"
+    description = "Classification of texts: text in, label and its probability out."
+    unit = "texts"
+    confidence = "probability"
+    right = "the right label"
+    balanced_by = "label"
+    onnx_outputs = ("logits",)
+    same_answer = ("label",)
+
+    def head(self, kind: str) -> str | None:
+        """The same for every kind of family; which families are offered stands in their rows."""
+        return "SequenceClassification"
+
+    def head_config(self, record: "DataRecord") -> dict[str, Any]:
+        """The names of the classes."""
+        labels = dict(enumerate(record.labels))
+        return {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
+
+    def texts(self, example: Example) -> list[str]:
+        """The text."""
+        return [example["text"]]
+
+    def features(self, tokenizer: Any, config: Any, examples: Sequence[Example], args: Settings) -> Any:
+        """The beginning of each text; what is longer than `max_length` is cut off."""
+        from ...models.families import uses_segment_ids
+        from .texts import make_texts
+
+        return make_texts(
+            tokenizer,
+            examples,
+            max_length=args.max_length,
+            segment_ids=uses_segment_ids(config),
+            names=[config.id2label[i] for i in range(config.num_labels)],
+        )
+
+    def collator(self, tokenizer: Any, config: Any) -> Callable[[Sequence[Any]], dict[str, "torch.Tensor"]]:
+        """Pads to the longest text of a batch."""
+        from ..batching import Collator
+
+        return Collator(tokenizer.pad_token_id)
+
+    def loss(self, model: Any, batch: dict[str, "torch.Tensor"], labels: "torch.Tensor") -> "torch.Tensor":
+        """Cross-entropy of the label; labels: (batch,)."""
+        from .work import label_loss
+
+        return label_loss(model, batch, labels)
+
+    def outputs(
+        self,
+        model: Any,
+        features: Any,
+        collator: Any,
+        args: Settings,
+        part: tuple[int, int],
+        progress: str | None,
+    ) -> Any:
+        """The logits of every text."""
+        from .texts import predict_logits
+
+        return predict_logits(model, features, collator, part=part, progress=progress)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """The logits of all texts, in their order."""
+        from .texts import join
+
+        return join(parts)
+
+    def predictions(
+        self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: float | None
+    ) -> list[Any]:
+        """The likeliest label of each text."""
+        from .work import predictions
+
+        return predictions(outputs, features.names)
+
+    def score(
+        self, predictions: Sequence[Any], examples: Sequence[Example], version: str
+    ) -> tuple[Figures, dict[str, "np.ndarray"]]:
+        """Accuracy, and F1 with its interval."""
+        from .work import score
+
+        return score(predictions, examples)
+
+    def row(self, prediction: Any, example: Example) -> dict[str, Any]:
+        """Predicted and true label, and the probabilities."""
+        names = prediction.names
+        return {
+            "prediction": names[prediction.label],
+            "label": names[example["label"]],
+            "probability": float(prediction.probabilities[prediction.label]),
+            "probabilities": dict(zip(names, prediction.probabilities.tolist(), strict=True)),
+        }
+
+    def extras(self, predictions: Sequence[Any], examples: Sequence[Example]) -> Extras:
+        """The confusion matrix, and the predictions as arrays."""
+        from .work import extras
+
+        return extras(predictions, examples)
+
+    def request(self, example: Example) -> dict[str, str]:
+        """The text."""
+        return {"text": example["text"]}
+
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
+        """The longest text, and the names of the classes in the order of the logits."""
+        return {"max_length": args.max_length, "labels": list(record.labels)}
+
+    def disagreements(
+        self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
+    ) -> list[str]:
+        """Another label agrees where the run held it for as likely."""
+        from .agreement import TOLERANCE, relabelled
+
+        return relabelled(rows, answers, TOLERANCE.get(precision, TOLERANCE["fp32"]))
+
+    def served_score(
+        self, answers: Sequence[Answer], rows: Sequence[Row], examples: Sequence[Example]
+    ) -> float:
+        """Accuracy; the true labels are in the rows."""
+        right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
+        return 100 * sum(right) / len(right)
+
+    def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
+        """The example with the name of its label."""
+        names = record.labels
+        return {**example, "label_name": names[example["label"]]} if names else dict(example)
+
+    def slices(self, example: Example) -> dict[str, str]:
+        """By length and label."""
+        from ...scoring.slices import text_slices
+
+        return text_slices(example)

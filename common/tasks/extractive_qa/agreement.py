@@ -1,0 +1,43 @@
+"""Whether a model that was loaded back answers as its run recorded."""
+
+import math
+from collections.abc import Sequence
+
+from ..interface import Answer, Row
+
+TOLERANCE = {"fp32": 0.01, "fp16": 0.5, "bf16": 0.5}
+"""Difference in score (a sum of two logits) between a run and its served model, which answers in float32 and with the
+adapter merged: within it two candidates count as equally good. By the run's precision."""
+
+
+def disagreements(
+    recorded: Sequence[Row], answers: Sequence[Answer], threshold: float | None, tolerance: float
+) -> list[str]:
+    """A line for each question that is not answered as recorded.
+
+    recorded: rows of a run's predictions/test.json; answers: `answer`, `score`, `start`, `end` for each. Another
+    answer agrees if the run scored it within `tolerance` of its own; threshold: what "no answer" needs to win by, None
+    where it cannot win.
+    """
+    wrong = []
+    for row, answer in zip(recorded, answers, strict=True):
+        worth = {
+            (entry["start"], entry["end"]): entry["score"]
+            - ((threshold or 0.0) if entry["start"] < 0 else 0.0)
+            for entry in row["n_best"]
+        }
+        own = worth.get((row["start"], row["end"]), math.nan)
+        place = (answer["start"], answer["end"])
+        if place == (row["start"], row["end"]):
+            agrees = (
+                answer["answer"] == row["prediction"]
+                and abs(answer["score"] - row["probability"]) <= tolerance
+            )
+        else:
+            agrees = abs(worth.get(place, math.inf) - own) <= tolerance
+        if not agrees:
+            wrong.append(
+                f"{row['id']}: {row['question']!r} was answered {row['prediction']!r} ({row['probability']:.3f}), "
+                f"now {answer['answer']!r} ({answer['score']:.3f})"
+            )
+    return wrong

@@ -1,0 +1,139 @@
+"""Extractive question answering as a task: the answer is a span of the context."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ..interface import Answer, Example, Loss, Row, Settings
+from ..questions import QuestionTask
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...data.record import DataRecord
+    from ...models.bundles import BundleInfo
+    from ...models.families import Family
+
+
+class ExtractiveQA(QuestionTask):
+    """Question and context in, a span of the context out."""
+
+    name = "extractive-qa"
+    experiment = "squad-qa"
+    registered = "bert-squad-qa"
+    served = "serving.extractive_qa"
+    description = "Extractive question answering: question and context in, answer out."
+    confidence = "probability"
+    packs = True
+    onnx_outputs = ("start_logits", "end_logits")
+    same_answer = ("start", "end", "answer")
+
+    def head(self, kind: str) -> str | None:
+        """Every kind of family has one."""
+        return "QuestionAnswering"
+
+    def given_back(self, tokenizer: Any, examples: Sequence[Example]) -> list[str] | None:
+        """As the offsets of its tokens cut it out of the context; "" where no window holds it."""
+        from .windows import cut_out
+
+        return cut_out(tokenizer, examples)
+
+    def features(self, tokenizer: Any, config: Any, examples: Sequence[Example], args: Settings) -> Any:
+        """Overlapping windows; an answer that a window does not hold whole is labelled 0."""
+        from ...models.families import uses_segment_ids
+        from .windows import make_windows
+
+        return make_windows(
+            tokenizer,
+            examples,
+            max_length=args.max_length,
+            doc_stride=args.doc_stride,
+            segment_ids=uses_segment_ids(config),
+        )
+
+    def collator(self, tokenizer: Any, config: Any) -> Callable[[Sequence[Any]], dict[str, "torch.Tensor"]]:
+        """Pads to the longest window of a batch."""
+        from ..batching import Collator
+
+        return Collator(tokenizer.pad_token_id)
+
+    def loss(self, model: Any, batch: dict[str, "torch.Tensor"], labels: "torch.Tensor") -> "torch.Tensor":
+        """Cross-entropy of first and last answer token; labels: (batch, 2)."""
+        from .work import span_loss
+
+        return span_loss(model, batch, labels)
+
+    def unpadded_loss(self, family: "Family") -> Loss:
+        """`loss` that computes no padding, for a family with absolute positions."""
+        from .work import unpadded_span_loss
+
+        return unpadded_span_loss(family)
+
+    def outputs(
+        self,
+        model: Any,
+        features: Any,
+        collator: Any,
+        args: Settings,
+        part: tuple[int, int],
+        progress: str | None,
+    ) -> Any:
+        """The best spans of every window."""
+        from .prediction import predict_spans
+
+        return predict_spans(
+            model,
+            features,
+            collator,
+            n_best=args.n_best,
+            max_answer_length=args.max_answer_length,
+            part=part,
+            progress=progress,
+        )
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """The spans of all windows."""
+        from .spans import concatenate
+
+        return concatenate(parts)
+
+    def predictions(
+        self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: float | None
+    ) -> list[Any]:
+        """The best span of each example's windows. decision: the threshold of "no answer"."""
+        from .prediction import decode_spans
+
+        return decode_spans(outputs, features, examples, n_best=args.n_best, null_threshold=decision)
+
+    def decide(self, predictions: Sequence[Any], examples: Sequence[Example], version: str) -> float | None:
+        """The threshold above which "no answer" is given; SQuAD v1.1 always answers."""
+        from .spans import tune_null_threshold
+
+        return tune_null_threshold(predictions, examples) if version == "v2.0" else None
+
+    def row(self, prediction: Any, example: Example) -> dict[str, Any]:
+        """Question, answer, its place and probability, and the other candidates."""
+        kept = asdict(prediction) | {"n_best": list(prediction.n_best)}
+        del kept["id"]
+        return {"question": example["question"], "prediction": kept.pop("text"), **kept}
+
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
+        """Those of windows and of decoding."""
+        return {
+            "version": record.version,
+            "max_length": args.max_length,
+            "doc_stride": args.doc_stride,
+            "max_answer_length": args.max_answer_length,
+            "n_best": args.n_best,
+            "null_threshold": decision or 0.0,
+        }
+
+    def disagreements(
+        self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
+    ) -> list[str]:
+        """Another span agrees where the run scored it as high."""
+        from .agreement import TOLERANCE, disagreements
+
+        settings = about.settings
+        threshold = settings["null_threshold"] if settings["version"] == "v2.0" else None
+        return disagreements(rows, answers, threshold, TOLERANCE.get(precision, TOLERANCE["fp32"]))

@@ -1,0 +1,74 @@
+"""What the tasks with questions on contexts have in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from .interface import Answer, Example, Figures, Row, Settings, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class QuestionTask(Task):
+    """A task whose examples have `question`, `context` and `answers`, and whose predictions have `id` and `text`."""
+
+    data = "qa"
+    data_dir = "squad_data"
+    metrics = ("f1", "exact_match")
+    right = "exact match"
+    needs_offsets = True
+
+    def check_settings(self, args: Settings) -> None:
+        """Windows must be longer than what neighbours share."""
+        # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
+        room = args.max_length - args.max_length // 2 - 4
+        if not 0 <= args.doc_stride < room:
+            raise UserError(
+                f"--doc_stride is {args.doc_stride}: with --max_length {args.max_length} it must be at least 0 and below "
+                f"{max(room, 1)}."
+            )
+
+    def texts(self, example: Example) -> list[str]:
+        """Context and question."""
+        return [example["context"], example["question"]]
+
+    def data_title(self, version: str) -> str:
+        """Such as "SQuAD v2.0"."""
+        return f"SQuAD {version}"
+
+    def score(
+        self, predictions: Sequence[Any], examples: Sequence[Example], version: str
+    ) -> tuple[Figures, dict[str, "np.ndarray"]]:
+        """SQuAD's exact match and F1."""
+        from ..scoring import squad
+
+        answers = {prediction.id: prediction.text for prediction in predictions}
+        return (
+            squad.squad_scores(answers, examples, version),
+            squad.score_examples(answers, examples, version),
+        )
+
+    def request(self, example: Example) -> dict[str, str]:
+        """Question and context."""
+        return {name: example[name] for name in ("question", "context")}
+
+    def served_score(
+        self, answers: Sequence[Answer], rows: Sequence[Row], examples: Sequence[Example]
+    ) -> float:
+        """F1 against the true answers, or against the run's own."""
+        from ..scoring.squad import squad_scores
+
+        references: Sequence[Mapping[str, Any]] = examples or [
+            {"id": row["id"], "answers": {"text": [row["prediction"]] if row["prediction"] else []}}
+            for row in rows
+        ]
+        predictions = {row["id"]: answer["answer"] for row, answer in zip(rows, answers, strict=True)}
+        unanswerable = any(not reference["answers"]["text"] for reference in references)
+        return float(squad_scores(predictions, references, "v2.0" if unanswerable else "v1.1")["f1"])
+
+    def slices(self, example: Example) -> dict[str, str]:
+        """By question word, lengths, and whether there is an answer."""
+        from ..scoring.slices import question_slices
+
+        return question_slices(example)
