@@ -62,9 +62,7 @@ def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
     try:
         return load_from_disk(str(folder)), record
     except Exception as error:
-        raise UserError(
-            f"{folder} cannot be read: {first_line(error)} To repair it, {again}."
-        ) from None
+        raise UserError(f"{folder} cannot be read: {first_line(error)} To repair it, {again}.") from None
 
 
 def write(

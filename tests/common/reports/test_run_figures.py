@@ -12,6 +12,7 @@ import pytest
 from common.paths import ROOT
 from common.reports.run_figures import f1_against_parameters, loss_curve, slice_scores
 from common.scoring import slices
+from common.tasks.table import TASKS
 
 COLUMNS = ["label", "trainable_parameters", "test_f1", "test_f1_low", "test_f1_high"]
 SIX = [
@@ -119,7 +120,7 @@ def test_missing_figures_are_left_out(rows, tmp_path):
 
 def test_the_figure_names_every_slice_and_both_models():
     examples = [{"text": "word " * n, "label": n % 2, "label_name": "ab"[n % 2]} for n in range(1, 60)]
-    table = slices.scores_by_slice(examples, [n % 3 > 0 for n in range(59)])
+    table = slices.scores_by_slice(examples, [n % 3 > 0 for n in range(59)], TASKS["classification"].slices)
     figure = slice_scores(table, "accuracy", "texts", ("version 1", table))
     figure.draw_without_rendering()
     (axes,) = figure.axes
