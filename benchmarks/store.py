@@ -35,7 +35,7 @@ def write(environment: dict, steps: int, ready, results) -> None:
     os.environ.update(environment)
     mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
     client, seconds, errors = mlflow.MlflowClient(), [], []
-    run = runs.Run(client.create_run(experiments.experiment("writers")).info.run_id)
+    run = runs.Run(client.create_run(experiments.experiment_id("writers")).info.run_id)
     calls = [lambda: run.log_params(PARAMETERS), lambda: run.set_tags(TAGS)]
     for step in range(steps):
         values = {"train_loss": 1 / (step + 1), "learning_rate": 1e-3, "grad_norm": 1.0}
@@ -125,7 +125,7 @@ def first_contact(environment: dict) -> None:
     os.environ.update(environment)
     mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
     store.configure()
-    experiments.experiment("writers")
+    experiments.experiment_id("writers")
 
 
 def table(rows: list[dict], counts: list[int]) -> str:

@@ -73,7 +73,7 @@ def timed(folder: Folder, scratch: str, seed: int, starter: row_starter.Starter 
     whole = time.perf_counter() - begun
     if code != 0:
         sys.exit(f"{name}: {why}")
-    run = runs.runs("squad-qa").set_index("run_name").loc[name]
+    run = runs.finished_runs("squad-qa").set_index("run_name").loc[name]
     training = float(run["training_seconds"])
     cpu = json.loads(result.read_text())
     return {"whole": whole, "training": training, "overhead": whole - training, "cpu": cpu}

@@ -6,7 +6,7 @@ import _path  # noqa: F401
 
 from common.bounds import number
 from common.cli import Parser, guarded
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import text_or_file
 from common.paths import command
 
@@ -47,7 +47,7 @@ def main() -> None:
         model = stored_code.load(args.model)
     except (mlflow.MlflowException, OSError, ValueError) as error:
         raise UserError(
-            f"{args.model} cannot be loaded: {store.first_line(error)} Register one with {command('register_best.py')}, or name "
+            f"{args.model} cannot be loaded: {first_line(error)} Register one with {command('register_best.py')}, or name "
             "another --model."
         ) from None
     asked = pd.DataFrame([{"question": args.question, "context": context}])

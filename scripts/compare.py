@@ -54,9 +54,9 @@ def main() -> None:
     experiment = experiments.experiment_name(
         args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment
     )
-    runs = tracking.runs(experiment)
+    runs = tracking.finished_runs(experiment)
     if runs.empty:
-        raise UserError(nothing_to_compare(experiment, tracking.experiments()))
+        raise UserError(nothing_to_compare(experiment, tracking.experiments_with_runs()))
     runs, task, other_tasks = tracking.of_task(runs, args.task)
     runs, other_data = comparison.choose_data(runs, args.data_fingerprint)
     chosen, scores, left_out = comparison.choose_runs(runs, tracking.predictions, args.all_runs, task)

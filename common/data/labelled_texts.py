@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..faults import Fault, refuse
 from ..files import FileRecord, file_record, read_text, sha256
 from ..paths import SAMPLE, command
@@ -271,7 +271,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
         with open(path, "rb") as file:
             table = pyarrow.parquet.read_table(file)
     except (OSError, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{path} cannot be read as parquet: {reason}") from None
     names = _named(table.column_names)
     if isinstance(names, str):

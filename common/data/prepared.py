@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..atomic import atomic_write, recover
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..faults import Fault
 from ..files import sha256
 from ..paths import command
@@ -62,9 +62,7 @@ def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
     try:
         return load_from_disk(str(folder)), record
     except Exception as error:
-        raise UserError(
-            f"{folder} cannot be read: {str(error).splitlines()[0]} To repair it, {again}."
-        ) from None
+        raise UserError(f"{folder} cannot be read: {first_line(error)} To repair it, {again}.") from None
 
 
 def write(

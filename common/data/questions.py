@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import FileRecord, file_record
 from ..paths import SAMPLE
 from .hub_files import download_parquet
@@ -111,7 +111,7 @@ def prepare_saved(
     try:
         saved = load_from_disk(str(path))
     except Exception as error:
-        raise UserError(f"--path {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--path {path} cannot be read: {first_line(error)}") from None
     if "train" not in saved or not {"validation", "test"} & set(saved):
         raise UserError(f"--path {path} holds {sorted(saved)}: it must hold train, and test or validation.")
     rows = {split: saved[split].to_list() for split in SPLITS if split in saved}

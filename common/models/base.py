@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from ..errors import NotHere, UserError
+from ..errors import NotHere, UserError, first_line
 from ..hub import hub_answers
 from .bundles import completed, quietly
-from .checkpoint_files import check_files, first_line, refuse_code
+from .checkpoint_files import check_files, refuse_code
 from .distillation import distil_config, distilled
 from .families import Family, auto_class, family_of, uses_segment_ids
 from .tokenizer_fit import check_fit

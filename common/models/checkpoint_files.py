@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import once
 
 
@@ -46,8 +46,3 @@ def refuse_code(name: str, file: str, auto_map) -> None:
             f"--model_checkpoint {name}: {file} names code of its own to run (auto_map), which is never run; use a "
             "checkpoint that transformers loads by itself."
         )
-
-
-def first_line(error: Exception) -> str:
-    """Of what an exception says, its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..paths import command
 from ..serving import stored_code
 from ..tasks.table import DEFAULT_TASK, TASKS
@@ -218,4 +218,4 @@ def _reason(error: Exception) -> str:
         message = error.message
     else:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return (message.strip().splitlines() or [type(error).__name__])[0][:300]
+    return first_line(message, type(error).__name__)[:300]

@@ -17,14 +17,15 @@ from mlflow.exceptions import MlflowException
 from ..data import prepared
 from ..errors import UserError
 from ..models.bundles import read_bundle
+from ..reports.text_tables import to_markdown
 from ..scratch import scratch
 from ..serving import model_logging, side_by_side, stored_code
 from ..tasks.table import DEFAULT_TASK, TASKS
 from ..tracking import experiments, store
 from ..tracking import runs as tracking
+from . import versions
 from .choosing import choose
 from .gate import CHAMPION
-from .versions import logged_model
 
 TASK = TASKS[DEFAULT_TASK]
 NAME = f"{TASK.registered}-all"
@@ -55,27 +56,24 @@ def register_adapters(
     from. The same runs are not registered twice. UserError if there is no adapter, or one does not answer as its run did.
     """
     store.configure()
-    found = tracking.runs(experiment_name)
-    if found.empty:
+    finished = tracking.finished_runs(experiment_name)
+    if finished.empty:
         raise UserError(
             f"The experiment {experiment_name!r} holds no finished run: train first, or name another."
         )
-    found, *_ = tracking.of_task(found, TASK.name)
-    best, notes = _best_of_each(found, data_fingerprint)
+    finished, *_ = tracking.of_task(finished, TASK.name)
+    best, notes = best_of_each(finished, data_fingerprint)
     runs = {technique: mlflow.get_run(id_) for technique, id_ in best.items()}
     client = mlflow.MlflowClient()
     with store.lock("register"):
         ids = ",".join(best.values())
         # A tag holds 8,000 characters: 240 runs.
-        versions = client.search_model_versions(f"name = '{NAME}' and tags.run_ids = '{ids}'")
-        if versions:
-            version = max(versions, key=lambda version: int(version.version))
-        else:
-            version = _register(client, runs, data_dir, {"run_ids": ids})
-    return Registered(str(version.version), best, not versions, tuple(notes))
+        found = versions.first_with(client, NAME, {"run_ids": ids})
+        version = found or _register(client, runs, data_dir, {"run_ids": ids})
+    return Registered(str(version.version), best, found is None, tuple(notes))
 
 
-def _best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict[str, str], list[str]]:
+def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict[str, str], list[str]]:
     """(technique → run id, best first; a line for what was left out): adapters on the base of the best one."""
     logged = {id_: mlflow.get_run(id_).data for id_ in runs["run_id"]}
     runs = runs.assign(
@@ -104,7 +102,7 @@ def _best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dic
 def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
     first = next(iter(runs.values()))
     rows, asked = _questions(runs, data_dir)
-    experiment = experiments.experiment(NAME)
+    experiment = experiments.experiment_id(NAME)
     run = client.create_run(
         experiment, run_name=", ".join(runs), tags={"base_fingerprint": first.data.tags["base_fingerprint"]}
     )
@@ -137,13 +135,23 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
                 client.delete_logged_model(info.model_id)
         raise
     client.set_terminated(run.info.run_id)
-    return _version(client, info.model_uri, runs, tags, len(asked))
+    version = versions.create(
+        client,
+        NAME,
+        "Extractive question answering: one base, many adapters; `technique` chooses.",
+        info.model_uri,
+        tags,
+        _page(runs, len(asked)),
+        same=["run_ids"],
+    )
+    client.set_registered_model_alias(NAME, CHAMPION, version.version)
+    return version
 
 
 def assemble(runs: Mapping, folder: Path) -> None:
     """Write the saved models of runs (technique → run) and their one base into a folder, as side_by_side.py wants it."""
     for i, run in enumerate(runs.values()):
-        model = logged_model(run)
+        model = versions.logged_model(run)
         with scratch() as place:
             bundle = stored_code.verified(f"models:/{model.model_id}", place) / "artifacts" / "bundle"
             if not (folder / "base").is_dir():
@@ -177,34 +185,12 @@ def _questions(runs: Mapping, data_dir) -> tuple[dict[str, list[dict]], list[dic
     return {t: [held[id_] for id_ in ids] for t, held in rows.items()}, [texts[id_] for id_ in ids]
 
 
-def _version(client, uri: str, runs: Mapping, tags: dict[str, str], questions: int):
-    try:
-        client.create_registered_model(
-            NAME, description="Extractive question answering: one base, many adapters; `technique` chooses."
-        )
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = client.create_model_version(
-        NAME, uri, tags=tags, description=_description(runs, questions), model_id=uri.rpartition("/")[2]
-    )
-    same = client.search_model_versions(f"name = '{NAME}' and tags.run_ids = '{tags['run_ids']}'")
-    first = min(same, key=lambda version: int(version.version), default=version)
-    if first.version != version.version:
-        # Another machine registered the same runs meanwhile: both keep the first.
-        with contextlib.suppress(MlflowException):
-            client.delete_model_version(NAME, version.version)
-    client.set_registered_model_alias(NAME, CHAMPION, first.version)
-    return first
-
-
-def _description(runs: Mapping, questions: int) -> str:
-    lines = ["| technique | validation F1 | test F1 | run |", "| --- | --- | --- | --- |"]
+def _page(runs: Mapping, questions: int) -> str:
+    rows = []
     for technique, run in runs.items():
         f1 = [run.data.metrics.get(name, math.nan) for name in ("best_validation_f1", "test_f1")]
-        lines.append(f"| {technique} | {f1[0]:.1f} | {f1[1]:.1f} | `{run.info.run_id}` |")
-    lines += [
-        "",
-        f"Each answers {questions} test questions as in training. The first one answers by default.",
-    ]
-    return "\n".join(lines)
+        rows.append([technique, *(f"{value:.1f}" for value in f1), f"`{run.info.run_id}`"])
+    table = to_markdown(pd.DataFrame(rows, columns=["technique", "validation F1", "test F1", "run"]))
+    return (
+        f"{table}\nEach answers {questions} test questions as in training. The first one answers by default."
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 
 from ..data import prepared
-from ..errors import UserError
+from ..errors import UserError, last_line
 from ..models.bundles import BundleInfo
 from ..scratch import scratch
 from ..serving import model_logging, stored_code
@@ -50,8 +50,8 @@ class Checked:
 
     failed: tuple[str, ...]
     """A sentence for each check that failed."""
-    told: str
-    """What was checked, for the reader."""
+    summary: str
+    """What was checked, in a sentence for the reader."""
     latency_ms: float = math.nan
     latency_p95_ms: float = math.nan
     requests: int = 0
@@ -118,7 +118,7 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
             f"it does not answer as it did when it was trained: {len(wrong)} of {len(rows)} {task.unit} differ, first "
             f"{wrong[0]}. Were the code or the libraries changed since? Then train again"
         )
-    told = (
+    summary = (
         f"{len(rows) - len(wrong)} of {len(rows)} test {task.unit} are answered as in training."
         if wrong
         else f"{len(rows)} test {task.unit} are answered as in training."
@@ -126,7 +126,7 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
     latencies = found["latencies"]
     return Checked(
         tuple(failed),
-        " ".join(filter(None, (asked.note, told))),
+        " ".join(filter(None, (asked.note, summary))),
         float(np.median(latencies)),
         float(np.quantile(latencies, 0.95)),
         len(latencies),
@@ -183,6 +183,5 @@ def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
         except subprocess.TimeoutExpired:
             raise Unloadable(f"nothing came back for {TIMEOUT} s") from None
         if done.returncode != 0 or not answered.is_file():
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            raise Unloadable((said or [f"exit status {done.returncode}"])[-1].strip()[:300])
+            raise Unloadable(last_line(done.stderr, f"exit status {done.returncode}")[:300])
         return json.loads(answered.read_text(encoding="utf-8"))

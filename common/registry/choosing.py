@@ -15,7 +15,7 @@ def choose(
 ) -> tuple[pd.Series, list[str]]:
     """The run with the best validation score on one data set, and a line for everything that was left out.
 
-    runs: of the task, newest first, as `tracking.runs` gives them, with the column `max_validation_samples` as logged.
+    runs: of the task, newest first, as `finished_runs` gives them, with the column `max_validation_samples` as logged.
     Runs validated on fewer questions than others are left out, for small samples have the luckiest scores. Of equally good
     runs the one with the fewest trainable parameters is taken, then the oldest.
     """

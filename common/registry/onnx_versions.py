@@ -4,15 +4,12 @@ They belong to a registered model of their own, `<name>-onnx`, under the aliases
 code: only the network itself runs elsewhere.
 """
 
-import contextlib
-import io
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
-from mlflow.exceptions import MlflowException
 
 from ..errors import UserError
 from ..models.bundles import load_bundle, write_info
@@ -35,10 +32,10 @@ MOST_LOST = 1.0
 
 @store.explained()
 def export_version(task: Task, version: str, data_dir: str | Path | None = None) -> list[str]:
-    """Export a version of the task's registered model; lines that tell what was registered and how it compares.
+    """Export a version of the task's registered model; a line for each precision: what was registered and how it compares.
 
     Every test example of the data (all that a served model takes) is asked of the version and of both exports. data_dir:
-    the prepared data; default: the folder that the version's run was trained from. UserError if fp32 answers otherwise,
+    the prepared data; default: the folder that the version's run was trained from. UserError if fp32 answers differently,
     if ONNX is not installed, or if the task has no export. int8 is left out where it loses more than MOST_LOST points.
     """
     if not task.onnx_outputs:
@@ -52,7 +49,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     found = client.get_model_version(task.registered, version)
     already = _exported(client, name, found)
     if set(already) == set(PRECISIONS):
-        return [f"Version {version} is exported already: {_told(name, already)}."]
+        return [f"Version {version} is exported already: {_listed(name, already)}."]
     run = mlflow.get_run(found.tags["run_id"])
     with scratch() as folder:
         bundle, example = versions.self_contained(f"models:/{task.registered}/{version}", folder)
@@ -103,7 +100,7 @@ def _exported(client, name: str, version) -> dict[str, str]:
     return found
 
 
-def _told(name: str, numbers: Mapping[str, str]) -> str:
+def _listed(name: str, numbers: Mapping[str, str]) -> str:
     return ", ".join(f"{precision} is version {number} of {name}" for precision, number in numbers.items())
 
 
@@ -144,11 +141,7 @@ def _score(answers: Sequence[Mapping], records, asked: checking.Questions, task:
     return task.served_score(answers, [rows[id_] for id_ in ids], examples)
 
 
-def _register(client, name: str, uri: str, source, precision: str, figures, size: float, told: str) -> str:
-    with contextlib.suppress(MlflowException):
-        client.create_registered_model(
-            name, description=f"{source.name} exported to ONNX Runtime, for serving on a CPU."
-        )
+def _register(client, name: str, uri: str, source, precision: str, figures, size: float, summary: str) -> str:
     tags = {
         key: source.tags[key]
         for key in ("task", "technique", "checkpoint", "run_id", "data_fingerprint")
@@ -160,10 +153,13 @@ def _register(client, name: str, uri: str, source, precision: str, figures, size
         "size_mib": f"{size:.4f}",
         **{f"export_{key}": f"{value:.4f}" for key, value in figures.items()},
     }
-    with contextlib.redirect_stderr(io.StringIO()):
-        version = mlflow.register_model(uri, name, tags=tags)
-    client.update_model_version(
-        name, version.version, f"Made of {source.name} version {source.version}. On its test data, {told}."
+    version = versions.create(
+        client,
+        name,
+        f"{source.name} exported to ONNX Runtime, for serving on a CPU.",
+        uri,
+        tags,
+        f"Made of {source.name} version {source.version}. On its test data, {summary}.",
     )
     client.set_registered_model_alias(name, precision, version.version)
     return str(version.version)

@@ -71,7 +71,7 @@ def register_best(
     rules = rules or Rules()
     gate.check(rules)
     store.configure()
-    found = tracking.runs(experiment_name)
+    found = tracking.finished_runs(experiment_name)
     if found.empty:
         raise UserError(
             f"The experiment {experiment_name!r} holds no finished run: train first, or name another."
@@ -138,9 +138,9 @@ class _Registration:
             return self._foreseen(candidate, version, champion)
         is_new = version is None
         candidate = self._candidate(version)
-        self.notes.append(candidate.checked.told)
+        self.notes.append(candidate.checked.summary)
         if is_new:
-            version = self._created(candidate)
+            version = self._new_version(candidate)
         self._analyse(candidate, champion)
         settled = promotion.promote(
             self.client,
@@ -151,7 +151,7 @@ class _Registration:
                 self.client, version, verdict, against, _measured(candidate), self.rules
             ),
         )
-        self._tell(settled.verdict, f"version {version.version}", settled.incumbent)
+        self._note_verdict(settled.verdict, f"version {version.version}", settled.incumbent)
         return self._outcome(version, settled.alias, is_new)
 
     def _outcome(self, version, alias: str | None, is_new: bool = False) -> Outcome:
@@ -197,15 +197,18 @@ class _Registration:
         contender = Contender(name, tags, scores, checked.latency_ms, size, checked.failed)
         return _Candidate(contender, checked, asked, uri)
 
-    def _created(self, candidate: _Candidate) -> ModelVersion:
-        version = versions.create(self.client, candidate.model_uri, self.run, candidate.checked, self.task)
-        first = versions.of_run(self.client, self.run, self.task)
-        if first is None or first.version == version.version:
-            return version
-        # Another machine registered the same run meanwhile: both keep the first.
-        with contextlib.suppress(MlflowException):
-            self.client.delete_model_version(self.name, version.version)
-        return first
+    def _new_version(self, candidate: _Candidate) -> ModelVersion:
+        tags = candidate.contender.tags
+        return versions.create(
+            self.client,
+            self.name,
+            self.task.description,
+            candidate.model_uri,
+            tags,
+            versions.describe(tags, self.run.data.params, candidate.checked.summary),
+            run_id=self.run.info.run_id,
+            same=versions.SAME_RUN,
+        )
 
     def _judge(
         self, number: str | None, candidate: _Candidate
@@ -245,11 +248,11 @@ class _Registration:
     def _foreseen(self, candidate: _Candidate, version, champion: str | None) -> Outcome:
         number = None if version is None else str(version.version)
         verdict = self._judge(number, candidate)(number, champion)
-        self.notes += [candidate.checked.told]
-        self._tell(verdict, candidate.contender.name, champion)
+        self.notes += [candidate.checked.summary]
+        self._note_verdict(verdict, candidate.contender.name, champion)
         return self._outcome(version, verdict.alias)
 
-    def _tell(self, verdict: Verdict, name: str, incumbent: str | None) -> None:
+    def _note_verdict(self, verdict: Verdict, name: str, incumbent: str | None) -> None:
         if verdict.alias == CHALLENGER:
             stays = "there is no champion" if incumbent is None else f"version {incumbent} stays champion"
             self.notes.append(f"{sentence(name)[:-1]} is challenger and {stays}:")
@@ -310,7 +313,7 @@ def _about(candidate: _Candidate, task: Task, rules: Rules) -> list[str]:
     score = f"best_validation_{task.metric}"
     lines = [
         f"Candidate: {one.name}, {one.tags['technique']}, validation {LABELS[task.metric]} {one.tags[score]}.",
-        f"Check: {checked.told}",
+        f"Check: {checked.summary}",
     ]
     if checked.requests:
         bound = "no bound" if rules.max_latency_ms is None else f"bound {rules.max_latency_ms:g} ms"

@@ -1,27 +1,33 @@
-"""A version of a registered model: made of a run's model, its base inside, with tags and a page that speak for themselves.
+"""Versions of registered models: how they are made and found, and the tags and the page that a version of a run has.
 
-A version can be copied to another machine and loaded there without the store that it came from.
+A version holds its base, so that it can be copied to another machine and loaded there without the store that it came from.
 """
 
+import contextlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from ..errors import UserError
+from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
 from ..serving import stored_code
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, task_of
-from .checking import Checked
 from .gate import CHAMPION, Rules, Verdict
 
 PROMOTION = "### Promotion"
-"""Heading of the last part of a version's page, which is written anew whenever the version is judged."""
+"""Heading of the last part of a version's page, which is written again whenever the version is judged."""
 
 FIGURES = ("gate_difference", "gate_low", "gate_high", "gate_p")
 """Tags of a version that was compared with a champion."""
@@ -29,17 +35,26 @@ FIGURES = ("gate_difference", "gate_low", "gate_high", "gate_p")
 PASSED, HELD_BACK = "passed", "held back"
 
 
-def of_run(client: mlflow.MlflowClient, run, task: Task) -> ModelVersion | None:
-    """The first version made from this run, or from one with the same settings, data and code."""
-    same = {"run_id": run.info.run_id, "run_fingerprint": run.data.tags["run_fingerprint"]}
-    for name, value in same.items():
-        versions = client.search_model_versions(f"name = '{task.registered}' and tags.{name} = '{value}'")
-        if versions:
-            return min(versions, key=lambda version: int(version.version))
+SAME_RUN = ("run_id", "run_fingerprint")
+"""Tags of a version made of a run: it is the same as one made of that run, or of one with the same settings, data and code."""
+
+
+def first_with(client: MlflowClient, name: str, tags: Mapping[str, str]) -> ModelVersion | None:
+    """The first version of a registered model that has one of these tags, which are looked for in their order."""
+    for tag, value in tags.items():
+        found = client.search_model_versions(f"name = '{name}' and tags.{tag} = '{value}'")
+        if found:
+            return min(found, key=lambda version: int(version.version))
     return None
 
 
-def logged_model(run):
+def of_run(client: MlflowClient, run: Run, task: Task) -> ModelVersion | None:
+    """The first version made from this run, or from one with the same settings, data and code."""
+    tags = {"run_id": run.info.run_id, "run_fingerprint": run.data.tags["run_fingerprint"]}
+    return first_with(client, task.registered, tags)
+
+
+def logged_model(run: Run) -> LoggedModel:
     """The model that training logged into the run."""
     models = mlflow.search_logged_models(
         experiment_ids=[run.info.experiment_id],
@@ -66,29 +81,55 @@ def size_mib(bundle: Path) -> float:
     return sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) / 2**20
 
 
-def create(client, model_uri: str, run, checked: Checked, task: Task) -> ModelVersion:
-    """A new version of the task's registered model, which is made if need be."""
-    name = task.registered
+def create(
+    client: MlflowClient,
+    name: str,
+    about: str,
+    model_uri: str,
+    tags: Mapping[str, str],
+    page: str,
+    *,
+    run_id: str | None = None,
+    same: Sequence[str] = (),
+) -> ModelVersion:
+    """A new version of a registered model, made of a logged model.
+
+    about: the registered model's description, should it have to be made. model_uri: `models:/` and the logged model's
+    id. page: the version's, in Markdown. run_id: the run that the version's page links to. same: names of those of the
+    tags by one of which two versions are the same; where another machine has made such a version meanwhile, both keep
+    the first one, which is returned.
+    """
     try:
-        client.create_registered_model(name, description=task.description)
+        client.create_registered_model(name, description=about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    tags = tags_of(run)
+    model_id = model_uri.removeprefix("models:/")
     # One call, so that no version is ever without its tags and its page.
     version = client.create_model_version(
-        name,
-        model_uri,
-        run.info.run_id,
-        tags,
-        description=describe(tags, run.data.params, checked.told),
-        model_id=model_uri.removeprefix("models:/"),
+        name, model_uri, run_id, dict(tags), description=page, model_id=model_id
     )
-    return client.get_model_version(name, version.version)
+    first = first_with(client, name, {tag: tags[tag] for tag in same}) or version
+    if first.version != version.version:
+        with contextlib.suppress(MlflowException):
+            client.delete_model_version(name, version.version)
+    else:
+        _link(client, model_id, version)
+    return client.get_model_version(name, first.version)
+
+
+def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
+    """Name the version on the logged model's page, as MLflow's server and its `register_model` do."""
+    listed = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    if not any(
+        (entry["name"], str(entry["version"])) == (version.name, str(version.version)) for entry in listed
+    ):
+        listed.append({"name": version.name, "version": version.version})
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
 
 
 def note(
-    client,
+    client: MlflowClient,
     version: ModelVersion,
     verdict: Verdict,
     against: str | None,
@@ -97,7 +138,7 @@ def note(
 ) -> None:
     """Record on a version how it was judged, as tags and on its page; against: the champion's number.
 
-    It tells what was found, not who is champion: the alias does.
+    What was found is recorded, not who is champion: the alias alone says that.
     """
     passed = verdict.alias == CHAMPION
     figures = {**measured, **verdict.figures}
@@ -130,8 +171,8 @@ def _promotion(tags: Mapping[str, str], verdict: Verdict) -> str:
     )
 
 
-def tags_of(run) -> dict[str, str]:
-    """What a version must tell by itself: MLflow gives its run's metrics and parameters back as None."""
+def tags_of(run: Run) -> dict[str, str]:
+    """What a version must record itself: MLflow gives its run's metrics and parameters back as None."""
     names = (
         "technique family task checkpoint base_fingerprint data_name data_version data_fingerprint run_fingerprint "
         "git_commit git_dirty"
@@ -167,30 +208,23 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
 
     task = task_of(tags.get("task", DEFAULT_TASK))
     metrics = list(reversed(task.metrics))
-
-    def cells(start: str) -> str:
-        return " | ".join(figure(f"{start}_{name}") for name in metrics)
-
+    rows = {
+        f"validation (chosen by its {LABELS[task.metric]})": "best_validation",
+        f"test (95% interval), {tags.get('test_examples', '?')} {task.unit}": "test",
+    }
+    scores = pd.DataFrame(
+        [[row, *(figure(f"{start}_{name}") for name in metrics)] for row, start in rows.items()],
+        columns=["", *(LABELS[name] for name in metrics)],
+    )
     share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
     dirty = " with uncommitted changes" if tags.get("git_dirty") == "true" else ""
-    settings = "\n".join(
-        f"| {name} | {value} |"
-        for name, value in sorted(params.items())
-        if value != "None" and name != "data_dir"
-    )
+    settings = [pair for pair in sorted(params.items()) if pair[1] != "None" and pair[0] != "data_dir"]
     return f"""## {tags["technique"]} on {tags["checkpoint"]}
 
-| | {" | ".join(LABELS[name] for name in metrics)} |
-| --- |{" --- |" * len(metrics)}
-| validation (chosen by its {LABELS[task.metric]}) | {cells("best_validation")} |
-| test (95% interval), {tags.get("test_examples", "?")} {task.unit} | {cells("test")} |
-
+{to_markdown(scores)}
 Data: {tags["data_name"]} ({task.data_title(tags["data_version"])}), fingerprint `{tags["data_fingerprint"]}`.
 Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
 Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
 {checked}
 
-| parameter | value |
-| --- | --- |
-{settings}
-"""
+{to_markdown(pd.DataFrame(settings, columns=["parameter", "value"]), numbers=False)}"""

@@ -1,18 +1,15 @@
-"""Data → figures, without a display and without global state. Colours are those of Okabe and Ito (2008)."""
+"""Figures of a run and of runs side by side: the loss, scores against size, confusions, slices."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, PercentFormatter
-from matplotlib.transforms import Bbox
 
 from ..scoring.names import LABELS
-
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
+from .drawing import BLUE, GREY, VERMILION, new_figure, place_labels, series, smoothed
 
 
 def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -> Figure:
@@ -61,11 +58,6 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
         right.set_ylim(0, 105)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return figure
-
-
-def smoothed(values: np.ndarray) -> np.ndarray:
-    """Mean over a tenth of the series around each value, so that the curve does not lag behind."""
-    return pd.Series(values).rolling(len(values) // 10 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
 def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
@@ -134,65 +126,51 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, without a display."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+def slice_scores(
+    table: pd.DataFrame, score: str, unit: str, champion: tuple[str, pd.DataFrame] | None = None
+) -> Figure:
+    """The mean score of each slice with its 95% interval, grouped by dimension.
+
+    table: as `slices.scores_by_slice` gives it; score, unit: as the axis names them. champion: (name, table of the same
+    slices) to be set beside it.
+    """
+    headings, places, bottom = _places_of_slices(table)
+    figure = new_figure(7.5, 1.5 + 0.27 * bottom)
+    axes = figure.add_subplot()
+    if champion is None:
+        models = [("this run", table, BLUE, "o", 0.0)]
+    else:
+        models = [("this run", table, BLUE, "o", -0.17), (*champion, VERMILION, "D", 0.17)]
+    for name, each, colour, marker, shift in models:
+        at = [places[key] + shift for key in zip(each["dimension"], each["slice"], strict=True)]
+        bars = [(each["score"] - each["low"]).clip(lower=0), (each["high"] - each["score"]).clip(lower=0)]
+        style = {"fmt": marker, "color": colour, "markersize": 5, "capsize": 2.5, "linewidth": 1.2}
+        axes.errorbar(each["score"], at, xerr=bars, label=name, clip_on=False, zorder=3, **style)
+    names = [f"{row['slice']}  ({row['examples']:,})" for _, row in table.iterrows()]
+    axes.set_yticks([places[key] for key in zip(table["dimension"], table["slice"], strict=True)], names)
+    heading = {"ha": "right", "va": "center", "fontweight": "bold", "fontsize": 9}
+    for dimension, at in headings.items():
+        axes.text(-0.012, at, dimension, transform=axes.get_yaxis_transform(), **heading)
+        axes.axhline(at, color=GREY, linewidth=0.6, alpha=0.35)
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.set_ylim(bottom - 0.5, -0.7)
+    axes.set_xlim(0, 100)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(f"test {score}, % (bars: 95% interval; in brackets: {unit})")
+    if champion is not None:
+        figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
-def series(log_history, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the entries that have the value; NaN for those that are not finite."""
-    entries = [(entry["step"], entry[name]) for entry in log_history if name in entry]
-    steps, values = np.array(entries, dtype=float).reshape(-1, 2).T
-    return steps, np.where(np.isfinite(values), values, np.nan)
-
-
-def place_labels(figure, axes, labels, x, y, low, high) -> None:
-    """Put each label at the nearest place beside its point where it covers no other label, point or bar; an empty label
-    takes no room."""
-    # Only a drawing settles where the axes lie; labels must not move them afterwards.
-    figure.draw_without_rendering()
-    renderer, frame = figure.canvas.get_renderer(), axes.get_window_extent()
-    points = axes.transData.transform(np.column_stack([x, y]))
-    bottoms, tops = (axes.transData.transform(np.column_stack([x, end]))[:, 1] for end in (low, high))
-    taken = [
-        Bbox([[px - 10, min(py - 10, bottom)], [px + 10, max(py + 10, top)]])
-        for (px, py), bottom, top in zip(points, bottoms, tops, strict=True)
-    ]
-    for label, at, point in zip(labels, zip(x, y, strict=True), points, strict=True):
-        if not label:
-            continue
-        offset = {"textcoords": "offset pixels"}
-        text = axes.annotate(label, at, (0, 0), ha="center", va="center", fontsize=9, **offset)
-        text.set_in_layout(False)
-        size = text.get_window_extent(renderer)
-        center, distance = _free_place(point, size.width + 6, size.height + 6, taken, frame)
-        text.set_position(center - point)
-        box = _box(center, size.width + 6, size.height + 6)
-        taken.append(box)
-        if distance > _DISTANCES[1]:
-            edge = np.clip(point, box.min, box.max) - point
-            line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
-            axes.annotate("", at, edge, arrowprops=line, **offset).set_in_layout(False)
-
-
-_DISTANCES = (12, 20, 32, 48, 68, 92, 120, 152, 190, 240)
-_DIRECTIONS = [math.radians(angle) for angle in (0, 180, 30, -30, 150, -150, 60, -60, 120, -120, 90, -90)]
-
-
-def _free_place(point, width, height, taken, frame) -> tuple[np.ndarray, float]:
-    """Centre of a box of this size near the point, in pixels, and its distance; to the right if all is taken."""
-    for distance in _DISTANCES:
-        for angle in _DIRECTIONS:
-            direction = np.array([math.cos(angle), math.sin(angle)])
-            center = point + direction * (distance + np.array([width, height]) / 2)
-            box = _box(center, width, height)
-            inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                return center, distance
-    return point + np.array([_DISTANCES[0] + width / 2, 0.0]), _DISTANCES[0]
-
-
-def _box(center, width, height) -> Bbox:
-    return Bbox.from_bounds(center[0] - width / 2, center[1] - height / 2, width, height)
+def _places_of_slices(table: pd.DataFrame) -> tuple[dict[str, float], dict[tuple[str, str], float], float]:
+    """(dimension → y of its heading, (dimension, slice) → y, y of the bottom), in lines from the top."""
+    headings, places, y = {}, {}, 0.0
+    for dimension, group in table.groupby("dimension", sort=False):
+        headings[dimension] = y
+        y += 0.9
+        for name in group["slice"]:
+            places[dimension, name] = y
+            y += 1.0
+        y += 0.4
+    return headings, places, y

@@ -1,6 +1,6 @@
 """The tables of a study → figures of scores and costs.
 
-`table` is what `study_tables.configurations` gives, of one stage; scores are in percent. Functions give None where the
+`table` is what `configurations.configurations` gives, of one stage; scores are in percent. Functions give None where the
 data does not support their figure.
 """
 
@@ -15,8 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullFormatter
 
 from .configurations import name_of, text_of
-from .run_figures import GREY, VERMILION, new_figure, place_labels
-from .study_curves import COLOURS, MARKERS, label_of
+from .drawing import COLOURS, GREY, MARKERS, VERMILION, label_of, new_figure, place_labels
 
 MOST_LABELS = 12
 
@@ -76,7 +75,7 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
     table = table.dropna(subset=["test", "training_seconds"])
     if table.empty:
         return None
-    x, unit = _duration(table["training_seconds"].to_numpy(float))
+    x, unit = _in_a_fitting_unit(table["training_seconds"].to_numpy(float))
     y, memory = table["test"].to_numpy(float), table["peak_memory_mib"].to_numpy(float)
     low, high = (table[end].fillna(table["test"]).to_numpy(float) for end in ("low", "high"))
     figure = new_figure(7.5, 4.8)
@@ -261,7 +260,8 @@ def _score_limits(plot, low: np.ndarray, high: np.ndarray, room: float) -> None:
     plot.set_ylim(max(0.0, low.min() - room), min(100.0 if high.max() < 100 else 102.0, high.max() + room))
 
 
-def _duration(seconds: np.ndarray) -> tuple[np.ndarray, str]:
+def _in_a_fitting_unit(seconds: np.ndarray) -> tuple[np.ndarray, str]:
+    """(times, their unit): hours or minutes where the longest time is at least two of them, else seconds."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds.max() >= 2 * size:
             return seconds / size, unit

@@ -1,6 +1,6 @@
 """What happened while a study's runs trained → figures: scores and losses by step and epoch, gradients by layer.
 
-`table` is what `study_tables.configurations` gives. Functions give None where the data does not support their figure.
+`table` is what `configurations.configurations` gives. Functions give None where the data does not support their figure.
 """
 
 import math
@@ -13,24 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..scoring.names import LABELS
 from .configurations import best, short, varying
-from .run_figures import new_figure, series, smoothed
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, but for yellow, which is too faint on white."""
-MARKERS = "osD^vPX"
-LINES = ("-", "--", "-.", (0, (1, 1)))
+from .drawing import COLOURS, LINES, MARKERS, label_of, new_figure, series, smoothed
 
 MOST_SERIES = len(COLOURS)
 MOST_PANELS = 6
 
 Histories = Mapping[str, Sequence[Mapping[str, float]]]
-
-
-def label_of(metric: str) -> str:
-    """A score as axes name it."""
-    return LABELS.get(metric, metric.replace("_", " "))
 
 
 def series_of(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:

@@ -80,7 +80,7 @@ def shared_base(base: Path, fingerprint: str) -> str:
     from ..tracking import experiments, store
     from . import stored_code
 
-    experiment = experiments.experiment(SHARED_BASES)
+    experiment = experiments.experiment_id(SHARED_BASES)
     client = mlflow.MlflowClient()
     with store.lock(f"base-{fingerprint[:16]}"):
         found = client.search_runs([experiment], f"tags.base_fingerprint = '{fingerprint}'")

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..models.bundles import difference, fingerprint, hashes, read_reference
 from ..scratch import own_folder, scratch
 
@@ -74,8 +74,7 @@ def load(uri: str):
         raise
     except Exception as error:
         release()
-        said = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(f"{uri} does not load: {type(error).__name__}: {said}"[:500]) from error
+        raise UserError(f"{uri} does not load: {type(error).__name__}: {first_line(error)}"[:500]) from error
     except BaseException:
         release()
         raise
@@ -144,9 +143,8 @@ def _downloaded(source: str, folder: Path, name: str | None = None) -> Path:
     try:
         stored = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{name or source} cannot be read from the store ({said[:300]}): if the project's folder was moved, move it "
+            f"{name or source} cannot be read from the store ({first_line(error)[:300]}): if the project's folder was moved, move it "
             "back; else delete its run and train again."
         ) from None
     # Python would not notice that bytecode is of another source.

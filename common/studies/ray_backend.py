@@ -32,7 +32,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from .. import stopping
-from ..errors import UserError
+from ..errors import UserError, last_line
 from ..paths import ROOT
 from .declaration import Row, Stage
 from .ray_trial import EPOCH, SCORE, RowTrial
@@ -293,8 +293,8 @@ class Listener(tune.Callback):
 
     def on_trial_error(self, iteration, trials, trial, **info):
         row, proposer = self.rows.rows[trial.trial_id]
-        said = [line.strip() for line in str(trial.get_error()).splitlines() if line.strip()]
-        why = f"its worker died {DEATHS + 1} times: {(said or ['no reason was given'])[-1][:300]}"
+        last = last_line(str(trial.get_error()), "no reason was given")[:300]
+        why = f"its worker died {DEATHS + 1} times: {last}"
         score = self.hooks.ended(row, None, why)
         if proposer:
             proposer.tell(trial.trial_id, score)

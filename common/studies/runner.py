@@ -46,7 +46,7 @@ class Runner:
             print(f"The report is in {self.folder.path}.")
             return results.failures(entries)
         parent = self.folder.state.get("parent_run")
-        if parent and runs.told(parent) is None:
+        if parent and runs.recorded(parent) is None:
             # It was deleted, or the store is another one.
             parent = None
         experiment = self.status.plan(entries[0].row).args.experiment_name
@@ -128,7 +128,7 @@ class Runner:
         planned, folder = self.status.plan(row), self.folder.row(row.name)
         folder.mkdir(parents=True, exist_ok=True)
         begun = self.state_file(row)
-        if (run_id := self.begun_run(row)) and runs.told(run_id) is None:
+        if (run_id := self.begun_run(row)) and runs.recorded(run_id) is None:
             # It was deleted, or the store is another one: there is nothing to go on with.
             shutil.rmtree(begun.parent)
         if not begun.is_file():

@@ -114,9 +114,9 @@ class Status:
 
     def _look(self, row: declaration.Row, planned: Planned) -> Entry:
         if run_id := runs.finished_run(planned.args.experiment_name, planned.key):
-            told = runs.told(run_id)
+            held = runs.recorded(run_id)
             return Entry(
-                row, "finished", run_id, metrics=told["metrics"], tags=told["tags"], seconds=told["seconds"]
+                row, "finished", run_id, metrics=held["metrics"], tags=held["tags"], seconds=held["seconds"]
             )
         noted = self.folder.state["rows"].get(planned.key, {})
         if noted.get("status") in ("failed", "stopped"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_write, beside
-from ..errors import UserError
+from ..errors import UserError, last_line
 from ..files import sha256
 from .server import DATABASES, ROLE, Settings, Team, write_private
 
@@ -120,8 +120,8 @@ def upgrade(team: Team, to: Path) -> Path:
                 [sys.executable, "-m", *command], env=team.environment(), capture_output=True, text=True
             )
             if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise UserError(f"The upgrade failed: {last[:300]}. The store as it was: {made}")
+                last = last_line(done.stderr, "no message")[:300]
+                raise UserError(f"The upgrade failed: {last}. The store as it was: {made}")
     return made
 
 

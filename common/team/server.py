@@ -23,7 +23,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ..atomic import atomic_write
-from ..errors import UserError
+from ..errors import UserError, last_line
 from .postgres import Postgres, newest
 
 ADMIN = "admin"
@@ -254,8 +254,8 @@ class Team:
                 f"The store in {self.folder} was made by an older MLflow than {version('mlflow')}: bring it up to "
                 "date (upgrade, which backs it up first)."
             )
-        last = ([line for line in logged.strip().splitlines() if line.strip()] or ["nothing"])[-1]
-        raise UserError(f"The server in {self.folder} does not answer; its log {self.log} ends: {last[:300]}")
+        last = last_line(logged, "nothing")[:300]
+        raise UserError(f"The server in {self.folder} does not answer; its log {self.log} ends: {last}")
 
 
 def write_private(file: Path, text: str) -> None:

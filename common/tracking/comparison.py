@@ -72,7 +72,7 @@ def note(task: Task) -> str:
 def choose_data(runs: pd.DataFrame, fingerprint: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     """The runs on one data set, and a line for each other one that tells how to ask for it.
 
-    runs: newest first, as `tracking.runs` gives them. The data is that of the newest run, or that whose fingerprint
+    runs: newest first, as `finished_runs` gives them. The data is that of the newest run, or that whose fingerprint
     begins as given; UserError where no or more than one does.
     """
     held = list(dict.fromkeys(runs["data_fingerprint"]))

@@ -10,8 +10,8 @@ from . import store
 from .experiment_pages import KIND, present
 
 
-def experiment(name: str) -> str:
-    """The id of the experiment of this name, which is made if need be; its artifacts lie beside a local database."""
+def experiment_id(name: str) -> str:
+    """The id of the experiment of this name, which is made if it does not exist; its artifacts lie beside a local database."""
     with store.explained():
         found = mlflow.get_experiment_by_name(name)
         if found is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_write
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 JOURNAL = "journal.jsonl"
 
@@ -221,7 +221,9 @@ class Sender:
                 return False
         if self.problem is None or isinstance(error, self._gone) > isinstance(self.problem, self._gone):
             self._failing_since = time.monotonic()
-            self._report(f"{_first_line(error)} What is to be recorded is kept in {self.journal.folder}.")
+            self._report(
+                f"{first_line(error)[:300].rstrip('.')}. What is to be recorded is kept in {self.journal.folder}."
+            )
         self.problem = error
         return True
 
@@ -239,8 +241,3 @@ class Sender:
                 break
             group.append(entry)
         return group
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return line if line.endswith(".") else f"{line}."

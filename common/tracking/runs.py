@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
@@ -18,12 +18,12 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from .. import stopping
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, task_of
 from . import provenance, store
 from .experiment_pages import present
-from .experiments import experiment
+from .experiments import experiment_id
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,10 +40,10 @@ TAGS = (
     "base_fingerprint",
     "device",
 )
-"""Tags of a run that `runs` gives as columns."""
+"""Tags of a run that `finished_runs` gives as columns."""
 
 PARAMETERS = ("learning_rate", "num_train_epochs", "batch_size", "max_train_samples", "seed")
-"""Parameters that `runs` gives as columns of numbers; a limit that was not set is NaN."""
+"""Parameters that `finished_runs` gives as columns of numbers; a limit that was not set is NaN."""
 
 METRICS = (
     "test_accuracy",
@@ -65,7 +65,7 @@ METRICS = (
     "peak_memory_mib",
     "adapter_mib",
 )
-"""Metrics that `runs` always gives as columns, NaN where a run has none."""
+"""Metrics that `finished_runs` always gives as columns, NaN where a run has none."""
 
 TICKET = "ticket"
 """Tag that tells a run from every other before it has an id."""
@@ -93,12 +93,12 @@ def start(
             for left in {"failure", "non_finite_metrics"} & set(active.data.tags):
                 mlflow.MlflowClient().delete_tag(run_id, left)
         else:
-            active = mlflow.start_run(experiment_id=experiment(experiment_name), run_name=run_name)
+            active = mlflow.start_run(experiment_id=experiment_id(experiment_name), run_name=run_name)
     with stopping.farewell(lambda: end(active.info.run_id, "KILLED", int(time.time() * 1000))):
         try:
             run = Run(active.info.run_id)
             if run_id and run_id == adopted:
-                _tell_where(active.info.experiment_id, experiment_name)
+                _hint_at_experiment(active.info.experiment_id, experiment_name)
             run.set_tags({**provenance.tags(), **tags})
             run.log_dict(provenance.details(), provenance.FILE)
             run.log_text(provenance.environment(), "environment.txt")
@@ -117,9 +117,9 @@ def create(experiment_name: str, run_name: str, ticket: str) -> str:
     """
     if adopted := os.environ.pop("MLFLOW_RUN_ID", None):
         with store.explained(f"run {adopted} cannot be continued"):
-            _tell_where(mlflow.get_run(adopted).info.experiment_id, experiment_name)
+            _hint_at_experiment(mlflow.get_run(adopted).info.experiment_id, experiment_name)
         return adopted
-    found = experiment(experiment_name)
+    found = experiment_id(experiment_name)
     with store.explained():
         client = mlflow.MlflowClient()
         held = client.search_runs([found], f"tags.{TICKET} = '{ticket}'", max_results=1)
@@ -231,20 +231,20 @@ class Run:
 
 def finished_run(experiment_name: str, run_fingerprint: str) -> str | None:
     """The id of the latest finished run of this fingerprint that still has its predictions, if there is one."""
-    for run in _finished(experiment_name, f"and tags.run_fingerprint = '{run_fingerprint}'"):
+    for run in _search(experiment_name, f"and tags.run_fingerprint = '{run_fingerprint}'"):
         if mlflow.MlflowClient().list_artifacts(run.info.run_id, "predictions"):
             return run.info.run_id
     return None
 
 
-def runs(experiment_name: str, data_fingerprint: str | None = None) -> pd.DataFrame:
+def finished_runs(experiment_name: str, data_fingerprint: str | None = None) -> pd.DataFrame:
     """Finished, tested runs of an experiment, the latest to end first: `run_id`, `run_name`, `ended` (UTC), TAGS,
     PARAMETERS, METRICS and what else was measured once for a run.
 
-    Empty if there are none or no such experiment. Scores in percent, times in seconds, sizes in MiB.
+    Empty if there are none, or if the experiment does not exist. Scores in percent, times in seconds, sizes in MiB.
     """
     rows = []
-    for run in _finished(experiment_name):
+    for run in _search(experiment_name):
         tags, metrics = run.data.tags, run.data.metrics
         if "technique" not in tags or "test_examples" not in metrics:
             continue
@@ -268,7 +268,7 @@ def runs(experiment_name: str, data_fingerprint: str | None = None) -> pd.DataFr
 def of_task(runs: pd.DataFrame, name: str | None = None) -> tuple[pd.DataFrame, Task, list[str]]:
     """The runs of one task, the task, and a line for the runs of each other one.
 
-    runs: newest first, as `runs` gives them, at least one. name: the task; default: the newest run's. UserError if
+    runs: newest first, as `finished_runs` gives them, at least one. name: the task; default: the newest run's. UserError if
     there is no such task or no run of it.
     """
     # Runs from before there were tasks have no tag.
@@ -289,16 +289,16 @@ def predictions(run_id: str) -> list[dict]:
         return mlflow.artifacts.load_dict(f"runs:/{run_id}/predictions/test.json")
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"Run {run_id} has no readable predictions/test.json among its artifacts ({store.first_line(error)}): if the "
+            f"Run {run_id} has no readable predictions/test.json among its artifacts ({first_line(error)}): if the "
             "project's folder was moved, move it back; else delete the run and train again."
         ) from None
 
 
-def told(run_id: str) -> dict | None:
-    """`status`, `tags`, the last value of each of the `metrics` and the `seconds` from start to end of a run (None while it
-    lasts); None if the store has no such run."""
+def recorded(run_id: str) -> dict[str, Any] | None:
+    """What the store holds of a run: its `status`, its `tags`, the last value of each of its `metrics`, and the `seconds`
+    from its start to its end (None while it lasts). None if the store has no such run."""
     with store.explained():
-        if missing(run_id):
+        if why_missing(run_id):
             return None
         run = mlflow.get_run(run_id)
     ended = run.info.end_time
@@ -310,7 +310,7 @@ def told(run_id: str) -> dict | None:
     }
 
 
-def missing(run_id: str) -> str | None:
+def why_missing(run_id: str) -> str | None:
     """Why the store has no such run, None where it has it. MlflowException where the store cannot be asked."""
     try:
         run = mlflow.get_run(run_id)
@@ -337,16 +337,17 @@ def download(run_id: str, artifacts: Sequence[str], folder: Path) -> None:
         for name in present & set(artifacts):
             mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{name}", dst_path=str(folder))
     except (MlflowException, OSError) as error:
-        raise UserError(f"The artifacts of run {run_id} cannot be read: {store.first_line(error)}.") from None
+        raise UserError(f"The artifacts of run {run_id} cannot be read: {first_line(error)}.") from None
 
 
-def experiments() -> list[str]:
+def experiments_with_runs() -> list[str]:
     """Names of the experiments that hold finished, tested runs."""
     with store.explained():
-        return [e.name for e in mlflow.search_experiments() if len(runs(e.name))]
+        return [e.name for e in mlflow.search_experiments() if len(finished_runs(e.name))]
 
 
-def _finished(experiment_name: str, condition: str = "") -> list:
+def _search(experiment_name: str, condition: str = "") -> list[mlflow.entities.Run]:
+    """The finished runs of an experiment as MLflow has them, the latest to end first; condition: a further one, `and ...`."""
     with store.explained():
         found = mlflow.get_experiment_by_name(experiment_name)
         if found is None:
@@ -360,14 +361,16 @@ def _finished(experiment_name: str, condition: str = "") -> list:
 
 
 def _number(text: str | None) -> float:
+    """A logged parameter as a number; NaN where it is none or was not logged."""
     try:
         return math.nan if text is None else float(text)
     except ValueError:
         return math.nan
 
 
-def _tell_where(experiment_id: str, wanted: str) -> None:
-    found = mlflow.get_experiment(experiment_id)
+def _hint_at_experiment(id_: str, wanted: str) -> None:
+    """Say how to have a run in the wanted experiment where `mlflow run` put it into another one."""
+    found = mlflow.get_experiment(id_)
     present(found)
     name = found.name
     if name != wanted:
@@ -387,4 +390,4 @@ def _end(run_id: str, error: BaseException) -> None:
             message = f"{type(error).__name__}: {error}"
             mlflow.MlflowClient().set_tag(run_id, "failure", message[:_LONGEST_TAG])
     except MlflowException as second:
-        print(f"MLflow could not record how run {run_id} ended: {store.first_line(second)}", file=sys.stderr)
+        print(f"MLflow could not record how run {run_id} ended: {first_line(second)}", file=sys.stderr)

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..atomic import atomic_write
-from ..errors import NotHere, UserError
+from ..errors import NotHere, UserError, first_line
 from ..paths import ROOT
 
 ERRORS = (MlflowException, SQLAlchemyError)
@@ -119,11 +119,6 @@ def without_secrets(text: str) -> str:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     return text
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, cut to 500 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
 def _uri(database: Path) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .run_log import TrainingLog
 
 STEP = "step"
@@ -38,9 +38,8 @@ def mirrored(
             settings=wandb.Settings(console="off", silent=True),
         )
     except (wandb.Error, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"--report_to wandb: {first} Log in with `wandb login`, or set WANDB_MODE=offline."
+            f"--report_to wandb: {first_line(error)} Log in with `wandb login`, or set WANDB_MODE=offline."
         ) from None
     # A resumed run repeats steps, which the default axis would refuse.
     remote.define_metric(STEP)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from .. import stopping
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import write_json
 from ..paths import command
 from ..serving import model_logging
@@ -180,7 +180,7 @@ class Delivery:
         try:
             self._deliver(entries)
         except store.ERRORS:
-            if reason := runs.missing(self.run_id):
+            if reason := runs.why_missing(self.run_id):
                 raise self._gone(reason) from None
             raise
         self._check()
@@ -319,7 +319,7 @@ def send(folder: Path, patience: float | None = None, new_run: bool = False) -> 
 
 def _is_missing(run_id: str) -> str | None:
     with store.explained():
-        return runs.missing(run_id)
+        return runs.why_missing(run_id)
 
 
 def _replace_run(folder: Path, state: dict[str, Any], journal: Journal) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def _is_finish(entry: Entry) -> bool:
 
 
 def _unsent(folder: Path, run_id: str, problem: Exception | None) -> UserError:
-    reason = (str(problem).strip().splitlines() or ["it does not answer"])[0][:300].rstrip(".")
+    reason = first_line(problem, "it does not answer")[:300].rstrip(".")
     place = shlex.quote(str(folder))
     if isinstance(problem, store.Gone):
         return UserError(

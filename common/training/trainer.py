@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from ..atomic import atomic_write
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..models import base
 from ..stopping import Stop
 from ..tracking.run_log import RunLog
@@ -110,7 +110,7 @@ class TaskTrainer(Trainer):
         except pickle.UnpicklingError as error:
             raise UserError(
                 f"{checkpoint} is not used: its optimizer's state is not plain data and could run code "
-                f"({str(error).splitlines()[0]}). Remove it and go on with --resume."
+                f"({first_line(error)}). Remove it and go on with --resume."
             ) from None
 
     @property
@@ -159,7 +159,7 @@ class TaskTrainer(Trainer):
                 loss = self._in_parts(model, inputs, num_items_in_batch)
                 break
             except torch.OutOfMemoryError as error:
-                message = str(error).splitlines()[0]
+                message = first_line(error)
             # Here, where the error no longer holds on to what the step had computed.
             self._divide(message)
             self._repeat(model, num_items_in_batch)
@@ -335,7 +335,7 @@ class TaskTrainer(Trainer):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             shutil.rmtree(aside, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise UserError(
                 f"A checkpoint cannot be written to {self.output_dir}: {reason}. The one before it is whole: make room or change "
                 "the folder's rights, and go on with --resume."

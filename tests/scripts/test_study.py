@@ -232,5 +232,5 @@ def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(
     found["failure"] = found["failure"].str.replace(str(results), str(study.results))
     same = [name for name in undisturbed if name not in ("run_id", *MEASURED)]
     pd.testing.assert_frame_equal(found[same], undisturbed[same])
-    parents = {run["tags"]["mlflow.parentRunId"] for run in map(tracking.told, found.loc[GOOD, "run_id"])}
+    parents = {run["tags"]["mlflow.parentRunId"] for run in map(tracking.recorded, found.loc[GOOD, "run_id"])}
     assert parents == {json.loads((results / "study.json").read_text())["parent_run"]}

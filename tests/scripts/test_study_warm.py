@@ -62,7 +62,7 @@ def test_rows_are_bit_for_bit_those_of_processes_of_their_own(content, tmp_path)
 
 def left(run_id):
     """What a run measured, answered, and its weights' checksums."""
-    metrics = runs.told(run_id)["metrics"]
+    metrics = runs.recorded(run_id)["metrics"]
     metrics = {name: value for name, value in metrics.items() if not any(word in name for word in MEASURED)}
     (model,) = mlflow.MlflowClient().search_logged_models(
         [mlflow.get_run(run_id).info.experiment_id], filter_string=f"source_run_id = '{run_id}'"

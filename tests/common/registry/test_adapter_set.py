@@ -135,13 +135,13 @@ def test_no_technique_changes_the_base_that_it_shares(tmp_path, tiny):
 
 
 def test_a_model_that_answers_otherwise_than_its_run_is_not_registered(world, monkeypatch):
-    original = adapter_set._best_of_each
+    original = adapter_set.best_of_each
 
     def swapped(*args):
         best, notes = original(*args)
         return dict(list(best.items())[::-1][:2]), notes
 
-    monkeypatch.setattr(adapter_set, "_best_of_each", swapped)
+    monkeypatch.setattr(adapter_set, "best_of_each", swapped)
     assemble = adapter_set.assemble
     monkeypatch.setattr(
         adapter_set,

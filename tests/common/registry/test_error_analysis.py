@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 
 from common.registry import error_analysis
-from common.scoring import slices
 from common.tasks.table import TASKS
 
 TASK = TASKS["classification"]
@@ -43,16 +42,3 @@ def test_labels_have_slices_and_runs_are_set_beside_each_other(tmp_path):
     assert tuple(shared.loc["LoRA"]) == (0, 30, 10, 0, 100) and shared.loc["IA3", "neither"] == 10
     assert "40 test texts; right means the right label" in (tmp_path / "agreement.md").read_text()
     assert (tmp_path / "worst.json").read_text().count('"accuracy": 0.0') == 10
-
-
-def test_the_figure_names_every_slice_and_both_models():
-    examples = [{"text": "word " * n, "label": n % 2, "label_name": "ab"[n % 2]} for n in range(1, 60)]
-    table = slices.scores_by_slice(examples, [n % 3 > 0 for n in range(59)], TASK.slices)
-    figure = error_analysis.slice_figure(table, "accuracy", "texts", ("version 1", table))
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
-    assert [t.get_text() for t in axes.get_yticklabels()] == [
-        f"{row.slice}  ({row.examples})" for row in table.itertuples()
-    ]
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["this run", "version 1"]
-    assert "accuracy" in axes.get_xlabel()

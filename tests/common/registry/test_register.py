@@ -23,7 +23,7 @@ DATA = "ab" * 32
 
 
 def table(*runs):
-    """Runs as `tracking.runs` gives them, newest first; the test scores go against the validation scores."""
+    """Runs as `finished_runs` gives them, newest first; the test scores go against the validation scores."""
     rows = [
         {
             "run_id": f"r{i}",

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from common.paths import ROOT
-from common.reports.run_figures import f1_against_parameters, loss_curve, smoothed
+from common.reports.run_figures import f1_against_parameters, loss_curve, slice_scores
+from common.scoring import slices
+from common.tasks.table import TASKS
 
 COLUMNS = ["label", "trainable_parameters", "test_f1", "test_f1_low", "test_f1_high"]
 SIX = [
@@ -71,13 +73,6 @@ def test_odd_histories_can_be_drawn(history, tmp_path):
     )
 
 
-def test_smoothing_neither_shifts_nor_biases():
-    assert smoothed(np.full(30, 2.0)) == pytest.approx(2.0)
-    line = np.linspace(0, 1, 101)
-    assert smoothed(line)[10:-10] == pytest.approx(line[10:-10], abs=0.01)
-    assert len(smoothed(np.array([]))) == 0
-
-
 def boxes(figure):
     figure.draw_without_rendering()
     (axes,) = figure.axes
@@ -121,6 +116,19 @@ def test_bars_are_the_intervals_and_the_best_stands_out():
 )
 def test_missing_figures_are_left_out(rows, tmp_path):
     f1_against_parameters(pd.DataFrame(rows, columns=COLUMNS)).savefig(tmp_path / "figure.png")
+
+
+def test_the_figure_names_every_slice_and_both_models():
+    examples = [{"text": "word " * n, "label": n % 2, "label_name": "ab"[n % 2]} for n in range(1, 60)]
+    table = slices.scores_by_slice(examples, [n % 3 > 0 for n in range(59)], TASKS["classification"].slices)
+    figure = slice_scores(table, "accuracy", "texts", ("version 1", table))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == [
+        f"{row.slice}  ({row.examples})" for row in table.itertuples()
+    ]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["this run", "version 1"]
+    assert "accuracy" in axes.get_xlabel()
 
 
 def test_needs_no_display_and_no_pyplot():

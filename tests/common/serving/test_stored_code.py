@@ -276,7 +276,7 @@ def test_another_base_in_the_place_of_the_models_own(logged, kept, tiny):
     reference = json.loads(file.read_text())
     client = mlflow.MlflowClient()
     run = client.create_run(
-        experiments.experiment(model_logging.SHARED_BASES), tags={stored_code.BASE: "f" * 64}
+        experiments.experiment_id(model_logging.SHARED_BASES), tags={stored_code.BASE: "f" * 64}
     )
     client.log_artifacts(run.info.run_id, tiny("bert"), "base")
     other = {"uri": f"runs:/{run.info.run_id}/base"}

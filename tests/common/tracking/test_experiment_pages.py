@@ -20,7 +20,7 @@ def own_store(tmp_path):
 
 
 def test_experiments_open_as_model_training_with_a_view_and_what_users_set_stays(own_store):
-    made = mlflow.get_experiment(experiments.experiment("squad-qa")).tags
+    made = mlflow.get_experiment(experiments.experiment_id("squad-qa")).tags
     assert made[KIND] == "custom_model_development"
     shown = json.loads(made[TAG])
     for column in ("test_f1", "test_exact_match", "trainable_parameters", "training_seconds"):
@@ -30,14 +30,14 @@ def test_experiments_open_as_model_training_with_a_view_and_what_users_set_stays
     found = own_store.create_experiment(
         "imdb-sentiment", store.artifact_location("x"), tags={KIND: "genai_development_inferred"}
     )
-    assert experiments.experiment("imdb-sentiment") == found
+    assert experiments.experiment_id("imdb-sentiment") == found
     assert mlflow.get_experiment(found).tags[KIND] == "custom_model_development"
     assert "test_accuracy" in mlflow.get_experiment(found).tags[TAG]
 
     mine = own_store.create_experiment(
         "generative-qa", store.artifact_location("x"), tags={KIND: "genai_development", TAG: "mine"}
     )
-    experiments.experiment("generative-qa")
+    experiments.experiment_id("generative-qa")
     assert (mlflow.get_experiment(mine).tags[KIND], mlflow.get_experiment(mine).tags[TAG]) == (
         "genai_development",
         "mine",
@@ -45,4 +45,4 @@ def test_experiments_open_as_model_training_with_a_view_and_what_users_set_stays
 
     lines = experiment_pages.links("http://here")
     assert len(lines) == 3 and f"/#/experiments/{found}/runs?workflowType=machine_learning" in lines[1]
-    assert TAG not in mlflow.get_experiment(experiments.experiment("another")).tags
+    assert TAG not in mlflow.get_experiment(experiments.experiment_id("another")).tags

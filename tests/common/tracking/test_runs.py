@@ -56,7 +56,7 @@ def test_a_run_holds_what_it_was_given(store):
         "config.yaml",
         "predictions/test.json",
         "curve.png",
-        "code/test_runs.py",
+        f"code/{Path(__file__).name}",
         "environment.txt",
         "provenance.json",
     }
@@ -215,8 +215,8 @@ def test_an_unknown_run_is_refused(store, monkeypatch, way):
 
 
 def test_an_experiment_is_made_once(store, monkeypatch):
-    first = experiments.experiment("../odd name: é")
-    assert experiments.experiment("../odd name: é") == first
+    first = experiments.experiment_id("../odd name: é")
+    assert experiments.experiment_id("../odd name: é") == first
     assert mlflow.get_experiment(first).tags["mlflow.experimentKind"] == "custom_model_development"
     location = mlflow.get_experiment(first).artifact_location
     assert location == (store / "mlruns" / "_odd_name_é").as_uri()
@@ -228,20 +228,20 @@ def test_an_experiment_is_made_once(store, monkeypatch):
         return None if len(asked) == 1 else found(name)
 
     monkeypatch.setattr(mlflow, "get_experiment_by_name", slower_than_another_process)
-    assert experiments.experiment("../odd name: é") == first
+    assert experiments.experiment_id("../odd name: é") == first
 
 
 def test_a_deleted_experiment_is_refused(store):
-    mlflow.delete_experiment(experiments.experiment("gone"))
+    mlflow.delete_experiment(experiments.experiment_id("gone"))
     with pytest.raises(UserError, match="'gone' is deleted: restore it"):
-        experiments.experiment("gone")
+        experiments.experiment_id("gone")
 
 
 def test_the_environment_names_the_experiment_as_for_mlflows_own_clients(store, monkeypatch):
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     assert experiments.experiment_name(None, "default") == "default"
-    id_ = experiments.experiment("of an id")
+    id_ = experiments.experiment_id("of an id")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", id_)
     assert experiments.experiment_name(None, "default") == "of an id"
     assert experiments.experiment_name("given", "default") == "given"
@@ -283,7 +283,7 @@ def test_runs_gives_finished_log_finisheds_newest_first(store):
     with pytest.raises(ValueError), runs.start("table", "failed", {"technique": "LoRA"}) as run:
         run.log_metrics({"test_f1": 1.0})
         raise ValueError
-    table = runs.runs("table")
+    table = runs.finished_runs("table")
     assert list(table["run_id"]) == [second, first]
     assert list(table["technique"]) == ["IA3", "LoRA"]
     assert list(table["learning_rate"]) == [0.001, 0.1]
@@ -291,12 +291,12 @@ def test_runs_gives_finished_log_finisheds_newest_first(store):
     assert table["max_train_samples"].isna().all() and table["peak_memory_mib"].isna().all()
     assert {*runs.TAGS, *runs.PARAMETERS, *runs.METRICS} <= set(table)
     assert "train_loss" not in table
-    assert list(runs.runs("table", other["fingerprint"])["run_id"]) == [second]
-    assert "table" in runs.experiments() and "untested" not in runs.experiments()
+    assert list(runs.finished_runs("table", other["fingerprint"])["run_id"]) == [second]
+    assert "table" in runs.experiments_with_runs() and "untested" not in runs.experiments_with_runs()
 
 
 def test_no_runs_are_an_empty_table_with_all_columns(store):
-    for table in (runs.runs("no such experiment"), runs.runs("Default", "00")):
+    for table in (runs.finished_runs("no such experiment"), runs.finished_runs("Default", "00")):
         assert table.empty and {*runs.TAGS, *runs.PARAMETERS, *runs.METRICS} <= set(table)
 
 

@@ -76,7 +76,7 @@ def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
 def test_a_store_whose_folder_was_moved_is_refused(store):
     mlflow.create_experiment("moved", "file:///nowhere/mlruns/moved")
     with pytest.raises(UserError, match="keeps its artifacts in /nowhere/mlruns/moved"):
-        experiments.experiment("moved")
+        experiments.experiment_id("moved")
 
 
 TRAIN = (
@@ -151,7 +151,7 @@ def test_stores_that_cannot_be_used_are_refused(elsewhere, tmp_path):
         elsewhere(uri)
         configure()
         with pytest.raises(UserError, match=f"{reason}.*Check MLFLOW_TRACKING_URI"):
-            experiments.experiment("x")
+            experiments.experiment_id("x")
 
 
 def test_a_local_store_is_locked_beside_its_database_for_every_user_and_container(

@@ -171,7 +171,7 @@ def test_secrets_are_neither_logged_nor_shown(store, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri(f"http://ann:{secret}@127.0.0.1:1")
     with pytest.raises(UserError) as refused:
-        experiments.experiment("anything")
+        experiments.experiment_id("anything")
     assert secret not in str(refused.value) and "ann:***@" in str(refused.value)
     assert secret not in "".join(capsys.readouterr())
 

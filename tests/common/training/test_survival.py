@@ -376,7 +376,7 @@ def test_a_base_that_was_left_unfinished_is_completed(place, tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
     client = mlflow.MlflowClient()
-    experiment = experiments.experiment(model_logging.SHARED_BASES)
+    experiment = experiments.experiment_id(model_logging.SHARED_BASES)
     left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
     uri = model_logging.shared_base(tmp_path / "base", "f" * 64)
     assert uri == f"runs:/{left.info.run_id}/base" == model_logging.shared_base(tmp_path / "base", "f" * 64)
