@@ -9,7 +9,7 @@ from filelock import FileLock
 from ..atomic import atomic_write
 from ..errors import UserError
 from ..paths import SAMPLE
-from .base import quietly
+from .bundles import quietly
 
 PREFIX = "untrained-"
 KINDS = ("gpt2", "t5")

@@ -16,10 +16,10 @@ from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.extractive_qa.prediction import decode_spans, predict_spans
 from ..tasks.extractive_qa.windows import make_windows
-from .question_requests import ASKED, as_frame, check_length, check_parameters, checked_rows, context_limit
+from .question_requests import ASKED, check_length, checked_rows, context_limit
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
-from .requests import refuse
+from .requests import as_frame, check_parameters, refuse
 from .runtime import fetch, share_cores
 
 MAX_ANSWERS = 100

@@ -15,10 +15,10 @@ from ..graphemes import cuts
 from ..models.bundles import load_bundle
 from ..models.families import family_of, usable_positions
 from ..tasks.generative_qa.writing import Collator, choose, make_prompts, write
-from .question_requests import ASKED, as_frame, check_length, check_parameters, checked_rows, context_limit
+from .question_requests import ASKED, check_length, checked_rows, context_limit
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
-from .requests import refuse
+from .requests import as_frame, check_parameters, refuse
 from .runtime import fetch, share_cores
 
 EXAMPLE_PARAMETERS = {"max_answer_length": 8}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from . import requests
-from .requests import as_frame, check_parameters, refuse  # noqa: F401
+from .requests import refuse
 
 MAX_QUESTION = 2_000
 MAX_CONTEXT = 200_000

@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 def guard_server() -> None:
     """Put `guarded` around the server's handling of requests, where this process is one."""
-    server = sys.modules.get(SERVER)
+    server: Any = sys.modules.get(SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         server.invocations = guarded(server.invocations, server.InvocationsResponse)
         server._parse_json_data = checked(server._parse_json_data)

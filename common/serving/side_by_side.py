@@ -19,9 +19,9 @@ from . import extractive_qa
 from .extractive_qa import ANSWER, Answerer, as_rows, checked_parameters
 from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
-from .question_requests import as_frame, check_parameters, checked_rows, context_limit
+from .question_requests import checked_rows, context_limit
 from .question_requests import is_taken as is_taken
-from .requests import refuse
+from .requests import as_frame, check_parameters, refuse
 from .runtime import fetch
 
 ALL = "all"

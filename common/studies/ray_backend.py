@@ -202,10 +202,6 @@ class Next(Searcher):
     def save(self, checkpoint_path):
         """The study's notes hold all that there is to go on from."""
 
-    def restore(self, checkpoint_path):
-        """Never called: a study goes on from its own notes, without Ray's."""
-        raise NotImplementedError
-
 
 class Proposer:
     """Optuna, asked for points that were not proposed before."""

@@ -5,6 +5,7 @@ The one path that evaluation and serving both take.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,7 +172,7 @@ class Collator:
     the right, and the target as labels, which it shifts itself.
     """
 
-    tokenizer: object
+    tokenizer: Any
     kind: str
 
     def __call__(self, items: Sequence[Mapping]) -> dict[str, torch.Tensor]:
