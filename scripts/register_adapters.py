@@ -36,7 +36,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from common.registry import adapter_set
+    from common.registry import adapter_set, reporting
     from common.tracking import experiments, store
 
     store.configure()
@@ -47,8 +47,7 @@ def main() -> None:
     for technique, run_id in done.runs.items():
         print(f"  {technique}: run {run_id}")
     print(f"{adapter_set.NAME} version {done.version}{'' if done.is_new else ' (nothing to do)'}\n")
-    print("Serve it, from the project's folder:")
-    print(f"  mlflow models serve -m models:/{adapter_set.NAME}/{done.version} --env-manager local -p 5001")
+    print(reporting.how_to_serve(f"models:/{adapter_set.NAME}/{done.version}"))
 
 
 if __name__ == "__main__":

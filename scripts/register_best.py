@@ -1,18 +1,18 @@
 """Register the best finished run as a version of its task's model (bert-squad-qa, imdb-sentiment), ready to be served.
 
-The candidate is the run with the highest validation F1 (or accuracy) on one data set; test figures never choose it. It
-becomes champion if it passes the gate, else challenger, and its version tells why in its tags and on its page:
+The candidate is the run with the highest validation F1 (or accuracy) on one data set; test scores never choose it. It
+becomes champion if it passes the gate, else challenger; the tags and the page of its version give the reasons:
 
   1. It loads in a fresh process without the hub, and answers a sample of the test questions as it did in training.
   2. Asked one question at a time it stays under --max_latency_ms (median), if that is given.
-  3. On the same test questions as the champion it is better: the paired bootstrap interval of the difference lies above 0.
+  3. On the same test questions it is better than the champion: the paired bootstrap interval of the difference is above 0.
      Or it is not worse by more than --tolerance points, and cheaper by --cheaper_latency or --cheaper_size.
   4. No slice of the questions (type, length of answer and context, unanswerable; or label and length of a text) has
      lost more than --max_slice_loss points.
 
-The first version needs 1 and 2 only, as does one whose champion is on other data: scores on other data cannot be compared.
-Where the run is wrong is logged into its artifacts, error_analysis/. Running this twice changes nothing; a challenger is
-judged again, which other rules may let through.
+The first version needs 1 and 2 only, as does a version whose champion is on other data: scores on other data cannot be
+compared. The run's errors are logged into its artifacts, error_analysis/. Running this twice changes nothing, except that a
+challenger is judged again, by the rules of the second call.
 """
 
 import _path  # noqa: F401  # isort: skip
@@ -23,13 +23,17 @@ from pathlib import Path
 
 from common.bounds import bounds_of
 from common.cli import Parser, guarded
-from common.registry.gate import CHAMPION, Rules, check
+from common.registry import reporting
+from common.registry.gate import Rules, check
 from common.tasks.table import DEFAULT_TASK, TASKS, task_of
 
 EXAMPLES = """examples:
-  register_best.py --dry_run --explain                          every check and figure, nothing is written
-  register_best.py --cheaper_latency 0.3 --tolerance 0.5        a third faster and half a point worse will do
-  register_best.py --rollback                                   the champion before is champion again; again: the one before
+  python scripts/register_best.py --dry_run --explain
+      every check and figure; nothing is written
+  python scripts/register_best.py --cheaper_latency 0.3 --tolerance 0.5
+      a third faster and half a point worse will do
+  python scripts/register_best.py --rollback
+      the champion before is champion again; repeated: the one before that
 """
 
 
@@ -75,18 +79,18 @@ def parser() -> Parser:
         ("min_slice", int, "EXAMPLES", "that a slice needs to be judged"),
     ):
         default, bounds = getattr(Rules(), name), bounds_of(Rules)[name]
-        told = "does not count" if default is None and "cheaper" in name else default
-        told = "none" if told is None else told
+        shown = "does not count" if default is None and "cheaper" in name else default
+        shown = "none" if shown is None else shown
         rules.add_argument(
             f"--{name}",
             type=kind,
             metavar=metavar,
             default=default,
-            help=f"{text} ({bounds}; default: {told})",
+            help=f"{text} ({bounds}; default: {shown})",
         )
     doing = made.add_argument_group("what is done")
     doing.add_argument(
-        "--dry_run", action="store_true", help="say what would happen, and write nothing to the store"
+        "--dry_run", action="store_true", help="print what would happen, and write nothing to the store"
     )
     doing.add_argument(
         "--export",
@@ -105,7 +109,11 @@ def parser() -> Parser:
 def main() -> None:
     args = parser().parse_args()
     if args.rollback:
-        rollback(args)
+        from common.registry import register
+
+        task = task_of(args.task or DEFAULT_TASK)
+        before, after = register.rollback(task, args.dry_run)
+        print(reporting.rolled_back(task.registered, before, after, args.dry_run))
         return
     rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
     # Before the libraries are imported, which takes seconds.
@@ -125,33 +133,14 @@ def main() -> None:
     for note in done.notes:
         print(note)
     if args.dry_run:
-        told = f"would be {done.alias}" if done.alias else "would stay as it is"
-        print(f"Dry run, nothing was written: run {done.run_id} {told}.")
+        print(reporting.foreseen(done))
         return
     if args.export:
         from common.registry.onnx_versions import export_version
 
         task = next(task for task in TASKS.values() if task.registered == done.name)
-        told = export_version(task, done.version, args.data_dir)
-        print("\n".join(["ONNX Runtime:", *told]))
-    role = f", {done.alias}" if done.alias else ""
-    print(
-        f"{done.name} version {done.version}{role}: run {done.run_id}{'' if done.is_new else ' (registered before)'}\n"
-    )
-    uri = f"models:/{done.name}@{done.alias}" if done.alias else f"models:/{done.name}/{done.version}"
-    print("Serve it, from the project's folder:")
-    print(f"  mlflow models serve -m {uri} --env-manager local -p 5001")
-
-
-def rollback(args) -> None:
-    from common.registry import register
-
-    task = task_of(args.task or DEFAULT_TASK)
-    before, now = register.rollback(task, args.dry_run)
-    what = "would give way" if args.dry_run else "gave way"
-    print(f"{task.registered}: version {before} {what} to version {now}, the {CHAMPION} before it.")
-    if not args.dry_run:
-        print("A server that is running keeps the version that it started with: restart it.")
+        print("\n".join(["ONNX Runtime:", *export_version(task, str(done.version), args.data_dir)]))
+    print(reporting.registered(done))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,12 @@ def test_no_module_is_longer_than_one_reads():
     assert not long
 
 
+def test_scripts_are_thin():
+    """Arguments in, one call, text out."""
+    lines = {file.name: len(file.read_text().splitlines()) for file in (ROOT / "scripts").glob("*.py")}
+    assert len(lines) > 15 and not {name: n for name, n in lines.items() if n > 150}
+
+
 def test_committed_files_are_small():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     assert not [

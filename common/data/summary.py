@@ -1,0 +1,62 @@
+"""Prepared data in a few lines: how much there is, what was corrected, and what a reader should be warned of."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from .record import DataRecord
+
+_CORRECTED = {
+    "repaired": "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
+    "empty_answers": "answers without text were left out of training",
+    "made_ids": "questions had no id and were given one",
+    "renamed_ids": "questions of train had the id of another question in test or validation and were given one of their own",
+    "made_titles": "articles had no title and were given one",
+    "skipped": "questions were left out because of a fault: skipped.json lists them",
+}
+_NOTES = 10
+"""How many answers that are not trained on are named."""
+
+
+class Summary(NamedTuple):
+    lines: list[str]
+    warnings: list[str]
+
+
+def summary(record: DataRecord, folder: Path) -> Summary:
+    """What was prepared into a folder."""
+    return _of_texts(record, folder) if record.kind == "text" else _of_questions(record, folder)
+
+
+def _of_texts(record: DataRecord, folder: Path) -> Summary:
+    lines = [f"{folder}: {record.name}, fingerprint {record.fingerprint[:12]}"]
+    for split, c in record.counts.items():
+        labels = ", ".join(f"{c[name]} {name}" for name in record.labels)
+        lines.append(f"  {split:10} {c['texts']:6} texts ({labels}), {c['different']} of them different")
+    if record.skipped:
+        lines.append(f"  {record.skipped} texts were left out because of a fault: skipped.json lists them")
+    shared = record.test_texts_also_in_train
+    warnings = [f"  warning: {shared} test texts are in train or validation too"] if shared else []
+    return Summary(lines, warnings)
+
+
+def _of_questions(record: DataRecord, folder: Path) -> Summary:
+    lines = [f"{folder}: {record.name}, SQuAD {record.version}, fingerprint {record.fingerprint[:12]}"]
+    lines += [
+        f"  {split:10} {c['questions']:6} questions ({c['answerable']} answerable) on {c['paragraphs']} paragraphs "
+        f"of {c['titles']} articles"
+        for split, c in record.counts.items()
+    ]
+    corrected = {what: getattr(record, name) for name, what in _CORRECTED.items()}
+    lines += [f"  {count} {what}" for what, count in corrected.items() if count]
+    warnings = [f"  not trained on: {note}" for note in (record.notes or ())[:_NOTES]]
+    if (record.dropped or 0) > _NOTES:
+        warnings.append(f"  ... {record.dropped} answers are not trained on in all")
+    if record.validation_by == "paragraph":
+        warnings.append(
+            "  note: validation was carved by paragraph, for the training questions are all of one article "
+            "(or of articles that share paragraphs)"
+        )
+    for split in ("validation", "test"):
+        if shared := getattr(record, f"{split}_paragraphs_also_in_train"):
+            warnings.append(f"  warning: {shared} {split} paragraphs are in train too")
+    return Summary(lines, warnings)
