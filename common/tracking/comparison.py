@@ -116,7 +116,9 @@ def choose_runs(
     return pd.DataFrame(chosen), scores, left_out
 
 
-def compare(runs: pd.DataFrame, scores: Mapping[str, Sequence[float]], task: Task = QA) -> pd.DataFrame:
+def compare(
+    runs: pd.DataFrame, scores: Mapping[str, Sequence[float] | np.ndarray], task: Task = QA
+) -> pd.DataFrame:
     """One row of `columns` for each run, the best by the deciding score first, with the paired bootstrap of each
     against the best.
 
