@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import _path
 import psutil
 from decoding import provenance
 
@@ -22,16 +21,15 @@ ASKED = {"question": "What does the heart do?", "context": "The heart pumps bloo
 
 def make(checkpoint_name: str, n: int, folder: Path) -> int:
     """Write a base and n adapters as side_by_side.py wants them; returns the bytes of the adapters' weights."""
-    sys.path.insert(0, str(Path(_path.__file__).resolve().parent.parent / "scripts"))
     import torch
-    from _techniques import technique_scripts
 
+    from common.api.technique_scripts import techniques
     from common.models import base, bundles, saving
 
     checkpoint = base.resolve_checkpoint(checkpoint_name)
     family = base.family_of(base.load_config(checkpoint).model_type)
     print_ = saving.save_base(checkpoint, folder / "base")
-    kinds = {key: kind for key, (kind, _) in technique_scripts().items()}
+    kinds = techniques()
     keys = [key for key, kind in kinds.items() if kind().peft_config(family) is not None]
     for i in range(n):
         key = keys[i] if i < len(keys) else "lora"

@@ -8,8 +8,8 @@ import re
 import sys
 
 import _path  # noqa: F401
-from _techniques import technique_scripts
 
+from common.api.technique_scripts import technique_scripts
 from common.cli import Parser, guarded
 from common.paths import ROOT
 

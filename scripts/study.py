@@ -16,8 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from _techniques import technique_scripts
-
+from common.api.technique_scripts import technique_scripts
 from common.cli import Parser, guarded
 from common.paths import ROOT, interpreter
 from common.studies import backends, declaration

@@ -4,15 +4,49 @@ import ast
 import subprocess
 
 from common.paths import ROOT
+from tests.support.covered import COVERED_BY
 
 MODULES = sorted(file for file in (ROOT / "common").rglob("*.py") if file.stat().st_size)
 MLFLOW = {"tracking", "serving", "registry", "page/catalogue.py"}
 """Where MLflow may be imported."""
 LONGEST = 400
+TESTS = ROOT / "tests"
+AIMS = {"test_fuzz.py", "test_settings.py", "test_stored_models.py", "training/test_survival.py"}
+"""Test files below tests/common/ that are about no single module."""
 
 
 def test_there_are_modules():
     assert len(MODULES) > 80
+
+
+def test_each_module_has_its_tests():
+    """tests/common/<package>/test_<module>.py, or a line in tests/support/covered.py."""
+    modules = {file.relative_to(ROOT / "common") for file in MODULES if file.name != "__init__.py"}
+    own = {
+        module for module in modules if (TESTS / "common" / module.parent / f"test_{module.name}").is_file()
+    }
+    assert len(own) > 50
+    named = {module.as_posix() for module in modules - own}
+    lacking, stale = sorted(named - COVERED_BY.keys()), sorted(COVERED_BY.keys() - named)
+    assert not lacking, (
+        f"without a test file, and not named in tests/support/covered.py: {', '.join(lacking)}"
+    )
+    assert not stale, f"lines to be removed, the module is gone or has its own test file: {', '.join(stale)}"
+    gone = sorted({file for file in COVERED_BY.values() if not (TESTS / file).is_file()})
+    assert not gone, f"test files that tests/support/covered.py names, and that are gone: {', '.join(gone)}"
+
+
+def test_each_test_file_has_its_module():
+    """A module that is renamed takes its tests along; those about several modules are in AIMS."""
+    found = list((TESTS / "common").rglob("test_*.py"))
+    assert len(found) > 50
+    names = [file.relative_to(TESTS / "common") for file in found]
+    strays = {
+        name.as_posix()
+        for name in names
+        if not (ROOT / "common" / name.parent / name.name.removeprefix("test_")).is_file()
+    }
+    assert strays == AIMS, f"in one of them only: {', '.join(sorted(strays ^ AIMS))}"
 
 
 def test_imports_within_the_library_are_relative():

@@ -12,10 +12,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import mlflow
-
 from ..scoring.names import LABELS
-from ..tracking import runs
+from ..tracking import runs, store
 from . import ray_backend
 from .declaration import Row, Stage
 from .runner import Runner
@@ -39,7 +37,7 @@ class RayRunner(Runner):
 
     def workers(self) -> AbstractContextManager[Any]:
         asked = [stage.resources for stage in self.study.stages]
-        return ray_backend.connected(self.address, mlflow.get_tracking_uri(), asked)
+        return ray_backend.connected(self.address, store.tracking_uri(), asked)
 
     def run_stage(self, stage: Stage, entries: list[Entry], best: dict[str, dict] | None) -> list[Entry]:
         due = [entry.row for entry in entries if self.is_due(entry)]

@@ -38,6 +38,12 @@ def configure() -> None:
         _relocate(database)
 
 
+def tracking_uri() -> str:
+    """The address of the store in force."""
+    uri: str = mlflow.get_tracking_uri()
+    return uri
+
+
 def lock(name: str) -> FileLock:
     """Held by one process at a time of those that write to this store.
 

@@ -19,9 +19,10 @@ from .run_folder import local_rank, own, read_state, remove, unwritable
 from .settings import RunArgs, Technique
 
 
-def fit(technique: Technique, args: RunArgs) -> str | None:
+def fit(technique: Technique, args: RunArgs, again: str | None = None) -> str | None:
     """Train, keep the epoch with the best validation score, test it once, log everything; returns the run's id.
 
+    again: what continues the run if it is interrupted, as the user types it; default: the command line.
     On several processes (torchrun, accelerate launch) only the first one talks to MLflow; the others return None.
     """
     planned = plan(technique, args)
@@ -38,20 +39,20 @@ def fit(technique: Technique, args: RunArgs) -> str | None:
             job.train_and_test(Silent())
             job.leave_group()
             return None
-        run = _recorded(job, scratch, {"run_fingerprint": planned.key} | state)
+        run = _recorded(job, scratch, {"run_fingerprint": planned.key} | state, again or _command())
         print(f"{technique.name}: run {run.id}, model {run.delivery.model_uri or 'in the store'}")
         remove(planned.output_dir, read_state(planned.output_dir) | {"finished": True})
         return run.id
 
 
-def _recorded(job: Job, scratch: Path, state: Mapping[str, Any]) -> recording.Recorder:
-    """Carry out a job and record it; what stops it is shown with the command that goes on."""
+def _recorded(job: Job, scratch: Path, state: Mapping[str, Any], again: str) -> recording.Recorder:
+    """Carry out a job and record it; what stops it is shown with what continues it."""
     planned, tags = job.plan, _tags(job.plan)
     folder, args = planned.output_dir, planned.args
     name = args.run_name or planned.technique.name
     try:
         with (
-            stopping.farewell(lambda: f"To go on: {_command()}"),
+            stopping.farewell(lambda: f"To go on: {again}"),
             recording.recorded(folder, dict(state), planned.experiment, name, tags) as run,
         ):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -60,7 +61,7 @@ def _recorded(job: Job, scratch: Path, state: Mapping[str, Any]) -> recording.Re
                 job.train_and_test(log)
             job.leave_group()
     except (KeyboardInterrupt, SystemExit):
-        print(f"\nStopped. To go on: {_command()}", file=sys.stderr)
+        print(f"\nStopped. To go on: {again}", file=sys.stderr)
         raise
     except OSError as error:
         if error.errno not in _DISK:

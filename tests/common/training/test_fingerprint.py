@@ -45,7 +45,7 @@ def package(tmp_path, monkeypatch):
 
 
 def script(file: Path) -> type[Technique]:
-    """The technique of a script, as `_techniques` finds it."""
+    """The technique of a script, as `technique_scripts` finds it."""
     spec = importlib.util.spec_from_file_location(f"copied_{time.monotonic_ns()}", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
