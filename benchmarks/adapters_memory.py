@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import _path  # noqa: F401
 import psutil
 from decoding import provenance
 
