@@ -72,6 +72,7 @@ def test_a_changed_byte_counts_in_each_module_that_decides_and_in_no_other(packa
     assert fingerprint.code() == before
     assert counted >= DECIDE and len(counted) > 40
     assert {name.partition("/")[0] for name in others} == {
+        "api",
         "data",
         "page",
         "registry",
