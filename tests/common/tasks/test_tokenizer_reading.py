@@ -284,7 +284,7 @@ def test_an_embedding_that_is_padded_is_fine_and_another_models_is_not():
     config.vocab_size = int(1.3 * len(tokenizer))
     check_fit(tokenizer, config, "some/model")
     config.vocab_size = 2 * len(tokenizer)
-    with pytest.raises(UserError, match="it is another model's"):
+    with pytest.raises(UserError, match="it belongs to another model"):
         check_fit(tokenizer, config, "some/model")
 
 
