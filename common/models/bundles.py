@@ -11,7 +11,7 @@ import importlib
 import json
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +46,7 @@ class BundleInfo:
     task: str
     """The task that it was trained for; decides which module serves it."""
     head: str
-    """The end of its transformers class, behind "For"; "" where an earlier version wrote the file, until its base is read."""
+    """The end of its transformers class, behind "For"; "" in files of earlier versions, until a base is loaded."""
     settings: Mapping[str, Any]
     """Further settings of answering, such as `max_length`; the task decides which."""
     runtime: str = "torch"
@@ -164,11 +164,13 @@ class SharedBase:
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
+    head: str
     tokenizing: threading.Lock = field(default_factory=threading.Lock)
     """Held while the tokenizer is used: it keeps its truncation as state."""
 
-    def copy(self, head: Sequence[str]) -> torch.nn.Module:
+    def copy(self) -> torch.nn.Module:
         """A model that shares this one's parameters and buffers, except for those of its head, which adapters overwrite."""
+        head = family_of(self.model.config.model_type).heads[self.head]
         own = {id(p) for name in head for p in self.model.get_submodule(name).parameters()}
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return copy.deepcopy(self.model, {id(t): t for t in tensors if id(t) not in own})
@@ -177,13 +179,9 @@ class SharedBase:
 def load_shared_base(base: Path, info: BundleInfo) -> SharedBase:
     """The saved base that adapters like `info`'s need."""
     tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
-    head = info.head or _head_of(base)
+    head = info.head or saved_head(AutoConfig.from_pretrained(base, trust_remote_code=False))
     model = quietly(auto_class(head).from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
-    return SharedBase(model, tokenizer)
-
-
-def _head_of(base: Path) -> str:
-    return saved_head(AutoConfig.from_pretrained(base, trust_remote_code=False))
+    return SharedBase(model, tokenizer, head)
 
 
 def load_bundle(
@@ -197,27 +195,25 @@ def load_bundle(
     """
     folder = Path(folder)
     info = read_bundle(folder)
-    family = family_of(info.model_type)
     if shared is not None:
-        info = replace(info, head=info.head or saved_head(shared.model.config))
-        model, tokenizer, merge = shared.copy(family.heads[info.head]), shared.tokenizer, False
+        model, merge = shared.copy(), False
     else:
         base = folder / "base" if (folder / "base").is_dir() else base
         if base is None:
             raise UserError(f"{folder} holds no base/, and none was given: the model cannot be loaded.")
-        info = replace(info, head=info.head or _head_of(base))
         if info.runtime != "torch":
             tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
             return _module("onnx").opened(folder, base), tokenizer, info
-        model, tokenizer = (loaded := load_shared_base(base, info)).model, loaded.tokenizer
+        shared = load_shared_base(base, info)
+        model = shared.model
     adapter = folder / "adapter"
     if adapter.is_dir():
         if (opens := opener(folder)) is not None:
-            model = _module(opens).opened(model, adapter, family, info.head)
+            model = _module(opens).opened(model, adapter, family_of(info.model_type), shared.head)
         else:
             model = quietly(PeftModel.from_pretrained, model, str(adapter))
             model = model.merge_and_unload() if merge else model
-    return model.requires_grad_(False).eval(), tokenizer, info
+    return model.requires_grad_(False).eval(), shared.tokenizer, replace(info, head=shared.head)
 
 
 def completed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 
@@ -65,28 +65,15 @@ class Family:
         return rf".*\.({'|'.join(exact)})"
 
 
-class _Modules(TypedDict):
-    """The names of modules that families share."""
-
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    up: str
-    down: str
-    self_attention: str
-
-
-_BERT: _Modules = {
-    "query": "query",
-    "key": "key",
-    "value": "value",
-    "attention_output": "attention.output.dense",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "self_attention": "SelfAttention",
-}
-_DEBERTA: _Modules = {**_BERT, "query": "query_proj", "key": "key_proj", "value": "value_proj"}
+_BERT: dict[str, Any] = dict(
+    query="query",
+    key="key",
+    value="value",
+    attention_output="attention.output.dense",
+    up="intermediate.dense",
+    down="output.dense",
+    self_attention="SelfAttention",
+)
 
 _RELATIVE = "its attention builds keys from relative positions, and a prefix has no position"
 
@@ -136,7 +123,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "deberta-v2",
-            **_DEBERTA,
+            **{**_BERT, "query": "query_proj", "key": "key_proj", "value": "value_proj"},
             heads={
                 "QuestionAnswering": ("qa_outputs",),
                 "SequenceClassification": ("pooler.dense", "classifier"),
@@ -229,7 +216,4 @@ def saved_head(config: "PreTrainedConfig") -> str:
     for head in family_of(config.model_type).heads:
         if [auto_class(head)._model_mapping[type(config)].__name__] == config.architectures:
             return head
-    raise UserError(
-        f"A saved model's config.json names the class {config.architectures}, which the suite does not train; "
-        "train the model again."
-    )
+    raise UserError(f"The suite does not train {config.architectures}, the class in the model's config.json.")

@@ -399,11 +399,11 @@ def test_answers_get_a_new_head_where_the_checkpoint_has_three_labels(family_nam
     ("field", "value", "message"),
     [
         ("num_hidden_layers", 3, "lack 16 of the model's tensors, for example bert.encoder.layer.2"),
-        ("intermediate_size", 96, r"is \(64,\) in its weights, \(96,\) by its config.json"),
+        ("intermediate_size", 96, r"is \(64,\) in its weights and \(96,\) in its config.json"),
         (
             "vocab_size",
             230,
-            r"word_embeddings.weight is \(\d+, 32\) in its weights, \(230, 32\) by its config",
+            r"word_embeddings.weight is \(\d+, 32\) in its weights and \(230, 32\) in its config",
         ),
     ],
 )

@@ -50,7 +50,7 @@ def test_what_writes_has_the_head_of_its_kind(model_type, head, tmp_path):
 
 def test_a_class_that_the_suite_does_not_train_is_refused():
     config = transformers.BertConfig(architectures=["BertForMaskedLM"])
-    with pytest.raises(UserError, match="BertForMaskedLM.* does not train"):
+    with pytest.raises(UserError, match="does not train .*BertForMaskedLM"):
         saved_head(config)
 
 

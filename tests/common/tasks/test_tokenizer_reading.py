@@ -103,7 +103,7 @@ def test_offsets_of_odd_characters_are_right_too(kind):
 def test_a_vocabulary_of_another_language_is_refused(task, examples):
     tokenizer = base.load_tokenizer(base.resolve_checkpoint("embedded"))
     message = (
-        r"some/model: to its tokenizer \d\d% of the text in squad_data is unknown \(\[UNK\]\), for example '"
+        r"some/model: \d\d% of the text in squad_data is unknown \(\[UNK\]\) to its tokenizer, for example '"
     )
     with pytest.raises(UserError, match=message):
         read(tokenizer, examples, task)
@@ -220,7 +220,7 @@ def test_answers_that_cannot_be_written_are_refused():
     tokenizer = base.load_tokenizer(base.resolve_checkpoint("embedded"))
     asked = [question(" ".join(TEXT) + " \U00010348\U00010349", "\U00010348\U00010349")]
     read(tokenizer, asked)
-    with pytest.raises(UserError, match="gives back 0% of the true answers .*comes back as ''"):
+    with pytest.raises(UserError, match="reproduces 0% of the true answers .*comes back as ''"):
         read(tokenizer, asked, "generative-qa")
 
 
