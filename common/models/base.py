@@ -43,7 +43,7 @@ The data decides how many classes there are."""
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a base comes from: `name` is what was resolved (never "auto"), `source` what transformers loads."""
+    """Where a base comes from. `name`: the resolved name (never "auto"); `source`: the folder or id that transformers loads."""
 
     name: str
     source: str

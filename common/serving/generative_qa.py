@@ -85,12 +85,12 @@ class Writer:
         written = write(self.model, prompts, self.collator, max_answer_length=longest)
         answers = choose(written, prompts.example_index, [example["id"] for example in examples])
         return [
-            {"answer": answer.text, "score": answer.score} | _place(answer.text, record["context"])
+            {"answer": answer.text, "score": answer.score} | place_of(answer.text, record["context"])
             for answer, record in zip(answers, records, strict=True)
         ]
 
 
-def _place(answer: str, context: str) -> dict[str, int]:
+def place_of(answer: str, context: str) -> dict[str, int]:
     """Where the context has the answer once. It must stand there in whole characters as readers see them: "Cafe" does not
     where an accent follows."""
     bounds, found = cuts(context), []

@@ -54,11 +54,11 @@ class Extras:
     """Further artifacts of a test, as data: file name → content. Training writes them and draws the matrices."""
 
     documents: Mapping[str, Any] = field(default_factory=dict)
-    """Content of JSON files."""
+    """What is written as JSON."""
     arrays: Mapping[str, Mapping[str, "np.ndarray"]] = field(default_factory=dict)
-    """Content of compressed .npz files: name → array."""
+    """What is written as a compressed .npz: name → array."""
     confusion: Mapping[str, tuple["np.ndarray", Sequence[str]]] = field(default_factory=dict)
-    """Confusion matrices to draw: (counts (classes, classes), names of the classes)."""
+    """What is drawn as a confusion matrix: (counts (classes, classes), names of the classes)."""
 
 
 class Task(ABC):

@@ -213,7 +213,7 @@ def test_segment_ids_change_the_output_where_the_family_has_them(technique, fami
 
 @pytest.mark.parametrize("technique", ["lora", "prompt-encoder"])
 def test_peft_itself_drops_segment_ids(technique, tiny):
-    """Why PEFT's question-answering model is not used; when this fails, PEFT has been mended."""
+    """The reason for not using PEFT's question-answering model; when this fails, PEFT has fixed it."""
     model, _ = models.load_base(models.resolve_checkpoint(tiny("bert")))
     config = TECHNIQUES[technique]().peft_config(FAMILIES["bert"])
     config.task_type = "QUESTION_ANS"
@@ -251,7 +251,7 @@ def test_a_window_has_the_loss_that_it_has_alone(family_name, tiny):
 
 
 def test_transformers_itself_lets_padding_into_the_loss(tiny):
-    """When this fails, transformers has been mended."""
+    """When this fails, transformers has fixed it."""
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
     model.eval()
     batch = batch_of(tokenizer, model.config)
@@ -285,7 +285,7 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
     pad = torch.nn.functional.pad
 
     def pad_unseen(tensor, widths, value=None):
-        """The virtual tokens' part of every mask, turned from seen to unseen."""
+        """Every mask with the virtual tokens hidden."""
         unseen = {torch.bool: False, torch.float32: float("-inf")}.get(tensor.dtype, 0)
         return pad(tensor, widths, value=unseen)
 
@@ -298,7 +298,7 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
 
 
 def test_peft_itself_leaves_labels_unshifted(tiny):
-    """PEFT's loss with a prompt in front points `n` tokens too early; when this fails, PEFT has been mended."""
+    """PEFT's labels point `n` tokens too early with a prompt in front; when this fails, PEFT has fixed it."""
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
     plain = get_peft_model(model, PromptEncoderConfig(num_virtual_tokens=5, task_type="QUESTION_ANS")).eval()
     batch = batch_of(tokenizer, model.config)
@@ -314,7 +314,7 @@ def test_peft_itself_leaves_labels_unshifted(tiny):
 
 
 def test_a_prompt_checkpoint_holds_the_encoder_that_is_trained(tiny, tmp_path):
-    """PEFT saves what the encoder made of the tokens; going on from that would train something else."""
+    """PEFT saves the encoder's output for the tokens; continuing from that would train something else."""
     model, _, batch = build(tiny, "prompt-encoder", "bert")
     train(model, batch, 3, 1e-2)
     models.save_trainable(model, tmp_path / "w.safetensors")
@@ -408,7 +408,7 @@ def test_answers_get_a_new_head_where_the_checkpoint_has_three_labels(family_nam
     ],
 )
 def test_weights_that_do_not_belong_to_their_config_are_refused(head, field, value, message, tiny, tmp_path):
-    """What is not found or has another size, transformers draws at random; just of a head that is meant."""
+    """transformers draws tensors at random that are missing or have another size; only a head's may be."""
     folder = shutil.copytree(tiny("bert"), tmp_path / "bert")
     config = json.loads((folder / "config.json").read_text()) | {field: value}
     (folder / "config.json").write_text(json.dumps(config))
@@ -487,7 +487,7 @@ def test_of_the_packaged_models_segments_the_first_is_kept(tmp_path):
     assert models.load_config(checkpoint).type_vocab_size == model.config.type_vocab_size == 1
     assert model.bert.embeddings.token_type_embeddings.weight.requires_grad
     assert not uses_segment_ids(model.config)
-    # What is saved of it is a BERT like any other, for transformers alone too.
+    # The saved base is a BERT like any other, which transformers loads by itself.
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     again, its_tokenizer = models.load_base(models.resolve_checkpoint(str(tmp_path)))
@@ -532,7 +532,7 @@ def test_prompt_model_is_what_virtual_tokens_get(tiny):
 def test_peft_itself_refuses_saved_virtual_tokens_and_those_of_earlier_versions_load(
     technique, tiny, tmp_path
 ):
-    """It would load them and answer otherwise."""
+    """It would load them and answer differently."""
     model, tokenizer, batch = build(tiny, technique, "bert")
     before = logits(model.eval(), batch)
     info = bundles.BundleInfo(technique, "bert", tiny("bert"), "", "any", QA, {})

@@ -112,9 +112,10 @@ def test_a_package_that_a_script_imports_counts_for_its_technique(package, tmp_p
     assert fingerprint.method(LORA(), BERT) == of_another
 
 
-def test_an_edited_method_is_another_run(tmp_path):
+def test_an_edited_method_is_another_run(tmp_path, monkeypatch):
     """The settings are the same, the PEFT config is not."""
     original = ROOT / "scripts" / "bert_fine_tuning_LoRA.py"
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     shutil.copy(ROOT / "scripts" / "_path.py", tmp_path)
     copy = tmp_path / original.name
     shutil.copy(original, copy)

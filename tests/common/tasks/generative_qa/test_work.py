@@ -200,7 +200,7 @@ def test_two_shares_are_the_whole(family_name, tiny):
 
 
 def test_peft_itself_writes_otherwise_where_a_decoder_is_padded(tiny):
-    """Why PEFT's model is not used for virtual tokens here either; when this fails, PEFT has been mended."""
+    """The reason for not using PEFT's model for virtual tokens here; when this fails, PEFT has fixed it."""
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("gpt2")), HEADS["gpt2"])
     torch.manual_seed(0)
     config = PromptEncoderConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
@@ -235,7 +235,7 @@ def test_only_the_answer_and_its_end_are_trained(family_name, tokenizers):
         labels = batch["labels"][row]
         kept = labels[labels != writing.IGNORED]
         text = (example["answers"]["text"] or ["unanswerable"])[0]
-        # The end is trained, although GPT-2's padding is written as it is.
+        # The end is trained, although GPT-2's padding is the same token.
         assert int(kept[-1]) == tokenizer.eos_token_id
         assert tokenizer.decode(kept[:-1]).strip() == text
         seen = batch["input_ids"][row][batch["attention_mask"][row].bool()]
@@ -283,7 +283,7 @@ def test_neither_question_nor_answer_is_ever_cut(family_name, tokenizers):
         writing.trained(prompts, "v1.1").holds.all()
         and len(writing.trained(prompts, "v1.1")) == prompts.holds.sum()
     )
-    # An answer that is longer than what may be written is left out.
+    # An answer that is longer than a model may write is left out.
     short = prompts_of(tokenizer, [long], kind, max_length=72, max_answer_length=3)
     assert not writing.trained(short, "v1.1").holds.any() and len(short) == len(prompts)
     with pytest.raises(UserError, match="question long has .* greater --max_length"):
@@ -366,17 +366,17 @@ def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
             writer.answer([{"question": "Who?", "context": "Bees."}], max_answer_length=64)
 
 
-def test_the_place_of_an_answer_is_told_where_it_is_the_only_one():
-    assert generating._place("two", "one two") == {"start": 4, "end": 7}
+def test_the_place_of_an_answer_is_given_where_it_is_the_only_one():
+    assert generating.place_of("two", "one two") == {"start": 4, "end": 7}
     for answer, context in (("two", "two two"), ("three", "one"), ("", "one")):
-        assert generating._place(answer, context) == {"start": -1, "end": -1}
+        assert generating.place_of(answer, context) == {"start": -1, "end": -1}
 
 
 def test_an_answer_does_not_stand_in_a_half_character():
-    assert generating._place("Cafe", "A Cafe\u0301, a Cafe.") == {"start": 11, "end": 15}
-    assert generating._place("Cafe", "A Cafe\u0301.") == {"start": -1, "end": -1}
-    assert generating._place("Cafe\u0301", "A Cafe\u0301.") == {"start": 2, "end": 7}
-    assert generating._place("Cafe", "A Cafe\u200f.") == {"start": 2, "end": 6}
+    assert generating.place_of("Cafe", "A Cafe\u0301, a Cafe.") == {"start": 11, "end": 15}
+    assert generating.place_of("Cafe", "A Cafe\u0301.") == {"start": -1, "end": -1}
+    assert generating.place_of("Cafe\u0301", "A Cafe\u0301.") == {"start": 2, "end": 7}
+    assert generating.place_of("Cafe", "A Cafe\u200f.") == {"start": 2, "end": 6}
 
 
 def test_a_window_holds_an_answer_whose_ends_no_token_has():
@@ -400,7 +400,7 @@ def question_on(context, gold):
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_what_is_written_never_ends_in_a_part_of_a_character(limit, tiny, monkeypatch):
-    """A byte-level tokenizer writes 心 as three tokens, the limit may fall between them."""
+    """A byte-level tokenizer writes 心 as three tokens, and the limit may fall between them."""
     model, tokenizer, prompts, collator = build(tiny, "standard", "gpt2")
     ids = torch.tensor(tokenizer("a心", add_special_tokens=False)["input_ids"])
     assert len(ids) == 4
