@@ -28,7 +28,6 @@ Row = Mapping[str, Any]
 Answer = Mapping[str, Any]
 """A served model's answer to one record; the best one where it gives several."""
 
-
 Figures = dict[str, float]
 """Scores in percent, by name."""
 
