@@ -23,6 +23,9 @@ class DataRecord:
     name: str
     version: str
     """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; `binary` for texts."""
+    language: str | None = None
+    """Language by whose published rules answers are scored ("de"), or a convention ("korquad"); None: SQuAD's rules, or each
+    question says so itself."""
     files: list[FileRecord]
     repaired: int | None = None
     """Answers whose place or spelling was corrected; None for texts, like the next two fields."""

@@ -87,6 +87,8 @@ def _tags(planned: Plan) -> dict[str, str]:
         "data_fingerprint": record.fingerprint,
         "run_fingerprint": planned.key,
     }
+    if record.language:
+        tags["data_language"] = record.language
     return tags | ({"mlflow.parentRunId": args.parent_run} if args.parent_run else {})
 
 
