@@ -1,6 +1,6 @@
 """What a model predicts for a split of the data, and how good that is: asked at each epoch's end and in the final test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ Collator = Callable[[list], dict[str, torch.Tensor]]
 class Split:
     """The examples of one part of the data and the model's inputs made of them."""
 
-    examples: list[Example]
+    examples: Sequence[Example]
     features: Any
     """A torch Dataset over model inputs that also has `lengths`."""
 
@@ -73,7 +73,7 @@ class Evaluation:
         return self.task.decide(undecided, split.examples, self.version)
 
     def scores(
-        self, predictions: list, examples: list[Example]
+        self, predictions: list, examples: Sequence[Example]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """(figures in percent, {metric: the score of each example from 0 to 1})."""
         return self.task.score(predictions, examples, self.version)

@@ -10,14 +10,15 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from .. import stopping
-from ..errors import UserError
+from ..data.rows import Rows
 from ..models import base as models
 from ..models.cpu_kernels import keep_memory, quicken
 from ..tracking.run_log import TrainingLog
 from . import checkpoints, results
 from .evaluation import Evaluation, Split
+from .features import training_features
 from .planning import Plan
-from .sampling import sample
+from .sampling import drawn
 from .trainer import WEIGHTS, TaskTrainer
 
 
@@ -154,17 +155,22 @@ class Job:
         """Every part of the data; UserError if nothing is left to train on."""
         args = self.args
         with self.arguments.main_process_first(desc="tokenizing"):
-            train = self._split("train", args.max_train_samples, tokenizer, config)
+            rows = Rows(self._drawn("train", args.max_train_samples))
+            train = Split(rows, training_features(self.plan, tokenizer, config, rows))
             validation = self._split("validation", args.max_validation_samples, tokenizer, config)
             test = self._split("test", args.max_test_samples, tokenizer, config)
-        train = replace(train, features=self.task.trained(train.features, self.record.version))
-        if not len(train.features):
-            raise UserError(f"{args.data_dir} has nothing to train on; prepare it again.")
         return Splits(train, validation, test)
 
     def _split(self, name: str, limit: int | None, tokenizer: Any, config: Any) -> Split:
-        examples = sample(self.plan.splits[name].to_list(), limit, self.args.seed, self.task.balanced_by)
+        examples = self._drawn(name, limit).to_list()
         return Split(examples, self.task.features(tokenizer, config, examples, self.args))
+
+    def _drawn(self, name: str, limit: int | None) -> Any:
+        """A part of the data, a `datasets.Dataset`, or what is drawn of it."""
+        dataset, by = self.plan.splits[name], self.task.balanced_by
+        limited = limit is not None and limit < len(dataset)
+        places = drawn(len(dataset), limit, self.args.seed, dataset[by] if by and limited else None)
+        return dataset if places is None else dataset.select(places)
 
     def _with_technique(self, model: Any) -> Any:
         """The base with what the technique trains, ready for this device."""

@@ -8,21 +8,28 @@ from typing import Any
 from ..data.record import Example
 
 
-def sample(examples: Sequence[Example], n: int | None, seed: int, by: str | None = None) -> list[Example]:
-    """`n` examples drawn by the seed, in their order; all of them without a limit. A smaller n draws a subset.
+def drawn(count: int, n: int | None, seed: int, values: Sequence[Any] | None = None) -> list[int] | None:
+    """The places of `n` of so many examples, drawn by the seed, in their order; None where all are taken: without a limit.
 
-    by: a column; each of its values is drawn as often as every other, as long as there are examples of it.
+    A smaller n draws a subset. values: one for each example; each of them is drawn as often as every other, as long as there
+    are examples of it.
     """
-    if n is None or n >= len(examples):
-        return list(examples)
-    order = list(range(len(examples)))
+    if n is None or n >= count:
+        return None
+    order = list(range(count))
     random.Random(seed).shuffle(order)
-    if by is not None:
-        drawn: Counter[object] = Counter()
+    if values is not None:
+        seen: Counter[object] = Counter()
         turns: dict[int, tuple[int, Any]] = {}
         for i in order:
-            value = examples[i][by]
-            turns[i] = (drawn[value], value)
-            drawn[value] += 1
+            turns[i] = (seen[values[i]], values[i])
+            seen[values[i]] += 1
         order.sort(key=turns.__getitem__)
-    return [examples[i] for i in sorted(order[:n])]
+    return sorted(order[:n])
+
+
+def sample(examples: Sequence[Example], n: int | None, seed: int, by: str | None = None) -> list[Example]:
+    """Those of a list of examples that `drawn` chooses. by: the column whose values are drawn equally often."""
+    values = None if by is None else [example[by] for example in examples]
+    places = drawn(len(examples), n, seed, values)
+    return list(examples) if places is None else [examples[i] for i in places]

@@ -1,0 +1,132 @@
+"""Inputs that are stored are those that the task makes, whatever the task, in memory and on disk."""
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.data import labelled_texts, questions
+from common.data.prepared import load
+from common.data.rows import Rows
+from common.errors import UserError
+from common.models import base
+from common.tasks.table import TASKS
+from common.training import features
+from common.training.features import training_features
+from common.training.settings import RunArgs
+
+FAMILY = {"extractive-qa": "bert", "classification": "distilbert", "generative-qa": "t5"}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def planned(request, tiny, tmp_path_factory):
+    """A plan for each task on the packaged data, as far as inputs need one, and the tokenizer and config of its model."""
+    task, folder = TASKS[request.param], tmp_path_factory.mktemp("data")
+    (labelled_texts if task.data == "text" else questions).prepare_sample(folder / "data")
+    splits, record = load(folder / "data")
+    # Enough for several parts.
+    splits["train"] = splits["train"].select(range(48))
+    checkpoint = base.resolve_checkpoint(tiny(FAMILY[task.name]))
+    args = RunArgs(task=task.name, max_length=96, doc_stride=16, data_dir=str(folder / "data"))
+    return (
+        SimpleNamespace(
+            task=task,
+            args=args,
+            record=record,
+            splits=splits,
+            checkpoint=checkpoint,
+            settings={"max_length": 96, "doc_stride": 16},
+        ),
+        base.load_tokenizer(checkpoint),
+        base.load_config(checkpoint),
+    )
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path))
+    return tmp_path / "bert-fine-tuning"
+
+
+def assert_same(stored, made):
+    assert len(stored) == len(made) > 0
+    assert stored.lengths.tolist() == made.lengths.tolist()
+    if hasattr(made, "example_index"):
+        assert stored.example_index.tolist() == made.example_index.tolist()
+    for i in range(len(made)):
+        one, other = stored[i], made[i]
+        assert one.keys() == other.keys()
+        for name in other:
+            assert np.asarray(one[name]).dtype == np.asarray(other[name]).dtype
+            assert np.array_equal(one[name], other[name]), (i, name)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_stored_inputs_are_those_of_the_task(planned, cache, monkeypatch, on_disk):
+    plan, tokenizer, config = planned
+    rows = Rows(plan.splits["train"])
+    made = plan.task.trained(
+        plan.task.features(tokenizer, config, list(rows), plan.args), plan.record.version
+    )
+    # A question whose windows are all left out leaves a part of the data without a row.
+    monkeypatch.setattr(features, "AT_ONCE", 5)
+    monkeypatch.setattr(features, "MANY", 1 if on_disk else 10**9)
+    assert_same(training_features(plan, tokenizer, config, rows), made)
+    assert len(list(cache.glob("*/*.arrow"))) >= 1 if on_disk else not cache.exists()
+
+
+def test_a_second_run_reads_what_the_first_one_wrote(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    rows = Rows(plan.splits["train"])
+    monkeypatch.setattr(features, "MANY", 1)
+    first = training_features(plan, tokenizer, config, rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(plan.task), "features", lambda *_: pytest.fail("made again"))
+        assert_same(training_features(plan, tokenizer, config, rows), first)
+    # What decides the inputs is part of the place.
+    shorter = SimpleNamespace(**vars(plan))
+    shorter.settings = plan.settings | {"max_length": 72}
+    shorter.args = replace(plan.args, max_length=72)
+    assert training_features(shorter, tokenizer, config, rows).lengths.sum() != first.lengths.sum()
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_part_that_was_not_written_is_made_when_asked_again(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    rows = Rows(plan.splits["train"])
+    monkeypatch.setattr(features, "MANY", 1)
+    monkeypatch.setattr(features, "cores", lambda: 2)
+    first = training_features(plan, tokenizer, config, rows)
+    written = sorted(cache.glob("*/*.arrow"))
+    assert len(written) == 2
+    written[1].unlink()
+    assert_same(training_features(plan, tokenizer, config, rows), first)
+
+
+def test_a_full_disk_is_reported_and_leaves_nothing(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    monkeypatch.setattr(features, "MANY", 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "_mapped", full)
+    with pytest.raises(UserError, match="No space left on device.*HF_DATASETS_CACHE"):
+        training_features(plan, tokenizer, config, Rows(plan.splits["train"]))
+    assert list(cache.iterdir()) == []
+
+
+def test_the_oldest_inputs_are_forgotten(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    monkeypatch.setattr(features, "MANY", 1)
+    for age in range(features.KEPT + 2):
+        (cache / f"old{age}").mkdir(parents=True)
+        os.utime(cache / f"old{age}", (age, age))
+    training_features(plan, tokenizer, config, Rows(plan.splits["train"]))
+    left = {folder.name for folder in cache.iterdir()}
+    assert len(left) == features.KEPT and {f"old{features.KEPT + 1}", f"old{features.KEPT - 1}"} <= left
+    assert "old0" not in left
