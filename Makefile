@@ -90,6 +90,9 @@ bench: $(VENV)/.installed  ## speed against named peers, an hour of an idle mach
 tables: $(VENV)/.installed  ## the tables of figures in README.md and docs/, from docs/results/
 	$(BIN)/python docs/tables.py
 
+notebook: $(VENV)/.installed  ## docs/quickstart.ipynb, from docs/PYTHON.md
+	$(BIN)/python docs/notebook.py
+
 $(TECHNIQUES): $(VENV)/.installed
 	$(BIN)/python scripts/$($@) $(ARGS)
 
