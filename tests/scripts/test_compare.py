@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from common.paths import ROOT
-from common.reports.result_tables import markdown, read
+from common.reports.result_tables import as_json, markdown, read
 from common.tracking.store import configure
 from tests.support.runs import RECORD, log_finished
 
@@ -88,9 +88,11 @@ def test_all_runs(compare, runs, tmp_path):
 
 
 def test_rows_for_a_table_of_the_documentation(compare, runs, tmp_path):
-    file = tmp_path / "demo.json"
-    shutil.copy(ROOT / "docs/results/demo.json", file)
-    before = read(file)
+    file, before = tmp_path / "demo.json", read(ROOT / "docs/results/demo.json")
+    # What these runs did not measure.
+    unknown = ("time", "windows/s", "adapter MiB")
+    before["columns"] = [column for column in before["columns"] if column["title"] not in unknown]
+    file.write_text(as_json(before))
     assert compare("--json", str(file)).returncode == 0
     found = read(file)
     assert found["columns"] == before["columns"] and found["provenance"] != before["provenance"]
