@@ -125,16 +125,16 @@ def main() -> None:
         "grown_mib": found,
         "provenance": provenance(),
     }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if args.output:
+        args.output.write_text(text + "\n")
     save_rows(
         args.json,
         rows(found, args.adapters),
         data=f"{args.adapters} adapters, one question",
         model=args.model_checkpoint,
     )
-    text = json.dumps(report, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -197,17 +197,17 @@ def main() -> None:
         found = measure(names, Path(scratch) / "data", args)
     rows = summary(found)
     table = markdown(rows)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps({"rows": rows, "rounds": found}, indent=1) + "\n")
+        args.output.with_suffix(".md").write_text(table)
+    print(table)
     save_rows(
         args.json,
         ({"setting": name, **row} for name, row in rows.items()),
         data=f"packaged sample, {args.steps} steps of batches of {args.batch_size}, medians of {args.rounds} rounds",
         model="embedded with LoRA",
     )
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps({"rows": rows, "rounds": found}, indent=1) + "\n")
-        args.output.with_suffix(".md").write_text(table)
-    print(table)
 
 
 def intel() -> bool:

@@ -194,6 +194,10 @@ def main() -> None:
         "v2.0": compare(data, True, args.repeats),
         "provenance": provenance(),
     }
+    text = json.dumps(report, indent=2)
+    if args.output:
+        args.output.write_text(text + "\n")
+    print(text)
     peers = {
         "`datasets` rows, as its scripts call it": "ratio",
         "plain Python lists": "ratio_to_plain_lists",
@@ -208,10 +212,6 @@ def main() -> None:
         data=f"{args.features:,} windows of {LENGTH} tokens, synthetic logits",
         seeds=[args.seed],
     )
-    text = json.dumps(report, indent=2)
-    if args.output:
-        args.output.write_text(text + "\n")
-    print(text)
 
 
 if __name__ == "__main__":

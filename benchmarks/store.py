@@ -173,15 +173,15 @@ def main() -> None:
     json_flag(p)
     args = p.parse_args()
     done = run(args)
+    text = json.dumps(done, indent=1)
+    print(text, "", done["table"], sep="\n")
+    if args.output:
+        args.output.write_text(text + "\n")
     save_rows(
         args.json,
         figures(done["rows"], args.writers),
         data=f"what trainings log, {args.steps} steps a writer, medians of {args.rounds} rounds",
     )
-    text = json.dumps(done, indent=1)
-    print(text, "", done["table"], sep="\n")
-    if args.output:
-        args.output.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,10 @@ def main() -> None:
     json_flag(p)
     args = p.parse_args()
     result = run(args)
+    text = json.dumps(result, indent=2)
+    if args.output:
+        args.output.write_text(text + "\n")
+    print(text)
     seconds = result["seconds"]
     save_rows(
         args.json,
@@ -82,10 +86,6 @@ def main() -> None:
         ],
         data=f"{result['questions']:,} questions of {result['data']}, {args.repeats} rounds",
     )
-    text = json.dumps(result, indent=2)
-    if args.output:
-        args.output.write_text(text + "\n")
-    print(text)
 
 
 if __name__ == "__main__":
