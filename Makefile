@@ -20,7 +20,7 @@ prompt := bert_fine_tuning_prompt_encoder.py
 TRAIN ?= train-v1.1.json
 DEV ?= dev-v1.1.json
 
-.PHONY: help demo test quality lock sbom audit bench ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
+.PHONY: help demo test quality tables notebook lock sbom audit bench ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
 
 help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,12 @@ bench: $(VENV)/.installed  ## speed against named peers, an hour of an idle mach
 	$(BIN)/python benchmarks/tokenization.py --data_dir results/bench/data --output results/bench/tokenization.json
 	$(BIN)/python benchmarks/decoding.py --output results/bench/decoding.json
 	$(BIN)/python benchmarks/end_to_end.py --train_file $(TRAIN) --test_file $(DEV) --output results/bench/end_to_end.json
+
+tables: $(VENV)/.installed  ## the tables of figures in README.md and docs/, from docs/results/
+	$(BIN)/python docs/tables.py
+
+notebook: $(VENV)/.installed  ## docs/quickstart.ipynb, from docs/PYTHON.md
+	$(BIN)/python docs/notebook.py
 
 $(TECHNIQUES): $(VENV)/.installed
 	$(BIN)/python scripts/$($@) $(ARGS)

@@ -11,11 +11,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import _path  # noqa: F401
 import psutil
 from decoding import provenance
+from table_rows import json_flag, save_rows
 
 ASKED = {"question": "What does the heart do?", "context": "The heart pumps blood through the body. " * 10}
 
@@ -82,12 +84,21 @@ def measure(folder: Path, mode: str, n: int, repeats: int) -> float:
     return statistics.median(found)
 
 
+def rows(found: dict[str, float], n: int) -> Iterator[dict]:
+    """For --json: MiB of one model, of n, and of each further one."""
+    ways = {"one base, `bert-squad-qa-all`": "together", "a model each, merged": "apart"}
+    for way, mode in ways.items():
+        one, all_ = found[f"{mode} 1"], found[f"{mode} {n}"]
+        yield {"way": way, "one_mib": one, "six_mib": all_, "further_mib": (all_ - one) / (n - 1)}
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model_checkpoint", default="embedded")
     p.add_argument("--adapters", type=int, default=6)
-    p.add_argument("--repeats", type=int, default=3, help="processes of each kind; the median is told")
+    p.add_argument("--repeats", type=int, default=3, help="processes of each kind; the median counts")
     p.add_argument("--output", type=Path, help="write the JSON here too")
+    json_flag(p)
     p.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.load:
@@ -118,6 +129,12 @@ def main() -> None:
     print(text)
     if args.output:
         args.output.write_text(text + "\n")
+    save_rows(
+        args.json,
+        rows(found, args.adapters),
+        data=f"{args.adapters} adapters, one question",
+        model=args.model_checkpoint,
+    )
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import _path  # noqa: F401
 from decoding import provenance
 from end_to_end import environment
+from table_rows import between, json_flag, save_rows
 from training import spread
 
 from common.cli import guarded
@@ -152,6 +154,19 @@ def markdown(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rows(result: dict) -> Iterator[dict]:
+    """For --json: medians of each way, and how many times as good it is as the pipeline."""
+    fields = {"latency_ms": "median_ms", "p95_ms": "p95_ms", "questions_per_second": "questions_per_second"}
+    for way, runs in result["runs"].items():
+        row = {"way": way} | {
+            field: statistics.median(run[name] for run in runs) for field, name in fields.items()
+        }
+        if way != "pipeline":
+            row |= between("latency_times", result["latency_ratio_to_pipeline"][way])
+            row |= between("throughput_times", result["throughput_ratio_to_pipeline"][way])
+        yield row
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", default="models:/bert-squad-qa@champion")
@@ -162,9 +177,13 @@ def main() -> None:
         "--environments", type=Path, default=ROOT / ".environments", help="where the pipeline's is kept"
     )
     p.add_argument("--output", type=Path, default=Path("answering.json"), help="JSON; .md lies beside it")
+    json_flag(p)
     args = p.parse_args()
     result = run(args)
     args.output.write_text(json.dumps(result, indent=1) + "\n")
+    save_rows(
+        args.json, rows(result), data=f"{args.questions} questions of {args.data_dir}", model=args.model
+    )
     table = markdown(result)
     args.output.with_suffix(".md").write_text(table)
     print(table)

@@ -179,6 +179,10 @@ def main() -> None:
     p.add_argument("--busy", type=int, default=1, help="processes that compute beside it")
     p.add_argument("--threads", type=int, help="of the training; default: OpenMP's, one for each core")
     p.add_argument("--output", type=Path, help="JSON; .md lies beside it")
+    # Not at the top: a training's process must not import `common` before its turn.
+    from table_rows import json_flag, save_rows
+
+    json_flag(p)
     args = p.parse_args()
     args.rounds = args.rounds or (5 if args.quick else 9)
     args.steps = args.steps or (6 if args.quick else 12)
@@ -198,6 +202,12 @@ def main() -> None:
         args.output.write_text(json.dumps({"rows": rows, "rounds": found}, indent=1) + "\n")
         args.output.with_suffix(".md").write_text(table)
     print(table)
+    save_rows(
+        args.json,
+        ({"setting": name, **row} for name, row in rows.items()),
+        data=f"packaged sample, {args.steps} steps of batches of {args.batch_size}, medians of {args.rounds} rounds",
+        model="embedded with LoRA",
+    )
 
 
 def intel() -> bool:

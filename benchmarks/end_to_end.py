@@ -17,10 +17,12 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import _path  # noqa: F401
 from decoding import provenance
+from table_rows import between, json_flag, save_rows
 from training import SCRIPTS, spread, technique_of
 
 from common.cli import guarded
@@ -262,6 +264,32 @@ def markdown(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rows(result: dict) -> Iterator[dict]:
+    """For --json: medians of each way, and of a peer by how much the suite is faster."""
+    for name, runs in result["runs"].items():
+        technique, way = name.split(": ")
+        ratios = result["ratios_of_seconds"].get(name, {})
+        measured = {
+            "seconds": lambda r: r["seconds"]["process"],
+            "training_seconds": lambda r: r["seconds"]["training"],
+            "first_step_seconds": lambda r: r["seconds"]["first_step"],
+            "training_windows_per_second": lambda r: r["train_windows"] / r["seconds"]["training"],
+            "evaluation_windows_per_second": lambda r: r["test_windows"] / r["seconds"]["evaluation"],
+            "peak_mib": lambda r: r["peak_memory_mib"],
+            "adapter_mib": lambda r: r["size_mib"],
+            "f1": lambda r: r["f1"][0],
+            "f1_low": lambda r: r["f1"][1],
+            "f1_high": lambda r: r["f1"][2],
+        }
+        yield (
+            {"technique": technique_of(technique).name, "way": way}
+            | {field: statistics.median(map(value, runs)) for field, value in measured.items()}
+            | between("faster", ratios.get("process"))
+            | between("training_faster", ratios.get("training"))
+            | between("evaluation_faster", ratios.get("evaluation"))
+        )
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train_file", type=Path, required=True, help="SQuAD v1.1 JSON")
@@ -285,9 +313,12 @@ def main() -> None:
         "--environments", type=Path, default=ROOT / ".environments", help="where the peers' are kept"
     )
     p.add_argument("--output", type=Path, default=Path("end_to_end.json"), help="JSON; .md lies beside it")
+    json_flag(p)
     args = p.parse_args()
     result = run(args)
     args.output.write_text(json.dumps(result, indent=1) + "\n")
+    asked = f"{result['questions']} training and {result['test_questions']} test questions of {args.train_file.name}"
+    save_rows(args.json, rows(result), data=asked, model=args.model, seeds=[args.seed])
     table = markdown(result)
     args.output.with_suffix(".md").write_text(table)
     print(table)

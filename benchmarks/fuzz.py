@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import _path  # noqa: F401
 import pandas as pd
+from table_rows import json_flag, save_rows
 
 CONTEXTS = [
     "Mount Everest is 8,849 metres high.",
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--address", default="http://127.0.0.1:5001", help="of mlflow models serve")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    json_flag(parser)
     args = parser.parse_args()
     if urlsplit(args.address).hostname not in ("127.0.0.1", "localhost", "::1"):
         sys.exit("error: --address must be on this machine.")
@@ -48,6 +50,15 @@ def main() -> None:
     print("| request | 200 | refused | wrong |\n| --- | ---: | ---: | ---: |")
     for kind in sorted({kind for kind, _ in table}):
         print(f"| {kind} | {table[kind, '200']} | {table[kind, 'refused']} | {table[kind, 'wrong']} |")
+    outcomes = {"answered": "200", "refused": "refused", "wrong": "wrong"}
+    save_rows(
+        args.json,
+        [
+            {"request": kind} | {field: table[kind, outcome] for field, outcome in outcomes.items()}
+            for kind in sorted({kind for kind, _ in table})
+        ],
+        seeds=[args.seed],
+    )
     print("\n".join(wrong[:20]))
     sys.exit(bool(wrong))
 

@@ -13,6 +13,7 @@ import _path  # noqa: F401
 import torch
 from decoding import provenance
 from peft import PromptEncoderConfig, get_peft_model
+from table_rows import json_flag, save_rows
 from torch.nn.functional import cross_entropy
 from transformers import get_linear_schedule_with_warmup, set_seed
 
@@ -106,6 +107,7 @@ def main() -> None:
     p.add_argument("--learning_rate", type=float, default=5e-3)
     p.add_argument("--virtual_tokens", type=int, default=20)
     p.add_argument("--seed", type=int, default=42)
+    json_flag(p)
     args = p.parse_args()
     _, tokenizer = base.load_base(base.resolve_checkpoint(args.model_checkpoint))
     cut = dict(max_length=args.max_length, doc_stride=args.doc_stride, segment_ids=True)
@@ -116,6 +118,15 @@ def main() -> None:
     for way in args.ways:
         found[way] = train_and_score(way, args, windows, test, test_windows)
         print(way, json.dumps(found[way]), flush=True)
+    shown = [
+        {"way": way, "exact_match": each["exact_match"], "f1": each["f1"]}
+        | dict(zip(("f1_low", "f1_high"), each["f1_95"], strict=True))
+        for way, each in found.items()
+    ]
+    asked = (
+        f"{len(train)} questions of {args.train_file.name}, tested on {len(test)} of {args.test_file.name}"
+    )
+    save_rows(args.json, shown, data=asked, model=args.model_checkpoint, seeds=[args.seed])
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     print(json.dumps({"found": found, "settings": settings, "provenance": provenance()}, indent=1))
 

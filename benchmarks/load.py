@@ -24,6 +24,7 @@ from pathlib import Path
 import _path  # noqa: F401
 from decoding import provenance
 from end_to_end import environment
+from table_rows import json_flag, save_rows
 
 from common.cli import guarded
 from common.paths import ROOT
@@ -187,6 +188,7 @@ def main() -> None:
     p.add_argument("--workers", type=int, default=1, help="processes of the server")
     p.add_argument("--environments", type=Path, default=ROOT / ".environments", help="where Locust's is kept")
     p.add_argument("--output", type=Path, default=Path("load.json"), help="JSON; .md lies beside it")
+    json_flag(p)
     args = p.parse_args()
     from common.data import prepared
     from common.tracking import store
@@ -200,6 +202,18 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as work:
             found.append(run(model, args, questions, Path(work)) | {"provenance": provenance()})
         args.output.write_text(json.dumps(found, indent=1) + "\n")
+    shown = [
+        {"seconds": args.seconds, "wrong": each["failures"], **each}
+        | {f"mib_{when}": mib for when, mib in each["memory_mib"].items()}
+        | {"answered_at_sigterm": f"{each['sigterm']['answered']} of {each['sigterm']['of']}"}
+        for each in found
+    ]
+    dropped = ("failures", "failed_because", "memory_mib", "sigterm", "provenance")
+    save_rows(
+        args.json,
+        [{name: value for name, value in row.items() if name not in dropped} for row in shown],
+        data=f"{len(questions)} test questions of {args.data_dir}, {args.clients} clients",
+    )
     table = markdown(found)
     args.output.with_suffix(".md").write_text(table)
     print(table)

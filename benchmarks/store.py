@@ -21,6 +21,7 @@ import _path  # noqa: F401
 import mlflow
 import psutil
 from decoding import provenance
+from table_rows import json_flag, save_rows
 
 from common.team import accounts
 from common.team.server import Team
@@ -117,7 +118,12 @@ def run(args) -> dict:
         if team.folder.exists():
             team.down()
         shutil.rmtree(folder)
-    return {"rows": rows, "table": table(rows, args.writers), "steps": args.steps, "provenance": provenance()}
+    return {
+        "rows": rows,
+        "table": table(figures(rows, args.writers)),
+        "steps": args.steps,
+        "provenance": provenance(),
+    }
 
 
 def first_contact(environment: dict) -> None:
@@ -128,24 +134,33 @@ def first_contact(environment: dict) -> None:
     experiments.experiment_id("writers")
 
 
-def table(rows: list[dict], counts: list[int]) -> str:
-    """Medians over the rounds, as Markdown; the longest of all; in sum, calls that failed or were lost."""
-    columns = ["writes/s", "p95 ms", "longest ms", "errors"]
-    names = [f"{name}: {column}" for name in ("sqlite", "team") for column in columns]
-    lines = [f"| writers | {' | '.join(names)} | team / sqlite |", "| ---: " * 10 + "|"]
+def figures(rows: list[dict], counts: list[int]) -> list[dict]:
+    """A row for each count of writers: medians over the rounds, the longest of all; in sum, calls that failed or were lost."""
+    made = []
     for count in counts:
-        cells, rates = [], []
-        for name in ("sqlite", "team"):
-            these = [row for row in rows if row["store"] == name and row["writers"] == count]
+        row, rates = {"writers": count}, []
+        for store_, name in (("sqlite", "sqlite"), ("team", "server")):
+            these = [row for row in rows if row["store"] == store_ and row["writers"] == count]
             rates.append([row["writes_per_second"] for row in these])
-            cells += [
-                f"{statistics.median(rates[-1]):.0f}",
-                f"{statistics.median(row['p95_ms'] for row in these):,.0f}",
-                f"{max(row['longest_ms'] for row in these):,.0f}",
-                str(sum(max(row["errors"], row["lost_steps"]) for row in these)),
-            ]
-        ratio = statistics.median(b / a for a, b in zip(*rates, strict=True))
-        lines.append(f"| {count} | {' | '.join(cells)} | {ratio:.2f} |")
+            row |= {
+                f"{name}_writes": statistics.median(rates[-1]),
+                f"{name}_p95_ms": statistics.median(row["p95_ms"] for row in these),
+                f"{name}_longest_ms": max(row["longest_ms"] for row in these),
+                f"{name}_failed": sum(max(row["errors"], row["lost_steps"]) for row in these),
+            }
+        row["ratio"] = statistics.median(b / a for a, b in zip(*rates, strict=True))
+        made.append(row)
+    return made
+
+
+def table(rows: list[dict]) -> str:
+    """The same as Markdown."""
+    columns = {"writes": "writes/s", "p95_ms": "p95 ms", "longest_ms": "longest ms", "failed": "failed"}
+    names = [f"{name}: {column}" for name in ("sqlite", "server") for column in columns.values()]
+    lines = [f"| writers | {' | '.join(names)} | server / sqlite |", "| ---: " * 10 + "|"]
+    for row in rows:
+        cells = [f"{row[f'{name}_{field}']:,.0f}" for name in ("sqlite", "server") for field in columns]
+        lines.append(f"| {row['writers']} | {' | '.join(cells)} | {row['ratio']:.2f} |")
     return "\n".join(lines)
 
 
@@ -155,12 +170,18 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=100, help="logged by each writer")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--output", type=Path, help="write the JSON here too")
+    json_flag(p)
     args = p.parse_args()
     done = run(args)
     text = json.dumps(done, indent=1)
     print(text, "", done["table"], sep="\n")
     if args.output:
         args.output.write_text(text + "\n")
+    save_rows(
+        args.json,
+        figures(done["rows"], args.writers),
+        data=f"what trainings log, {args.steps} steps a writer, medians of {args.rounds} rounds",
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import _path  # noqa: F401
 import datasets
 from decoding import provenance, spread, timed
 from peers import training_features
+from table_rows import between, json_flag, save_rows
 
 from common.cli import guarded
 from common.data import prepared
@@ -69,11 +70,22 @@ def main() -> None:
     p.add_argument("--doc_stride", type=int, default=128)
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--output", type=Path, help="also write the JSON here")
+    json_flag(p)
     args = p.parse_args()
-    text = json.dumps(run(args), indent=2)
+    result = run(args)
+    text = json.dumps(result, indent=2)
     if args.output:
         args.output.write_text(text + "\n")
     print(text)
+    seconds = result["seconds"]
+    save_rows(
+        args.json,
+        [
+            {"way": "suite", "seconds": seconds["suite"]["median"]} | between("times", result["ratio"]),
+            {"way": "datasets.map", "seconds": seconds["datasets.map"]["median"]},
+        ],
+        data=f"{result['questions']:,} questions of {result['data']}, {args.repeats} rounds",
+    )
 
 
 if __name__ == "__main__":

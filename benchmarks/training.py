@@ -16,12 +16,14 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import _path  # noqa: F401
 import numpy as np
 import torch
 from decoding import provenance
+from table_rows import between, json_flag, save_rows
 
 from common.cli import guarded
 from common.data import prepared
@@ -243,6 +245,34 @@ def markdown(results: list[dict]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+FIELDS = dict(
+    zip(
+        (*PARTS, PASSES, REST),
+        ("linear", "attention_products", "softmax", "dropout_draws", "gelu", "layer_norm", "optimizer")
+        + ("other_passes", "python"),
+        strict=True,
+    )
+)
+"""Part of a profile → the field of a row."""
+
+
+def rows(results: list[dict]) -> Iterator[dict]:
+    """For --json: windows a second, ratios, shares of the peak in percent."""
+    for found in results:
+        shares = {f"peak_share_{way}": 100 * share for way, share in found["share_of_peak"].items()}
+        ratios = found["ratio_of_suite"].items()
+        yield {"technique": found["technique"], **found["windows_per_second"], **shares} | {
+            key: value for way, ratio in ratios for key, value in between(f"against_{way}", ratio).items()
+        }
+
+
+def profile_rows(results: list[dict]) -> Iterator[dict]:
+    """For --json with --profile: percent of a step."""
+    for found in results:
+        shares = {FIELDS[part]: 100 * share for part, share in found["profile"].items()}
+        yield {"technique": found["technique"], **shares}
+
+
 def spread(ratios: list[float]) -> dict[str, float]:
     return {
         "median": round(statistics.median(ratios), 2),
@@ -263,9 +293,12 @@ def main() -> None:
     p.add_argument("--batch_size", type=int, default=16)
     p.add_argument("--batches", type=int, default=6, help="timed in each round")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--profile", action="store_true", help="also what the suite's time goes to")
+    p.add_argument(
+        "--profile", action="store_true", help="also what the suite's time goes to, which --json then holds"
+    )
     p.add_argument("--bf16", action="store_true", help="the suite with its matrix products in bf16")
     p.add_argument("--output", type=Path, default=Path("training.json"), help="JSON; .md lies beside it")
+    json_flag(p)
     args = p.parse_args()
     if args.profile and "suite" not in args.ways:
         p.error("--profile tells of the suite: add it to --ways.")
@@ -273,6 +306,8 @@ def main() -> None:
     for name in args.techniques:
         found.append(run(name, args))
         args.output.write_text(json.dumps(found, indent=1) + "\n")
+    shown = profile_rows(found) if args.profile else rows(found)
+    save_rows(args.json, shown, data=found[0]["data"], model=found[0]["model"])
     table = markdown(found)
     args.output.with_suffix(".md").write_text(table)
     print(table)

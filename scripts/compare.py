@@ -54,6 +54,12 @@ def parser() -> Parser:
         metavar="DIR",
         help="where the files go (default: results/compare in the project)",
     )
+    made.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the rows of a table of the documentation, such as docs/results/demo.json; then `make tables`",
+    )
     return made
 
 
@@ -64,6 +70,8 @@ def main() -> None:
 
     compared = compare_experiment(args.experiment_name, args.task, args.data_fingerprint, args.all_runs)
     print(compared.as_text())
+    if args.json:
+        compared.write_rows(args.json)
     output_dir = args.output_dir or ROOT / "results" / "compare"
     try:
         files = compared.write(output_dir)

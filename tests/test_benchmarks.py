@@ -1,10 +1,16 @@
 """Benchmarks that need a machine which tests do not have run at least on a small model and this one."""
 
+import importlib.util
 import json
+import re
+import shutil
 import subprocess
 import sys
 
+import pytest
+
 from common.paths import ROOT
+from common.reports.result_tables import markdown, read, save
 
 
 def test_the_gpu_benchmark_runs_without_one(tmp_path):
@@ -22,3 +28,90 @@ def test_the_gpu_benchmark_runs_without_one(tmp_path):
         assert all(each["windows_per_second"][way] > 0 and each["utilisation"][way] > 0 for way in ways)
         assert set(each["ratio"]) == set(ways) - {"suite"} and each["device"] == "cpu"
     assert (tmp_path / "gpu.md").read_text().count("| tiny |") == 6
+
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Copies a table's file from docs/results/, to be written over."""
+
+    def copy(name):
+        shutil.copy(ROOT / "docs" / "results" / f"{name}.json", tmp_path)
+        return tmp_path / f"{name}.json"
+
+    return copy
+
+
+def written(file, rows):
+    """The lines of a table after its rows were replaced."""
+    save(file, rows, {"command": "x"})
+    return markdown(read(file)).splitlines()[2:]
+
+
+def test_a_benchmark_writes_its_table(table):
+    file = table("decoding")
+    before = read(file)
+    flags = ["--features", "200", "--repeats", "1"]
+    subprocess.run(
+        [sys.executable, ROOT / "benchmarks/decoding.py", *flags, "--json", file],
+        check=True,
+        capture_output=True,
+    )
+    found = read(file)
+    assert found["columns"] == before["columns"] and len(found["rows"]) == 4
+    assert found["provenance"]["command"] == "python benchmarks/decoding.py --features 200 --repeats 1"
+    assert found["provenance"].keys() >= {"machine", "versions", "commit", "date", "data", "seeds"}
+    assert re.search(r"\| plain Python lists \| v2.0 \| \d+\.\d \(", markdown(found))
+
+
+def test_end_to_end_writes_its_tables(table, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    run = {
+        "seconds": {"process": 76.4, "first_step": 13.5, "training": 50, "evaluation": 7},
+        "train_windows": 800,
+        "test_windows": 300,
+        "peak_memory_mib": 2799.2,
+        "size_mib": 86.09,
+        "f1": [36.2, 32.9, 39.4],
+    }
+    ratio = {"median": 3.8, "lowest": 3.7, "highest": 3.9}
+    result = {
+        "runs": {"lora: suite": [run], "lora: peft": [run]},
+        "ratios_of_seconds": {"lora: peft": dict.fromkeys(("process", "training", "evaluation"), ratio)},
+    }
+    rows = list(module("end_to_end").rows(result))
+    peer = {
+        "end_to_end": "| LoRA | peft | 76 | 3.8 (3.7 to 3.9) | 13.5 | 16.0 | 42.9 | 2,799 |",
+        "end_to_end_adapters": "| LoRA | peft | 76 | 3.8 (3.7 to 3.9) | 13.5 | 16.0 | 42.9 | 2,799 |",
+        "end_to_end_small": "| LoRA | peft | 76 | 3.8 (3.7 to 3.9) | 3.8 (3.7 to 3.9) | 3.8 (3.7 to 3.9) |",
+        "time_to_f1": "| LoRA | peft | 76 | 50 | 36.2 [32.9, 39.4] |",
+    }
+    for name, line in peer.items():
+        assert written(table(name), rows)[-1] == line
+
+
+def test_answering_and_the_store_write_their_tables(table, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    ratio = {"median": 1.5, "lowest": 1.4, "highest": 1.6}
+    run = {"median_ms": 25.1, "p95_ms": 40.2, "questions_per_second": 48.3}
+    ratios = {"torch": ratio, "pipeline": ratio}
+    result = {"runs": {"torch": [run], "pipeline": [run]}}
+    result |= {f"{what}_ratio_to_pipeline": ratios for what in ("latency", "throughput")}
+    assert written(table("answering"), list(module("answering").rows(result))) == [
+        "| torch | 25.1 | 40.2 | 48.3 | 1.50 (1.40 to 1.60) | 1.50 (1.40 to 1.60) |",
+        "| pipeline | 25.1 | 40.2 | 48.3 | 1 | 1 |",
+    ]
+    measured = {"writers": 4, "p95_ms": 128, "longest_ms": 1860, "errors": 0, "lost_steps": 1}
+    rows = [
+        {"store": store, "writes_per_second": rate, **measured}
+        for store, rate in (("sqlite", 58), ("team", 29))
+    ]
+    assert written(table("store"), module("store").figures(rows, [4])) == [
+        "| 4 | 58 | 128 | 1,860 | 1 | 29 | 128 | 1,860 | 1 | 0.50 |"
+    ]

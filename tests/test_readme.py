@@ -98,17 +98,6 @@ def test_the_readme_is_short_and_leads_everywhere():
     assert not {page.name for page in PAGES if page.name != "README.md"} - {file.name for file in linked}
 
 
-def test_the_readmes_figures_of_the_demo_are_those_of_the_results():
-    (results,) = re.findall(r"^## Demo$(.*)", (ROOT / "docs/RESULTS.md").read_text(), re.M | re.S)
-    kept = [
-        [cell.strip().split(" ")[0] for cell in line.strip("| ").split("|")] for line in results.splitlines()
-    ]
-    short = re.findall(r"^\| (\w+).*? \| ([\d.]+) \| ([\d.]+) \| ([\d.]+%) \|$", README, re.M)
-    assert len(short) == len(TECHNIQUES)
-    for cells in short:
-        assert any(all(cell in row for cell in cells) for row in kept), cells
-
-
 def test_the_table_of_what_works_is_that_of_the_code():
     table = markdown({key: kind.name for key, kind in TECHNIQUES.items()})
     assert (ROOT / "docs/MODELS.md").read_text().split(BEGIN + "\n")[1].split(END)[0] == table

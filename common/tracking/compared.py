@@ -1,18 +1,20 @@
 """The finished runs of an experiment, chosen and compared: as text, and as files."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ..errors import UserError
 from ..paths import command
-from ..reports import run_figures
+from ..reports import result_tables, run_figures
 from ..reports.text_tables import to_markdown, to_text
 from ..scoring.names import LABELS
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, task_of
-from . import comparison, experiments, runs, store
+from . import comparison, experiments, provenance, runs, store
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,24 @@ class Compared:
             encoding="utf-8",
         )
         return ["comparison.md", "comparison.csv", picture]
+
+    def write_rows(self, file: Path) -> None:
+        """Write the table as the rows of a result's file, as `result_tables` describes it: fields as `comparison.columns`
+        names them. UserError where the file's columns have other ones."""
+        measured = provenance.of_command()
+        # Machine and libraries are those of the runs, whose artifacts name them.
+        about: dict[str, Any] = {name: measured[name] for name in ("command", "commit", "date")} | {
+            "data": self.title,
+            "data_fingerprint": str(self.table.iloc[0]["data_fingerprint"]),
+            "seeds": sorted({int(seed) for seed in self.table["seed"].dropna()}),
+            "runs": list(self.table["run_id"]),
+        }
+        rows: list[dict[Hashable, Any]] = self.table.to_dict("records")
+        result_tables.save(
+            file,
+            [{str(name): value for name, value in row.items()} for row in rows],
+            about,
+        )
 
 
 def compare_experiment(

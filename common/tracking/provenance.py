@@ -1,9 +1,12 @@
 """What a result depends on beside its settings and data: code, libraries, machine."""
 
+import datetime
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from ..paths import ROOT
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "mlflow", "numpy")
 
+WHERE_WRITTEN = {"--json", "--output", "--output_dir"}
+"""Flags that decide no figure, each with one value."""
 
 FILE = "provenance.json"
 """The artifact of a run that holds what `details` gives."""
@@ -39,6 +44,31 @@ def details() -> dict[str, str]:
         "cpu": _processor(),
         "cpu_count": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
+    }
+
+
+def of_command() -> dict[str, str]:
+    """How figures came about that this process measured: its command line, the machine, the libraries, the commit (with
+    "-dirty" where files differ from it) and the day. Keys are those of `reports.result_tables`."""
+    script, *given = sys.argv
+    path = Path(script).resolve()
+    name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    flags = [word.partition("=")[0] for word in given]
+    kept = [
+        word
+        for i, word in enumerate(given)
+        if flags[i] not in WHERE_WRITTEN and given[i - 1 : i] not in ([flag] for flag in WHERE_WRITTEN)
+    ]
+    versions = {package: found for package in PACKAGES if (found := _version(package))}
+    return {
+        "command": shlex.join(["python", name, *kept]),
+        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "versions": ", ".join(
+            f"{package} {found}"
+            for package, found in {"Python": platform.python_version(), **versions}.items()
+        ),
+        "commit": _git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty") or "unknown",
+        "date": datetime.date.today().isoformat(),
     }
 
 

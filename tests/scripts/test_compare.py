@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from common.paths import ROOT
+from common.reports.result_tables import as_json, markdown, read
 from common.tracking.store import configure
 from tests.support.runs import RECORD, log_finished
 
@@ -84,6 +85,24 @@ def test_all_runs(compare, runs, tmp_path):
         "IA3",
         *(f"LoRA, {runs[name][:6]}" for name in ("LoRA", "older")),
     }
+
+
+def test_rows_for_a_table_of_the_documentation(compare, runs, tmp_path):
+    file, before = tmp_path / "demo.json", read(ROOT / "docs/results/demo.json")
+    # What these runs did not measure.
+    unknown = ("time", "windows/s", "adapter MiB")
+    before["columns"] = [column for column in before["columns"] if column["title"] not in unknown]
+    file.write_text(as_json(before))
+    assert compare("--json", str(file)).returncode == 0
+    found = read(file)
+    assert found["columns"] == before["columns"] and found["provenance"] != before["provenance"]
+    assert found["provenance"]["command"] == "python scripts/compare.py"
+    assert found["provenance"]["runs"] == [runs["LoRA"], runs["IA3"]]
+    _, _, best, other = markdown(found).splitlines()
+    assert best.startswith("| LoRA | ") and " | best | | " in best and other.startswith("| IA3 | ")
+    with (tmp_path / "out" / "comparison.csv").open() as printed:
+        scores = [float(row["test_f1"]) for row in csv.DictReader(printed)]
+    assert [row["test_f1"] for row in found["rows"]] == pytest.approx(scores)
 
 
 def test_other_data_is_compared_when_asked_for(compare, runs, tmp_path):

@@ -1,0 +1,34 @@
+"""`--json` of every benchmark whose table stands in docs/: it writes the rows to the table's file, and `make tables` the page."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import _path  # noqa: F401
+
+from common.reports import result_tables
+from common.tracking import provenance
+
+
+def json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the rows here with where they come from: docs/results/NAME.json, then `make tables`",
+    )
+
+
+def save_rows(file: Path | None, rows: Iterable[Mapping[str, Any]], **known: Any) -> None:
+    """Write rows to the file of --json, where one is named. known: what provenance holds beside command, machine and
+    versions, such as data and seeds."""
+    if file:
+        result_tables.save(file, list(rows), provenance.of_command() | known)
+
+
+def between(name: str, ratio: Mapping[str, float] | None) -> dict[str, float]:
+    """A median with the lowest and highest round as the fields of a row; nothing where there is no ratio."""
+    return (
+        {} if ratio is None else dict(zip((name, f"{name}_low", f"{name}_high"), ratio.values(), strict=True))
+    )
