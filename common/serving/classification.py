@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
@@ -54,7 +55,9 @@ class Classifier:
     """A saved model ready to classify, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
-        self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        self.model, self.tokenizer, self.info = load_bundle(
+            Path(bundle), Path(base) if base else None, merge=True
+        )
         share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
         # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
@@ -84,11 +87,13 @@ class Classifier:
 class Classification(PythonModel):
     """MLflow's face of `Classifier`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
         self.classifier = Classifier(*fetch(context))
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Rows of `label` and `score`; with `top_k` above 1 also `alternatives`, a list for each row."""
         records = checked_rows(model_input, ASKED, rows=MAX_ROWS, characters=MAX_CHARACTERS)
         top_k = _checked_top_k(params or {})

@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
@@ -42,7 +43,9 @@ class Writer:
     """A saved model ready to answer, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
-        self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        self.model, self.tokenizer, self.info = load_bundle(
+            Path(bundle), Path(base) if base else None, merge=True
+        )
         share_cores(self.model)
         self.kind = family_of(self.info.model_type).kind
         self.collator = Collator(self.tokenizer, self.kind)
@@ -93,7 +96,8 @@ class Writer:
 def _place(answer: str, context: str) -> dict[str, int]:
     """Where the context has the answer once. It must stand there in whole characters as readers see them: "Cafe" does not
     where an accent follows."""
-    bounds, found = cuts(context), []
+    bounds = cuts(context)
+    found: list[tuple[int, int]] = []
     start = context.find(answer) if answer else -1
     while start >= 0 and len(found) < 2:
         end = start + len(answer)
@@ -107,12 +111,14 @@ def _place(answer: str, context: str) -> dict[str, int]:
 class GenerativeAnswering(PythonModel):
     """MLflow's face of `Writer`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
         self.max_context = context_limit(context.model_config)
         self.writer = Writer(*fetch(context))
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`."""
         records = checked_rows(model_input, self.max_context)
         check_parameters(params, [spec.name for spec in SIGNATURE.params])

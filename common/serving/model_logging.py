@@ -11,20 +11,25 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.models.model import ModelInfo
 
 from ..models.bundles import REFERENCE, hashes, opener, read_bundle
 from ..tasks.interface import Task
 from ..tasks.table import task_of
 from .packaging import LOADER, copy_of_package
 
+if TYPE_CHECKING:
+    from ..tracking.runs import Run
+
 SHARED_BASES = "shared-bases"
 """The experiment that holds the bases which adapters refer to."""
-
 
 REQUIREMENTS = (
     "mlflow",
@@ -40,7 +45,7 @@ REQUIREMENTS = (
 
 
 def log_model(
-    run,
+    run: "Run",
     bundle: Path,
     base: Path | None,
     example: Mapping[str, str],
@@ -104,7 +109,7 @@ def shared_base(base: Path, fingerprint: str) -> str:
 
 def log_bundle(
     bundle: Path, example: Mapping[str, str], *, run_id: str, name: str, served: str | None = None
-):
+) -> ModelInfo:
     """Log a saved model into a run, finished or not, with its code, signature, example and pinned requirements.
 
     served: the module of this package that serves it, by default its task's. Returns MLflow's ModelInfo. The run's status and times stay as they are.
@@ -151,6 +156,6 @@ def log_bundle(
             sys.path.remove(str(folder))
 
 
-def module_of(task: Task):
+def module_of(task: Task) -> ModuleType:
     """The module that serves a task."""
     return importlib.import_module(f"..{task.served}", __package__)

@@ -68,7 +68,8 @@ def name_of(files: Iterable[Path]) -> str:
 def needed_modules(modules: Iterable[str]) -> set[Path]:
     """The files of modules (dotted, within the package), of all that they import from the package at any depth, and of the
     packages that these lie in."""
-    found, left = set(), [_file(*name.split(".")) for name in modules]
+    found: set[Path] = set()
+    left = [_module(name) for name in modules]
     while left:
         file = left.pop()
         if file in found:
@@ -94,6 +95,13 @@ def imported(file: Path) -> list[Path]:
             files = [_file(*place, alias.name) or _file(*place) for alias in node.names]
             found += [each for each in files if each is not None]
     return found
+
+
+def _module(name: str) -> Path:
+    file = _file(*name.split("."))
+    if file is None:
+        raise ModuleNotFoundError(f"{PACKAGE.name} has no module {name}", name=name)
+    return file
 
 
 def _file(*names: str) -> Path | None:

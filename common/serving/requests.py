@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -53,7 +54,7 @@ def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[s
     _check_rows(given[0], content[given[0]], columns)
 
 
-def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
+def _check_rows(name: str, rows: Any, columns: Sequence[str]) -> None:
     if name == "dataframe_split":
         if not isinstance(rows, dict):
             raise ValueError(f"{name} must be an object with columns and data, not {_kind(rows)}.")
@@ -144,11 +145,11 @@ def _float(text: str) -> float:
     return value
 
 
-def _constant(name: str):
+def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON.")
 
 
-def _kind(value) -> str:
+def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
@@ -198,11 +199,11 @@ class Refusal(MlflowException):
         return self.reason
 
     @message.setter
-    def message(self, _):
+    def message(self, _: str) -> None:
         pass
 
 
-def refuse(reason: str):
+def refuse(reason: str) -> NoReturn:
     """Answer 400 with this reason."""
     raise Refusal(reason)
 
@@ -266,7 +267,7 @@ def _of_columns(columns: Mapping[str, Sequence]) -> list[dict]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _check_text(place: str, text, limit: int) -> None:
+def _check_text(place: str, text: object, limit: int) -> None:
     if not isinstance(text, str):
         refuse(f"{place} must be a string, not {'null' if text is None else type(text).__name__}.")
     if not text.strip():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlflow
 import torch
+from mlflow.pyfunc import PythonModelContext
 
 from ..models.bundles import check_base, read_bundle, read_reference
 from .server_guard import guard_server
@@ -20,7 +21,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where a container says how much of the processors it may use (cgroup v2)."""
 
 
-def fetch(context) -> tuple[Path, str | None]:
+def fetch(context: PythonModelContext) -> tuple[Path, str | None]:
     """(saved model, its base) for MLflow's context; an adapter's shared base is fetched from the store where it is not inside."""
     guard_server()
     bundle = Path(context.artifacts["bundle"])
@@ -69,12 +70,12 @@ def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "C
     shared = _shared(max(1, cores() // processes))
     taken = threading.local()
 
-    def begin(*_):
+    def begin(*_: object) -> None:
         taken.count = shared.take()
         # Of this thread; others keep theirs.
         torch.set_num_threads(taken.count)
 
-    def end(*_):
+    def end(*_: object) -> None:
         shared.give(taken.count)
 
     model.register_forward_pre_hook(begin)

@@ -10,13 +10,14 @@ import functools
 import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.types import Schema
 
 from .requests import check_columns, check_json, read_csv
 
@@ -35,6 +36,12 @@ PATIENCE = 60
 
 LONGEST_REASON = 1000
 
+Message = MutableMapping[str, Any]
+"""A scope or an event of ASGI."""
+
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,14 +55,14 @@ def guard_server() -> None:
         bound_bodies()
 
 
-def guarded(invocations, response):
+def guarded(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
     """`invocations` (data, content type, model, ...) that refuses what it cannot read, with a plain reason and no traceback.
 
     response: makes what `invocations` returns, of text, status and type.
     """
 
     @functools.wraps(invocations)
-    def answer(data, content_type, model, *args, **kwargs):
+    def answer(data: bytes, content_type: str | None, model: Any, *args: Any, **kwargs: Any) -> Any:
         if not content_type:
             return response("Send a Content-Type: application/json.", 415, "text/plain")
         if len(data) > LARGEST_BODY:
@@ -95,12 +102,12 @@ def _decodable(data: bytes, content_type: str) -> bytes:
     return data
 
 
-def checked(parse):
+def checked(parse: Callable[..., Any]) -> Callable[..., Any]:
     """MLflow's `_parse_json_data` (body, the model's metadata, ...) behind `check_json`; its server and `mlflow models
     predict` both call it."""
 
     @functools.wraps(parse)
-    def parsed(data, metadata, *args, **kwargs):
+    def parsed(data: bytes | str, metadata: Any, *args: Any, **kwargs: Any) -> Any:
         parameters = [param.name for param in metadata.get_params_schema() or ()]
         check_json(data, metadata.get_input_schema().input_names(), parameters)
         return parse(data, metadata, *args, **kwargs)
@@ -127,7 +134,7 @@ def check_parquet(body: bytes, columns: Sequence[str]) -> None:
     check_columns("The Parquet", names, columns)
 
 
-def parse_csv(csv_input, schema=None) -> pd.DataFrame:
+def parse_csv(csv_input: str | Path | TextIO, schema: Schema | None = None) -> pd.DataFrame:
     """In the place of MLflow's `parse_csv_input`: every cell is text. csv_input: a path or a stream."""
     text = Path(csv_input).read_text("utf-8") if isinstance(csv_input, str | Path) else csv_input.read()
     # `mlflow models predict` gives no schema.
@@ -140,7 +147,7 @@ def bound_bodies() -> None:
     import fastapi
 
     class Bounded(fastapi.FastAPI):
-        async def __call__(self, scope, receive, send) -> None:
+        async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
                 try:
                     size, receive = await asyncio.wait_for(bounded(scope, receive), PATIENCE)
@@ -155,7 +162,7 @@ def bound_bodies() -> None:
     fastapi.FastAPI = Bounded
 
 
-async def bounded(scope, receive) -> tuple[int, Callable]:
+async def bounded(scope: Message, receive: Receive) -> tuple[int, Receive]:
     """(size of a request's body, what its application is to receive it from); a body over LARGEST_BODY is not kept."""
     headers = dict(scope["headers"])
     announced = headers.get(b"content-length", b"").decode("latin-1")
@@ -163,7 +170,8 @@ async def bounded(scope, receive) -> tuple[int, Callable]:
     size = int(announced) if announced.isdecimal() and b"transfer-encoding" not in headers else None
     if size is not None and size <= LARGEST_BODY:
         return size, receive
-    kept, count, more = [], 0, size is None or size <= MOST_DISCARDED
+    kept: list[Message] = []
+    count, more = 0, size is None or size <= MOST_DISCARDED
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -174,13 +182,13 @@ async def bounded(scope, receive) -> tuple[int, Callable]:
             kept.append(message)
     waiting = iter(kept)
 
-    async def again():
+    async def again() -> Message:
         return next(waiting, None) or await receive()
 
     return max(count, size or 0), again
 
 
-async def plain(send, status: int, text: str) -> None:
+async def plain(send: Send, status: int, text: str) -> None:
     """Answer a request with a text, and end its connection."""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -7,10 +7,11 @@ merged into it: an answer takes somewhat longer than the same technique's does a
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
@@ -67,7 +68,7 @@ class SideBySide:
         """By technique, in the order of the folders."""
 
     def answer(
-        self, records: Sequence[Mapping[str, str]], technique: str | None = None, **params
+        self, records: Sequence[Mapping[str, str]], technique: str | None = None, **params: Any
     ) -> dict[str, list[list[dict]]]:
         """Technique → what its `Answerer.answer` gives: of the one that is named, of all, or of the first one.
 
@@ -84,12 +85,14 @@ class SideBySide:
 class SideBySideAnswering(PythonModel):
     """MLflow's face of `SideBySide`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the saved model."""
         self.max_context = context_limit(context.model_config)
         self.models = SideBySide(fetch(context)[0])
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Rows of `technique`, `answer`, `score`, `start`, `end` and, with `top_k` above 1, `alternatives`; for the
         technique "all" rows of `answers`, a list of such for each question, one for each technique."""
         records = checked_rows(model_input, self.max_context)

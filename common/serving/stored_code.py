@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from ..errors import UserError, first_line
@@ -40,7 +42,7 @@ _RUN = re.compile(r"runs:/([0-9a-f]{32})/([^/]+)$")
 
 def record(model_id: str) -> None:
     """Note on a model that was just logged the sha256 of each of its files, and which base it needs."""
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     with scratch() as folder:
         stored = _downloaded(f"models:/{model_id}", folder)
         tags = as_tags(hashes(stored))
@@ -57,13 +59,13 @@ def as_tags(files: Mapping[str, str]) -> dict[str, str]:
 
 def from_tags(tags: Mapping[str, str]) -> dict[str, str] | None:
     """What `as_tags` was given; None where nothing was recorded."""
-    pieces = []
+    pieces: list[str] = []
     while (name := f"{FILES}_{len(pieces)}") in tags:
         pieces.append(tags[name])
     return json.loads("".join(pieces)) if pieces else None
 
 
-def load(uri: str):
+def load(uri: str) -> PyFuncModel:
     """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError where a file is not what was recorded, or
     the model does not load."""
     folder, release = own_folder()
@@ -90,7 +92,7 @@ def verified(uri: str, folder: Path) -> Path:
     """
     if not re.match(r"(models|runs):/", uri):
         raise _no_model(uri)
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     model_id = _model_id(client, uri)
     logged = client.get_logged_model(model_id)
     stored = _downloaded(f"models:/{model_id}", folder / "model", uri)
@@ -110,7 +112,7 @@ def verified(uri: str, folder: Path) -> Path:
     return stored
 
 
-def _bring_base(client, uri: str, bundle: Path, wanted: str | None, folder: Path) -> None:
+def _bring_base(client: MlflowClient, uri: str, bundle: Path, wanted: str | None, folder: Path) -> None:
     """Put the base that a saved model refers to inside it."""
     try:
         reference = read_reference(bundle)
@@ -155,7 +157,7 @@ def _downloaded(source: str, folder: Path, name: str | None = None) -> Path:
     return stored
 
 
-def _model_id(client, uri: str) -> str:
+def _model_id(client: MlflowClient, uri: str) -> str:
     """Of the logged model that a URI names; it never comes from the files, for those may have been changed."""
     if match := _LOGGED.match(uri):
         return match[1]
