@@ -12,6 +12,9 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from ..data import prepared
@@ -64,7 +67,7 @@ def register_adapters(
     finished, *_ = tracking.of_task(finished, TASK.name)
     best, notes = best_of_each(finished, data_fingerprint)
     runs = {technique: mlflow.get_run(id_) for technique, id_ in best.items()}
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     with store.lock("register"):
         ids = ",".join(best.values())
         # A tag holds 8,000 characters: 240 runs.
@@ -99,7 +102,9 @@ def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict
     return {run["technique"]: run["run_id"] for run in chosen}, notes
 
 
-def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
+def _register(
+    client: MlflowClient, runs: Mapping[str, Run], data_dir: str | Path | None, tags: dict[str, str]
+) -> ModelVersion:
     first = next(iter(runs.values()))
     rows, asked = _questions(runs, data_dir)
     experiment = experiments.experiment_id(NAME)
@@ -148,7 +153,7 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
     return version
 
 
-def assemble(runs: Mapping, folder: Path) -> None:
+def assemble(runs: Mapping[str, Run], folder: Path) -> None:
     """Write the saved models of runs (technique → run) and their one base into a folder, as side_by_side.py wants it."""
     for i, run in enumerate(runs.values()):
         model = versions.logged_model(run)
@@ -161,7 +166,9 @@ def assemble(runs: Mapping, folder: Path) -> None:
             shutil.copy(bundle / "bundle.json", target / "bundle.json")
 
 
-def _questions(runs: Mapping, data_dir) -> tuple[dict[str, list[dict]], list[dict]]:
+def _questions(
+    runs: Mapping[str, Run], data_dir: str | Path | None
+) -> tuple[dict[str, list[dict]], list[dict]]:
     """(technique → the rows of its run's predictions, what is asked): the same test questions for all."""
     first = next(iter(runs.values()))
     folder = data_dir or first.data.params.get("data_dir", TASK.data_dir)
@@ -185,7 +192,7 @@ def _questions(runs: Mapping, data_dir) -> tuple[dict[str, list[dict]], list[dic
     return {t: [held[id_] for id_ in ids] for t, held in rows.items()}, [texts[id_] for id_ in ids]
 
 
-def _page(runs: Mapping, questions: int) -> str:
+def _page(runs: Mapping[str, Run], questions: int) -> str:
     rows = []
     for technique, run in runs.items():
         f1 = [run.data.metrics.get(name, math.nan) for name in ("best_validation_f1", "test_f1")]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from ..errors import UserError
@@ -39,7 +40,7 @@ class Settled:
     """Number of the version that it was judged against."""
 
 
-def by_alias(client, name: str, alias: str) -> str | None:
+def by_alias(client: MlflowClient, name: str, alias: str) -> str | None:
     """Number of the version that has an alias."""
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
@@ -53,7 +54,7 @@ def by_alias(client, name: str, alias: str) -> str | None:
 
 
 def promote(
-    client,
+    client: MlflowClient,
     name: str,
     number: str,
     judge: Callable[[str, str | None], Verdict],
@@ -99,7 +100,7 @@ def promote(
     raise UserError(f"The champion of {name} changed {ROUNDS} times meanwhile: run this again.")
 
 
-def rollback(client, name: str, dry_run: bool = False) -> tuple[str, str]:
+def rollback(client: MlflowClient, name: str, dry_run: bool = False) -> tuple[str, str]:
     """(version that was champion, version that is champion now): the one before it that still exists.
 
     A version that was rolled back is no champion to go back to. UserError if there is none.
@@ -122,14 +123,16 @@ def rollback(client, name: str, dry_run: bool = False) -> tuple[str, str]:
     return current, target
 
 
-def _crown(client, name: str, number: str) -> None:
+def _crown(client: MlflowClient, name: str, number: str) -> None:
     """Move the alias champion to a version, which is no challenger then."""
     if by_alias(client, name, CHALLENGER) == number:
         _write(client.delete_registered_model_alias, name, CHALLENGER)
     _write(client.set_registered_model_alias, name, CHAMPION, number)
 
 
-def _rivals(client, name: str, number: str, incumbent: str | None, aside: set[str]) -> list[str]:
+def _rivals(
+    client: MlflowClient, name: str, number: str, incumbent: str | None, aside: set[str]
+) -> list[str]:
     """The other versions that came after the same champion meanwhile, or were on their way when they were killed."""
     found = []
     for n, tags in _tags(client, name).items():
@@ -140,7 +143,7 @@ def _rivals(client, name: str, number: str, incumbent: str | None, aside: set[st
     return found
 
 
-def _winner(contestants: list[str], judge) -> str:
+def _winner(contestants: list[str], judge: Callable[[str, str | None], Verdict]) -> str:
     """The oldest version, unless a later one is to be champion against it: the same for whoever asks."""
     first, *others = sorted(contestants, key=int)
     for other in others:
@@ -149,7 +152,7 @@ def _winner(contestants: list[str], judge) -> str:
     return first
 
 
-def _line(client, name: str, incumbent: str | None) -> str:
+def _line(client: MlflowClient, name: str, incumbent: str | None) -> str:
     """The champions up to and with this one, the latest first."""
     if incumbent is None:
         return NOBODY
@@ -157,7 +160,7 @@ def _line(client, name: str, incumbent: str | None) -> str:
     return " ".join([incumbent, *(n for n in earlier if n not in (incumbent, NOBODY))][:KEPT])
 
 
-def _tidy(client, name: str) -> None:
+def _tidy(client: MlflowClient, name: str) -> None:
     """Mend what a kill, or an alias that was set by hand, left on the champion: the alias is right."""
     champion = by_alias(client, name, CHAMPION)
     if champion is None:
@@ -169,7 +172,7 @@ def _tidy(client, name: str) -> None:
         _write(client.delete_model_version_tag, name, champion, ROLLED_BACK)
 
 
-def _forget(client, name: str, number: str) -> None:
+def _forget(client: MlflowClient, name: str, number: str) -> None:
     """Of a version that was never champion, whom it was to replace."""
     tags = client.get_model_version(name, number).tags
     if BEFORE in tags and SINCE not in tags:
@@ -186,7 +189,7 @@ def _write(call: Callable, *values: str) -> None:
         call(*values)
 
 
-def _tags(client, name: str) -> dict[str, dict[str, str]]:
+def _tags(client: MlflowClient, name: str) -> dict[str, dict[str, str]]:
     """Tags of every version by its number."""
     return {str(v.version): dict(v.tags) for v in client.search_model_versions(f"name = '{name}'")}
 

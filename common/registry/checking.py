@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from ..data import prepared
@@ -62,7 +63,7 @@ class Unloadable(Exception):
     """A model did not load or answer in a fresh process; the message is the last thing that it said."""
 
 
-def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) -> Questions:
+def questions(run: Run, example: Mapping, data_dir: str | Path | None, task: Task) -> Questions:
     """A sample of a run's test questions (or texts) as they are asked of a served model.
 
     example: the input that training logged with the model, which is asked where the run's data is gone from where it

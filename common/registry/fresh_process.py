@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 LEAST = 20
 """Requests that are timed; fewer would leave the median to chance."""
@@ -27,7 +28,8 @@ def ask(folder: str, asked: Sequence[Mapping[str, str]]) -> dict:
     frames = [pd.DataFrame([record]) for record in asked]
     # A first answer takes several times as long as any later one.
     model.predict(frames[0])
-    answers, latencies = [], []
+    answers: list[dict[str, Any]] = []
+    latencies: list[float] = []
     while len(latencies) < max(LEAST, len(frames)):
         frame = frames[len(latencies) % len(frames)]
         started = time.perf_counter()

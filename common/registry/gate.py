@@ -100,7 +100,9 @@ def compared(a: np.ndarray, b: np.ndarray, rules: Rules) -> dict[str, float]:
     return {name: found[name] if name == "p" else 100 * found[name] for name in found}
 
 
-def _collapsed(a, b, slices, rules: Rules) -> list[str]:
+def _collapsed(
+    a: np.ndarray, b: np.ndarray, slices: Mapping[tuple[str, str], np.ndarray], rules: Rules
+) -> list[str]:
     lost = []
     for (dimension, name), indices in slices.items():
         if len(indices) < rules.min_slice:

@@ -52,12 +52,14 @@ def contest(
             if verdict.alias == CHAMPION:
                 verdict = replace(verdict, reasons=(reason,))
         return verdict, lines
-    ids = [id_ for id_ in new.scores if id_ in (old.scores or {})]
+    theirs = old.scores or {}
+    ids = [id_ for id_ in new.scores or {} if id_ in theirs]
     if not ids:
+        unread = next((one.name for one in (new, old) if one.scores is None), None)
         reason = (
-            f"the test predictions of {old.name} cannot be read"
-            if old.scores is None
-            else f"{old.name} was tested on other examples of the same data"
+            f"{old.name} was tested on other examples of the same data"
+            if unread is None
+            else f"the test predictions of {unread} cannot be read"
         )
         failed = (*new.failed, f"nothing can be compared: {reason}")
         return judge(_measured(new, ()), None, {}, failed, rules), [*lines, sentence(reason)]
@@ -82,11 +84,14 @@ def sentence(clause: str) -> str:
 
 
 def _measured(one: Contender, ids: Sequence[str]) -> Measured:
-    scores = np.array([one.scores[id_] for id_ in ids], dtype=float)
+    known = one.scores or {}
+    scores = np.array([known[id_] for id_ in ids], dtype=float)
     return Measured(scores, one.latency_ms, one.size_mib)
 
 
-def _slice_lines(a, b, parts, rules: Rules) -> list[str]:
+def _slice_lines(
+    a: np.ndarray, b: np.ndarray, parts: Mapping[tuple[str, str], np.ndarray], rules: Rules
+) -> list[str]:
     if not parts:
         return ["Slices: not looked at, for the test data is not at hand."]
     lines = [

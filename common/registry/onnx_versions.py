@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from ..errors import UserError
 from ..models.bundles import load_bundle, write_info
@@ -44,7 +46,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
         )
     needed("onnx", "onnxscript")
     store.configure()
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     name = f"{task.registered}-onnx"
     found = client.get_model_version(task.registered, version)
     already = _exported(client, name, found)
@@ -88,7 +90,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     return lines
 
 
-def _exported(client, name: str, version) -> dict[str, str]:
+def _exported(client: MlflowClient, name: str, version: ModelVersion) -> dict[str, str]:
     """Precision → version of the exports of a version that hold an alias."""
     found = {}
     for precision in PRECISIONS:
@@ -133,7 +135,9 @@ def _parity(own: Sequence[Mapping], answers: Sequence[Mapping], task: Task) -> d
     return {"same": len(own) - len(apart), "other": len(apart), "furthest": max(apart, default=0.0)}
 
 
-def _score(answers: Sequence[Mapping], records, asked: checking.Questions, task: Task) -> float:
+def _score(
+    answers: Sequence[Mapping], records: Sequence[Mapping], asked: checking.Questions, task: Task
+) -> float:
     """The task's deciding score, in percent; of the run's own rows' agreement where the references are not at hand."""
     rows = {row["id"]: row for row in asked.every}
     ids = [record["id"] for record in records]
@@ -141,7 +145,16 @@ def _score(answers: Sequence[Mapping], records, asked: checking.Questions, task:
     return task.served_score(answers, [rows[id_] for id_ in ids], examples)
 
 
-def _register(client, name: str, uri: str, source, precision: str, figures, size: float, summary: str) -> str:
+def _register(
+    client: MlflowClient,
+    name: str,
+    uri: str,
+    source: ModelVersion,
+    precision: str,
+    figures: Mapping[str, float],
+    size: float,
+    summary: str,
+) -> str:
     tags = {
         key: source.tags[key]
         for key in ("task", "technique", "checkpoint", "run_id", "data_fingerprint")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import pandas as pd
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -113,7 +115,16 @@ class _Candidate:
 class _Registration:
     """One call of `register_best`, from the chosen run on."""
 
-    def __init__(self, run, runs, data_dir, task: Task, rules: Rules, dry_run: bool, notes: list[str]):
+    def __init__(
+        self,
+        run: Run,
+        runs: pd.DataFrame,
+        data_dir: str | Path | None,
+        task: Task,
+        rules: Rules,
+        dry_run: bool,
+        notes: list[str],
+    ):
         self.run, self.runs, self.data_dir, self.task = run, runs, data_dir, task
         self.rules, self.dry_run, self.notes = rules, dry_run, notes
         self.client, self.name = mlflow.MlflowClient(), task.registered
@@ -139,7 +150,7 @@ class _Registration:
         is_new = version is None
         candidate = self._candidate(version)
         self.notes.append(candidate.checked.summary)
-        if is_new:
+        if version is None:
             version = self._new_version(candidate)
         self._analyse(candidate, champion)
         settled = promotion.promote(
@@ -154,7 +165,7 @@ class _Registration:
         self._note_verdict(settled.verdict, f"version {version.version}", settled.incumbent)
         return self._outcome(version, settled.alias, is_new)
 
-    def _outcome(self, version, alias: str | None, is_new: bool = False) -> Outcome:
+    def _outcome(self, version: ModelVersion | None, alias: str | None, is_new: bool = False) -> Outcome:
         number = None if version is None else str(version.version)
         return Outcome(
             self.name, number, alias, self.run.info.run_id, is_new, tuple(self.notes), tuple(self.figures)
@@ -215,8 +226,10 @@ class _Registration:
     ) -> Callable[[str | None, str | None], Verdict]:
         """Verdicts on versions by their numbers; number: the candidate's. Of its own contests the figures are kept."""
 
-        def contender(which: str | None) -> Contender | None:
-            return candidate.contender if which == number else self._registered(which, candidate)
+        def contender(which: str | None) -> Contender:
+            if which is None or which == number:
+                return candidate.contender
+            return self._registered(which, candidate)
 
         def judge(new: str | None, old: str | None) -> Verdict:
             verdict, lines = contest(
@@ -245,7 +258,7 @@ class _Registration:
             self._known[number] = Contender(f"version {number}", tags, scores, latency, size)
         return self._known[number]
 
-    def _foreseen(self, candidate: _Candidate, version, champion: str | None) -> Outcome:
+    def _foreseen(self, candidate: _Candidate, version: ModelVersion | None, champion: str | None) -> Outcome:
         number = None if version is None else str(version.version)
         verdict = self._judge(number, candidate)(number, champion)
         self.notes += [candidate.checked.summary]

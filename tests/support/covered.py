@@ -18,7 +18,6 @@ COVERED_BY = {
     "page/catalogue.py": "common/page/test_app.py",
     "registry/choosing.py": "common/registry/test_register.py",
     "registry/fresh_process.py": "common/registry/test_checking.py",
-    "registry/head_to_head.py": "common/registry/test_register.py",
     "registry/versions.py": "common/registry/test_register.py",
     "reports/configurations.py": "common/reports/test_study_report.py",
     "reports/documents.py": "common/reports/test_study_report.py",
