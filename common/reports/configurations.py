@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,12 +36,20 @@ MOST_PAIRS = 6
 """Up to this many configurations are compared each with each; more are compared with the best by validation."""
 
 
+Study = Mapping[str, Any]
+"""`name`, `description`, `task`, `metric` (the deciding one), `axes` (columns that a grid varies), `edges` (sentences) and
+`provenance`."""
+
+Scores = Mapping[str, Mapping[str, np.ndarray]]
+"""Run id → metric → score of each example, 0 to 1, in one order of examples for all runs of a stage."""
+
+
 def name_of(axis: str) -> str:
     """An axis as tables and plots name it."""
     return NAMES.get(axis, axis.replace("_", " "))
 
 
-def text_of(axis: str, value) -> str:
+def text_of(axis: str, value: object) -> str:
     """A value of an axis: 1e-3 for learning rates, 10,000 for counts, "all" for no limit, "-" for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "all" if axis.startswith("max_") else "-"
@@ -52,7 +61,7 @@ def text_of(axis: str, value) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
-def short(axis: str, value) -> str:
+def short(axis: str, value: object) -> str:
     """A value of an axis as labels have it beside others: "lr 1e-3", "r 16", "2,000 examples"; empty for none."""
     text = text_of(axis, value)
     if axis == SIZE:
@@ -65,7 +74,7 @@ def short(axis: str, value) -> str:
 _SHORT = {"learning_rate": "lr", "r": "r"}
 
 
-def tidy(study: Mapping, runs: pd.DataFrame) -> pd.DataFrame:
+def tidy(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with every column that tables and figures read; figures that are missing or infinite are NaN."""
     runs = runs.reset_index(drop=True).copy()
     metric = study["metric"]
@@ -112,9 +121,7 @@ def varying(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     return [axis for axis in axes if runs[axis].nunique(dropna=False) > 1]
 
 
-def configurations(
-    study: Mapping, runs: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
+def configurations(study: Study, runs: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     """One row for each configuration of a stage: what was run alike but for its seed.
 
     runs: as `tidy` gives them. Columns: `stage`, `technique`, `checkpoint`, the axes, `label` (what tells it from the
@@ -165,9 +172,7 @@ def configurations(
     return table
 
 
-def matrices(
-    stage: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]], metric: str
-) -> tuple[dict[int, np.ndarray], Spread | None]:
+def matrices(stage: pd.DataFrame, scores: Scores, metric: str) -> tuple[dict[int, np.ndarray], Spread | None]:
     """Index of a configuration → its scores (seeds, examples) in percent, and the spread between seeds of them all.
 
     Only of configurations whose every finished run has scores, finite ones, of as many examples as the most runs have.
@@ -194,9 +199,7 @@ def best(table: pd.DataFrame) -> int | None:
     return None
 
 
-def comparisons(
-    study: Mapping, table: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
+def comparisons(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     """Paired tests between configurations of one stage, on the scores of the same examples: `a`, `b` (indices),
     `difference` in points (a - b, never negative) with `low`, `high`, `p`, and `p_holm`, corrected over all rows.
 
@@ -239,4 +242,4 @@ def _pairs(table: pd.DataFrame, axes: Sequence[str]) -> list[tuple[int, int]]:
         if within:
             return within
     first = best(table)
-    return [(first, i) for i in table.index if i != first]
+    return [] if first is None else [(first, i) for i in table.index if i != first]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,13 +37,13 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
     if len(scores):
         right = axes.twinx()
         right.spines["right"].set_visible(True)
-        style = {"color": VERMILION, "clip_on": False}
+        style: dict[str, Any] = {"color": VERMILION, "clip_on": False}
         right.plot(
             steps, scores, "o--", linewidth=1, markersize=6, label=f"validation {LABELS[metric]}", **style
         )
         if np.isfinite(scores).any():
             best = int(np.nanargmax(scores))
-            ring = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            ring: dict[str, Any] = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.5}
             right.plot(steps[best], scores[best], "o", label="kept", **style, **ring)
         for step, score in zip(steps, scores, strict=True):
             if math.isfinite(score):
@@ -144,14 +145,20 @@ def slice_scores(
     for name, each, colour, marker, shift in models:
         at = [places[key] + shift for key in zip(each["dimension"], each["slice"], strict=True)]
         bars = [(each["score"] - each["low"]).clip(lower=0), (each["high"] - each["score"]).clip(lower=0)]
-        style = {"fmt": marker, "color": colour, "markersize": 5, "capsize": 2.5, "linewidth": 1.2}
+        style: dict[str, Any] = {
+            "fmt": marker,
+            "color": colour,
+            "markersize": 5,
+            "capsize": 2.5,
+            "linewidth": 1.2,
+        }
         axes.errorbar(each["score"], at, xerr=bars, label=name, clip_on=False, zorder=3, **style)
     names = [f"{row['slice']}  ({row['examples']:,})" for _, row in table.iterrows()]
     axes.set_yticks([places[key] for key in zip(table["dimension"], table["slice"], strict=True)], names)
-    heading = {"ha": "right", "va": "center", "fontweight": "bold", "fontsize": 9}
-    for dimension, at in headings.items():
-        axes.text(-0.012, at, dimension, transform=axes.get_yaxis_transform(), **heading)
-        axes.axhline(at, color=GREY, linewidth=0.6, alpha=0.35)
+    heading: dict[str, Any] = {"ha": "right", "va": "center", "fontweight": "bold", "fontsize": 9}
+    for dimension, y in headings.items():
+        axes.text(-0.012, y, dimension, transform=axes.get_yaxis_transform(), **heading)
+        axes.axhline(y, color=GREY, linewidth=0.6, alpha=0.35)
     axes.tick_params(axis="y", length=0, labelsize=9)
     axes.set_ylim(bottom - 0.5, -0.7)
     axes.set_xlim(0, 100)

@@ -1,15 +1,17 @@
 """Which figures the report of a study holds, and what is said below each."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ..scoring.names import LABELS
 from . import study_charts, study_curves
-from .configurations import SIZE, name_of, varying
+from .configurations import SIZE, Study, name_of, varying
+from .study_curves import Histories
 
 _FIXED = (
     "accuracy_curves.png",
@@ -32,7 +34,9 @@ def remove(folder: Path) -> None:
         old.unlink(missing_ok=True)
 
 
-def figures(study, runs, table, histories, gradients):
+def figures(
+    study: Study, runs: pd.DataFrame, table: pd.DataFrame, histories: Histories, gradients: Histories
+) -> Iterator[tuple[str, str, Figure | None]]:
     """(file name, caption, figure or None), in the order of the report; the arguments are those of `write_report`, with
     the runs tidied and `table` their configurations."""
     if table.empty:
@@ -79,7 +83,7 @@ def figures(study, runs, table, histories, gradients):
     yield "gradient_flow.png", caption, study_curves.gradient_flow(flow)
 
 
-def seconds_per_step(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping]]) -> dict[str, float]:
+def seconds_per_step(runs: pd.DataFrame, histories: Histories) -> dict[str, float]:
     """Run id → training seconds divided by optimizer steps, of the runs that have both."""
     steps = {run: max((e.get("step", 0) for e in entries), default=0) for run, entries in histories.items()}
     seconds = dict(zip(runs["run_id"], runs["training_seconds"], strict=True))

@@ -1,10 +1,9 @@
 """A finished study → its folder: figures, report.md with links to them, and report.html with everything in one file."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..durations import clock
@@ -17,6 +16,8 @@ from .configurations import (
     MISSING,
     SIZE,
     STOPPED,
+    Scores,
+    Study,
     best,
     comparisons,
     configurations,
@@ -26,7 +27,8 @@ from .configurations import (
     tidy,
     varying,
 )
-from .documents import Document, Figure, List, Table, Text, to_html, to_markdown
+from .documents import Block, Document, Figure, List, Table, Text, to_html, to_markdown
+from .study_curves import Histories
 
 FEW = 5
 """Examples that published comparisons have been decided on; the report tells what such a score is worth."""
@@ -34,20 +36,17 @@ FEW = 5
 
 def write_report(
     folder: Path,
-    study: Mapping,
+    study: Study,
     runs: pd.DataFrame,
-    histories: Mapping[str, Sequence[Mapping[str, float]]],
-    scores: Mapping[str, Mapping[str, np.ndarray]],
-    gradients: Mapping[str, Sequence[Mapping]] | None = None,
+    histories: Histories,
+    scores: Scores,
+    gradients: Histories | None = None,
 ) -> list[Path]:
     """Write what a study leaves behind into the folder; returns the files. Figures that the data does not support are
     left out, and those that an earlier report left there are removed.
 
-    study: `name`, `description`, `task`, `metric` (the deciding one), `axes` (columns that a grid varies), `edges`
-    (sentences), `provenance`. runs: one row for each run: `stage`, `name`, `technique`, `checkpoint`, the axes, `seed`,
-    `status` ("finished", "failed", "stopped" or "missing"), `failure`, `run_id`, scores in percent, costs. histories: run id →
-    the Trainer's log history. scores: run id → metric → score of each example, 0 to 1, in one order of examples for
-    all runs of a stage. gradients: run id → entries of `step` and the gradient norm of each layer by its name.
+    runs: one row for each run: `stage`, `name`, `technique`, `checkpoint`, the axes, `seed`, `status` ("finished",
+    "failed", "stopped" or "missing"), `failure`, `run_id`, scores in percent, costs.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +54,7 @@ def write_report(
     table = configurations(study, runs, scores)
     study_figures.remove(folder)
     written = []
-    figures = []
+    figures: list[Block] = []
     for name, caption, figure in study_figures.figures(study, runs, table, histories, gradients or {}):
         if figure is not None:
             figure.savefig(folder / name)
@@ -68,10 +67,12 @@ def write_report(
     return written
 
 
-def _document(study, runs, table, scores, figures) -> Document:
+def _document(
+    study: Study, runs: pd.DataFrame, table: pd.DataFrame, scores: Scores, figures: list[Block]
+) -> Document:
     metric = study["metric"]
-    introduction = [Text(study["description"]), Text(_what_was_run(study, runs))]
-    sections = []
+    introduction: list[Block] = [Text(study["description"]), Text(_what_was_run(study, runs))]
+    sections: list[tuple[str, list[Block]]] = []
     several = table["stage"].nunique() > 1 if len(table) else False
     tested = (
         [
@@ -107,7 +108,7 @@ def _document(study, runs, table, scores, figures) -> Document:
     return Document(study["name"], introduction, sections)
 
 
-def _what_was_run(study, runs) -> str:
+def _what_was_run(study: Study, runs: pd.DataFrame) -> str:
     metric, axes = study["metric"], varying(runs, study["axes"])
     counted = [(sum(runs["status"] == status), status) for status in (FINISHED, FAILED, STOPPED, MISSING)]
     counts = ", ".join(f"{count} {status}" for count, status in counted if count) or "none"
@@ -122,7 +123,7 @@ def _what_was_run(study, runs) -> str:
     return " ".join(said)
 
 
-def _in_short(metric, stage, tests) -> list[str]:
+def _in_short(metric: str, stage: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
     label = LABELS.get(metric, metric)
     first = best(stage[stage["test"].notna()])
     top = stage.loc[first]
@@ -149,7 +150,7 @@ def _in_short(metric, stage, tests) -> list[str]:
         )
     else:
         said.append(f"Not significantly different from it: {'; '.join(names)}.")
-    alike = stage.loc[sorted({first} | equal)].dropna(subset=["trainable_parameters"])
+    alike = stage.loc[sorted({top.name} | equal)].dropna(subset=["trainable_parameters"])
     if len(alike) > 1:
         small = alike.loc[alike["trainable_parameters"].idxmin()]
         if small.name != first and small["trainable_parameters"] < top["trainable_parameters"]:
@@ -160,7 +161,7 @@ def _in_short(metric, stage, tests) -> list[str]:
     return said
 
 
-def _results(study, stage) -> list:
+def _results(study: Study, stage: pd.DataFrame) -> list[Block]:
     metric = study["metric"]
     label = LABELS.get(metric, metric)
     if SIZE not in varying(stage, study["axes"]):
@@ -215,7 +216,7 @@ def _results(study, stage) -> list:
     return [Table(list(columns), rows, strong=marked), Text(" ".join(said))]
 
 
-def _differences(stage, tests) -> list:
+def _differences(stage: pd.DataFrame, tests: pd.DataFrame) -> list[Block]:
     if tests.empty:
         return [
             Text(
@@ -250,7 +251,7 @@ def _differences(stage, tests) -> list:
     return [Text(said), Table(["comparison", "points [95%]", "p", "p, Holm", ""], rows)]
 
 
-def _few_examples(metric, stage, scores) -> str:
+def _few_examples(metric: str, stage: pd.DataFrame, scores: Scores) -> str:
     """What a score of FEW examples would be worth, from the scores of the best configuration and the next."""
     each, _ = matrices(stage, scores, metric)
     first = best(stage.loc[list(each)])
@@ -264,9 +265,8 @@ def _few_examples(metric, stage, scores) -> str:
         f"{top['label']}{'' if len(each[first]) == 1 else ' with its first seed'} would score between {low:.0f} and {high:.0f} in 95 "
         f"cases of 100, where all {len(by_example):,} examples give {label} {by_example.mean():.1f}."
     )
-    rest = stage.loc[[i for i in each if i != first]]
-    if len(rest):
-        second = best(rest)
+    second = best(stage.loc[[i for i in each if i != first]])
+    if second is not None:
         ahead, behind = sorted((first, second), key=lambda i: -each[i].mean())
         share = share_misranked(each[ahead][0], each[behind][0], FEW)
         gap = each[ahead][0].mean() - each[behind][0].mean()
@@ -278,7 +278,7 @@ def _few_examples(metric, stage, scores) -> str:
     return said
 
 
-def _unfinished(study, runs) -> Table:
+def _unfinished(study: Study, runs: pd.DataFrame) -> Table:
     axes = [axis for axis in study["axes"] if axis in runs]
     rows = []
     for _, run in runs.iterrows():
@@ -304,7 +304,7 @@ _METHOD = (
 )
 
 
-def _flat(content, prefix="") -> list[tuple[str, str]]:
+def _flat(content: object, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(content, Mapping):
         pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in content.items()]
         return [pair for each in pairs for pair in each]
