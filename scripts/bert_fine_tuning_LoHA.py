@@ -2,9 +2,14 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class LoHa(Technique):
     )
     learning_rate: float = option(7e-3, "peak learning rate")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import LoHaConfig
 
         return LoHaConfig(

@@ -2,10 +2,14 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class LoRA(Technique):
     )
     learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import LoraConfig
 
         attention = (family.query, family.key, family.value)

@@ -2,9 +2,14 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class PrefixTuning(Technique):
     )
     learning_rate: float = option(5e-2, "peak learning rate")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(

@@ -16,7 +16,7 @@ from common.cli import Parser
 from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from common.scoring.prediction_files import differences, read_no_answer_probabilities, read_predictions
-from common.scoring.squad import squad_scores
+from common.scoring.squad import Version, squad_scores
 
 EXAMPLES = """examples:
   python scripts/score.py dev-v1.1.json predictions.json
@@ -60,9 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         for note in differences([example["id"] for example in squad.examples], predictions, squad.version):
             print(note, file=sys.stderr)
         try:
-            scores = squad_scores(
-                predictions, squad.examples, squad.version, probabilities, args.na_prob_thresh
-            )
+            rules: Version = "v2.0" if squad.version == "v2.0" else "v1.1"
+            scores = squad_scores(predictions, squad.examples, rules, probabilities, args.na_prob_thresh)
         except ValueError as error:
             raise UserError(f"{args.data} with {args.predictions}: {error}") from error
     except UserError as error:

@@ -42,7 +42,7 @@ def main() -> None:
     failed = []
     for folder in args.folders or found:
         try:
-            with own(folder, read_state(folder).get("run_fingerprint"), resume=True) as state:
+            with own(folder, read_state(folder).get("run_fingerprint", ""), resume=True) as state:
                 if "run_id" not in state or state.get("removing"):
                     continue
                 run_id, sent, ended = recording.send(folder, new_run=args.new_run)
