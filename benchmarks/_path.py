@@ -14,7 +14,7 @@ STARTED_AGAIN = "SUITE_STARTED_AGAIN"
 """Environment variable that says so to the second interpreter, which must not start a third one."""
 
 
-def missing():
+def missing() -> str:
     """What this interpreter lacks, as a phrase; "" if it has all that requirements.txt names."""
     if sys.version_info < (3, 11):  # noqa: UP036
         return "is older than 3.11"
@@ -30,7 +30,7 @@ def missing():
     return ""
 
 
-def settle(fault):
+def settle(fault: str) -> None:
     """Start the script again with .venv's interpreter, or leave with 2 and one line."""
     again = os.path.join(VENV, "bin", "python")
     inside = os.path.realpath(sys.prefix) == os.path.realpath(VENV)

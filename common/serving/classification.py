@@ -35,7 +35,7 @@ ASKED = {"text": MAX_TEXT}
 ANSWER = {"label": DataType.string, "score": DataType.double}
 
 SIGNATURE = ModelSignature(
-    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema(
         [
@@ -60,7 +60,7 @@ class Classifier:
         )
         share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
-        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = threading.Lock()
 
     def classify(self, records: Sequence[Mapping[str, str]], top_k: int = 1) -> list[list[dict]]:
@@ -105,7 +105,7 @@ class Classification(PythonModel):
 
 
 def is_taken(record: Mapping[str, str]) -> bool:
-    """Whether a served model takes this text, which evaluation may have classified all the same."""
+    """Whether a served model accepts this text; evaluation also classifies texts that are longer."""
     return is_within(record, ASKED)
 
 
@@ -118,7 +118,7 @@ def _checked_top_k(params: Mapping) -> int:
 
 
 def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
-    """The likeliest label of each record by a saved model with its base inside, without MLflow between."""
+    """The likeliest label of each record by a saved model with its base inside, without going through MLflow."""
     return [ranked[0] for ranked in Classifier(bundle).classify(records)]
 
 

@@ -40,7 +40,7 @@ ANSWER = {
 }
 
 SIGNATURE = ModelSignature(
-    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema(
         [
@@ -71,7 +71,7 @@ class Answerer:
         )
         share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
-        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = shared.tokenizing if shared else threading.Lock()
 
     def answer(
@@ -152,7 +152,7 @@ def as_rows(answers: Sequence[Sequence[dict]], top_k: int) -> list[dict]:
 
 
 def checked_parameters(params: Mapping) -> dict:
-    """What was asked for, or its default; a parameter that is out of bounds is refused with its reason."""
+    """The parameters of a request with defaults filled in; one that is out of bounds is refused with the reason."""
     check_parameters(params, list(PARAMETERS))
     given = {
         name: default if params.get(name) is None else params[name] for name, default in PARAMETERS.items()
@@ -166,7 +166,7 @@ def checked_parameters(params: Mapping) -> dict:
 
 
 def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
-    """The best answer to each record by a saved model with its base inside, without MLflow between."""
+    """The best answer to each record by a saved model with its base inside, without going through MLflow."""
     return [ranked[0] for ranked in Answerer(bundle).answer(records)]
 
 

@@ -32,7 +32,7 @@ ANSWER = {
 }
 
 SIGNATURE = ModelSignature(
-    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
     params=ParamSchema([ParamSpec("max_answer_length", DataType.long, None)]),
@@ -49,12 +49,12 @@ class Writer:
         share_cores(self.model)
         self.kind = family_of(self.info.model_type).kind
         self.collator = Collator(self.tokenizer, self.kind)
-        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = threading.Lock()
 
     @property
     def longest(self) -> int | None:
-        """The longest answer in tokens that has room behind a prompt, None where positions set no limit."""
+        """The longest answer, in tokens, that fits behind a prompt; None if positions set no limit."""
         room = usable_positions(self.model.config) if self.kind == "decoder" else None
         return None if room is None else room - self.info.settings["max_length"] - 1
 
@@ -63,9 +63,9 @@ class Writer:
     ) -> list[dict]:
         """For each record (`question`, `context`) a dict of `answer`, `score`, `start` and `end`.
 
-        The score is the probability of what was written; an empty answer: there is none. start, end: characters of the
-        context, end exclusive, where the answer stands in it once; else -1. UserError where a question is too long for
-        the model.
+        The score is the probability of the written text; an empty answer means that there is none. start, end:
+        characters of the context, end exclusive, where the answer occurs in it exactly once; otherwise -1. UserError if a
+        question is too long for the model.
         """
         if not records:
             return []
@@ -94,8 +94,10 @@ class Writer:
 
 
 def _place(answer: str, context: str) -> dict[str, int]:
-    """Where the context has the answer once. It must stand there in whole characters as readers see them: "Cafe" does not
-    where an accent follows."""
+    """Start and end of the answer's only occurrence in the context, else -1.
+
+    An occurrence consists of whole characters as readers see them: "Cafe" does not occur where an accent follows.
+    """
     bounds = cuts(context)
     found: list[tuple[int, int]] = []
     start = context.find(answer) if answer else -1
@@ -132,7 +134,7 @@ class GenerativeAnswering(PythonModel):
 
 
 def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
-    """The answer to each record by a saved model with its base inside, without MLflow between."""
+    """The answer to each record by a saved model with its base inside, without going through MLflow."""
     return Writer(bundle).answer(records)
 
 

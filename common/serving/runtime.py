@@ -18,7 +18,7 @@ from ..models.bundles import check_base, read_bundle, read_reference
 from .server_guard import guard_server
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where a container says how much of the processors it may use (cgroup v2)."""
+"""The file in which a container states its share of the processors (cgroup v2)."""
 
 
 def fetch(context: PythonModelContext) -> tuple[Path, str | None]:
@@ -46,7 +46,7 @@ def cores() -> int:
 
 
 def workers(argv: Sequence[str]) -> int | None:
-    """How many processes `mlflow models serve` was told to start, None for another command line than its server's.
+    """The number of processes that `mlflow models serve` starts; None if the command line is not its server's.
 
     A worker process has the command line of the one that started it.
     """
@@ -57,12 +57,12 @@ def workers(argv: Sequence[str]) -> int | None:
 
 
 def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "Cores | None":
-    """In a server, let this worker use its share of the cores, and its requests take turns at the model.
+    """In a server, limit this worker to its share of the cores, and let its requests take turns at the model.
 
-    A turn is one batch, so that a short question does not wait for all windows of a long one. It takes every core that is
-    free, or its part of them where others wait: many small computations on one core each are done sooner than one after
-    another on all of them. OMP_NUM_THREADS, where it is set, says how many cores each takes instead. Returns what is
-    shared, None outside of a server, where nothing is changed.
+    A turn is one batch, so that a short question does not wait for all windows of a long one. A turn takes every free
+    core, or its part of them if others wait: many small computations on one core each finish sooner than one after
+    another on all cores. If OMP_NUM_THREADS is set, each turn takes that number of cores. Returns the shared cores, or
+    None outside of a server, where nothing changes.
     """
     processes = workers(sys.argv if argv is None else argv)
     if processes is None:
@@ -84,7 +84,7 @@ def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "C
 
 
 class Cores:
-    """Cores that threads take and give back; `each`: how many one takes, None for what is there."""
+    """Cores that threads take and give back; `each`: how many a thread takes, None for all that are free."""
 
     def __init__(self, count: int, each: int | None = None):
         self.count = self.free = count
@@ -107,6 +107,6 @@ class Cores:
 
 @functools.cache
 def _shared(count: int) -> Cores:
-    """One for the whole process, however many models it holds."""
+    """The cores of the whole process, however many models it holds."""
     each = os.environ.get("OMP_NUM_THREADS", "")
     return Cores(count, int(each) if each.isdecimal() and int(each) else None)

@@ -1,7 +1,7 @@
-"""What MLflow's scoring server leaves open before a request reaches a model, closed from within the model.
+"""Gaps in MLflow's scoring server that a request meets before it reaches a model; the model closes them.
 
-Left alone, it answers 500 to JSON that is nested too deeply, to a number of 5,000 digits and to a request without a content
-type; it sends a traceback with every CSV or Parquet body that it cannot read, or the whole request back; it holds a
+By itself the server answers 500 to JSON that is nested too deeply, to a number of 5,000 digits and to a request without a
+content type. It sends a traceback, or the whole request, back for every CSV or Parquet body that it cannot read. It holds a
 body of any size in memory, cannot read CSV for this signature, and drops what it does not know (`requests`).
 """
 
@@ -26,13 +26,13 @@ SERVER = "mlflow.pyfunc.scoring_server"
 PARQUET = "application/vnd.apache.parquet"
 
 LARGEST_BODY = 16 * 2**20
-"""Bytes of a request: 413 beyond, before it is parsed."""
+"""Bytes of a request; larger ones get 413 before they are parsed."""
 
 MOST_DISCARDED = 4 * LARGEST_BODY
-"""Bytes of a body that is too large which are read, and not kept, so that its sender gets to read the answer."""
+"""Bytes of a body that is too large that are read and discarded, so that its sender can read the answer."""
 
 PATIENCE = 60
-"""Seconds for a body to arrive that does not say how long it is, or that is too long."""
+"""Seconds in which a body must arrive that is too long, or does not state its length."""
 
 LONGEST_REASON = 1000
 
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def guard_server() -> None:
-    """Put `guarded` around the server's handling of requests, where this process is one."""
+    """Put `guarded` around the server's handling of requests, if this process is a server."""
     server: Any = sys.modules.get(SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         server.invocations = guarded(server.invocations, server.InvocationsResponse)
@@ -58,7 +58,7 @@ def guard_server() -> None:
 def guarded(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
     """`invocations` (data, content type, model, ...) that refuses what it cannot read, with a plain reason and no traceback.
 
-    response: makes what `invocations` returns, of text, status and type.
+    response: creates the return value of `invocations` from text, status and type.
     """
 
     @functools.wraps(invocations)
@@ -80,7 +80,7 @@ def guarded(invocations: Callable[..., Any], response: Callable[..., Any]) -> Ca
         except RecursionError:
             raise MlflowException("The JSON is nested too deeply.", BAD_REQUEST) from None
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            # All that is raised here comes from reading the request: what a model raises is an MlflowException by now.
+            # Only reading the request raises these: MLflow has wrapped a model's errors into MlflowException.
             _log.info("A request could not be read", exc_info=error)
             raise MlflowException(f"The request cannot be read: {reason(str(error))}", BAD_REQUEST) from None
 
@@ -88,7 +88,7 @@ def guarded(invocations: Callable[..., Any], response: Callable[..., Any]) -> Ca
 
 
 def _plain_type(content_type: str) -> str:
-    """As MLflow spells it: HTTP's names of types and charsets know no case, and values may stand in quotes."""
+    """The type as MLflow spells it: in HTTP the case of types and charsets does not matter, and values may be quoted."""
     kind, *parameters = (part.strip() for part in content_type.split(";"))
     return "; ".join([kind.lower(), *(each.replace('"', "").lower() for each in parameters)])
 
@@ -116,8 +116,8 @@ def checked(parse: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_parquet(body: bytes, columns: Sequence[str]) -> None:
-    """ValueError where a Parquet body has other columns, of which MLflow drops those that it does not know, or unpacks to more
-    than a body may have."""
+    """ValueError if a Parquet body has unknown columns, which MLflow would drop, or unpacks to more bytes than a body may
+    have."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -135,7 +135,7 @@ def check_parquet(body: bytes, columns: Sequence[str]) -> None:
 
 
 def parse_csv(csv_input: str | Path | TextIO, schema: Schema | None = None) -> pd.DataFrame:
-    """In the place of MLflow's `parse_csv_input`: every cell is text. csv_input: a path or a stream."""
+    """Replaces MLflow's `parse_csv_input`: every cell is text. csv_input: a path or a stream."""
     text = Path(csv_input).read_text("utf-8") if isinstance(csv_input, str | Path) else csv_input.read()
     # `mlflow models predict` gives no schema.
     columns = schema.input_names() if schema is not None else None
@@ -143,7 +143,7 @@ def parse_csv(csv_input: str | Path | TextIO, schema: Schema | None = None) -> p
 
 
 def bound_bodies() -> None:
-    """Have the server's application, which is made after its model is loaded, refuse bodies over LARGEST_BODY unread."""
+    """Make the server's application, which is created after its model is loaded, refuse bodies over LARGEST_BODY unread."""
     import fastapi
 
     class Bounded(fastapi.FastAPI):
@@ -163,10 +163,10 @@ def bound_bodies() -> None:
 
 
 async def bounded(scope: Message, receive: Receive) -> tuple[int, Receive]:
-    """(size of a request's body, what its application is to receive it from); a body over LARGEST_BODY is not kept."""
+    """(size of a request's body, the function from which its application receives it); a body over LARGEST_BODY is not kept."""
     headers = dict(scope["headers"])
     announced = headers.get(b"content-length", b"").decode("latin-1")
-    # A body in chunks is as long as it is, whatever length is given beside it.
+    # The announced length does not count for a body in chunks.
     size = int(announced) if announced.isdecimal() and b"transfer-encoding" not in headers else None
     if size is not None and size <= LARGEST_BODY:
         return size, receive
@@ -189,7 +189,7 @@ async def bounded(scope: Message, receive: Receive) -> tuple[int, Receive]:
 
 
 async def plain(send: Send, status: int, text: str) -> None:
-    """Answer a request with a text, and end its connection."""
+    """Answer a request with a text and close its connection."""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})
@@ -200,6 +200,6 @@ def _too_large(size: int) -> str:
 
 
 def reason(message: str) -> str:
-    """MLflow's message without the request that it repeats before or behind the reason, and not longer than one reads."""
+    """MLflow's message without the request that it repeats before or after the reason, cut to a readable length."""
     message = message.rpartition("\nError: ")[2].partition("\nInput: ")[0].strip()
     return message if len(message) <= LONGEST_REASON else f"{message[:LONGEST_REASON]} ..."

@@ -282,7 +282,7 @@ IGNORED_BY_MLFLOW = {
     "a row without a field": ({"dataframe_records": [GOOD, {"question": "Who?"}]}, "row 1 has no 'context'"),
     "a chat": (GOOD | {"messages": [{"role": "user", "content": "Who?"}]}, "'messages' belongs to chat models"),
     "ragged": ({"dataframe_split": {"columns": ["question", "context"], "data": [["a", "b", "c"]]}}, "row 0 holds 3 values"),
-    "twice": (b'{"inputs": [{"question": "a", "question": "b", "context": "c"}]}', "'question' stands twice"),
+    "twice": (b'{"inputs": [{"question": "a", "question": "b", "context": "c"}]}', "'question' occurs twice"),
     "a list in a row": ({"inputs": [{"question": ["a", "b"], "context": ["c", "d"]}]}, "row 0: question must be a string, not a list"),
     "a list in a split row": ({"dataframe_split": {"columns": ["question", "context"], "data": [[["a"], ["b"]]]}}, "row 0: question must be a string"),
     "lists in columns": ({"inputs": {"question": [["a"]], "context": [["b"]]}}, "row 0: question must be a string, not a list"),
@@ -293,7 +293,7 @@ IGNORED_BY_MLFLOW = {
     "nothing like it": ({"inputs": [GOOD], "params": {"zzz": 1}}, "has the parameter 'zzz', which is not known. Known: top_k"),
     "half a character": ({"instances": [GOOD | {"context": "\ud83d"}]}, "row 0: context holds a lone surrogate"),
     "infinity": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": 1e400}}', "too large a number"),
-    "NaN": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": NaN}}', "NaN is no JSON"),
+    "NaN": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": NaN}}', "NaN is not JSON"),
 }  # fmt: skip
 
 

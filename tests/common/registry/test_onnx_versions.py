@@ -97,7 +97,7 @@ def test_another_answer_of_fp32_is_refused(exported, monkeypatch):
         return found
 
     monkeypatch.setattr(onnx_versions, "_answers", wrong)
-    with pytest.raises(UserError, match=f"answers 1 of {len(EXAMPLES)} test questions otherwise"):
+    with pytest.raises(UserError, match=f"answers 1 of {len(EXAMPLES)} test questions differently"):
         onnx_versions.export_version(QA, done.version)
     assert not client.search_model_versions(f"name = '{done.name}-onnx'")
 
