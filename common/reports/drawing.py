@@ -1,4 +1,4 @@
-"""What all figures share: an empty figure without a display or global state, colours, series of numbers, places of labels.
+"""Helpers for all figures: an empty figure without a display or global state, colours, series of numbers, places of labels.
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
@@ -25,12 +25,12 @@ LINES = ("-", "--", "-.", (0, (1, 1)))
 
 
 def label_of(metric: str) -> str:
-    """A score as axes name it."""
+    """The name of a score on an axis."""
     return LABELS.get(metric, metric.replace("_", " "))
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, without a display."""
+    """Create an empty figure of this size in inches, without a display."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -44,7 +44,7 @@ def series(log_history: Iterable[Mapping[str, float]], name: str) -> tuple[np.nd
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Mean over a tenth of the series around each value, so that the curve does not lag behind."""
+    """The mean of a tenth of the series around each value, so that the curve does not lag behind."""
     return pd.Series(values).rolling(len(values) // 10 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
@@ -57,9 +57,9 @@ def place_labels(
     low: np.ndarray,
     high: np.ndarray,
 ) -> None:
-    """Put each label at the nearest place beside its point where it covers no other label, point or bar; an empty label
-    takes no room."""
-    # Only a drawing settles where the axes lie; labels must not move them afterwards.
+    """Put each label at the nearest place beside its point where it covers no other label, point or bar. Empty labels are
+    skipped."""
+    # Drawing decides where the axes lie; labels must not move them afterwards.
     figure.draw_without_rendering()
     canvas: Any = figure.canvas
     renderer, frame = canvas.get_renderer(), axes.get_window_extent()
@@ -93,7 +93,7 @@ _DIRECTIONS = [math.radians(angle) for angle in (0, 180, 30, -30, 150, -150, 60,
 def _free_place(
     point: np.ndarray, width: float, height: float, taken: Sequence[Bbox], frame: Bbox
 ) -> tuple[np.ndarray, float]:
-    """Centre of a box of this size near the point, in pixels, and its distance; to the right if all is taken."""
+    """Centre of a box of this size near the point, in pixels, and its distance; to the right if no place is free."""
     for distance in _DISTANCES:
         for angle in _DIRECTIONS:
             direction = np.array([math.cos(angle), math.sin(angle)])

@@ -16,7 +16,7 @@ from .drawing import BLUE, GREY, VERMILION, new_figure, place_labels, series, sm
 def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -> Figure:
     """Training loss by optimizer step, as measured and smoothed, and a validation score in percent after each epoch.
 
-    log_history: the Trainer's: entries with `step` and `loss` or `eval_<metric>`. Values that are not finite leave a gap.
+    log_history: the Trainer's, with entries of `step` and `loss` or `eval_<metric>`. Values that are not finite leave a gap.
     """
     figure = new_figure(7.5, 4.2)
     axes = figure.add_subplot()
@@ -63,7 +63,7 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
 
 def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
     """Test F1 (or another metric) in percent with its interval against trainable parameters, on a logarithmic axis; the
-    best stands out.
+    best is highlighted.
 
     table: columns `label`, `trainable_parameters`, `test_f1`, `test_f1_low`, `test_f1_high`.
     """
@@ -91,7 +91,7 @@ def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
     axes.set_ylabel(f"test {LABELS[metric]}, % (bars: 95% interval)")
     axes.grid(alpha=0.25)
     if len(table):
-        # Whole decades: a narrow range would have no labelled tick.
+        # Whole decades, because a narrow range would have no labelled tick.
         axes.set_xlim(10 ** math.floor(math.log10(x.min() / 1.5)), 10 ** math.ceil(math.log10(x.max() * 1.5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -132,8 +132,8 @@ def slice_scores(
 ) -> Figure:
     """The mean score of each slice with its 95% interval, grouped by dimension.
 
-    table: as `slices.scores_by_slice` gives it; score, unit: as the axis names them. champion: (name, table of the same
-    slices) to be set beside it.
+    table: as `slices.scores_by_slice` returns it. score, unit: their names on the axis. champion: (name, table of the same
+    slices) of a model to show beside it.
     """
     headings, places, bottom = _places_of_slices(table)
     figure = new_figure(7.5, 1.5 + 0.27 * bottom)

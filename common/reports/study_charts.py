@@ -1,7 +1,7 @@
 """The tables of a study → figures of scores and costs.
 
-`table` is what `configurations.configurations` gives, of one stage; scores are in percent. Functions give None where the
-data does not support their figure.
+`table` holds the rows of one stage that `configurations.configurations` returns; scores are in percent. Functions return
+None if the data does not support their figure.
 """
 
 import math
@@ -73,7 +73,7 @@ def points_per_mparams(table: pd.DataFrame, metric: str) -> Figure | None:
 
 
 def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
-    """Test score with its interval against training time; a point's area and label tell the peak memory."""
+    """Test score with its interval against training time; a point's area and label show the peak memory."""
     table = table.dropna(subset=["test", "training_seconds"])
     if table.empty:
         return None
@@ -128,7 +128,7 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
 
 def against_axis(table: pd.DataFrame, axis: str, metric: str, tested: bool) -> Figure | None:
     """The score against an axis of numbers, a line for each technique: test scores with intervals, or validation scores
-    with their lowest and highest seed. Other axes that vary are averaged over."""
+    with their lowest and highest seed. Each point is a mean over the other axes."""
     table = table[pd.to_numeric(table[axis], errors="coerce").notna()]
     columns = ("test", "low", "high") if tested else ("validation", "validation_low", "validation_high")
     table = table.dropna(subset=[columns[0]])
@@ -189,7 +189,7 @@ def _set_ticks(plot: Axes, axis: str, values: np.ndarray, logarithmic: bool) -> 
 
 
 def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
-    """Validation score by two axes, in the mean over everything else; the best cell is framed.
+    """Validation score by two axes, as a mean over everything else; the best cell is framed.
 
     `a` runs across, `b` upwards.
     """
@@ -248,7 +248,7 @@ def _rows_of(labels: Sequence[str]) -> tuple[Figure, Axes]:
 
 
 def _log_decades(plot: Axes, values: np.ndarray, axis: str) -> None:
-    """A logarithmic axis over whole decades, so that a narrow range has labelled ticks too."""
+    """Set a logarithmic axis over whole decades, so that a narrow range also has labelled ticks."""
     low, high = math.floor(math.log10(values.min() / 1.3)), math.ceil(math.log10(values.max() * 2.5))
     getattr(plot, f"set_{axis}scale")("log")
     getattr(plot, f"set_{axis}lim")(10.0**low, 10.0**high)
@@ -276,7 +276,7 @@ def _memory(mib: float) -> str:
 
 
 def ordered(values: pd.Series) -> list:
-    """The values that occur: numbers by size, anything else as it comes, none last."""
+    """The values that occur: numbers by size, other values in the order of the table, none last."""
     given = list(dict.fromkeys(values.dropna()))
     if pd.api.types.is_numeric_dtype(values):
         given = sorted(given)

@@ -1,6 +1,6 @@
-"""What happened while a study's runs trained → figures: scores and losses by step and epoch, gradients by layer.
+"""The records of a study's trainings → figures: scores and losses by step and epoch, gradients by layer.
 
-`table` is what `configurations.configurations` gives. Functions give None where the data does not support their figure.
+`table` is the result of `configurations.configurations`. Functions return None if the data does not support their figure.
 """
 
 import math
@@ -29,25 +29,24 @@ Lines = dict[int, list[pd.Series]]
 
 
 def series_of(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
-    """Which line each configuration belongs to: its own, if a figure can tell that many apart; else its technique's; else,
-    for one technique, that of the axis that tells most apart."""
+    """The line that each configuration belongs to: its own, if a figure can show that many; else its technique's; with a
+    single technique, that of its value on the axis that changes the score most."""
     if table["stage"].nunique() == 1 and len(table) <= MOST_SERIES:
         return table["label"]
     if table["technique"].nunique() > 1:
         return table["technique"]
-    told = [axis for axis in varying(table, axes) if table[axis].nunique(dropna=False) <= MOST_SERIES]
-    if not told:
+    shown = [axis for axis in varying(table, axes) if table[axis].nunique(dropna=False) <= MOST_SERIES]
+    if not shown:
         return table["technique"]
-    # Among equals the one that moves the score most.
-    means = {axis: table.groupby(axis, dropna=False)["validation"].mean() for axis in told}
-    axis = max(told, key=lambda axis: np.nan_to_num(means[axis].max() - means[axis].min()))
+    means = {axis: table.groupby(axis, dropna=False)["validation"].mean() for axis in shown}
+    axis = max(shown, key=lambda axis: np.nan_to_num(means[axis].max() - means[axis].min()))
     return table[axis].map(lambda value: f"{short(axis, value) or 'none'}")
 
 
 def accuracy_curves(
     table: pd.DataFrame, axes: Sequence[str], histories: Histories, metric: str
 ) -> Figure | None:
-    """Validation score by epoch; see `_curves` for which lines are drawn."""
+    """Validation score by epoch; `_curves` describes the lines."""
     panels = [(stage, "epoch", "epoch") for stage in dict.fromkeys(table["stage"])]
     return _curves(table, axes, histories, panels, f"eval_{metric}", f"validation {label_of(metric)}, %", 1)
 
@@ -63,9 +62,9 @@ def loss_curves(table: pd.DataFrame, axes: Sequence[str], histories: Histories) 
 
 
 def gradient_flow(records: Histories) -> Figure | None:
-    """Gradient norm of each layer, the deepest at the top, by optimizer step; one panel for each of the named runs.
+    """Gradient norm of each layer, the deepest at the top, by optimizer step; one panel for each run.
 
-    records: name → entries of `step` and the norm of each layer by its name. One scale of colours, logarithmic, for all.
+    records: name → entries of `step` and the norm of each layer by its name. All panels share one logarithmic scale of colours.
     """
     records = {name: entries for name, entries in records.items() if entries}
     grids = {name: _layers(entries) for name, entries in records.items()}
@@ -105,7 +104,7 @@ def gradient_flow(records: Histories) -> Figure | None:
 def flow_of_best(
     table: pd.DataFrame, axes: Sequence[str], gradients: Histories
 ) -> dict[str, Sequence[Mapping[str, float]]]:
-    """What `gradient_flow` draws of a study: a run of every configuration, or of the best of each series of them."""
+    """The records that `gradient_flow` draws: of one run of every configuration, or of the best configuration of each series."""
     table = table.assign(series=series_of(table, axes)) if len(table) else table
     recorded = {
         i: run
@@ -170,7 +169,7 @@ def _curves(
         if several:
             plot.set_title(stage, fontsize=10)
     if column == "loss":
-        # Neither a run that diverges nor the first steps may flatten the others.
+        # Neither a diverging run nor the first steps may flatten the other lines.
         usual, ever = np.median(heights, axis=0)[0], np.max(heights, axis=0)[1]
         for plot in figure.axes:
             plot.set_ylim(0, 1.1 * min(ever, 5 * usual))
@@ -234,7 +233,7 @@ def _marker(k: int) -> str:
 
 
 def _lines(table: pd.DataFrame, histories: Histories, column: str, x: str) -> Lines:
-    """Index of a configuration → for each of its runs the values, by step or epoch; those that are not finite are gone."""
+    """Index of a configuration → for each of its runs the values, by step or epoch; values that are not finite are left out."""
     found: Lines = {}
     for i, row in table.iterrows():
         runs = []
@@ -255,7 +254,7 @@ def _smooth(line: pd.Series, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _layers(entries: Sequence[Mapping[str, float]]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(names of the layers, steps, norms (layers, steps); NaN where there is none or none that is finite)."""
+    """(names of the layers, steps, norms (layers, steps); 0 where a norm is missing or not finite)."""
     layers = list(dict.fromkeys(name for entry in entries for name in entry if name != "step"))
     entries = sorted({entry["step"]: entry for entry in entries}.values(), key=lambda entry: entry["step"])
     cells = np.array(
