@@ -17,7 +17,7 @@ class IA3(Technique):
     name = "IA3"
     key = "ia3"
 
-    # Decay would pull the scales from 1, where they leave the model as it is, towards 0: none, therefore.
+    # No weight decay: it would pull the scales from 1, where they do not change the model, towards 0.
     learning_rate: float = option(2e-2, "peak learning rate; 10 to 100 times full fine-tuning's")
 
     def peft_config(self, family: Family) -> "PeftConfig":

@@ -20,9 +20,9 @@ class LoHa(Technique):
     r: int = option(
         8, "rank of each of the two factors; their product reaches rank r * r", minimum=1, maximum=65536
     )
-    alpha: int = option(16, "scale of the update is alpha / r", minimum=1, maximum=65536)
+    alpha: int = option(16, "the update is scaled by alpha / r", minimum=1, maximum=65536)
     dropout: float = option(
-        0.0, "rank dropout: share of the update's rows left out in training", minimum=0, below=1
+        0.0, "rank dropout: share of the update's rows that are left out in training", minimum=0, below=1
     )
     learning_rate: float = option(7e-3, "peak learning rate")
 

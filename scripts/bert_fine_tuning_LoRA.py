@@ -18,11 +18,11 @@ class LoRA(Technique):
     key = "lora"
 
     r: int = option(16, "rank of each update", minimum=1, maximum=65536)
-    alpha: int = option(32, "scale of the update is alpha / r", minimum=1, maximum=65536)
+    alpha: int = option(32, "the update is scaled by alpha / r", minimum=1, maximum=65536)
     dropout: float = option(0.0, "dropout before the update", minimum=0, below=1)
     targets: Literal["all", "attention", "attention+projection"] = option(
         "all",
-        "layers that are updated: all linear ones, attention (query, key, value), or attention+projection (its output too)",
+        "layers to update: all (every linear layer), attention (query, key, value), or attention+projection (also its output)",
     )
     learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
 

@@ -18,7 +18,7 @@ class PromptEncoder(Technique):
     key = "prompt-encoder"
 
     num_virtual_tokens: int = option(20, "virtual tokens in front of the input", minimum=1, maximum=65536)
-    encoder: Literal["MLP", "LSTM"] = option("MLP", "network that the virtual tokens are trained through")
+    encoder: Literal["MLP", "LSTM"] = option("MLP", "network through which the virtual tokens are trained")
     encoder_size: int | None = option(
         None, "width of that network; default: the embedding's", minimum=1, maximum=65536
     )

@@ -1,7 +1,7 @@
 """Score a predictions file against a SQuAD file, as the official evaluation scripts do; prints JSON.
 
-The SQuAD file is read by the rules of prepare_data.py. The rules of v2.0 apply if the file's version says so, or if any
-question is marked is_impossible, else those of v1.1.
+The SQuAD file is read as prepare_data.py reads it. The rules of v2.0 apply if the file states that version or marks a
+question as is_impossible, else those of v1.1.
 """
 
 import argparse
