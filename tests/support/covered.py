@@ -3,7 +3,6 @@ this list against the folders."""
 
 COVERED_BY = {
     "data/hub_files.py": "common/data/test_questions.py",
-    "data/prepared.py": "common/data/test_questions.py",
     "data/squad_shapes.py": "common/data/test_squad_json.py",
     "data/validation_split.py": "common/data/test_questions.py",
     "hub.py": "common/data/test_ensure.py",
@@ -11,7 +10,6 @@ COVERED_BY = {
     "models/distillation.py": "common/models/test_base.py",
     "models/saving.py": "common/models/test_bundles.py",
     "models/tokenizer_fit.py": "common/tasks/test_tokenizer_reading.py",
-    "page/catalogue.py": "common/page/test_app.py",
     "registry/choosing.py": "common/registry/test_register.py",
     "registry/fresh_process.py": "common/registry/test_checking.py",
     "registry/versions.py": "common/registry/test_register.py",
@@ -43,7 +41,6 @@ COVERED_BY = {
     "tasks/extractive_qa/work.py": "common/models/test_base.py",
     "tasks/generative_qa/agreement.py": "common/tasks/generative_qa/test_work.py",
     "tasks/generative_qa/task.py": "common/tasks/generative_qa/test_work.py",
-    "tasks/generative_qa/writing.py": "common/tasks/generative_qa/test_work.py",
     "tasks/interface.py": "common/tasks/test_table.py",
     "tasks/questions.py": "common/tasks/test_table.py",
     "tasks/support_matrix.py": "test_readme.py",
