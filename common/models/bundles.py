@@ -11,19 +11,23 @@ import importlib
 import json
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import transformers
 from peft import PeftModel
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import UserError
-from .families import auto_class, family_of
+from .families import auto_class, family_of, saved_head
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BUNDLE = "bundle.json"
 
@@ -40,11 +44,11 @@ class BundleInfo:
     checkpoint: str
     base_fingerprint: str
     task: str
-    """What it was trained for; decides which module serves it."""
+    """The task that it was trained for; decides which module serves it."""
     head: str
-    """What transformers' class of its model ends in, behind "For"."""
+    """The end of its transformers class, behind "For"; "" in files of earlier versions, until a base is loaded."""
     settings: Mapping[str, Any]
-    """What answering needs besides, such as `max_length`; the task decides which."""
+    """Further settings of answering, such as `max_length`; the task decides which."""
     runtime: str = "torch"
     """What computes the logits: torch, or ONNX Runtime (onnx-fp32, onnx-int8)."""
 
@@ -54,8 +58,8 @@ class BundleInfo:
         return self.settings.get("version") == "v2.0"
 
 
-def read_reference(bundle: Path) -> dict | None:
-    """`uri` and `fingerprint` of the base that a saved model refers to, None where it holds its own."""
+def read_reference(bundle: Path) -> dict[str, str] | None:
+    """`uri` and `fingerprint` of the base that a saved model refers to; None where it holds its own."""
     file = Path(bundle) / REFERENCE
     return json.loads(file.read_text()) if file.is_file() else None
 
@@ -70,7 +74,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def difference(held: Mapping[str, str], recorded: Mapping[str, str]) -> str:
-    """The first file that is not as recorded, and what became of it; empty where all are."""
+    """The first file that is not as recorded, and how it differs; empty where all are as recorded."""
     for name in sorted(held.keys() | recorded.keys()):
         if name not in held:
             return f"{name} is missing"
@@ -84,7 +88,7 @@ def difference(held: Mapping[str, str], recorded: Mapping[str, str]) -> str:
 def check_files(bundle: Path, recorded: Mapping[str, str]) -> None:
     """UserError names a file of a saved model that is not as recorded when it was logged (path → sha256).
 
-    A base that was put inside in place of the reference to it must be the one that `bundle.json` names.
+    Where a base lies inside instead of the reference to it, it must be the one that `bundle.json` names.
     """
     held = hashes(bundle)
     if REFERENCE in recorded and REFERENCE not in held:
@@ -122,24 +126,14 @@ def read_bundle(folder: Path) -> BundleInfo:
     return BundleInfo(**upgraded(json.loads((Path(folder) / BUNDLE).read_text())))
 
 
-_HEADS_BEFORE = {
-    "extractive-qa": "QuestionAnswering",
-    "classification": "SequenceClassification",
-    "generative-qa": None,
-}
-_WRITERS = {"decoder": "CausalLM", "encoder-decoder": "Seq2SeqLM"}
-
-
 def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
     """What `bundle.json` holds, as BundleInfo has it: earlier versions wrote every task's settings flat, and no head."""
     if "settings" in content:
         return dict(content)
-    task = content["task"]
-    head = _HEADS_BEFORE[task] or _WRITERS[family_of(content["model_type"]).kind]
-    own = {"technique", "model_type", "checkpoint", "base_fingerprint", "task", "runtime"}
+    own = {field.name for field in fields(BundleInfo)}
     settings = {name: value for name, value in content.items() if name not in own}
     return {name: value for name, value in content.items() if name in own} | {
-        "head": head,
+        "head": "",
         "settings": settings,
     }
 
@@ -147,7 +141,7 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
 def opener(bundle: Path) -> str | None:
     """The module of this package that opens a saved model; None where PEFT and transformers do.
 
-    It is imported by name, so that a stored model carries it only where it needs it.
+    It is imported by name, so that only stored models that need it carry it.
     """
     if read_bundle(bundle).runtime != "torch":
         return "onnx"
@@ -160,21 +154,23 @@ def opener(bundle: Path) -> str | None:
     return "virtual_tokens" if virtual else None
 
 
-def _module(name: str):
+def _module(name: str) -> ModuleType:
     return importlib.import_module(f".{name}", __package__)
 
 
 @dataclass(frozen=True)
 class SharedBase:
-    """A base in memory on which several adapters stand: each has modules of its own, all have the same weights."""
+    """A base in memory that several adapters share: each has its own modules, all have the same weights."""
 
     model: torch.nn.Module
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerBase
+    head: str
     tokenizing: threading.Lock = field(default_factory=threading.Lock)
     """Held while the tokenizer is used: it keeps its truncation as state."""
 
-    def copy(self, head: Sequence[str]) -> torch.nn.Module:
-        """A model whose parameters and buffers are this one's, but for the modules of its head, which are written to."""
+    def copy(self) -> torch.nn.Module:
+        """A model that shares this one's parameters and buffers, except for those of its head, which adapters overwrite."""
+        head = family_of(self.model.config.model_type).heads[self.head]
         own = {id(p) for name in head for p in self.model.get_submodule(name).parameters()}
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return copy.deepcopy(self.model, {id(t): t for t in tensors if id(t) not in own})
@@ -183,24 +179,24 @@ class SharedBase:
 def load_shared_base(base: Path, info: BundleInfo) -> SharedBase:
     """The saved base that adapters like `info`'s need."""
     tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
-    model = quietly(auto_class(info.head).from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
-    return SharedBase(model, tokenizer)
+    head = info.head or saved_head(AutoConfig.from_pretrained(base, trust_remote_code=False))
+    model = quietly(auto_class(head).from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
+    return SharedBase(model, tokenizer, head)
 
 
 def load_bundle(
     folder: Path, base: Path | None = None, merge: bool = False, shared: SharedBase | None = None
-):
+) -> tuple[torch.nn.Module, PreTrainedTokenizerBase, BundleInfo]:
     """(model in evaluation mode, tokenizer, BundleInfo) from a saved model, without the hub.
 
     base: where the base lies if the bundle does not hold it. merge: fold the adapter into the base's weights where
-    the technique can (LoRA, LoHa, IA3): the same answers, faster. shared: a base in memory instead of one on disk; its
-    weights are used as they are, and nothing is merged into them.
+    the technique can (LoRA, LoHa, IA3), which gives the same answers faster. shared: a base in memory instead of one on
+    disk; its weights stay as they are, and nothing is merged into them.
     """
     folder = Path(folder)
     info = read_bundle(folder)
-    family = family_of(info.model_type)
     if shared is not None:
-        model, tokenizer, merge = shared.copy(family.heads[info.head]), shared.tokenizer, False
+        model, merge = shared.copy(), False
     else:
         base = folder / "base" if (folder / "base").is_dir() else base
         if base is None:
@@ -208,22 +204,23 @@ def load_bundle(
         if info.runtime != "torch":
             tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
             return _module("onnx").opened(folder, base), tokenizer, info
-        model, tokenizer = (loaded := load_shared_base(base, info)).model, loaded.tokenizer
+        shared = load_shared_base(base, info)
+        model = shared.model
     adapter = folder / "adapter"
     if adapter.is_dir():
         if (opens := opener(folder)) is not None:
-            model = _module(opens).opened(model, adapter, family, info.head)
+            model = _module(opens).opened(model, adapter, family_of(info.model_type), shared.head)
         else:
             model = quietly(PeftModel.from_pretrained, model, str(adapter))
             model = model.merge_and_unload() if merge else model
-    return model.requires_grad_(False).eval(), tokenizer, info
+    return model.requires_grad_(False).eval(), shared.tokenizer, replace(info, head=shared.head)
 
 
-def completed(tokenizer):
+def completed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer with what GPT-2's lacks: a padding token, and special tokens around a question and its context.
 
-    Padding is written as the end of text is. Masks and labels are made from lengths, so that they never take one for
-    the other. Of a text that is too long the beginning is kept, whatever a checkpoint's settings say.
+    The end-of-text token serves as padding. Masks and labels are made from lengths, so that they never confuse the two.
+    A text that is too long keeps its beginning, whatever a checkpoint's settings say.
     """
     tokenizer.truncation_side = "right"
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
@@ -240,9 +237,9 @@ def completed(tokenizer):
     return tokenizer
 
 
-def quietly(call, *args, **kwargs):
-    """Load or save without progress bars, the report that the new head's weights are new, and peft's use of names that
-    transformers will drop."""
+def quietly(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Load or save without progress bars, the report that the new head's weights are new, and the warnings that PEFT uses
+    names that transformers will drop."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

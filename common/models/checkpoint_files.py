@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from tokenizers import Tokenizer
@@ -18,7 +19,7 @@ def check_files(name: str, folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         try:
             auto_map = once(_auto_map, file)
-        # Of a file that is no tokenizer `tokenizers` raises nothing more special.
+        # `tokenizers` raises a plain Exception for a file that is no tokenizer.
         except Exception as error:
             raise UserError(
                 f"--model_checkpoint {name}: {file.name} is damaged ({first_line(error)}); copy the checkpoint again."
@@ -26,8 +27,8 @@ def check_files(name: str, folder: Path) -> None:
         refuse_code(name, file.name, auto_map)
 
 
-def _auto_map(file: Path):
-    """Which code of its own a file names; raises whatever reading a damaged one raises."""
+def _auto_map(file: Path) -> Any:
+    """The `auto_map` of a JSON file, which names code to run; falsy without one. Reading a damaged file may raise anything."""
     if file.suffix == ".json":
         content = json.loads(file.read_text(encoding="utf-8"))
         if file.name == "tokenizer.json":
@@ -39,8 +40,11 @@ def _auto_map(file: Path):
     return None
 
 
-def refuse_code(name: str, file: str, auto_map) -> None:
-    """transformers ignores foreign code where it has a class of its own for the type: the weights are made for the other."""
+def refuse_code(name: str, file: str, auto_map: Any) -> None:
+    """UserError where a file names code to run.
+
+    transformers would ignore that code where it has its own class for the type, but the weights are made for the code.
+    """
     if auto_map:
         raise UserError(
             f"--model_checkpoint {name}: {file} names code of its own to run (auto_map), which is never run; use a "

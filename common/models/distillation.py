@@ -1,6 +1,9 @@
 """A BERT's weights as a DistilBERT of the same shape."""
 
+from typing import Any
+
 import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
 
 RENAMED = {
     "encoder.layer": "transformer.layer",
@@ -15,7 +18,7 @@ RENAMED = {
 }
 
 
-def distil_config(bert, **more):
+def distil_config(bert: PreTrainedConfig, **more: Any) -> PreTrainedConfig:
     """The DistilBERT config of a BERT's; more: further fields."""
     return transformers.DistilBertConfig(
         **more,
@@ -33,7 +36,7 @@ def distil_config(bert, **more):
     )
 
 
-def distilled(bert, model_class, **config):
+def distilled(bert: PreTrainedModel, model_class: type[PreTrainedModel], **config: Any) -> PreTrainedModel:
     """A model of a DistilBERT class with the hidden states of a `BertModel` when all its segment ids are 0.
 
     The layers are the same under other names; the embedding of segment 0 is a constant, so it moves into the position

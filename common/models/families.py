@@ -1,9 +1,13 @@
-"""What the suite must know of each model family, as data: a new family is a new row of FAMILIES."""
+"""What the suite must know about each model family, as data: a new family is a new row of FAMILIES."""
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,16 @@ class Family:
     self_attention: str
     """Class-name suffix of the module that calls the attention function (prefix tuning reaches keys and values there)."""
     heads: dict[str, tuple[str, ...]]
-    """Head → its modules, trained in full by every technique. A head is what transformers' class names end in, behind "For".
-    What needs a head that is missing here is refused."""
+    """Head → its modules, which every technique trains in full. A head is the end of transformers' class names, behind "For".
+    A task is refused where its head is missing here."""
     kind: str = "encoder"
     """"encoder", "decoder" (each token sees those before it) or "encoder-decoder"."""
     gated: tuple[str, ...] = ()
-    """What `up` is called where the feed-forward layer has two of it, one to gate the other."""
+    """Names of `up` where the feed-forward layer has two of them, one of which gates the other."""
     conv1d: bool = False
-    """Whether its layers are transformers' Conv1D, whose weights are (in, out): those of nn.Linear are (out, in)."""
+    """Whether its layers are transformers' Conv1D, whose weights are (in, out); those of nn.Linear are (out, in)."""
     segment_ids: bool = False
-    """Whether the architecture can tell question from context by `token_type_ids`."""
+    """Whether the architecture can distinguish question and context by `token_type_ids`."""
     first_position: int | None = 0
     """Position id of the first token; None where positions are relative and no ids exist."""
     refuses: dict[str, str] = field(default_factory=dict)
@@ -61,7 +65,7 @@ class Family:
         return rf".*\.({'|'.join(exact)})"
 
 
-_BERT = dict(
+_BERT: dict[str, Any] = dict(
     query="query",
     key="key",
     value="value",
@@ -71,7 +75,7 @@ _BERT = dict(
     self_attention="SelfAttention",
 )
 
-_RELATIVE = "its attention builds keys from relative positions, which a prefix has none of"
+_RELATIVE = "its attention builds keys from relative positions, and a prefix has no position"
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -155,7 +159,7 @@ FAMILIES: dict[str, Family] = {
             self_attention="GPT2Attention",
             heads={"QuestionAnswering": ("qa_outputs",), "CausalLM": ()},
             conv1d=True,
-            refuses={"loha": "PEFT's LoHa knows no Conv1D, which all its layers are"},
+            refuses={"loha": "PEFT's LoHa does not support Conv1D, the type of all its layers"},
         ),
         Family(
             "t5",
@@ -176,7 +180,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model_type: str) -> Family:
-    """The row for a `config.model_type`; UserError with the families at hand if there is none."""
+    """The row for a `config.model_type`; UserError names the supported families if there is none."""
     try:
         return FAMILIES[model_type]
     except KeyError:
@@ -187,12 +191,12 @@ def family_of(model_type: str) -> Family:
         ) from None
 
 
-def uses_segment_ids(config) -> bool:
-    """Whether a model with this config tells question from context by `token_type_ids`."""
+def uses_segment_ids(config: "PreTrainedConfig") -> bool:
+    """Whether a model with this config distinguishes question and context by `token_type_ids`."""
     return family_of(config.model_type).segment_ids and getattr(config, "type_vocab_size", 0) > 1
 
 
-def usable_positions(config) -> int | None:
+def usable_positions(config: "PreTrainedConfig") -> int | None:
     """The longest input in tokens, or None where positions are relative and set no limit."""
     family = family_of(config.model_type)
     if family.first_position is None:
@@ -200,8 +204,16 @@ def usable_positions(config) -> int | None:
     return config.max_position_embeddings - family.first_position
 
 
-def auto_class(head: str):
+def auto_class(head: str) -> Any:
     """transformers' auto class with a head."""
     import transformers
 
     return getattr(transformers, f"AutoModelFor{head}")
+
+
+def saved_head(config: "PreTrainedConfig") -> str:
+    """The head of a saved model, whose config names its class; UserError where its family has no such class."""
+    for head in family_of(config.model_type).heads:
+        if [auto_class(head)._model_mapping[type(config)].__name__] == config.architectures:
+            return head
+    raise UserError(f"The suite does not train {config.architectures}, the class in the model's config.json.")

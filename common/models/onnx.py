@@ -1,6 +1,6 @@
 """A trained model as ONNX, for CPU serving with ONNX Runtime: exported, quantized to int8, and called like the original.
 
-The `onnx` extra (requirements-onnx.txt) is needed, and imported when it is used.
+This needs the `onnx` extra (requirements-onnx.txt), which is imported when it is used.
 """
 
 import contextlib
@@ -8,11 +8,12 @@ import importlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from ..errors import UserError
@@ -30,25 +31,25 @@ def opened(folder: Path, base: Path) -> "OnnxModel":
 
 
 class _Call(torch.nn.Module):
-    """A model by positional inputs, with its outputs as a tuple: what an exporter can trace."""
+    """A model with positional inputs and a tuple of outputs, which an exporter can trace."""
 
-    def __init__(self, model, inputs, outputs):
+    def __init__(self, model: torch.nn.Module, inputs: Sequence[str], outputs: Sequence[str]):
         super().__init__()
         self.model, self.inputs, self.outputs = model, inputs, outputs
 
-    def forward(self, *tensors):
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         out = self.model(**dict(zip(self.inputs, tensors, strict=True)))
         return tuple(out[name] for name in self.outputs)
 
 
-def export(model, outputs: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Write a model in evaluation mode, adapters merged, as FILES; precision → file. outputs: names of those it is to give.
+def export(model: torch.nn.Module, outputs: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Write a model in evaluation mode, adapters merged, as FILES; return precision → file. outputs: names of its outputs.
 
-    Batch and length are free. int8 is dynamic: weights are stored in 8 bits, activations quantized as they come.
+    Batch and length are free. int8 is dynamic: weights are stored in 8 bits, activations are quantized as they come.
     """
     needed("onnx", "onnxscript")
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
-    # Two rows and an odd length, lest the exporter take a 1 or a padded size for a constant.
+    # Two rows and an odd length: the exporter would take a 1 or a padded size for a constant.
     example = tuple(torch.full((2, 11), fill) for fill in (model.config.vocab_size // 2, 1, 0)[: len(names)])
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def export(model, outputs: Sequence[str], folder: Path) -> dict[str, Path]:
             input_names=names,
             output_names=list(outputs),
             dynamic_shapes={"tensors": tuple({0: batch, 1: length} for _ in names)},
-            # The older exporter, by tracing, fixes what depends on the length of its example.
+            # The older exporter traces, and fixes what depends on the length of its example.
             dynamo=True,
             verbose=False,
         )
@@ -72,12 +73,12 @@ def export(model, outputs: Sequence[str], folder: Path) -> dict[str, Path]:
 
 
 class OnnxModel(torch.nn.Module):
-    """An exported model that is called like the one it was made of; always in evaluation mode, on the CPU."""
+    """An exported model that is called like the original; always in evaluation mode, on the CPU."""
 
     tokens_per_batch = 512
     """Padded tokens that ONNX Runtime is fastest with at once."""
 
-    def __init__(self, file: Path, config):
+    def __init__(self, file: Path, config: PreTrainedConfig):
         super().__init__()
         runtime = needed()
         options = runtime.SessionOptions()
@@ -87,18 +88,18 @@ class OnnxModel(torch.nn.Module):
         self.inputs = [entry.name for entry in self.session.get_inputs()]
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         self.config = config
-        # What asks a model where it lies looks at its first parameter.
+        # The device of a model is read from its first parameter.
         self.nothing = torch.nn.Parameter(torch.empty(0), requires_grad=False)
         self.eval()
 
-    def forward(self, **inputs):
-        """inputs: (batch, length) integers."""
+    def forward(self, **inputs: torch.Tensor) -> ModelOutput:
+        """The outputs by name. inputs: (batch, length) integers."""
         found = self.session.run(self.outputs, {name: inputs[name].numpy() for name in self.inputs})
         return ModelOutput(zip(self.outputs, map(torch.from_numpy, found), strict=True))
 
 
-def needed(*modules: str):
-    """onnxruntime, and an error that says what to install where it or another module is missing."""
+def needed(*modules: str) -> ModuleType:
+    """onnxruntime; UserError says what to install where it or another of the modules is missing."""
     try:
         for name in ("onnxruntime", *modules):
             importlib.import_module(name)
@@ -108,8 +109,8 @@ def needed(*modules: str):
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Exporter and quantizer tell of every step, on both streams and in the log."""
+def _quiet() -> Iterator[None]:
+    """Without the messages of exporter and quantizer, which report every step on both streams and in the log."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

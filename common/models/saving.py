@@ -1,9 +1,11 @@
-"""What training leaves of a model: saved models as folders, and the bases that they share."""
+"""Saving what training made: models as folders, and the bases that they share."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from .base import Checkpoint, load_base
 from .bundles import BundleInfo, fingerprint, quietly, write_info
@@ -11,10 +13,11 @@ from .families import family_of
 from .virtual_tokens import PromptModel
 
 
-def save_base(checkpoint: Checkpoint, folder: Path, head: str = "QuestionAnswering", **config) -> str:
-    """Write the base that adapters trained on `checkpoint` need; returns its fingerprint.
+def save_base(checkpoint: Checkpoint, folder: Path, head: str = "QuestionAnswering", **config: Any) -> str:
+    """Write the base that adapters trained on `checkpoint` need; return its fingerprint.
 
-    Its head is zero: every adapter brings its own, and a random one would make the same base a new one for each seed.
+    Its head is zero. Every adapter brings its own head, and a random one would give the same base another fingerprint
+    for each seed.
     """
     model, tokenizer = load_base(checkpoint, head, **config)
     with torch.no_grad():
@@ -26,12 +29,14 @@ def save_base(checkpoint: Checkpoint, folder: Path, head: str = "QuestionAnsweri
     return fingerprint(folder)
 
 
-def save_bundle(folder: Path, info: BundleInfo, model, tokenizer) -> None:
+def save_bundle(
+    folder: Path, info: BundleInfo, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Write `bundle.json` and what the technique trained: `adapter/`, or `base/` where it trained all weights."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel | PromptModel):
         model.save_pretrained(str(folder / "adapter"))
-        # PEFT writes a model card with nothing in it.
+        # PEFT writes an empty model card.
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
     else:
         quietly(model.save_pretrained, folder / "base")

@@ -1,21 +1,26 @@
-"""Whether a tokenizer is that of its model."""
+"""Whether a tokenizer belongs to its model."""
+
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .families import family_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 LEAST_USED = 0.75
 """Share of the embedding's rows that must belong to a token. Tables are padded to a round number, by a few percent, or to a
-power of two; a tokenizer of another model (30,522 tokens for 50,265 rows) leaves more of it idle."""
+power of two; the tokenizer of another model (30,522 tokens for 50,265 rows) leaves more rows unused."""
 
 
-def check_fit(tokenizer, config, name: str) -> None:
-    """UserError where a tokenizer, whatever the data, cannot be that of the model with this config; name: the checkpoint's."""
+def check_fit(tokenizer: "PreTrainedTokenizerBase", config: "PreTrainedConfig", name: str) -> None:
+    """UserError where a tokenizer cannot belong to the model with this config, whatever the data. name: the checkpoint's."""
     vocabulary = tokenizer.get_vocab()
     special = set(tokenizer.all_special_tokens)
     if not any(character.isalnum() for token in vocabulary.keys() - special for character in token):
         raise unfit(
             name,
-            f"there is no tokenizer beside the weights, or an empty one ({len(vocabulary)} tokens, none of which is a word)",
+            f"there is no tokenizer beside the weights, or an empty one ({len(vocabulary)} tokens and no word among them)",
             "Copy the tokenizer's files (tokenizer.json, tokenizer_config.json or the vocabulary) into it.",
         )
     rows, size = config.vocab_size, max(vocabulary.values()) + 1
@@ -28,7 +33,7 @@ def check_fit(tokenizer, config, name: str) -> None:
     if size < LEAST_USED * rows:
         raise unfit(
             name,
-            f"its tokenizer has {size:,} tokens, but its embedding has {rows:,} rows: it is another model's",
+            f"its tokenizer has {size:,} tokens, but its embedding has {rows:,} rows: it belongs to another model",
             "Use the tokenizer that the model was trained with.",
         )
     if tokenizer.pad_token_id is None:
@@ -39,10 +44,10 @@ def check_fit(tokenizer, config, name: str) -> None:
         raise unfit(
             name,
             f"its tokenizer puts no special token {'before a text' if any(added) else 'between question and context'}",
-            "Save it with the post-processor that tokenizers of its family have.",
+            "Save it with the post-processor of its family's tokenizers.",
         )
     if family.first_position and tokenizer.pad_token_id != config.pad_token_id:
-        # These models count positions from the padding that they see.
+        # These models count positions from the padding tokens in their input.
         raise unfit(
             name,
             f"its tokenizer pads with token {tokenizer.pad_token_id}, its config says {config.pad_token_id}",
@@ -51,5 +56,5 @@ def check_fit(tokenizer, config, name: str) -> None:
 
 
 def unfit(name: str, wrong: str, remedy: str) -> UserError:
-    """What is wrong with a checkpoint's tokenizer, and the remedy."""
+    """The error for a checkpoint's tokenizer: what is wrong, and the remedy."""
     return UserError(f"--model_checkpoint {name}: {wrong}. {remedy}")

@@ -1,8 +1,9 @@
-"""Small generating models with random weights, for machines without a model hub: they show that a study runs, not what
-its techniques are worth."""
+"""Small generating models with random weights, for machines without a model hub: they show that a study runs, not how
+good its techniques are."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -11,6 +12,9 @@ from ..errors import UserError
 from ..paths import SAMPLE
 from .bundles import quietly
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 PREFIX = "untrained-"
 KINDS = ("gpt2", "t5")
 
@@ -18,8 +22,8 @@ KINDS = ("gpt2", "t5")
 def make(name: str, folder: Path) -> Path:
     """The folder below `folder` that holds `untrained-gpt2` or `untrained-t5`, made if there is none.
 
-    Both read 1,024 tokens and have two layers of 64; their tokenizer is trained on the packaged sample. The same weights
-    each time.
+    Both read 1,024 tokens and have two layers of size 64; their tokenizer is trained on the packaged sample. The weights
+    are the same each time.
     """
     kind = name.removeprefix(PREFIX)
     if kind not in KINDS:
@@ -75,7 +79,7 @@ def _texts() -> list[str]:
     return [text for p in paragraphs for text in (p["context"], *(qa["question"] for qa in p["qas"]))]
 
 
-def _gpt2_tokenizer(texts: list[str]):
+def _gpt2_tokenizer(texts: list[str]) -> "PreTrainedTokenizerBase":
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -96,7 +100,7 @@ def _gpt2_tokenizer(texts: list[str]):
     )
 
 
-def _t5_tokenizer(texts: list[str]):
+def _t5_tokenizer(texts: list[str]) -> "PreTrainedTokenizerBase":
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

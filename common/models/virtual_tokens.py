@@ -1,7 +1,7 @@
 """Prefix tuning and P-tuning with PEFT's parameters and without PEFT's forward pass.
 
 PEFT's own forward drops the segment ids, leaves the answer labels where they were although the virtual tokens moved
-the logits, moves the position ids of the real tokens and ignores those that padding on the left needs, and wants
+the logits, moves the position ids of the real tokens and ignores those that padding on the left needs, and needs
 `past_key_values`, which encoders such as DistilBERT do not have. Here virtual tokens never appear in the logits, so
 labels, offsets and decoding see only the real input; real tokens keep their position and segment ids; and prefixes
 enter at the attention function, which every model of the `transformers` attention interface calls.
@@ -9,42 +9,51 @@ enter at the attention function, which every model of the `transformers` attenti
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftType, PrefixTuningConfig
 from peft.tuners import PrefixEncoder, PromptEncoder
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_outputs import ModelOutput
 
 from .cpu_kernels import attention
 from .families import Family
 
 ATTENTION = f"sdpa_with_prefix_{__package__}"
-"""A name of this package's own, as in cpu_kernels.py."""
+"""Each stored copy of this package registers its own name, as in cpu_kernels.py."""
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 REFUSED = "{} as this suite computes it (load it with the code of its stored model): PEFT's own forward answers otherwise"
-"""What stands for PEFT's type in the config of a saved adapter: PEFT names it in the error that it raises."""
+"""Replaces PEFT's type in the config of a saved adapter, so that the error that PEFT raises shows it."""
 OWN_TYPE = "prompt_type"
-"""Field of that config with the type."""
+"""Field of that config that holds the type."""
 PREFIX_STD = 0.1
-"""Of the untrained prefix; PEFT draws with a deviation of 1. What was tried stands in docs/RESULTS.md."""
+"""Standard deviation of the untrained prefix; PEFT uses 1. docs/RESULTS.md lists what was tried."""
 
 
 def attention_with_prefix(
-    module, query, key, value, attention_mask, prefix=None, position_bias=None, **kwargs
-):
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    prefix: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Scaled dot-product attention in which every query also sees this layer's trained keys and values.
 
     query, key, value: (batch, heads, length, head_dim); prefix: (layers, 2, heads, virtual tokens, head_dim).
-    position_bias: (1, heads, length, length), T5's; a prefix, which has no place, gets none.
+    position_bias: (1, heads, length, length), T5's; a prefix has no position and gets no bias.
     """
     if prefix is not None:
         before, length = prefix.shape[-2], key.shape[-2]
         if attention_mask is None and getattr(module, "is_causal", False) and query.shape[-2] > 1:
-            # The function's own causal mask counts keys from the first one, which would now be the prefix's.
+            # The function's own causal mask counts keys from the first one, which here belongs to the prefix.
             attention_mask = torch.ones(query.shape[-2], length, dtype=torch.bool, device=query.device)
             attention_mask = attention_mask.tril(length - query.shape[-2])[None, None]
         keys, values = prefix[module.prefix_layer].expand(len(key), -1, -1, -1, -1).unbind(1)
@@ -64,9 +73,9 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 class PromptModel(nn.Module):
     """A frozen model, its head, and the virtual tokens that steer it.
 
-    Trainable are the head and PEFT's encoder of the virtual tokens (Li & Liang 2021 for prefixes; Liu et al. 2021 for
-    prompts). `forward` answers as the base model does: logits of tokens have the length of the input, labels count from
-    its first token.
+    The head and PEFT's encoder of the virtual tokens are trained (Li & Liang 2021 for prefixes; Liu et al. 2021 for
+    prompts). `forward` answers as the base model does: logits of tokens have the length of the input, and labels count
+    from its first token.
     """
 
     def __init__(self, model: nn.Module, peft_config: PeftConfig, family: Family, head: str):
@@ -85,21 +94,28 @@ class PromptModel(nn.Module):
             for i, layer in enumerate(attention_layers(model, family)):
                 layer.prefix_layer = i
             for module in model.modules():
-                # An encoder-decoder's two halves have a config each.
+                # Each half of an encoder-decoder has its own config.
                 if hasattr(module, "config"):
                     module.config._attn_implementation = ATTENTION
 
     @property
-    def config(self):
+    def config(self) -> PreTrainedConfig:
         return self.base_model.config
 
     def prompt(self) -> torch.Tensor:
-        """What the encoder makes of the virtual tokens: (virtual tokens, 2 * layers * hidden) or (virtual tokens, embedding)."""
+        """The encoded virtual tokens: (virtual tokens, 2 * layers * hidden) or (virtual tokens, embedding)."""
         if self.peft_config.inference_mode:
             return self.prompt_encoder.embedding.weight
         return self.prompt_encoder(self.virtual_tokens.unsqueeze(0))[0]
 
-    def forward(self, input_ids, attention_mask, token_type_ids=None, position_ids=None, **inputs):
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **inputs: Any,
+    ) -> ModelOutput:
         """The base model's output; input_ids, attention_mask, token_type_ids, position_ids: (batch, length)."""
         optional = {"token_type_ids": token_type_ids, "position_ids": position_ids}
         given = {name: ids for name, ids in optional.items() if ids is not None}
@@ -109,7 +125,7 @@ class PromptModel(nn.Module):
             )
         prompted, kept = self._prompted(input_ids, attention_mask, **given)
         if self.family.kind == "encoder-decoder" and "qa_outputs" in self.head:
-            # Its answers are read where the decoder reads the input again.
+            # Answers are decoded where the decoder reads the input a second time.
             inputs["decoder_input_ids"], kept = self.base_model._shift_right(input_ids), slice(None)
         out = self.base_model(**prompted, **inputs)
         for name in ("start_logits", "end_logits"):
@@ -118,9 +134,13 @@ class PromptModel(nn.Module):
         return out
 
     @torch.no_grad()
-    def generate(self, input_ids, attention_mask, **settings):
-        """What the base model's `generate` gives, the new tokens behind `input_ids` where it has no decoder of its own;
-        input_ids, attention_mask: (batch, length)."""
+    def generate(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any
+    ) -> torch.Tensor:
+        """The ids that the base model's `generate` gives: a decoder's new tokens follow `input_ids`.
+
+        input_ids, attention_mask: (batch, length).
+        """
         decoder = self.family.kind == "decoder"
         if not self.is_prefix:
             positions = {"position_ids": real_positions(attention_mask)} if decoder else {}
@@ -147,11 +167,17 @@ class PromptModel(nn.Module):
         shape = (c.num_virtual_tokens, c.num_layers, 2, c.num_attention_heads, -1)
         return self.prompt().view(shape).permute(1, 2, 3, 0, 4).to(self.base_model.dtype)
 
-    def _prompted(self, input_ids, attention_mask, token_type_ids=None, position_ids=None):
+    def _prompted(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """(the base model's inputs, indices of the real tokens in them).
 
-        An encoder's virtual tokens stand behind the first token, so that this one, whose state classification reads, stays
-        first. Those of other models stand in front, where a causal attention lets every token see them.
+        An encoder's virtual tokens stand behind the first token, because classification reads the state of the first one.
+        Those of other models stand in front, where every token sees them in spite of causal attention.
         """
         embedded = self.base_model.get_input_embeddings()(input_ids)
         batch, length = input_ids.shape
@@ -159,7 +185,7 @@ class PromptModel(nn.Module):
         n, first = prompt.shape[1], int(self.family.kind == "encoder")
         real = torch.arange(length, device=input_ids.device)
 
-        def widened(ids, value):
+        def widened(ids: torch.Tensor, value: int) -> torch.Tensor:
             return torch.cat([ids[:, :first], nn.functional.pad(ids[:, first:], (n, 0), value=value)], dim=1)
 
         inputs = {
@@ -169,7 +195,7 @@ class PromptModel(nn.Module):
         if token_type_ids is not None:
             inputs["token_type_ids"] = widened(token_type_ids, 0)
         if self.family.first_position is not None:
-            # Real tokens keep the positions that they were pretrained at; the virtual ones take the first of them again.
+            # Real tokens keep the positions of their pretraining; the virtual ones share the first of these.
             positions = real.unsqueeze(0) if position_ids is None else position_ids
             virtual = self.virtual_tokens.expand(len(positions), -1)
             positions = torch.cat([positions[:, :first], virtual, positions[:, first:]], dim=1)
@@ -179,7 +205,7 @@ class PromptModel(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write adapter_config.json, and the encoded virtual tokens and the head as safetensors.
 
-        The config is PEFT's but for the type, lest PEFT load the adapter and answer otherwise.
+        The config is PEFT's except for the type: PEFT must refuse the adapter, because it would answer differently.
         """
         Path(folder).mkdir(parents=True, exist_ok=True)
         tensors = {"prompt_embeddings": self.prompt().detach().clone().contiguous()}
@@ -206,7 +232,7 @@ class PromptModel(nn.Module):
         tensors = load_file(Path(folder) / WEIGHTS)
         prompt = tensors.pop("prompt_embeddings")
         self = cls(model, peft_config, family, head)
-        # The encoder (an MLP, an LSTM) is training's scaffold: what it made of the virtual tokens is all that is kept.
+        # The encoder (an MLP, an LSTM) serves training alone: only its output for the virtual tokens is kept.
         self.prompt_encoder = nn.Module()
         self.prompt_encoder.embedding = nn.Embedding.from_pretrained(prompt)
         for name in self.head:
@@ -217,7 +243,7 @@ class PromptModel(nn.Module):
 
 
 def read_config(adapter: Path) -> PeftConfig:
-    """The config of a saved adapter; of virtual tokens also as earlier versions wrote it, with PEFT's own type."""
+    """The config of a saved adapter, also of virtual tokens that earlier versions saved with PEFT's own type."""
     config = json.loads((adapter / CONFIG).read_text())
     if kind := config.pop(OWN_TYPE, None):
         return PeftConfig.from_peft_type(**config | {"peft_type": kind})
@@ -235,12 +261,12 @@ def attention_layers(model: nn.Module, family: Family) -> list[nn.Module]:
 
 
 def real_positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """(batch, length) positions that count from each row's first token that is no padding."""
+    """(batch, length) positions, counted from each row's first token that is not padding."""
     return (attention_mask.cumsum(1) - 1).clamp(min=0)
 
 
 def complete(peft_config: PeftConfig, model: nn.Module, family: Family) -> None:
-    """Fill in the sizes that PEFT guesses from attribute names which not every architecture has."""
+    """Fill in the sizes that PEFT guesses from attribute names, which some architectures lack."""
     config, heads = model.config, model.config.num_attention_heads
     peft_config.num_layers = len(attention_layers(model, family))
     peft_config.num_attention_heads = heads

@@ -88,12 +88,12 @@ class Writer:
         written = write(self.model, prompts, self.collator, max_answer_length=longest)
         answers = choose(written, prompts.example_index, [example["id"] for example in examples])
         return [
-            {"answer": answer.text, "score": answer.score} | _place(answer.text, record["context"])
+            {"answer": answer.text, "score": answer.score} | place_of(answer.text, record["context"])
             for answer, record in zip(answers, records, strict=True)
         ]
 
 
-def _place(answer: str, context: str) -> dict[str, int]:
+def place_of(answer: str, context: str) -> dict[str, int]:
     """Start and end of the answer's only occurrence in the context, else -1.
 
     An occurrence consists of whole characters as readers see them: "Cafe" does not occur where an accent follows.

@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+
+Batch = dict[str, torch.Tensor]
+"""A model's inputs by name, most of them (batch, length), and for training `labels`."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,10 @@ class Collator:
 
     pad_token_id: int
 
-    def __call__(self, items: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> Batch:
+        """Tensors of (batch, length) and `labels`; items: arrays of one window each."""
         length = max(len(item["input_ids"]) for item in items)
-        batch = {
+        batch: Batch = {
             "input_ids": torch.full((len(items), length), self.pad_token_id),
             "attention_mask": torch.zeros(len(items), length, dtype=torch.long),
         }
@@ -38,12 +43,13 @@ class Collator:
 def length_sorted_batches(
     lengths: np.ndarray, tokens: int, part: tuple[int, int] = (0, 1)
 ) -> list[np.ndarray]:
-    """Window indices, longest first, in batches of at most `tokens` padded tokens (but at least one window).
+    """Window indices, longest first, in batches of at most `tokens` padded tokens and at least one window.
 
-    part: (i, n) gives the share of the i-th of n processes, every n-th window by length.
+    part: (i, n) gives the share of the i-th of n processes: every n-th window by length.
     """
     order = np.argsort(-lengths, kind="stable")[part[0] :: part[1]]
-    batches, begin = [], 0
+    batches: list[np.ndarray] = []
+    begin = 0
     while begin < len(order):
         size = max(1, tokens // int(lengths[order[begin]]))
         batches.append(order[begin : begin + size])
@@ -51,19 +57,19 @@ def length_sorted_batches(
     return batches
 
 
-def tokens_per_batch(model, device: torch.device) -> int:
-    """Padded tokens that are computed at once: what a model says of itself, or what torch is fastest with.
+def tokens_per_batch(model: torch.nn.Module, device: torch.device) -> int:
+    """Padded tokens that are computed at once: the model's own number, or the one that torch is fastest with.
 
-    On a CPU more of them are slower: what lies between two layers leaves the cache.
+    On a CPU more tokens are slower, because the values between two layers no longer fit into the cache.
     """
     return getattr(model, "tokens_per_batch", 1_024 if device.type == "cpu" else 16_384)
 
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[torch.device]:
-    """The device of a model that is in evaluation mode, and afterwards in the mode that it came in."""
+    """The device of a model, which is in evaluation mode meanwhile and returns to its former mode."""
     device = next(model.parameters()).device
-    # To walk through all modules takes milliseconds, which a served model need not spend on each request.
+    # Switching all modules takes milliseconds, which a served model need not spend on each request.
     if not model.training:
         yield device
         return

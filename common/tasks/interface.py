@@ -1,7 +1,7 @@
-"""What a task is: one class that answers whatever the suite asks about the kind of work that a model is trained for.
+"""The interface of a task: one class that answers everything the suite asks about the work that a model is trained for.
 
 This module imports neither torch nor transformers, because every script imports the table of tasks to show its help.
-A task's methods import what they compute with when they are called.
+A task's methods import the modules that compute when they are called.
 """
 
 from abc import ABC, abstractmethod
@@ -12,24 +12,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.record import DataRecord
     from ..models.bundles import BundleInfo
     from ..models.families import Family
+    from .batching import Batch
 
 Example = Mapping[str, Any]
-"""A row of prepared data; `id` is in each."""
+"""A row of prepared data; each has an `id`."""
 
 Row = Mapping[str, Any]
-"""A row of a run's predictions/test.json: `id`, the scores of the example, and what `Task.row` gives."""
+"""A row of a run's predictions/test.json: `id`, the scores of the example, and the fields of `Task.row`."""
 
 Answer = Mapping[str, Any]
-"""What a served model gives for one record; its best answer where it gives several."""
+"""A served model's answer to one record; the best one where it gives several."""
 
 Figures = dict[str, float]
 """Scores in percent, by name."""
 
-Loss = Callable[[Any, dict[str, "torch.Tensor"], "torch.Tensor"], "torch.Tensor"]
+Loss = Callable[["torch.nn.Module", "Batch", "torch.Tensor"], "torch.Tensor"]
 """(model, batch without its labels, labels) → the loss, summed over every label that is not -100."""
 
 
@@ -61,9 +63,9 @@ class Extras:
 class Task(ABC):
     """A kind of work that models are trained for. A new task is a subclass and a line in the table.
 
-    `features` are a torch Dataset over model inputs that also has `lengths`, an array of their lengths in tokens. What
-    `outputs` returns can be pickled, because the processes of a launcher exchange it. `version` is the version of the
-    prepared data, as its record names it.
+    `features` are a torch Dataset over model inputs that also has `lengths`, an array of their lengths in tokens. The
+    result of `outputs` can be pickled, because the processes of a launcher exchange it. `version` is the version of the
+    prepared data, as its record names it. Features, outputs and predictions are of types that only their task knows.
     """
 
     name: str
@@ -81,19 +83,19 @@ class Task(ABC):
     """Module of the package `common` that serves the task. It defines MODEL, SIGNATURE, EXAMPLE_PARAMETERS, ASKED (the
     columns of a request), `is_taken` and `best_answers`."""
     description: str = ""
-    """What the registered model takes and gives."""
+    """Inputs and outputs of the registered model, in words."""
     unit: str = "questions"
-    """What its examples are called."""
+    """The name of its examples, in the plural."""
     confidence: str
-    """Field of a row that says how sure the model was."""
+    """The field of a row that says how sure the model was."""
     right: str
     """What "right" means, in words, for an example whose last metric is 1."""
     balanced_by: str | None = None
-    """Column whose values are drawn equally often where only a part of the examples is used."""
+    """The column whose values are drawn equally often where only a part of the examples is used."""
     packs: bool = False
     """Whether `unpadded_loss` computes its batches end to end."""
     onnx_outputs: tuple[str, ...] = ()
-    """Outputs of the network that decoding needs, in order, for an export to ONNX. Empty: the task has no export."""
+    """The network's outputs that decoding needs, in order, for an export to ONNX. Empty: the task has no export."""
     same_answer: tuple[str, ...] = ("answer",)
     """Fields of a served answer that must be equal for two answers to be the same."""
     needs_offsets: bool = False
@@ -108,7 +110,7 @@ class Task(ABC):
 
     @abstractmethod
     def head(self, kind: str) -> str | None:
-        """The end of transformers' class name ("QuestionAnswering") for a kind of family; None where the kind has none."""
+        """The end of transformers' class name ("QuestionAnswering") for a kind of family; None where there is no such class."""
 
     def head_config(self, record: "DataRecord") -> dict[str, Any]:
         """Fields of the model's config that the data decides. record: of the prepared data."""
@@ -117,58 +119,68 @@ class Task(ABC):
     # Settings and data, checked before anything is trained.
 
     def check_settings(self, args: Settings) -> None:
-        """UserError names a setting that no model could be trained with."""
+        """UserError names a setting with which no model can be trained."""
         return None
 
     def further_tokens(self, args: Settings, kind: str) -> dict[str, int]:
-        """What takes positions beside the input, in words → tokens. kind: the family's."""
+        """Name → number of the tokens that take positions beside the input. kind: the family's."""
         return {}
 
     @abstractmethod
     def texts(self, example: Example) -> list[str]:
         """The texts that a tokenizer must be able to read."""
 
-    def given_back(self, tokenizer: Any, examples: Sequence[Example]) -> list[str] | None:
-        """The first true answer of each example as a perfect model would give it; None where answers are no text."""
+    def given_back(
+        self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example]
+    ) -> list[str] | None:
+        """The first true answer of each example as a perfect model would give it; None where answers are not texts."""
         return None
 
     def data_title(self, version: str) -> str:
-        """The version of the data as a reader knows it."""
+        """The version of the data, as readers know it."""
         return version
 
     # Training and evaluation.
 
     @abstractmethod
-    def features(self, tokenizer: Any, config: Any, examples: Sequence[Example], args: Settings) -> Any:
-        """The model's inputs, made of examples. config: the model's."""
+    def features(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: "PreTrainedConfig",
+        examples: Sequence[Example],
+        args: Settings,
+    ) -> Any:
+        """The model's inputs, made from examples. config: the model's."""
 
     def trained(self, features: Any, version: str) -> Any:
-        """Those of the features that are trained on."""
+        """The features that are trained on."""
         return features
 
     @abstractmethod
-    def collator(self, tokenizer: Any, config: Any) -> Callable[[Sequence[Any]], dict[str, "torch.Tensor"]]:
+    def collator(
+        self, tokenizer: "PreTrainedTokenizerBase", config: "PreTrainedConfig"
+    ) -> "Callable[[Sequence[Any]], Batch]":
         """A function from a list of features' items to a batch of tensors with `labels`."""
 
     @abstractmethod
-    def loss(self, model: Any, batch: dict[str, "torch.Tensor"], labels: "torch.Tensor") -> "torch.Tensor":
+    def loss(self, model: "torch.nn.Module", batch: "Batch", labels: "torch.Tensor") -> "torch.Tensor":
         """The loss, summed over every label that is not -100. batch: without its labels."""
 
     def unpadded_loss(self, family: "Family") -> Loss:
-        """`loss` on the batch's real tokens alone. Only tasks that pack have one."""
+        """`loss`, computed on the batch's real tokens alone. Only tasks that pack have one."""
         raise TypeError(f"{self.name} has no loss without padding")
 
     @abstractmethod
     def outputs(
         self,
-        model: Any,
+        model: "torch.nn.Module",
         features: Any,
         collator: Any,
         args: Settings,
         part: tuple[int, int],
         progress: str | None,
     ) -> Any:
-        """What the model makes of the i-th of n shares of the features, for part (i, n). progress: label of a bar."""
+        """The model's outputs for the i-th of n shares of the features, for part (i, n). progress: label of a bar."""
 
     @abstractmethod
     def join(self, parts: Sequence[Any]) -> Any:
@@ -192,17 +204,17 @@ class Task(ABC):
 
     @abstractmethod
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
-        """What predictions/test.json keeps of a prediction beside `id` and the scores; `prediction` is in it."""
+        """The fields of a prediction in predictions/test.json beside `id` and the scores; `prediction` is one of them."""
 
     def extras(self, predictions: Sequence[Any], examples: Sequence[Example]) -> Extras:
         """Further artifacts of the test."""
         return Extras()
 
-    # Serving and what is judged of served models.
+    # Serving, and judging served models.
 
     @abstractmethod
     def request(self, example: Example) -> dict[str, str]:
-        """The fields of an example that a served model is asked with."""
+        """The fields of an example that are sent to a served model."""
 
     @abstractmethod
     def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
@@ -212,7 +224,7 @@ class Task(ABC):
     def disagreements(
         self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
     ) -> list[str]:
-        """A line for each example that a served model answers otherwise than its run, beyond what rounding explains.
+        """A line for each example that a served model answers differently from its run, beyond what rounding explains.
 
         rows: of the run; answers: of the served model to the same examples; precision: the run's.
         """
@@ -223,16 +235,16 @@ class Task(ABC):
     ) -> float:
         """The deciding score, in percent, of a served model's answers.
 
-        rows: the run's own, one for each answer. examples: the test data likewise; empty where it is not at hand, and the
-        run's own predictions then stand for the truth.
+        rows: the run's own, one for each answer. examples: the test data, likewise; empty where it is not available, and
+        the run's own predictions then count as the truth.
         """
 
     # Analysis of errors.
 
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
-        """A test example with what slices need to know of it. record: of the prepared data."""
+        """A test example with the further fields that slices need. record: of the prepared data."""
         return dict(example)
 
     @abstractmethod
     def slices(self, example: Example) -> dict[str, str]:
-        """Dimension → slice of an example that `described` gave."""
+        """Dimension → slice of an example that `described` returned."""

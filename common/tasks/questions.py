@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class QuestionTask(Task):
-    """A task whose examples have `question`, `context` and `answers`, and whose predictions have `id` and `text`."""
+    """A task whose examples have `question`, `context` and `answers`; its predictions have `id` and `text`."""
 
     data = "qa"
     data_dir = "squad_data"
@@ -20,8 +20,8 @@ class QuestionTask(Task):
     needs_offsets = True
 
     def check_settings(self, args: Settings) -> None:
-        """Windows must be longer than what neighbours share."""
-        # Half of a window belongs to the question at most; the rest must be longer than what neighbours share.
+        """Windows must be longer than the part that neighbours share."""
+        # At most half of a window belongs to the question; the rest must be longer than the part that neighbours share.
         room = args.max_length - args.max_length // 2 - 4
         if not 0 <= args.doc_stride < room:
             raise UserError(
@@ -44,9 +44,10 @@ class QuestionTask(Task):
         from ..scoring import squad
 
         answers = {prediction.id: prediction.text for prediction in predictions}
+        rules: squad.Version = "v2.0" if version == "v2.0" else "v1.1"
         return (
-            squad.squad_scores(answers, examples, version),
-            squad.score_examples(answers, examples, version),
+            squad.squad_scores(answers, examples, rules),
+            squad.score_examples(answers, examples, rules),
         )
 
     def request(self, example: Example) -> dict[str, str]:

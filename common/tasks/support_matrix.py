@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from ..models.families import FAMILIES
+from ..models.families import FAMILIES, Family
 from .table import TASKS, head_of, refusal
 
 BEGIN, END = "<!-- matrix, by scripts/matrix.py -->", "<!-- end of matrix -->"
-"""Lines between which docs/MODELS.md holds it."""
+"""The lines of docs/MODELS.md before and after the table."""
 
 
 def markdown(techniques: Mapping[str, str]) -> str:
-    """A table of tasks for each family and technique, and the reasons of what is refused.
+    """A table of tasks for each family and technique, and the reasons of refusals.
 
     techniques: key → name. A cell holds the initials of the tasks that are offered.
     """
@@ -25,7 +25,7 @@ def markdown(techniques: Mapping[str, str]) -> str:
     return f"{table}\n\n{tasks}. What is refused, before any weight is read, and why:\n{notes}\n"
 
 
-def _cell(family, technique: str, reasons: dict[str, str]) -> str:
+def _cell(family: Family, technique: str, reasons: dict[str, str]) -> str:
     offered, refused = "", ""
     for name, task in TASKS.items():
         if head_of(task, family) is None:

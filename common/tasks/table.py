@@ -20,7 +20,7 @@ DEFAULT_TASK = ExtractiveQA.name
 
 
 def task_of(name: str) -> Task:
-    """The task of a name; UserError names the tasks at hand if there is none."""
+    """The task of a name; UserError names the existing tasks if there is none."""
     try:
         return TASKS[name]
     except KeyError:
@@ -28,13 +28,13 @@ def task_of(name: str) -> Task:
 
 
 def head_of(task: Task, family: Family) -> str | None:
-    """The head class that a family has for a task; None where it is not offered for the task."""
+    """The head that a family has for a task; None where it is not offered for the task."""
     head = task.head(family.kind)
     return head if head in family.heads else None
 
 
 def refusal(family: Family, technique: str, task: Task) -> str | None:
-    """Why a family cannot do a task by a technique (its key); None if it can."""
+    """The reason why a family cannot be trained for a task by a technique (its key); None if it can."""
     head = head_of(task, family)
     if head is None:
         offered = [other.name for other in TASKS.values() if head_of(other, family)]

@@ -1,37 +1,49 @@
-"""Whether a tokenizer reads the data: what would else train without an error, on text that is not there."""
+"""Whether a tokenizer reads the data. Without this check a model would train without an error, on text that it does not see."""
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import decoders
+from tokenizers import Encoding, decoders
 
 from ..models.tokenizer_fit import unfit
-from .interface import Task
+from .interface import Example, Task
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
 
 SAMPLE = 100
-"""Examples of each part of the data that are looked at."""
+"""Number of examples that are checked in each part of the data."""
 
 LONGEST = 5_000
-"""Characters of a text that are looked at."""
+"""Number of characters that are checked in a text."""
 
 MOST_UNKNOWN = 0.10
-"""Share of a text's visible characters that may be unknown. A vocabulary of the text's language leaves under 1% (SQuAD with
-BERT's English vocabulary: 0.1%), one of another script most of it; at a tenth, every other sentence lacks a word."""
+"""Share of a text's visible characters that may be unknown. A vocabulary of the text's language leaves under 1% unknown (SQuAD
+with BERT's English vocabulary: 0.1%), that of another script most characters; at a tenth, every other sentence lacks a word."""
 
 MOST_MISPLACED = 0.05
 """Share of tokens whose letters may differ from those at their offsets. Sound tokenizers have under 1%, for letters that they
-rewrite in ways of their own."""
+rewrite in their own ways."""
 
 LEAST_WHOLE = 0.5
-"""Share of the true answers that tokens must be able to give back: no model can reach a higher exact match."""
+"""Share of the true answers that tokens must be able to reproduce: no model can reach a higher exact match."""
 
 
-def check_reading(tokenizer, splits: Mapping[str, object], task: Task, *, name: str, data_dir: str) -> None:
-    """UserError where a tokenizer does not read a sample of the data: letters unknown or at wrong places, answers lost.
+def check_reading(
+    tokenizer: "PreTrainedTokenizerBase",
+    splits: "Mapping[str, datasets.Dataset]",
+    task: Task,
+    *,
+    name: str,
+    data_dir: str,
+) -> None:
+    """UserError where a tokenizer does not read a sample of the data: letters unknown or misplaced, answers lost.
 
-    splits: part → prepared data of the task.
+    splits: part → prepared data of the task. name: the checkpoint's.
     """
     examples = [example for split in splits.values() for example in spread(split)]
     if task.needs_offsets and not tokenizer.is_fast:
@@ -52,34 +64,34 @@ def check_reading(tokenizer, splits: Mapping[str, object], task: Task, *, name: 
                     name,
                     f"the offsets of its tokenizer are wrong: {share:.0%} of the tokens in {data_dir} do not say what "
                     f"stands at their place ({example})",
-                    "Mend its pre-tokenizer or post-processor, or use the family's own tokenizer.",
+                    "Correct its pre-tokenizer or post-processor, or use the family's own tokenizer.",
                 )
         share, example = unread(tokenizer, texts, encodings)
     if share > MOST_UNKNOWN:
         raise unfit(
             name,
-            f"to its tokenizer {share:.0%} of the text in {data_dir} is unknown ({tokenizer.unk_token or 'dropped'}), for example "
-            f"{example!r}; at most {MOST_UNKNOWN:.0%} may be",
-            "Choose a checkpoint whose vocabulary has the language of the data.",
+            f"{share:.0%} of the text in {data_dir} is unknown ({tokenizer.unk_token or 'dropped'}) to its tokenizer, for "
+            f"example {example!r}; at most {MOST_UNKNOWN:.0%} may be",
+            "Choose a checkpoint whose vocabulary covers the language of the data.",
         )
     share, example = whole_answers(tokenizer, examples, task)
     if share < LEAST_WHOLE:
         raise unfit(
             name,
-            f"its tokenizer gives back {share:.0%} of the true answers in {data_dir} whole ({example}); at least "
+            f"its tokenizer reproduces {share:.0%} of the true answers in {data_dir} ({example}); at least "
             f"{LEAST_WHOLE:.0%} are needed",
             "Choose a checkpoint whose tokenizer divides the data's words.",
         )
 
 
-def spread(split) -> list[dict]:
+def spread(split: "datasets.Dataset") -> list[dict[str, Any]]:
     """At most SAMPLE examples of a part, evenly spread over it."""
     chosen = np.linspace(0, len(split) - 1, min(len(split), SAMPLE)).astype(int)
     return split.select(chosen).to_list()
 
 
-def unknown_tokens(tokenizer, texts: Iterable[str]) -> tuple[float, str]:
-    """(share of the tokens that are unknown, a text with one): all that a tokenizer without offsets can say."""
+def unknown_tokens(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> tuple[float, str]:
+    """(share of the tokens that are unknown, a text with one); for tokenizers without offsets, which give no more."""
     counts = []
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -88,15 +100,17 @@ def unknown_tokens(tokenizer, texts: Iterable[str]) -> tuple[float, str]:
     return unknown / max(1, sum(n for _, n, _ in counts)), next((text for n, _, text in counts if n), "")
 
 
-def unread(tokenizer, texts: Sequence[str], encodings: Sequence) -> tuple[float, str]:
-    """(share of the visible characters that are in no token or an unknown one, an example of such a stretch).
+def unread(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], encodings: Sequence[Encoding]
+) -> tuple[float, str]:
+    """(share of the visible characters that are in no token or in an unknown one, an example of such characters).
 
     Spaces, accents and control characters, which sound tokenizers drop, do not count.
     """
     lost = total = 0
     example = ""
     for text, encoding in zip(texts, encodings, strict=True):
-        read = np.zeros(len(text), dtype=bool)
+        read: np.ndarray = np.zeros(len(text), dtype=bool)
         for (start, end), token in zip(encoding.offsets, encoding.ids, strict=True):
             if token != tokenizer.unk_token_id:
                 read[start:end] = True
@@ -113,8 +127,10 @@ def _visible(character: str) -> bool:
     return not character.isspace() and unicodedata.category(character)[0] not in "MC"
 
 
-def misplaced(tokenizer, texts: Sequence[str], encodings: Sequence) -> tuple[float, str]:
-    """(share of the known tokens with letters whose letters are not those at their offsets, an example)."""
+def misplaced(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], encodings: Sequence[Encoding]
+) -> tuple[float, str]:
+    """(share of the known tokens with letters whose letters differ from those at their offsets, an example)."""
     spelled = _speller(tokenizer)
     normalizer = tokenizer.backend_tokenizer.normalizer
     wrong = total = 0
@@ -134,18 +150,19 @@ def misplaced(tokenizer, texts: Sequence[str], encodings: Sequence) -> tuple[flo
 
 
 def _letters(text: str) -> str:
-    """The letters and digits of a text, with neither case nor accents."""
+    """The letters and digits of a text, without case and accents."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", text.casefold()).casefold()))
 
 
-def _speller(tokenizer) -> Callable[[int], str]:
-    """id → the letters that a token spells; "" where it spells none: special, unknown, punctuation, part of a character."""
+def _speller(tokenizer: "PreTrainedTokenizerBase") -> Callable[[int], str]:
+    """id → the letters that a token spells; "" for special and unknown tokens, punctuation and parts of characters."""
     backend, skipped = tokenizer.backend_tokenizer, set(tokenizer.all_special_ids)
     parts = [part.__getstate__() for part in (backend.pre_tokenizer, backend.normalizer) if part is not None]
     in_bytes = any(b"ByteLevel" in (part if isinstance(part, bytes) else part.encode()) for part in parts)
     prefix = getattr(backend.model, "continuing_subword_prefix", None) or ""
     suffix = getattr(backend.model, "end_of_word_suffix", None) or ""
-    decode, known = decoders.ByteLevel().decode, {}
+    decode = decoders.ByteLevel().decode
+    known: dict[int, str] = {}
 
     def spelled(token: int) -> str:
         if token not in known:
@@ -158,10 +175,12 @@ def _speller(tokenizer) -> Callable[[int], str]:
     return spelled
 
 
-def whole_answers(tokenizer, examples: Sequence[Mapping], task: Task) -> tuple[float, str]:
-    """(share of the true answers with letters that come back from their tokens with the same letters, an example of another).
+def whole_answers(
+    tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example], task: Task
+) -> tuple[float, str]:
+    """(share of the true answers with letters whose tokens give the same letters again, an example of another answer).
 
-    (1, "") for a task whose answers are no text.
+    (1, "") for a task whose answers are not texts.
     """
     asked = [example for example in examples if "answers" in example and _stands(example)]
     returned = task.given_back(tokenizer, asked)
@@ -174,8 +193,8 @@ def whole_answers(tokenizer, examples: Sequence[Mapping], task: Task) -> tuple[f
     return 1 - len(lost) / max(1, len(pairs)), example
 
 
-def _stands(example: Mapping) -> bool:
-    """Whether there is a first answer and it stands in the context at its place."""
+def _stands(example: Example) -> bool:
+    """Whether there is a first answer and the context has it at its place."""
     answers = example["answers"]
     if not answers["text"]:
         return False

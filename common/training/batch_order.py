@@ -1,4 +1,4 @@
-"""The order in which windows are trained on: batches of like length, in an order that seed and epoch alone decide."""
+"""The order of windows in training: batches of similar length, in an order that depends on seed and epoch alone."""
 
 import math
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 POOL = 50
-"""Batches' worth of random windows that are sorted by length together: enough to save the padding, few enough to mix."""
+"""Number of batches whose random windows are sorted by length together: enough to save padding, few enough to mix."""
 
 
 class GroupedBatches(torch.utils.data.Sampler[list[int]]):
     """Batches of window indices; every window once an epoch, on one process.
 
-    part: (i, n) yields the share of the i-th of n processes. All have the same number of batches, of sizes that differ
-    by one at most, so that no window is repeated or dropped to even them out.
+    part: (i, n) yields the share of the i-th of n processes. All have the same number of batches, whose sizes differ by at
+    most one, so that no window is repeated or dropped to even them out.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, part: tuple[int, int] = (0, 1)):
@@ -22,7 +22,7 @@ class GroupedBatches(torch.utils.data.Sampler[list[int]]):
         processes = part[1]
         if len(lengths) < processes:
             raise ValueError(f"{len(lengths)} windows cannot be shared among {processes} processes")
-        # So few steps that each has a window for every process, if need be by one window more than batch_size.
+        # Every step has a window for every process; batches may then have one window more than batch_size.
         self.steps = min(math.ceil(len(lengths) / (batch_size * processes)), len(lengths) // processes)
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class GroupedBatches(torch.utils.data.Sampler[list[int]]):
 
 
 class Loader(torch.utils.data.DataLoader):
-    """A DataLoader that hands the Trainer's epoch to its batch sampler."""
+    """A DataLoader that passes the Trainer's epoch to its batch sampler."""
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)

@@ -1,6 +1,6 @@
-"""What decides a run's result, by content: the code, the technique's method, the weights with their tokenizer.
+"""Everything that decides a run's result, by content: the code, the technique's method, the weights with their tokenizer.
 
-Whatever is not known to be without effect counts: a new module, or a further file of a checkpoint, changes a run's
+Everything counts that is not known to have no effect: a new module, or another file of a checkpoint, changes a run's
 fingerprint from the start.
 """
 
@@ -22,8 +22,8 @@ from .settings import Technique
 PACKAGE = Path(__file__).resolve().parent.parent
 
 DECIDE = ("models", "scoring", "tasks", "training")
-"""Packages of which every module counts, like those that lie in no package. Others read data, which counts by its content,
-or draw, log, serve and compare what was trained."""
+"""Packages whose modules all count, as do the modules outside of packages. The other packages read data, which counts by its
+content, or draw, log, serve and compare trained models."""
 
 NEVER_LOADED = (
     "*.md",
@@ -43,7 +43,7 @@ NEVER_LOADED = (
 
 
 def code(*further: str) -> str:
-    """sha256 of the modules that decide a result; further: names of packages that are to count too."""
+    """sha256 of the modules that decide a result; further: names of packages that count too."""
     folders = [PACKAGE / name for name in sorted({*DECIDE, *further})]
     if lacking := [folder.name for folder in folders if not folder.is_dir()]:
         raise FileNotFoundError(f"{PACKAGE} has no package {lacking[0]}")
@@ -71,8 +71,8 @@ def method(technique: Technique, family: Family) -> str:
 
 
 def checkpoint(found: Checkpoint) -> str:
-    """Fingerprint of the weights, the config and the tokenizer that a checkpoint gives: of a folder the sha256 of its files,
-    of a model of the hub the commit that is loaded."""
+    """Fingerprint of a checkpoint's weights, config and tokenizer: for a folder the sha256 of its files, for a model of the
+    hub the commit that is loaded."""
     folder = Path(found.source)
     content = f"files {_folder(folder)}" if folder.is_dir() else f"commit {found.revision}"
     return f"{content} {found.distil=} {found.one_segment=}"
@@ -80,7 +80,7 @@ def checkpoint(found: Checkpoint) -> str:
 
 @functools.cache
 def _imports(source: bytes) -> tuple[frozenset[str], frozenset[str]]:
-    """(packages of this library, dotted names of others) that a source imports, at any depth."""
+    """(packages of this library, dotted names of all modules) that a source imports, at any depth."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and not node.level:
@@ -93,8 +93,8 @@ def _imports(source: bytes) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _sources(kind: type) -> tuple[set[Path], set[str]]:
-    """(files that declare a technique's class, its parents and what they import of their own folder, packages of this library
-    that these import)."""
+    """(files that declare a technique's class and its parents, with the files that they import from their own folder; packages
+    of this library that these import)."""
     files: set[Path] = set()
     further: set[str] = set()
     waiting = []
@@ -103,7 +103,8 @@ def _sources(kind: type) -> tuple[set[Path], set[str]]:
             waiting.append(Path(inspect.getfile(each)).resolve())
         except (OSError, TypeError):
             raise UserError(
-                f"{kind.__name__} is not declared in a file: its runs could not be distinguished from others; write it into a script."
+                f"{kind.__name__} is not declared in a file, so its runs could not be distinguished from others; write it into a "
+                "script."
             ) from None
     while waiting:
         file = waiting.pop()
@@ -121,7 +122,7 @@ def _sources(kind: type) -> tuple[set[Path], set[str]]:
 
 
 def _plain(value: object) -> object:
-    """A value of a PEFT config as JSON has it."""
+    """A value of a PEFT config in a form that JSON can hold."""
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
     return value.value if isinstance(value, enum.Enum) else repr(value)

@@ -1,4 +1,4 @@
-"""The folder that a run works in: held by one process, recognised when an interrupted run goes on."""
+"""The folder that a run works in: one process holds it, and an interrupted run that resumes recognises it."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ STATE = "run.json"
 
 
 class own:
-    """The output folder, locked against a second process; gives the state that an unfinished run of the same content left there.
+    """The output folder, locked against a second process; gives the state that an unfinished run of the same content left in it.
 
-    Without `resume` the content of the folder is removed if a run left it; any other folder is refused.
+    Without `resume` the content of the folder is removed if a run wrote it; folders with other content are refused.
     leave: called with the folder before an unfinished run is removed.
     """
 
@@ -37,7 +37,7 @@ class own:
             self.lock.acquire(timeout=0)
         except Timeout:
             if not Path(self.lock.lock_file).exists():
-                raise unwritable(self.folder, OSError(0, "no file can be made there")) from None
+                raise unwritable(self.folder, OSError(0, "no file can be created there")) from None
             raise UserError(
                 f"{self.folder} is in use by another training; wait, or choose another --output_dir."
             ) from None
@@ -55,7 +55,7 @@ class own:
     def _state(self) -> dict[str, Any]:
         state = read_state(self.folder)
         if state.get("removing"):
-            # A process was killed meanwhile.
+            # A process was killed while it removed the folder.
             remove(self.folder, state)
             if self.resume and state.get("finished") and state["run_fingerprint"] == self.run_key:
                 return state
@@ -64,7 +64,7 @@ class own:
             if self.resume and state["run_fingerprint"] != self.run_key:
                 raise UserError(
                     f"--resume: {self.folder} holds a run with other settings, data or code; "
-                    "repeat its command line, or start afresh without --resume."
+                    "repeat its command line, or start from the beginning without --resume."
                 )
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(
@@ -81,16 +81,17 @@ class own:
         if local_rank() > 0:
             return
         with contextlib.suppress(OSError):
-            # If nothing was done.
+            # It is empty if nothing was done.
             self.folder.rmdir()
-        # While it is held: a process that opened the file before finds it unlinked, and does not take its lock for the folder's.
+        # Unlink the file while the lock is held: a process that opened it before then finds it unlinked, and does not mistake
+        # its lock for the folder's.
         if self.lock.is_locked:
             Path(self.lock.lock_file).unlink(missing_ok=True)
         self.lock.release()
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What run.json in a training's folder holds: `run_fingerprint`, and `run_id` once there is one; {} without it."""
+    """The content of run.json in a run's folder: `run_fingerprint`, and `run_id` once there is one; {} without the file."""
     try:
         return dict(json.loads((folder / STATE).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
@@ -102,7 +103,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def remove(folder: Path, state: dict[str, Any]) -> None:
-    """Remove a training's folder. run.json goes last, so that a process that is killed meanwhile leaves a recognisable folder."""
+    """Remove a run's folder. run.json goes last, so that a process that is killed meanwhile leaves a recognisable folder."""
     write_json(folder / STATE, state | {"removing": True})
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
@@ -114,10 +115,11 @@ def remove(folder: Path, state: dict[str, Any]) -> None:
 
 
 def unwritable(folder: Path, error: OSError) -> UserError:
-    """The error that a full, read-only or forbidden disk is reported as."""
+    """The error that reports a full, read-only or forbidden disk."""
     where = error.filename or folder
     return UserError(
-        f"{where} cannot be written: {error.strerror or error}. Make room or mend its rights, or choose another --output_dir."
+        f"{where} cannot be written: {error.strerror or error}. Free some space or correct its permissions, or choose another "
+        "--output_dir."
     )
 
 

@@ -1,18 +1,19 @@
 """A confusion matrix and what is read off it: accuracy, F1 and its interval."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 
 def confusion_matrix(labels: Sequence[int], predictions: Sequence[int], classes: int) -> np.ndarray:
     """(classes, classes) counts; rows are what the labels say, columns what was predicted."""
-    counts = np.zeros((classes, classes), dtype=np.int64)
+    counts: np.ndarray = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (np.asarray(labels, dtype=np.int64), np.asarray(predictions, dtype=np.int64)), 1)
     return counts
 
 
-def accuracy(counts: np.ndarray) -> np.ndarray:
+def accuracy(counts: np.ndarray) -> Any:
     """Share of right predictions, 0 to 1; counts: (..., classes, classes)."""
     return np.trace(counts, axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))
 

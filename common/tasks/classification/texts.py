@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from ..batching import Collator, evaluating, length_sorted_batches, tokens_per_batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Texts(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    def __getitem__(self, i: int) -> dict:
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         item = {"input_ids": self.input_ids[i], "labels": self.labels[i]}
         if self.segment_ids:
             item["token_type_ids"] = np.zeros_like(self.input_ids[i])
@@ -39,15 +43,15 @@ class Texts(torch.utils.data.Dataset):
 
 
 def make_texts(
-    tokenizer,
-    examples: Sequence[Mapping],
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[Mapping[str, Any]],
     *,
     max_length: int,
     segment_ids: bool,
     names: Sequence[str],
 ) -> Texts:
     """The first `max_length` tokens, special ones counted, of each example's `text`, with its `label` if it has one."""
-    input_ids = []
+    input_ids: list[np.ndarray] = []
     for begin in range(0, len(examples), 1000):
         encoded = tokenizer(
             [example["text"] for example in examples[begin : begin + 1000]],
@@ -61,14 +65,21 @@ def make_texts(
 
 @torch.inference_mode()
 def predict_logits(
-    model, texts: Texts, collator: Collator, *, part: tuple[int, int] = (0, 1), progress: str | None = None
+    model: torch.nn.Module,
+    texts: Texts,
+    collator: Collator,
+    *,
+    part: tuple[int, int] = (0, 1),
+    progress: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(indices, logits) of the i-th of n shares of the texts, for part (i, n): (n,) int64 and (n, classes) float32.
 
     progress: label of a progress bar. The model is left in the mode that it came in.
     """
-    # So that a share without a text is a share still.
-    found = [(np.zeros(0, dtype=np.int64), np.zeros((0, len(texts.names)), dtype=np.float32))]
+    # A share without any text also has arrays.
+    found: list[tuple[np.ndarray, np.ndarray]] = [
+        (np.zeros(0, dtype=np.int64), np.zeros((0, len(texts.names)), dtype=np.float32))
+    ]
     with evaluating(model) as device:
         batches = length_sorted_batches(texts.lengths, tokens_per_batch(model, device), part)
         for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):

@@ -13,7 +13,7 @@ from . import confusion, texts
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of a text: the class, and the probability of every class."""
+    """A model's prediction for a text: the class, and the probability of every class."""
 
     label: int
     names: tuple[str, ...]

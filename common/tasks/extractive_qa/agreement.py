@@ -1,4 +1,4 @@
-"""Whether a model that was loaded back answers as its run recorded."""
+"""Whether a stored model answers as its run recorded."""
 
 import math
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ def disagreements(
     """A line for each question that is not answered as recorded.
 
     recorded: rows of a run's predictions/test.json; answers: `answer`, `score`, `start`, `end` for each. Another
-    answer agrees if the run scored it within `tolerance` of its own; threshold: what "no answer" needs to win by, None
-    where it cannot win.
+    answer agrees if the run scored it within `tolerance` of its own. threshold: the margin that "no answer" needs, None
+    where it is never given.
     """
     wrong = []
     for row, answer in zip(recorded, answers, strict=True):

@@ -1,13 +1,17 @@
-"""Batches without padding: the windows of a batch laid end to end in one row, each of which attends to itself alone."""
+"""Batches without padding: the windows of a batch lie end to end in one row, and each attends to itself alone."""
+
+from typing import Any
 
 import torch
 
+from ..batching import Batch
 
-def end_to_end(batch: dict[str, torch.Tensor], first_position: int) -> dict:
-    """What a model takes in place of a padded batch: `input_ids` and the like (1, real tokens) and where windows begin.
 
-    The names are transformers' for flash attention; `kernels.attention` follows them. first_position: id of a window's
-    first position.
+def end_to_end(batch: Batch, first_position: int) -> dict[str, Any]:
+    """A model's inputs without padding: `input_ids` and the like (1, real tokens), and where windows begin.
+
+    The names are transformers' for flash attention; `cpu_kernels.attention` reads them too. first_position: id of a
+    window's first position.
     """
     mask = batch["attention_mask"].bool()
     rows, length = mask.shape

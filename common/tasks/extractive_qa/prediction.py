@@ -1,6 +1,7 @@
 """Windows → predictions with a question-answering model: the one path that evaluation and serving both take."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from .windows import NO_CONTEXT, Windows
 
 @torch.inference_mode()
 def predict_spans(
-    model,
+    model: torch.nn.Module,
     windows: Windows,
     collator: Collator,
     *,
@@ -25,9 +26,9 @@ def predict_spans(
     """The candidates of every window, reduced batch by batch: no logits are kept.
 
     Windows are batched by length, longest first. part: (i, n) takes the i-th of n shares of them. progress: label of a
-    progress bar. The model is left in the mode that it came in.
+    progress bar. The model keeps its mode (training or evaluation).
     """
-    # So that a share without a window is a share still.
+    # A share without any window also has arrays.
     spans = [no_spans(n_best)]
     with evaluating(model) as device:
         batches = length_sorted_batches(windows.lengths, tokens_per_batch(model, device), part)
@@ -35,7 +36,7 @@ def predict_spans(
             batch = collator([windows[i] for i in indices])
             inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
             out = model(**inputs)
-            in_context = np.zeros(batch["input_ids"].shape, dtype=bool)
+            in_context: np.ndarray = np.zeros(batch["input_ids"].shape, dtype=bool)
             for row, i in enumerate(indices):
                 in_context[row, : len(windows.offsets[i])] = windows.offsets[i][:, 1] != NO_CONTEXT
             spans.append(
@@ -52,7 +53,12 @@ def predict_spans(
 
 
 def decode_spans(
-    spans: Spans, windows: Windows, examples: Sequence[Mapping], *, n_best: int, null_threshold: float | None
+    spans: Spans,
+    windows: Windows,
+    examples: Sequence[Mapping[str, Any]],
+    *,
+    n_best: int,
+    null_threshold: float | None,
 ) -> list[Prediction]:
     """One prediction for each example, in the order of `examples` (`id`, `context`)."""
     return decode(

@@ -6,6 +6,7 @@ windows x n_best and never with windows x length.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 
@@ -37,10 +38,10 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True)
-class NBest(Sequence):
+class NBest(Sequence[dict[str, Any]]):
     """A question's n best answers, best first: reads as a list of dicts of text, start, end, score and probability.
 
-    Kept as columns, because most of them are never looked at, and 20 dicts for every question of an evaluation cost
+    They are kept as columns, because most of them are never read, and 20 dicts for every question of an evaluation take
     more time than finding the answers. `list(n_best)` is for json.
     """
 
@@ -53,7 +54,11 @@ class NBest(Sequence):
     def __len__(self) -> int:
         return len(self.text)
 
-    def __getitem__(self, i):
+    @overload
+    def __getitem__(self, i: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, i: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
         return {
@@ -70,10 +75,10 @@ class Prediction:
     """One question's answer; `text` is "" and `start` and `end` are -1 where the answer is "no answer".
 
     start, end: character offsets into the context, end exclusive.
-    score: the best span's start logit + end logit, whether or not it was given as the answer (0 without any span).
+    score: the best span's start logit + end logit, whether or not it is the answer (0 without any span).
     null_score: the smallest null score among the question's windows (0 without any window).
-    probability: of the given answer, a softmax over the scores of `n_best` (0 without any).
-    n_best: at most n_best entries, and with a null threshold "no answer" (of text "") in any case.
+    probability: of the answer, by a softmax over the scores of `n_best` (0 without any).
+    n_best: at most n_best entries, and with a null threshold always "no answer" (with text "") as well.
     """
 
     id: str
@@ -99,35 +104,22 @@ def best_spans(
     `max_answer_length` tokens long; of equal scores the smallest start, then the shortest span, comes first.
 
     start_logits, end_logits: (W, L) floats; context_mask: (W, L) bool, true on the context's one run of tokens
-    (logits elsewhere are never read, but for the null token's). windows: (W,) indices, 0..W-1 by default.
+    (of the logits elsewhere only the null token's are read). windows: (W,) indices, 0..W-1 by default.
     Raises ValueError, with the window's index, where a logit is NaN or +inf.
 
     A span's score can only be among the n best if the best score of its start is among the n best of all starts.
     The best end of every start is a sliding maximum, so only n_best x max_answer_length pairs are ever formed.
     """
-    start_logits = np.asarray(start_logits, dtype=np.float32)
-    end_logits = np.asarray(end_logits, dtype=np.float32)
-    context_mask = np.asarray(context_mask, dtype=bool)
-    if start_logits.ndim != 2 or not start_logits.shape == end_logits.shape == context_mask.shape:
-        raise ValueError(
-            "start_logits, end_logits and context_mask must share one shape (windows, length), not "
-            f"{start_logits.shape}, {end_logits.shape} and {context_mask.shape}"
-        )
     if n_best < 1 or max_answer_length < 1:
         raise ValueError(f"n_best ({n_best}) and max_answer_length ({max_answer_length}) must be at least 1")
+    start_logits, end_logits, context_mask, numbers = _as_arrays(
+        start_logits, end_logits, context_mask, windows
+    )
     count, length = start_logits.shape
-    windows = np.arange(count) if windows is None else np.asarray(windows, dtype=np.int64)
-    if windows.shape != (count,):
-        raise ValueError(f"{count} windows of logits came with {len(windows)} window indices")
     null_score = start_logits[:, null_index] + end_logits[:, null_index]
     longest = min(max_answer_length, length)
     starts = np.where(context_mask, start_logits, _NONE)
-    # Behind each row lies room for the longest span, so that the rows can be scanned as one line.
-    width = length + longest - 1
-    line = np.full(count * width + longest - 1, _NONE)
-    ends = line[: count * width].reshape(count, width)
-    np.copyto(ends[:, :length], end_logits, where=context_mask)
-    best_end = _sliding_maximum(line, longest).reshape(count, width)[:, :length]
+    ends, best_end = _masked_ends(end_logits, context_mask, longest)
     with np.errstate(invalid="ignore"):
         best_of_start = starts + best_end
     # NaN and +inf pass through the maximum; -inf only masks.
@@ -135,7 +127,7 @@ def best_spans(
     if broken.any():
         raise ValueError(
             f"{broken.sum()} of {count} windows have logits that are NaN or infinite, "
-            f"the first is window {windows[np.argmax(broken)]}"
+            f"the first is window {numbers[np.argmax(broken)]}"
         )
 
     rows = np.arange(count)[:, None]
@@ -150,7 +142,7 @@ def best_spans(
         start=np.zeros((count, n_best), dtype=np.int32),
         end=np.zeros((count, n_best), dtype=np.int32),
         null_score=null_score,
-        window=windows,
+        window=numbers,
     )
     spans.score[:, :found] = score = pairs[rows, chosen]
     nth, further = np.divmod(chosen, longest)
@@ -160,10 +152,42 @@ def best_spans(
     return spans
 
 
+def _as_arrays(
+    start_logits: np.ndarray, end_logits: np.ndarray, context_mask: np.ndarray, windows: Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The arguments of `best_spans` in the types that it computes with; ValueError where their shapes differ."""
+    start_logits = np.asarray(start_logits, dtype=np.float32)
+    end_logits = np.asarray(end_logits, dtype=np.float32)
+    context_mask = np.asarray(context_mask, dtype=bool)
+    if start_logits.ndim != 2 or not start_logits.shape == end_logits.shape == context_mask.shape:
+        raise ValueError(
+            "start_logits, end_logits and context_mask must share one shape (windows, length), not "
+            f"{start_logits.shape}, {end_logits.shape} and {context_mask.shape}"
+        )
+    count = len(start_logits)
+    numbers = np.arange(count) if windows is None else np.asarray(windows, dtype=np.int64)
+    if numbers.shape != (count,):
+        raise ValueError(f"{count} windows of logits came with {len(numbers)} window indices")
+    return start_logits, end_logits, context_mask, numbers
+
+
+def _masked_ends(
+    end_logits: np.ndarray, context_mask: np.ndarray, longest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(end logits with -inf outside the context, (W, L + longest - 1); for each start its best end logit, (W, L))."""
+    count, length = end_logits.shape
+    # Behind each row lies room for the longest span, so that the rows can be scanned as one line.
+    width = length + longest - 1
+    line = np.full(count * width + longest - 1, _NONE)
+    ends = line[: count * width].reshape(count, width)
+    np.copyto(ends[:, :length], end_logits, where=context_mask)
+    return ends, _sliding_maximum(line, longest).reshape(count, width)[:, :length]
+
+
 def no_spans(n_best: int) -> Spans:
     """The spans of no window."""
-    tokens = np.empty((0, n_best), dtype=np.int32)
-    scores = np.empty((0, n_best), dtype=np.float32)
+    tokens: np.ndarray = np.empty((0, n_best), dtype=np.int32)
+    scores: np.ndarray = np.empty((0, n_best), dtype=np.float32)
     return Spans(scores, tokens, tokens, np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64))
 
 
@@ -190,13 +214,14 @@ def decode(
 
     offsets: for every window index an array (its length, 2) of character offsets; example_index: for every window
     index its example; contexts, ids: one per example.
-    Without `null_threshold` a question always gets its best span (SQuAD v1.1); with it, "no answer" where
+    Without `null_threshold` a question always gets its best span (SQuAD v1.1); with it, the answer is "no answer" where
     null score - best score > `null_threshold`, and "no answer" competes in the n-best list (SQuAD v2.0).
-    As Hugging Face's `postprocess_qa_predictions`, except that a span found in several windows is listed once, with
-    its best score; spans of no characters are dropped; and a question without any span is answered "", not "empty".
+    The rules are those of Hugging Face's `postprocess_qa_predictions`, except that a span found in several windows is
+    listed once, with its best score; spans without characters are dropped; and a question without any span is answered
+    "", not "empty".
     """
     row_example = np.asarray(example_index, dtype=np.int64)[spans.window]
-    null_score = np.full(len(ids), np.inf, dtype=np.float32)
+    null_score: np.ndarray = np.full(len(ids), np.inf, dtype=np.float32)
     np.minimum.at(null_score, row_example, spans.null_score)
     null_score[np.isinf(null_score)] = 0
 
@@ -205,11 +230,11 @@ def decode(
         example = np.concatenate([example, np.arange(len(ids))])
         score = np.concatenate([score, null_score])
         place = np.concatenate([place, np.full(len(ids), _NOWHERE)])
-    # Stable, so that of equal scores the first place comes first, "no answer" last.
+    # A stable sort: of equal scores the first place comes first, and "no answer" last.
     order = np.argsort((example << 32) - _ordered(score), kind="stable")
     example, score, place = example[order], score[order].astype(np.float64), place[order]
     rank = np.arange(len(example)) - _bounds(example, len(ids))[example]
-    # "No answer" and the best span are listed whatever their rank: the decision is between them.
+    # "No answer" and the best span are listed at any rank: the decision is between them.
     kept = (rank < n_best) | (place == _NOWHERE)
     kept[1:] |= (rank[1:] == 1) & (place[:-1] == _NOWHERE)
     example, score, place = example[kept], score[kept], place[kept]
@@ -219,7 +244,7 @@ def decode(
 
     columns = (place >> 32, (place & _LOW).astype(np.int32), score, probability)
     begin, end, score, probability = (column.tolist() for column in columns)
-    bounds, null_score = bounds.tolist(), null_score.astype(np.float64).tolist()
+    firsts, nulls = bounds.tolist(), null_score.astype(np.float64).tolist()
     return [
         _prediction(
             id_,
@@ -228,13 +253,17 @@ def decode(
             null,
             null_threshold,
         )
-        for id_, context, first, last, null in zip(
-            ids, contexts, bounds[:-1], bounds[1:], null_score, strict=True
-        )
+        for id_, context, first, last, null in zip(ids, contexts, firsts[:-1], firsts[1:], nulls, strict=True)
     ]
 
 
-def _prediction(id_, context, columns, null_score, null_threshold) -> Prediction:
+def _prediction(
+    id_: str,
+    context: str,
+    columns: tuple[list[int], list[int], list[float], list[float]],
+    null_score: float,
+    null_threshold: float | None,
+) -> Prediction:
     start, end, score, probability = columns
     # "No answer" reaches from -1 to -1, which is the empty text.
     texts = [context[b:e] for b, e in zip(start, end, strict=True)]
@@ -249,12 +278,12 @@ def _prediction(id_, context, columns, null_score, null_threshold) -> Prediction
     )
 
 
-def tune_null_threshold(predictions: Sequence[Prediction], references: Sequence[Mapping]) -> float:
+def tune_null_threshold(predictions: Sequence[Prediction], references: Sequence[Mapping[str, Any]]) -> float:
     """The `null_threshold` at which `predictions` have the highest F1 on `references` (dicts of id and answers).
 
-    The sweep of the official v2.0 script's `find_best_thresh` over null score - best score, with questions of equal
-    differences moved together; of equally good differences, or 0, the one nearest to 0, so that nothing changes
-    without gain.
+    As `find_best_thresh` of the official v2.0 script, this sweeps over null score - best score, and moves questions of
+    equal differences together. Of equally good differences, and 0, it takes the one nearest to 0: nothing changes without
+    gain.
     """
     golds = {reference["id"]: reference["answers"]["text"] for reference in references}
     known = [prediction for prediction in predictions if prediction.id in golds]
@@ -279,7 +308,7 @@ def _best_text(prediction: Prediction) -> str:
 
 
 def _sliding_maximum(values: np.ndarray, width: int) -> np.ndarray:
-    """Maximum of values[i : i + width] for every i at which that many are left, by doubling: log2(width) passes."""
+    """Maximum of values[i : i + width] for every i with that many values left, by doubling: log2(width) passes."""
     reach = 1
     while reach * 2 <= width:
         values = np.maximum(values[:-reach], values[reach:])
@@ -289,7 +318,7 @@ def _sliding_maximum(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _ordered(values: np.ndarray) -> np.ndarray:
-    """int32 that compare as the float32 values do (-0.0 as 0.0)."""
+    """int32 values in the order of the float32 values (-0.0 counts as 0.0)."""
     bits = (values + np.float32(0)).view(np.int32)
     bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)
     return bits
@@ -298,9 +327,9 @@ def _ordered(values: np.ndarray) -> np.ndarray:
 def _ranked(values: np.ndarray, n: int) -> np.ndarray:
     """(W, n) columns of the n largest values of each row, largest first, of equal ones the leftmost first.
 
-    Value and column are packed into one integer: all differ, and sorting them carries the column along.
+    Value and column are packed into one integer, so that all integers differ and sorting moves the column along.
     """
-    keys = _ordered(values).astype(np.int64)
+    keys: np.ndarray = _ordered(values).astype(np.int64)
     keys <<= 32
     keys += np.arange(values.shape[1], 0, -1)
     keys.partition(values.shape[1] - n, axis=1)
@@ -308,7 +337,9 @@ def _ranked(values: np.ndarray, n: int) -> np.ndarray:
     return values.shape[1] - (largest & _LOW)
 
 
-def _distinct_spans(spans: Spans, offsets: Sequence[np.ndarray], row_example: np.ndarray):
+def _distinct_spans(
+    spans: Spans, offsets: Sequence[np.ndarray], row_example: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat arrays of the distinct spans of all examples: example, best score, and place: begin << 32 | end.
 
     Of equal score in one example, the first place comes first.
@@ -325,7 +356,7 @@ def _distinct_spans(spans: Spans, offsets: Sequence[np.ndarray], row_example: np
     real = (score > _NONE) & (begin < end)
 
     # A span can repeat in overlapping windows, and in one window where several tokens share their characters. Only
-    # then need its example be sorted: a window's own spans come in order.
+    # such examples need sorting: the spans of one window are in order already.
     several = np.bincount(example)[example] > 1
     sorted_place = np.sort(np.where(real, place, -1 - np.arange(place.shape[1])), axis=1)
     repeats = several | (sorted_place[:, 1:] == sorted_place[:, :-1]).any(axis=1)
@@ -335,7 +366,7 @@ def _distinct_spans(spans: Spans, offsets: Sequence[np.ndarray], row_example: np
     some_example, some_score, some_place = example[often], score[often], place[often]
     order = np.lexsort((-some_score, some_place, some_example))
     some_example, some_score, some_place = some_example[order], some_score[order], some_place[order]
-    first = np.ones(len(order), dtype=bool)
+    first: np.ndarray = np.ones(len(order), dtype=bool)
     first[1:] = (some_place[1:] != some_place[:-1]) | (some_example[1:] != some_example[:-1])
     return (
         np.concatenate([example[once], some_example[first]]),
@@ -345,5 +376,5 @@ def _distinct_spans(spans: Spans, offsets: Sequence[np.ndarray], row_example: np
 
 
 def _bounds(group: np.ndarray, groups: int) -> np.ndarray:
-    """(groups + 1,) where each group begins, and the last ends, in a sorted array of group indices."""
+    """(groups + 1,) positions where each group begins, and the last one ends, in a sorted array of group indices."""
     return np.concatenate([[0], np.cumsum(np.bincount(group, minlength=groups))])

@@ -9,10 +9,12 @@ from ..questions import QuestionTask
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
     from ...models.families import Family
+    from ..batching import Batch
 
 
 class ExtractiveQA(QuestionTask):
@@ -32,14 +34,22 @@ class ExtractiveQA(QuestionTask):
         """Every kind of family has one."""
         return "QuestionAnswering"
 
-    def given_back(self, tokenizer: Any, examples: Sequence[Example]) -> list[str] | None:
+    def given_back(
+        self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example]
+    ) -> list[str] | None:
         """As the offsets of its tokens cut it out of the context; "" where no window holds it."""
         from .windows import cut_out
 
         return cut_out(tokenizer, examples)
 
-    def features(self, tokenizer: Any, config: Any, examples: Sequence[Example], args: Settings) -> Any:
-        """Overlapping windows; an answer that a window does not hold whole is labelled 0."""
+    def features(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: "PreTrainedConfig",
+        examples: Sequence[Example],
+        args: Settings,
+    ) -> Any:
+        """Overlapping windows; the label is 0 where a window does not hold the whole answer."""
         from ...models.families import uses_segment_ids
         from .windows import make_windows
 
@@ -51,27 +61,29 @@ class ExtractiveQA(QuestionTask):
             segment_ids=uses_segment_ids(config),
         )
 
-    def collator(self, tokenizer: Any, config: Any) -> Callable[[Sequence[Any]], dict[str, "torch.Tensor"]]:
+    def collator(
+        self, tokenizer: "PreTrainedTokenizerBase", config: "PreTrainedConfig"
+    ) -> "Callable[[Sequence[Any]], Batch]":
         """Pads to the longest window of a batch."""
         from ..batching import Collator
 
         return Collator(tokenizer.pad_token_id)
 
-    def loss(self, model: Any, batch: dict[str, "torch.Tensor"], labels: "torch.Tensor") -> "torch.Tensor":
+    def loss(self, model: "torch.nn.Module", batch: "Batch", labels: "torch.Tensor") -> "torch.Tensor":
         """Cross-entropy of first and last answer token; labels: (batch, 2)."""
         from .work import span_loss
 
         return span_loss(model, batch, labels)
 
     def unpadded_loss(self, family: "Family") -> Loss:
-        """`loss` that computes no padding, for a family with absolute positions."""
+        """`loss` without computing padding, for a family with absolute positions."""
         from .work import unpadded_span_loss
 
         return unpadded_span_loss(family)
 
     def outputs(
         self,
-        model: Any,
+        model: "torch.nn.Module",
         features: Any,
         collator: Any,
         args: Settings,
@@ -106,7 +118,7 @@ class ExtractiveQA(QuestionTask):
         return decode_spans(outputs, features, examples, n_best=args.n_best, null_threshold=decision)
 
     def decide(self, predictions: Sequence[Any], examples: Sequence[Example], version: str) -> float | None:
-        """The threshold above which "no answer" is given; SQuAD v1.1 always answers."""
+        """The threshold above which the answer is "no answer"; on SQuAD v1.1 every question is answered."""
         from .spans import tune_null_threshold
 
         return tune_null_threshold(predictions, examples) if version == "v2.0" else None
@@ -118,7 +130,7 @@ class ExtractiveQA(QuestionTask):
         return {"question": example["question"], "prediction": kept.pop("text"), **kept}
 
     def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
-        """Those of windows and of decoding."""
+        """The settings of windows and of decoding."""
         return {
             "version": record.version,
             "max_length": args.max_length,
@@ -131,7 +143,7 @@ class ExtractiveQA(QuestionTask):
     def disagreements(
         self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
     ) -> list[str]:
-        """Another span agrees where the run scored it as high."""
+        """Another span agrees where the run scored it equally high."""
         from .agreement import TOLERANCE, disagreements
 
         settings = about.settings

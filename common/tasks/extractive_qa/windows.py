@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,8 +11,12 @@ import torch
 from ...errors import UserError
 from ...graphemes import cuts, widened
 
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from transformers import PreTrainedTokenizerBase
+
 NO_CONTEXT = -1
-"""Offset of a token that is not context (question, special token): decoding must never cut an answer there."""
+"""Offset of a token outside the context (question, special token): decoding must never cut an answer there."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,8 @@ class Windows(torch.utils.data.Dataset):
     """W overlapping windows over E examples; a sequence of items that `Collator` batches.
 
     input_ids, token_type_ids (None where the model has none): W arrays of that window's length in tokens.
-    offsets: W arrays (length, 2) of character offsets into the context; NO_CONTEXT outside the context. They never halve
-    a character as readers see it (`graphemes.cuts`): from whichever token to whichever, the text between is whole.
+    offsets: W arrays (length, 2) of character offsets into the context; NO_CONTEXT outside the context. They never split
+    a character as readers see it (`graphemes.cuts`): the text from any token to any other consists of whole characters.
     example_index: (W,) the example that each window was cut from.
     start_positions, end_positions: (W,) first and last token of the answer; 0, the [CLS] token, where the window
     does not hold every token of it.
@@ -36,7 +41,7 @@ class Windows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    def __getitem__(self, i: int) -> dict:
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         labels = np.array([self.start_positions[i], self.end_positions[i]])
         item = {"input_ids": self.input_ids[i], "labels": labels}
         if self.token_type_ids is not None:
@@ -50,18 +55,24 @@ class Windows(torch.utils.data.Dataset):
 
 
 def make_windows(
-    tokenizer, examples: Iterable[Mapping], *, max_length: int, doc_stride: int, segment_ids: bool
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Iterable[Mapping[str, Any]],
+    *,
+    max_length: int,
+    doc_stride: int,
+    segment_ids: bool,
 ) -> Windows:
     """Cut examples (`question`, `context`, `answers`) into windows of at most `max_length` tokens.
 
-    Neighbouring windows share `doc_stride` tokens. A question may take half of a window; what is longer is cut, so
-    that every window has room for context. A fast tokenizer is needed for the offsets.
+    Neighbouring windows share `doc_stride` tokens. A question may take half of a window; a longer one is cut, so that
+    every window has room for context. The offsets need a fast tokenizer.
     """
     if not tokenizer.is_fast:
         raise UserError(f"{tokenizer.name_or_path} has no fast tokenizer, which answer offsets need.")
     examples = list(examples)
     questions = [shorten(tokenizer, example["question"].lstrip(), max_length // 2) for example in examples]
-    columns = {"input_ids": [], "token_type_ids": [], "offsets": [], "index": [], "start": [], "end": []}
+    names = ("input_ids", "token_type_ids", "offsets", "index", "start", "end")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     for begin in range(0, len(examples), 1000):
         chunk = examples[begin : begin + 1000]
         encoded = tokenizer(
@@ -78,7 +89,7 @@ def make_windows(
         windows = groupby(enumerate(encoded["overflow_to_sample_mapping"]), key=lambda pair: pair[1])
         for sample, of_sample in windows:
             numbers = [i for i, _ in of_sample]
-            # Questions on one context stand behind one another.
+            # Questions on the same context follow one another.
             if context != (context := chunk[sample]["context"]):
                 found = cuts(context)
             offsets = [context_offsets(encoded.encodings[i], context) for i in numbers]
@@ -100,7 +111,7 @@ def make_windows(
     )
 
 
-def shorten(tokenizer, text: str, tokens: int) -> str:
+def shorten(tokenizer: "PreTrainedTokenizerBase", text: str, tokens: int) -> str:
     """The longest beginning of `text` that is at most `tokens` tokens."""
     if len(text) <= tokens:
         return text
@@ -108,8 +119,8 @@ def shorten(tokenizer, text: str, tokens: int) -> str:
     return text if len(offsets) <= tokens else text[: offsets[tokens - 1][1]]
 
 
-def context_offsets(encoding, context: str) -> np.ndarray:
-    """(length, 2) character offsets of the context's tokens, without the space that some tokenizers count in."""
+def context_offsets(encoding: "Encoding", context: str) -> np.ndarray:
+    """(length, 2) character offsets of the context's tokens, without the leading space that some tokenizers include."""
     found = []
     for (start, end), sequence in zip(encoding.offsets, encoding.sequence_ids, strict=True):
         if sequence != 1:
@@ -120,15 +131,17 @@ def context_offsets(encoding, context: str) -> np.ndarray:
     return np.array(found, dtype=np.int32).reshape(-1, 2)
 
 
-def answer_tokens(windows: Sequence[np.ndarray], answers: Mapping | None) -> list[tuple[int, int]]:
-    """First and last token of the first answer that has a place in each window of one example; (0, 0), the [CLS] token, where a window does
-    not hold every token that overlaps it.
+def answer_tokens(
+    windows: Sequence[np.ndarray], answers: Mapping[str, Sequence[Any]] | None
+) -> list[tuple[int, int]]:
+    """First and last token, in each window of one example, of the first answer with a place; (0, 0), the [CLS] token, where
+    a window does not hold every token that overlaps it.
 
     windows: the offsets of all the example's windows. An answer may begin or end with characters that no token has (accents,
     spaces, zero-width characters): tokens decide whether a window holds it, not characters.
     """
     given = zip(answers["text"], answers["answer_start"], strict=True) if answers else ()
-    # References that are scored alone have no place.
+    # References that only serve for scoring have no place.
     text, begin = next(((text, start) for text, start in given if start >= 0), ("", -1))
     if not text:
         return [(0, 0)] * len(windows)
@@ -145,12 +158,12 @@ def answer_tokens(windows: Sequence[np.ndarray], answers: Mapping | None) -> lis
     return [label if place == whole else (0, 0) for label, place in zip(labels, places, strict=True)]
 
 
-def cut_out(tokenizer, examples: Sequence[Mapping]) -> list[str]:
+def cut_out(tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each example's first answer as its tokens' offsets cut it out of the context; "" where no window holds it."""
     windows = make_windows(tokenizer, examples, max_length=384, doc_stride=128, segment_ids=False)
     texts = [""] * len(examples)
     for i in np.flatnonzero(windows.end_positions).tolist():
-        example, offsets = windows.example_index[i], windows.offsets[i]
+        example, offsets = int(windows.example_index[i]), windows.offsets[i]
         begin, end = offsets[windows.start_positions[i], 0], offsets[windows.end_positions[i], 1]
         texts[example] = examples[example]["context"][begin:end]
     return texts

@@ -1,19 +1,18 @@
 """The losses of extractive question answering."""
 
-from typing import Any
-
 import torch
 
 from ...models.families import Family
+from ..batching import Batch
 from ..interface import Loss
 from .packing import end_to_end, in_rows
 
 
-def span_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+def span_loss(model: torch.nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of first and last answer token, summed over a batch; labels: (batch, 2).
 
-    The softmax leaves padding out; transformers' own loss does not, so that there a window's loss depends on the
-    windows that it happens to share a batch with.
+    The softmax leaves padding out. transformers' own loss includes it, so that a window's loss depends on the other
+    windows of its batch.
     """
     out = model(**batch)
     return _cross_entropy(out.start_logits, out.end_logits, batch["attention_mask"], labels)
@@ -21,10 +20,13 @@ def span_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) 
 
 def unpadded_span_loss(family: Family) -> Loss:
     """`span_loss` that computes no padding at all, for a family with absolute positions."""
+    first_position = family.first_position
+    if first_position is None:
+        raise TypeError(f"{family.model_type} has relative positions: its batches need padding")
 
-    def loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    def loss(model: torch.nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
         mask = batch["attention_mask"]
-        out = model(**end_to_end(batch, family.first_position))
+        out = model(**end_to_end(batch, first_position))
         return _cross_entropy(in_rows(out.start_logits, mask), in_rows(out.end_logits, mask), mask, labels)
 
     return loss

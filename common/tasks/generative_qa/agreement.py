@@ -1,4 +1,4 @@
-"""Whether a model that was loaded back writes as its run recorded."""
+"""Whether a stored model writes as its run recorded."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def rewritten(recorded: Sequence[Row], answers: Sequence[Answer], tolerance: flo
     """A line for each question that is not answered as recorded.
 
     recorded: rows of a run's predictions/test.json; answers: `answer` and `score` for each. Another answer agrees if its
-    probability is that of the run's, up to a factor of exp(tolerance): which of two such is written is rounding's choice.
+    probability is that of the run's, up to a factor of exp(tolerance): rounding decides which of the two is written.
     """
     wrong = []
     for row, answer in zip(recorded, answers, strict=True):

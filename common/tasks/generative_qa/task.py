@@ -1,4 +1,4 @@
-"""Generative question answering as a task: the answer is written, token by token, behind a prompt."""
+"""Generative question answering as a task: a model writes the answer, token by token, behind a prompt."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,12 +8,14 @@ from ..questions import QuestionTask
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
+    from ..batching import Batch
 
 HEADS = {"decoder": "CausalLM", "encoder-decoder": "Seq2SeqLM"}
-"""Kind of family → head. Encoders do not write."""
+"""Kind of family → head. Encoders cannot write."""
 
 
 class GenerativeQA(QuestionTask):
@@ -27,7 +29,7 @@ class GenerativeQA(QuestionTask):
     confidence = "score"
 
     def head(self, kind: str) -> str | None:
-        """The one that writes."""
+        """The head that writes; encoders have none."""
         return HEADS.get(kind)
 
     def further_tokens(self, args: Settings, kind: str) -> dict[str, int]:
@@ -36,13 +38,21 @@ class GenerativeQA(QuestionTask):
             return {}
         return {f"an answer of {args.max_answer_length} tokens": args.max_answer_length + 1}
 
-    def given_back(self, tokenizer: Any, examples: Sequence[Example]) -> list[str] | None:
-        """As a model would write it that gives every token of it."""
+    def given_back(
+        self, tokenizer: "PreTrainedTokenizerBase", examples: Sequence[Example]
+    ) -> list[str] | None:
+        """The text that its tokens decode to."""
         golds = [" " + example["answers"]["text"][0] for example in examples]
         rows = tokenizer(golds, add_special_tokens=False, verbose=False)["input_ids"] if golds else []
         return [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
 
-    def features(self, tokenizer: Any, config: Any, examples: Sequence[Example], args: Settings) -> Any:
+    def features(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: "PreTrainedConfig",
+        examples: Sequence[Example],
+        args: Settings,
+    ) -> Any:
         """A prompt for every window of every example's context; `trained` chooses those to train on."""
         from ...models.families import family_of
         from .writing import make_prompts
@@ -57,19 +67,21 @@ class GenerativeQA(QuestionTask):
         )
 
     def trained(self, features: Any, version: str) -> Any:
-        """The prompts whose window holds the answer, and those that are to be declined."""
+        """The prompts whose window holds the answer, and on SQuAD v2.0 those without an answer."""
         from .writing import trained
 
         return trained(features, version)
 
-    def collator(self, tokenizer: Any, config: Any) -> Callable[[Sequence[Any]], dict[str, "torch.Tensor"]]:
+    def collator(
+        self, tokenizer: "PreTrainedTokenizerBase", config: "PreTrainedConfig"
+    ) -> "Callable[[Sequence[Any]], Batch]":
         """Pads on the side that the kind of family needs."""
         from ...models.families import family_of
         from .writing import Collator
 
         return Collator(tokenizer, family_of(config.model_type).kind)
 
-    def loss(self, model: Any, batch: dict[str, "torch.Tensor"], labels: "torch.Tensor") -> "torch.Tensor":
+    def loss(self, model: "torch.nn.Module", batch: "Batch", labels: "torch.Tensor") -> "torch.Tensor":
         """Cross-entropy of the answers' tokens, their ends included."""
         from .work import answer_loss
 
@@ -77,14 +89,14 @@ class GenerativeQA(QuestionTask):
 
     def outputs(
         self,
-        model: Any,
+        model: "torch.nn.Module",
         features: Any,
         collator: Any,
         args: Settings,
         part: tuple[int, int],
         progress: str | None,
     ) -> Any:
-        """What the model writes behind every prompt."""
+        """The texts that the model writes behind every prompt."""
         from .writing import write
 
         return write(
@@ -97,7 +109,7 @@ class GenerativeQA(QuestionTask):
         )
 
     def join(self, parts: Sequence[Any]) -> Any:
-        """Everything that was written."""
+        """All written texts."""
         from .writing import join
 
         return join(parts)
@@ -119,7 +131,7 @@ class GenerativeQA(QuestionTask):
         }
 
     def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
-        """Those of windows and of writing."""
+        """The settings of windows and of writing."""
         return {
             "max_length": args.max_length,
             "doc_stride": args.doc_stride,
@@ -129,7 +141,7 @@ class GenerativeQA(QuestionTask):
     def disagreements(
         self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
     ) -> list[str]:
-        """Another answer agrees where it is as probable."""
+        """Another answer agrees where it is equally probable."""
         from .agreement import TOLERANCE, rewritten
 
         return rewritten(rows, answers, TOLERANCE.get(precision, TOLERANCE["fp32"]))

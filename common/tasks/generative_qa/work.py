@@ -1,17 +1,16 @@
 """The loss of generative question answering."""
 
-from typing import Any
-
 import torch
 
+from ..batching import Batch
 from .writing import IGNORED
 
 
-def answer_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+def answer_loss(model: torch.nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the answers' tokens, their ends included, summed over a batch; labels as `Collator` gives them."""
     if "position_ids" in batch:
-        # A decoder. Answers stand at the ends of the rows, and each token is predicted by the one before: no other
-        # logits are computed, which for GPT-2's vocabulary would take a gigabyte a batch.
+        # A decoder. Answers stand at the ends of the rows, and the token before predicts each of their tokens. No other
+        # logits are computed: with GPT-2's vocabulary they would take a gigabyte a batch.
         longest = int((labels != IGNORED).sum(1).max())
         logits = model(**batch, logits_to_keep=longest + 1).logits[:, :-1]
         labels = labels[:, -longest:]

@@ -1,4 +1,4 @@
-"""Question answering in free text: examples → prompts, prompts → what a model writes, and which answer is kept.
+"""Question answering in free text: examples → prompts, prompts → written texts, and which answer is kept.
 
 The one path that evaluation and serving both take.
 """
@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from ...errors import UserError
 from ...models.virtual_tokens import real_positions
-from ..batching import evaluating, length_sorted_batches
+from ..batching import Batch, evaluating, length_sorted_batches
 
 UNANSWERABLE = "unanswerable"
-"""What a model is to write where the context does not hold the answer; T5's word for it."""
+"""The text to write where the context does not hold the answer: T5's word for it."""
 
 HEAD, CONTEXT, QUESTION, ANSWER = "context:", " {context}", " question: {question} answer:", " {answer}"
-"""A prompt's parts, one behind the other, and what is written behind it. Each begins with a space, so that its tokens are
-the same whatever stands before it. The question stands last: a window can then be cut from the context alone."""
+"""A prompt's parts, in order, and the answer that is written behind them. Each begins with a space, so that its tokens do not
+depend on the text before it. The question stands last, because a window can then be cut from the context alone."""
 
 MIN_CONTEXT = 16
-"""Tokens of context that a window has room for at least; a question that leaves less is refused, never cut."""
+"""Least room for tokens of context in a window; a question that leaves less is refused, never cut."""
 
 TOKENS_PER_BATCH = 4096
 
@@ -36,10 +36,10 @@ IGNORED = -100
 class Prompts(torch.utils.data.Dataset):
     """W prompts over E examples, each on a window of its example's context.
 
-    prompts: W arrays of token ids. targets: W arrays of the token ids that are to be written, the end-of-text token
-    last: those of the example's first answer where the window's text holds it, else those of UNANSWERABLE; None where
-    the answer is longer than a model may write. holds: (W,) whether the window's text holds the answer; an example
-    without answers has none. example_index: (W,) the example that each window was cut from.
+    prompts: W arrays of token ids. targets: W arrays of the token ids to write, with the end-of-text token last: those of
+    the example's first answer where the window's text holds it, otherwise those of UNANSWERABLE; None where the answer is
+    longer than a model may write. holds: (W,) whether the window's text holds the answer, False for an example without
+    answers. example_index: (W,) the example that each window was cut from.
     """
 
     prompts: list[np.ndarray]
@@ -50,7 +50,7 @@ class Prompts(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def __getitem__(self, i: int) -> dict:
+    def __getitem__(self, i: int) -> dict[str, np.ndarray | None]:
         return {"prompt": self.prompts[i], "target": self.targets[i]}
 
     @property
@@ -66,8 +66,8 @@ class Prompts(torch.utils.data.Dataset):
 
 
 def make_prompts(
-    tokenizer,
-    examples: Iterable[Mapping],
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Iterable[Mapping[str, Any]],
     *,
     kind: str,
     max_length: int,
@@ -78,19 +78,19 @@ def make_prompts(
 
     A context that is too long is cut into windows that share `doc_stride` tokens, or half of their room where the
     question leaves less. kind: the family's; an encoder reads an end-of-text token behind its input.
-    UserError where a question is so long that no window would be left.
+    UserError where a question is so long that no window has room for its context.
     """
     if not tokenizer.is_fast:
         raise UserError(f"{tokenizer.name_or_path} has no fast tokenizer, which windows of the context need.")
     end = [tokenizer.eos_token_id]
     head, unanswerable = _ids(tokenizer, [HEAD, ANSWER.format(answer=UNANSWERABLE)])
-    columns = {"prompts": [], "targets": [], "holds": [], "example_index": []}
+    columns: dict[str, list[Any]] = {name: [] for name in ("prompts", "targets", "holds", "example_index")}
     examples = list(examples)
     for begin in range(0, len(examples), 1000):
         chunk = examples[begin : begin + 1000]
-        first = [next(iter((example.get("answers") or {}).get("text") or []), None) for example in chunk]
+        first = [next(iter((example.get("answers") or {}).get("text") or []), "") for example in chunk]
         tails = _ids(tokenizer, [QUESTION.format(question=example["question"].strip()) for example in chunk])
-        answers = _ids(tokenizer, [ANSWER.format(answer=(answer or "").strip()) for answer in first])
+        answers = _ids(tokenizer, [ANSWER.format(answer=answer.strip()) for answer in first])
         texts = [CONTEXT.format(context=example["context"]) for example in chunk]
         encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         for i, example in enumerate(chunk):
@@ -118,10 +118,10 @@ def make_prompts(
 
 
 def covered(text: str, offsets: Sequence[tuple[int, int]], start: int, stop: int) -> str:
-    """The part of a text that tokens `start` to `stop`, the latter excluded, were made of.
+    """The part of a text that tokens `start` to `stop` (exclusive) come from.
 
-    Characters around it that no token has (accents, spaces, zero-width characters) count as its own: an answer may begin or
-    end with them.
+    Characters around it that no token has (accents, spaces, zero-width characters) belong to it: an answer may begin or end
+    with them.
     """
     if start == stop:
         return ""
@@ -130,7 +130,7 @@ def covered(text: str, offsets: Sequence[tuple[int, int]], start: int, stop: int
     return text[begin:end]
 
 
-def _ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
 
@@ -144,10 +144,10 @@ def windows(length: int, room: int, shared: int) -> list[tuple[int, int]]:
 
 
 def trained(prompts: Prompts, version: str) -> Prompts:
-    """The windows that are trained on: those that hold their answer, and on SQuAD v2.0 those to answer UNANSWERABLE.
+    """The windows that are trained on: those that hold their answer, and on SQuAD v2.0 those with the target UNANSWERABLE.
 
-    On v1.1, whose questions always have an answer, a window without it has nothing to teach. Answers that are longer than
-    a model may write are left out, not cut.
+    Every question of v1.1 has an answer, so a window without it teaches nothing. Answers that are longer than a model may
+    write are left out, not cut.
     """
     kept = [
         i
@@ -167,15 +167,15 @@ def trained(prompts: Prompts, version: str) -> Prompts:
 class Collator:
     """Batches of prompts, padded to the longest one. kind: the family's.
 
-    A decoder is given prompt and target in one row, padded on the left, as generation needs it: every row then ends
-    where its text ends, and positions count from its first token. An encoder-decoder is given the prompt, padded on
-    the right, and the target as labels, which it shifts itself.
+    A decoder gets prompt and target in one row, padded on the left, as generation needs it: every row ends where its text
+    ends, and positions count from its first token. An encoder-decoder gets the prompt, padded on the right, and the target
+    as labels, which it shifts itself.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     kind: str
 
-    def __call__(self, items: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> Batch:
         """`input_ids`, `attention_mask` and, for a decoder, `position_ids`: (batch, length); `labels`: (batch, length) for a
         decoder, (batch, longest target) for an encoder-decoder, IGNORED on all but the targets."""
         prompts, targets = [item["prompt"] for item in items], [item["target"] for item in items]
@@ -187,8 +187,8 @@ class Collator:
             batch["labels"][row, -len(target) :] = torch.from_numpy(target)
         return batch | {"position_ids": real_positions(batch["attention_mask"])}
 
-    def prompts(self, rows: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask`, (batch, length), of which just the padding is masked."""
+    def prompts(self, rows: Sequence[np.ndarray]) -> Batch:
+        """`input_ids` and `attention_mask`, (batch, length); only padding is masked."""
         left = self.kind == "decoder"
         return {
             "input_ids": pad(rows, self.tokenizer.pad_token_id, left),
@@ -207,10 +207,10 @@ def pad(rows: Sequence[np.ndarray], value: int, left: bool) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Written:
-    """What a model wrote behind W prompts.
+    """The texts that a model wrote behind W prompts.
 
-    text: W strings, without special tokens. score: (W,) the logarithm of the probability of what was written, its end
-    included. window: (W,) the prompt's index.
+    text: W strings, without special tokens. score: (W,) the logarithm of the text's probability, its end included.
+    window: (W,) the prompt's index.
     """
 
     text: list[str]
@@ -227,19 +227,19 @@ def join(parts: Sequence[Written]) -> Written:
 
 
 class _Recorder(LogitsProcessor):
-    """Notes the log-probability of each token that greedy decoding takes; keeping the logits would take gigabytes."""
+    """Records the log-probability of each token that greedy decoding takes; keeping the logits would take gigabytes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.steps: list[torch.Tensor] = []
 
-    def __call__(self, input_ids, scores):
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self.steps.append(scores.float().log_softmax(-1).amax(-1))
         return scores
 
 
 @torch.inference_mode()
 def write(
-    model,
+    model: torch.nn.Module,
     prompts: Prompts,
     collator: Collator,
     *,
@@ -247,14 +247,15 @@ def write(
     part: tuple[int, int] = (0, 1),
     progress: str | None = None,
 ) -> Written:
-    """What the model writes, greedily, behind every prompt: at most `max_answer_length` tokens.
+    """The texts that the model writes, greedily, behind every prompt: at most `max_answer_length` tokens each.
 
-    part: (i, n) takes the i-th of n shares of the prompts. progress: label of a progress bar. The model is left in the mode
-    that it came in.
+    part: (i, n) takes the i-th of n shares of the prompts. progress: label of a progress bar. The model keeps its mode
+    (training or evaluation).
     """
     tokenizer, end = collator.tokenizer, collator.tokenizer.eos_token_id
     batches = length_sorted_batches(prompts.prompt_lengths + max_answer_length, TOKENS_PER_BATCH, part)
-    text, score = [], []
+    text: list[str] = []
+    score: list[float] = []
     with evaluating(model) as device:
         for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
             batch = collator.prompts([prompts.prompts[i] for i in indices])
@@ -271,7 +272,7 @@ def write(
             new = rows[:, -len(recorder.steps) :].cpu().numpy()
             taken = torch.stack(recorder.steps, dim=1).cpu().numpy()
             for ids, each in zip(new, taken, strict=True):
-                # What stands behind the first end is padding, which may look like it.
+                # The tokens behind the first end are padding, which may look like it.
                 ends = np.flatnonzero(ids == end)
                 n = int(ends[0]) if len(ends) else len(ids)
                 answer = tokenizer.decode(ids[:n], skip_special_tokens=True)
@@ -284,7 +285,7 @@ def write(
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer; `text` is "" where there is none. score: the probability of what was written, 0 to 1."""
+    """One question's answer; `text` is "" where there is none. score: the probability of the written text, 0 to 1."""
 
     id: str
     text: str
@@ -292,10 +293,10 @@ class Answer:
 
 
 def choose(written: Written, example_index: np.ndarray, ids: Sequence[str]) -> list[Answer]:
-    """One answer for each example, in the order of `ids`: of its windows' answers the most probable.
+    """One answer for each example, in the order of `ids`: the most probable one of its windows.
 
-    "No answer" wins only where no window answers. How sure a window is of it does not count against another's answer, for
-    a window that does not hold the answer is right to be sure; its score is that of the least sure window.
+    The result is "no answer" only where no window answers. A window that is sure of "no answer" does not count against
+    another's answer, because a window without the answer is right to be sure; the score is that of the least sure window.
     """
     answers: list[list[tuple[float, str]]] = [[] for _ in ids]
     for text, score, window in zip(written.text, written.score.tolist(), written.window, strict=True):

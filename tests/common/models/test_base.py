@@ -145,7 +145,7 @@ def test_segment_ids_change_the_output_where_the_family_has_them(technique, fami
 
 @pytest.mark.parametrize("technique", ["lora", "prompt-encoder"])
 def test_peft_itself_drops_segment_ids(technique, tiny):
-    """Why PEFT's question-answering model is not used; when this fails, PEFT has been mended."""
+    """The reason for not using PEFT's question-answering model; when this fails, PEFT has fixed it."""
     model, _ = models.load_base(models.resolve_checkpoint(tiny("bert")))
     config = TECHNIQUES[technique]().peft_config(FAMILIES["bert"])
     config.task_type = "QUESTION_ANS"
@@ -183,7 +183,7 @@ def test_a_window_has_the_loss_that_it_has_alone(family_name, tiny):
 
 
 def test_transformers_itself_lets_padding_into_the_loss(tiny):
-    """When this fails, transformers has been mended."""
+    """When this fails, transformers has fixed it."""
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
     model.eval()
     batch = batch_of(tokenizer, model.config)
@@ -247,16 +247,16 @@ def test_answers_get_a_new_head_where_the_checkpoint_has_three_labels(family_nam
     ("field", "value", "message"),
     [
         ("num_hidden_layers", 3, "lack 16 of the model's tensors, for example bert.encoder.layer.2"),
-        ("intermediate_size", 96, r"is \(64,\) in its weights, \(96,\) by its config.json"),
+        ("intermediate_size", 96, r"is \(64,\) in its weights and \(96,\) in its config.json"),
         (
             "vocab_size",
             230,
-            r"word_embeddings.weight is \(\d+, 32\) in its weights, \(230, 32\) by its config",
+            r"word_embeddings.weight is \(\d+, 32\) in its weights and \(230, 32\) in its config",
         ),
     ],
 )
 def test_weights_that_do_not_belong_to_their_config_are_refused(head, field, value, message, tiny, tmp_path):
-    """What is not found or has another size, transformers draws at random; just of a head that is meant."""
+    """transformers draws tensors at random that are missing or have another size; only a head's may be."""
     folder = shutil.copytree(tiny("bert"), tmp_path / "bert")
     config = json.loads((folder / "config.json").read_text()) | {field: value}
     (folder / "config.json").write_text(json.dumps(config))
@@ -335,7 +335,7 @@ def test_of_the_packaged_models_segments_the_first_is_kept(tmp_path):
     assert models.load_config(checkpoint).type_vocab_size == model.config.type_vocab_size == 1
     assert model.bert.embeddings.token_type_embeddings.weight.requires_grad
     assert not uses_segment_ids(model.config)
-    # What is saved of it is a BERT like any other, for transformers alone too.
+    # The saved base is a BERT like any other, which transformers loads by itself.
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     again, its_tokenizer = models.load_base(models.resolve_checkpoint(str(tmp_path)))

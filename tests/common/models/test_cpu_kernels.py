@@ -1,4 +1,4 @@
-"""The fast path computes what torch and PEFT compute, gradients included, and is really taken."""
+"""The fast path computes the same as torch and PEFT, gradients included, and is really taken."""
 
 import copy
 import math
@@ -103,7 +103,7 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
     mask = None
     if masked:
         mask = torch.ones(2, 1, 7, keys[2], dtype=torch.bool)
-        # Of the shapes that are not "the first keys for all" too.
+        # Also masks that do not allow the same first keys to every query.
         mask[0, ..., {"holes": slice(1, 4)}.get(masked, slice(-2, None))] = False
         mask[1, :, 3, -1] = masked != "ragged"
         mask = mask if masked != "float" else torch.zeros(mask.shape).masked_fill(~mask, -1e9)
@@ -122,7 +122,7 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
 
 
 @pytest.mark.parametrize("technique", ["standard", "prefix-tuning"])
-# DeBERTa's attention has a code of its own, and none to put this in the place of.
+# DeBERTa's attention has its own code, which this cannot replace.
 @pytest.mark.parametrize("family_name", [name for name in ENCODERS if name != "deberta-v2"])
 def test_training_takes_the_fast_attention_and_dropout(family_name, technique, tiny, monkeypatch):
     checkpoint = base.resolve_checkpoint(tiny(family_name))
@@ -157,7 +157,7 @@ def test_dropout_has_its_rate_and_scale_and_repeats_with_the_seed():
     out = dropout(x)
     out.sum().backward()
     dropped = (out == 0).double()
-    # Five standard deviations, of the whole and between neighbours.
+    # Five standard deviations, overall and between neighbours.
     assert abs(dropped.mean() - 0.1) < 5 * math.sqrt(0.09 / x.numel())
     for other in (dropped.roll(1, 1), dropped.roll(4, 1), dropped.roll(1, 0)):
         assert abs(((dropped - 0.1) * (other - 0.1)).mean()) < 5 * 0.09 / math.sqrt(x.numel())

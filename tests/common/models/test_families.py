@@ -1,6 +1,9 @@
-"""What families of models can do, and what is refused from a config."""
+"""What the rows of FAMILIES say, and what transformers' configs say with them."""
+
+import re
 
 import pytest
+import transformers
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -8,10 +11,85 @@ from transformers import (
 
 from common.errors import UserError
 from common.models import base as models
-from common.models.families import FAMILIES
+from common.models.families import FAMILIES, family_of, saved_head, usable_positions, uses_segment_ids
 from common.training.settings import RunArgs, check_model
 from tests.support.cells import CLASSIFICATION
 from tests.support.techniques import TECHNIQUES
+
+CONFIGS = {
+    "bert": transformers.BertConfig,
+    "roberta": transformers.RobertaConfig,
+    "deberta-v2": transformers.DebertaV2Config,
+    "modernbert": transformers.ModernBertConfig,
+    "gpt2": transformers.GPT2Config,
+    "t5": transformers.T5Config,
+}
+
+
+def test_an_unknown_family_is_refused_with_the_names_of_the_others():
+    with pytest.raises(UserError, match="'llama' are not supported .*bert, deberta-v2, distilbert"):
+        family_of("llama")
+
+
+def test_a_pattern_matches_just_the_roles_that_are_named():
+    bert = FAMILIES["bert"]
+    down, output = (f"bert.encoder.layer.0.{name}" for name in ("output.dense", "attention.output.dense"))
+    assert re.fullmatch(bert.matching(bert.down), down)
+    assert not re.fullmatch(bert.matching(bert.down), output)
+    assert re.fullmatch(bert.matching(bert.down, bert.attention_output), output)
+
+
+def test_layers_with_one_name_for_several_roles_are_listed_once():
+    assert FAMILIES["gpt2"].linear_layers == ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+
+
+def test_a_reason_for_one_head_leaves_the_others():
+    assert (
+        FAMILIES["gpt2"].refusal("loha", "CausalLM") and FAMILIES["gpt2"].refusal("lora", "CausalLM") is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("model_type", "positions"),
+    [
+        ("bert", 512),
+        ("roberta", 512),
+        ("deberta-v2", None),
+        ("modernbert", 8192),
+        ("gpt2", 1024),
+        ("t5", None),
+    ],
+)
+def test_positions_that_a_model_can_use(model_type, positions):
+    # Two of the 514 rows of RoBERTa's table are not positions.
+    more = {"max_position_embeddings": 514} if model_type == "roberta" else {}
+    assert usable_positions(CONFIGS[model_type](**more)) == positions
+
+
+def test_segment_ids_need_a_family_and_a_config_that_have_them():
+    assert uses_segment_ids(transformers.BertConfig())
+    assert not uses_segment_ids(transformers.BertConfig(type_vocab_size=1))
+    assert not uses_segment_ids(transformers.RobertaConfig(type_vocab_size=2))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "head"),
+    [
+        ("bert", "BertForQuestionAnswering", "QuestionAnswering"),
+        ("modernbert", "ModernBertForSequenceClassification", "SequenceClassification"),
+        ("gpt2", "GPT2ForQuestionAnswering", "QuestionAnswering"),
+        ("gpt2", "GPT2LMHeadModel", "CausalLM"),
+        ("t5", "T5ForConditionalGeneration", "Seq2SeqLM"),
+    ],
+)
+def test_a_saved_models_class_names_its_head(model_type, name, head):
+    assert saved_head(CONFIGS[model_type](architectures=[name])) == head
+
+
+@pytest.mark.parametrize("architectures", [["BertForMaskedLM"], None])
+def test_a_class_that_the_suite_does_not_train_is_refused(architectures):
+    with pytest.raises(UserError, match=f"does not train .*{architectures and architectures[0]}"):
+        saved_head(transformers.BertConfig(architectures=architectures))
 
 
 @pytest.mark.parametrize(

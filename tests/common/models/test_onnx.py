@@ -44,5 +44,5 @@ def test_an_exported_model_gives_the_logits_that_it_was_made_of(family, tiny, tm
             real = batch["attention_mask"].bool().numpy()
             wanted = expected[name].numpy()[real]
             np.testing.assert_allclose(exported["fp32"](**batch)[name].numpy()[real], wanted, atol=1e-5)
-            # 8 bits: the same shape of answer, not the same numbers.
+            # 8 bits: outputs of the same shape with other numbers.
             assert np.corrcoef(exported["int8"](**batch)[name].numpy()[real], wanted)[0, 1] > 0.9

@@ -37,7 +37,7 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
     pad = torch.nn.functional.pad
 
     def pad_unseen(tensor, widths, value=None):
-        """The virtual tokens' part of every mask, turned from seen to unseen."""
+        """Every mask with the virtual tokens hidden."""
         unseen = {torch.bool: False, torch.float32: float("-inf")}.get(tensor.dtype, 0)
         return pad(tensor, widths, value=unseen)
 
@@ -50,7 +50,7 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
 
 
 def test_peft_itself_leaves_labels_unshifted(tiny):
-    """PEFT's loss with a prompt in front points `n` tokens too early; when this fails, PEFT has been mended."""
+    """PEFT's labels point `n` tokens too early with a prompt in front; when this fails, PEFT has fixed it."""
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
     plain = get_peft_model(model, PromptEncoderConfig(num_virtual_tokens=5, task_type="QUESTION_ANS")).eval()
     batch = batch_of(tokenizer, model.config)
@@ -66,7 +66,7 @@ def test_peft_itself_leaves_labels_unshifted(tiny):
 
 
 def test_a_prompt_checkpoint_holds_the_encoder_that_is_trained(tiny, tmp_path):
-    """PEFT saves what the encoder made of the tokens; going on from that would train something else."""
+    """PEFT saves the encoder's output for the tokens; continuing from that would train something else."""
     model, _, batch = build(tiny, "prompt-encoder", "bert")
     train(model, batch, 3, 1e-2)
     models.save_trainable(model, tmp_path / "w.safetensors")
@@ -86,7 +86,7 @@ def test_prompt_model_is_what_virtual_tokens_get(tiny):
 def test_peft_itself_refuses_saved_virtual_tokens_and_those_of_earlier_versions_load(
     technique, tiny, tmp_path
 ):
-    """It would load them and answer otherwise."""
+    """It would load them and answer differently."""
     model, tokenizer, batch = build(tiny, technique, "bert")
     before = logits(model.eval(), batch)
     info = bundles.BundleInfo(technique, "bert", tiny("bert"), "", "any", QA, {})

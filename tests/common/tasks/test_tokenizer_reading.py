@@ -103,7 +103,7 @@ def test_offsets_of_odd_characters_are_right_too(kind):
 def test_a_vocabulary_of_another_language_is_refused(task, examples):
     tokenizer = base.load_tokenizer(base.resolve_checkpoint("embedded"))
     message = (
-        r"some/model: to its tokenizer \d\d% of the text in squad_data is unknown \(\[UNK\]\), for example '"
+        r"some/model: \d\d% of the text in squad_data is unknown \(\[UNK\]\) to its tokenizer, for example '"
     )
     with pytest.raises(UserError, match=message):
         read(tokenizer, examples, task)
@@ -118,7 +118,7 @@ def test_few_unknown_characters_are_no_reason_to_refuse():
 
 
 def test_a_tokenizer_that_drops_what_it_does_not_know_is_refused():
-    """A BPE without an unknown token says nothing of what it leaves out."""
+    """A BPE without an unknown token does not report the characters that it leaves out."""
     made = Tokenizer(kinds.BPE())
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
@@ -139,7 +139,7 @@ def test_a_tokenizer_that_drops_what_it_does_not_know_is_refused():
 
 
 def trimmed_roberta():
-    """Words are parted before the byte level puts a space before each, which is then trimmed from the offsets."""
+    """Words are separated before the byte level adds a space before each, which is then trimmed from the offsets."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     made = Tokenizer(kinds.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(
@@ -174,7 +174,7 @@ def test_offsets_that_lose_letters_are_refused():
 
 
 class Shifted:
-    """A tokenizer whose offsets stand one character too far."""
+    """A tokenizer whose offsets are one character too far."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -216,11 +216,11 @@ def test_answers_that_cannot_be_given_back_are_refused():
 
 
 def test_answers_that_cannot_be_written_are_refused():
-    """They are a small part of the text, and all of what is to be learned."""
+    """They are a small part of the text, but all that a model learns."""
     tokenizer = base.load_tokenizer(base.resolve_checkpoint("embedded"))
     asked = [question(" ".join(TEXT) + " \U00010348\U00010349", "\U00010348\U00010349")]
     read(tokenizer, asked)
-    with pytest.raises(UserError, match="gives back 0% of the true answers .*comes back as ''"):
+    with pytest.raises(UserError, match="reproduces 0% of the true answers .*comes back as ''"):
         read(tokenizer, asked, "generative-qa")
 
 
@@ -241,7 +241,7 @@ def test_a_slow_tokenizer_is_refused_for_questions():
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_folder_without_a_tokenizer_is_refused(family, checkpoint):
-    """transformers makes one of special tokens alone, to which every word is unknown."""
+    """transformers makes one with special tokens alone, and it does not know any word."""
     folder = checkpoint(family)
     for file in folder.glob("token*"):
         file.unlink()
@@ -284,7 +284,7 @@ def test_an_embedding_that_is_padded_is_fine_and_another_models_is_not():
     config.vocab_size = int(1.3 * len(tokenizer))
     check_fit(tokenizer, config, "some/model")
     config.vocab_size = 2 * len(tokenizer)
-    with pytest.raises(UserError, match="it is another model's"):
+    with pytest.raises(UserError, match="it belongs to another model"):
         check_fit(tokenizer, config, "some/model")
 
 
@@ -336,7 +336,7 @@ def test_lengths_and_sides_of_a_checkpoints_settings_cut_nothing_off(checkpoint)
 
 @pytest.mark.parametrize("task", ["extractive-qa", "generative-qa"])
 def test_nothing_is_trained_or_logged_on_what_the_tokenizer_cannot_read(task, tiny, tmp_path):
-    """Of either task; the run does not begin."""
+    """For each task, the run does not begin."""
     folder = tmp_path / "chinese"
     folder.mkdir()
     asked = [question(f"{i} {CHINESE}", "血液") | {"id": f"{i}", "title": f"{i}"} for i in range(8)]

@@ -117,6 +117,7 @@ def test_an_edited_method_is_another_run(tmp_path, monkeypatch):
     """The settings are the same, the PEFT config is not."""
     monkeypatch.setitem(sys.modules, "_path", ModuleType("_path"))
     original = ROOT / "scripts" / "bert_fine_tuning_LoRA.py"
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     shutil.copy(ROOT / "scripts" / "_path.py", tmp_path)
     copy = tmp_path / original.name
     shutil.copy(original, copy)

@@ -1,4 +1,4 @@
-"""Served labels are those of training, but for ties."""
+"""Served labels are those of training, except for ties."""
 
 import pytest
 

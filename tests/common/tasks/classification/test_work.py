@@ -1,4 +1,4 @@
-"""Classification without training: what is scored, drawn, kept, served and refused."""
+"""Classification without training: scores, figures, stored models, serving and refusals."""
 
 import json
 from collections import Counter
@@ -136,7 +136,7 @@ def test_subsets_are_nested_and_balanced(labels, seed):
         ids = [e["id"] for e in drawn]
         assert len(ids) == n and ids == sorted(ids) and smaller < set(ids)
         smaller, counts = set(ids), Counter(e["label"] for e in drawn)
-        # No label has two more than another that is not used up.
+        # No label has two more texts than another that has texts left.
         assert all(counts[a] <= counts[b] + 1 for a in total for b in total if counts[b] < total[b])
 
 

@@ -1,4 +1,4 @@
-"""Served spans are those of training, but for ties."""
+"""Served spans are those of training, except for ties."""
 
 import pytest
 

@@ -34,7 +34,7 @@ def test_tokens_positions_and_bounds_of_a_row():
 def test_loss_and_gradients_are_those_of_padded_windows(family_name, technique, dropout, tiny, monkeypatch):
     model, batch = built(tiny, family_name, technique)
     labels = batch.pop("labels")
-    # Windows of other lengths than their neighbours.
+    # Windows whose lengths differ from their neighbours'.
     lengths = torch.linspace(6, batch["input_ids"].shape[1], len(labels)).long()
     lengths = lengths.minimum(batch["attention_mask"].sum(1))
     batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
@@ -42,7 +42,7 @@ def test_loss_and_gradients_are_those_of_padded_windows(family_name, technique, 
     model = cpu_kernels.quicken(model).train(bool(dropout))
     taken = []
     if dropout:
-        # Nothing is dropped, though all takes the way of what is.
+        # Nothing is dropped, although the code for dropout runs.
         monkeypatch.setattr(
             cpu_kernels, "draw", lambda shape, p: taken.append(shape) or (torch.ones(shape), torch.zeros(1))
         )

@@ -10,7 +10,7 @@ from common.models import base
 from common.models.base import completed
 from common.models.families import FAMILIES
 from common.paths import SAMPLE
-from common.tasks.batching import Collator, length_sorted_batches
+from common.tasks.batching import Collator
 from common.tasks.extractive_qa.windows import NO_CONTEXT, make_windows, shorten
 from tests.conftest import make_tokenizer
 from tests.support import odd
@@ -119,7 +119,7 @@ def test_from_any_token_to_any_the_text_is_whole(odd_tokenizer, parts):
 @settings(max_examples=60)
 @given(parts=odd.texts(), data=st.data())
 def test_a_gold_of_whole_characters_comes_back(odd_tokenizer, parts, data):
-    """But for what no token has at its ends; with more than it only where one token holds more."""
+    """Except for characters at its ends that no token has; with further characters only where its tokens hold them."""
     first = data.draw(st.integers(0, len(parts) - 1))
     last = data.draw(st.integers(first, len(parts) - 1))
     context, start = "".join(parts), len("".join(parts[:first]))
@@ -217,12 +217,3 @@ def test_shorten_keeps_whole_tokens():
     short = shorten(tokenizer, text, 10)
     assert text.startswith(short)
     assert len(tokenizer(short, add_special_tokens=False)["input_ids"]) == 10
-
-
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 3))
-def test_length_sorted_batches_hold_every_window_once_within_the_budget(lengths, parts):
-    lengths = np.array(lengths)
-    batches = [batch for i in range(parts) for batch in length_sorted_batches(lengths, 512, (i, parts))]
-    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or lengths[batch].max() * len(batch) <= 512

@@ -183,7 +183,7 @@ def test_two_shares_are_the_whole(family_name, tiny):
 
 
 def test_peft_itself_writes_otherwise_where_a_decoder_is_padded(tiny):
-    """Why PEFT's model is not used for virtual tokens here either; when this fails, PEFT has been mended."""
+    """The reason for not using PEFT's model for virtual tokens here; when this fails, PEFT has fixed it."""
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("gpt2")), HEADS["gpt2"])
     torch.manual_seed(0)
     config = PromptEncoderConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
@@ -252,22 +252,22 @@ def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
             writer.answer([{"question": "Who?", "context": "Bees."}], max_answer_length=64)
 
 
-def test_the_place_of_an_answer_is_told_where_it_is_the_only_one():
-    assert generating._place("two", "one two") == {"start": 4, "end": 7}
+def test_the_place_of_an_answer_is_given_where_it_is_the_only_one():
+    assert generating.place_of("two", "one two") == {"start": 4, "end": 7}
     for answer, context in (("two", "two two"), ("three", "one"), ("", "one")):
-        assert generating._place(answer, context) == {"start": -1, "end": -1}
+        assert generating.place_of(answer, context) == {"start": -1, "end": -1}
 
 
 def test_an_answer_does_not_stand_in_a_half_character():
-    assert generating._place("Cafe", "A Cafe\u0301, a Cafe.") == {"start": 11, "end": 15}
-    assert generating._place("Cafe", "A Cafe\u0301.") == {"start": -1, "end": -1}
-    assert generating._place("Cafe\u0301", "A Cafe\u0301.") == {"start": 2, "end": 7}
-    assert generating._place("Cafe", "A Cafe\u200f.") == {"start": 2, "end": 6}
+    assert generating.place_of("Cafe", "A Cafe\u0301, a Cafe.") == {"start": 11, "end": 15}
+    assert generating.place_of("Cafe", "A Cafe\u0301.") == {"start": -1, "end": -1}
+    assert generating.place_of("Cafe\u0301", "A Cafe\u0301.") == {"start": 2, "end": 7}
+    assert generating.place_of("Cafe", "A Cafe\u200f.") == {"start": 2, "end": 6}
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_what_is_written_never_ends_in_a_part_of_a_character(limit, tiny, monkeypatch):
-    """A byte-level tokenizer writes 心 as three tokens, the limit may fall between them."""
+    """A byte-level tokenizer writes 心 as three tokens, and the limit may fall between them."""
     model, tokenizer, prompts, collator = build(tiny, "standard", "gpt2")
     ids = torch.tensor(tokenizer("a心", add_special_tokens=False)["input_ids"])
     assert len(ids) == 4

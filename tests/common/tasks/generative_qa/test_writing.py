@@ -26,7 +26,7 @@ def test_only_the_answer_and_its_end_are_trained(family_name, tokenizers):
         labels = batch["labels"][row]
         kept = labels[labels != writing.IGNORED]
         text = (example["answers"]["text"] or ["unanswerable"])[0]
-        # The end is trained, although GPT-2's padding is written as it is.
+        # The end is trained, although GPT-2's padding is the same token.
         assert int(kept[-1]) == tokenizer.eos_token_id
         assert tokenizer.decode(kept[:-1]).strip() == text
         seen = batch["input_ids"][row][batch["attention_mask"][row].bool()]
@@ -74,7 +74,7 @@ def test_neither_question_nor_answer_is_ever_cut(family_name, tokenizers):
         writing.trained(prompts, "v1.1").holds.all()
         and len(writing.trained(prompts, "v1.1")) == prompts.holds.sum()
     )
-    # An answer that is longer than what may be written is left out.
+    # An answer that is longer than a model may write is left out.
     short = prompts_of(tokenizer, [long], kind, max_length=72, max_answer_length=3)
     assert not writing.trained(short, "v1.1").holds.any() and len(short) == len(prompts)
     with pytest.raises(UserError, match="question long has .* greater --max_length"):
