@@ -57,7 +57,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
         bundle, example = versions.self_contained(f"models:/{task.registered}/{version}", folder)
         asked = checking.questions(run, example, data_dir, task)
         records = _records(asked, task)
-        own = _answers(bundle, records, task)
+        own = first_answers(bundle, records, task)
         model, tokenizer, info = load_bundle(bundle, merge=True)
         files = export(model, task.onnx_outputs, folder / "onnx")
         lines, expected = [], _score(own, records, asked, task)
@@ -69,7 +69,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
             tokenizer.save_pretrained(made / "base")
             shutil.copy(files[precision], made / ONNX)
             write_info(made, replace(info, runtime=f"onnx-{precision}"))
-            answers = _answers(made, records, task)
+            answers = first_answers(made, records, task)
             figures = _parity(own, answers, task) | {"score": _score(answers, records, asked, task)}
             figures["lost"] = expected - figures["score"]
             if precision == "fp32" and figures["furthest"] > TOLERANCE:
@@ -118,7 +118,7 @@ def _records(asked: checking.Questions, task: Task) -> list[dict]:
     return [record for record in records if served.is_taken(record)]
 
 
-def _answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
+def first_answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
     """The first answer to each record, without going through MLflow."""
     served = model_logging.module_of(task)
     plain = [{name: record[name] for name in served.ASKED} for record in records]

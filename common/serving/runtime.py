@@ -67,7 +67,7 @@ def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "C
     processes = workers(sys.argv if argv is None else argv)
     if processes is None:
         return None
-    shared = _shared(max(1, cores() // processes))
+    shared = cores_of_process(max(1, cores() // processes))
     taken = threading.local()
 
     def begin(*_: object) -> None:
@@ -106,7 +106,7 @@ class Cores:
 
 
 @functools.cache
-def _shared(count: int) -> Cores:
+def cores_of_process(count: int) -> Cores:
     """The cores of the whole process, however many models it holds."""
     each = os.environ.get("OMP_NUM_THREADS", "")
     return Cores(count, int(each) if each.isdecimal() and int(each) else None)
