@@ -1,8 +1,8 @@
 """Puts the project root on the import path, and the right interpreter in place: every script imports this first.
 
-Under a Python without the project's packages the script starts again with that of `.venv`; where there is none, one line
-says what to do. This file, and the scripts before they import anything of ours, run under Python 3.6 too, so that the line
-is printed there.
+Under a Python without the project's packages the script starts again with the Python of `.venv`; without a `.venv`, one
+line says what to do. This file, and the scripts before they import anything from the project, also run under Python 3.6, so
+that the line is printed there.
 """
 
 import os
@@ -11,11 +11,11 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STARTED_AGAIN = "SUITE_STARTED_AGAIN"
-"""Environment variable that says so to the second interpreter, which must not start a third one."""
+"""Environment variable that tells the second interpreter not to start a third one."""
 
 
-def missing():
-    """What this interpreter lacks, as a phrase; "" if it has all that requirements.txt names."""
+def missing() -> str:
+    """What this interpreter lacks, as a phrase; "" if it has every package in requirements.txt."""
     if sys.version_info < (3, 11):  # noqa: UP036
         return "is older than 3.11"
     from importlib.metadata import PackageNotFoundError, distribution
@@ -30,8 +30,8 @@ def missing():
     return ""
 
 
-def settle(fault):
-    """Start the script again with .venv's interpreter, or leave with 2 and one line."""
+def settle(fault: str) -> None:
+    """Start the script again with .venv's interpreter, or exit with code 2 and one line."""
     again = os.path.join(VENV, "bin", "python")
     inside = os.path.realpath(sys.prefix) == os.path.realpath(VENV)
     script = sys.argv[0]
@@ -43,7 +43,7 @@ def settle(fault):
     ):
         os.environ[STARTED_AGAIN] = "1"
         try:
-            # Python's own options stay; before 3.10 it does not say which there were.
+            # Python's own options stay; Python before 3.10 does not record them.
             os.execv(again, [again] + list(getattr(sys, "orig_argv", [""] + sys.argv)[1:]))
         except OSError:
             pass

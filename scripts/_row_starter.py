@@ -1,4 +1,4 @@
-"""The process that forks the rows of a study; common/studies/row_starter.py starts it, on the import path that scripts have."""
+"""The process that forks the rows of a study; common/studies/row_starter.py starts it with the import path of scripts."""
 
 import runpy
 import sys
@@ -9,5 +9,5 @@ from common.studies import row_starter
 
 if __name__ == "__main__":
     row_starter.serve(int(sys.argv[1]))
-    # In a row's process alone.
+    # Only a row's process gets here.
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -47,12 +47,12 @@ def main() -> None:
         model = stored_code.load(args.model)
     except (mlflow.MlflowException, OSError, ValueError) as error:
         raise UserError(
-            f"{args.model} cannot be loaded: {first_line(error)} Register one with {command('register_best.py')}, or name "
-            "another --model."
+            f"{args.model} cannot be loaded: {first_line(error)} Register a model with {command('register_best.py')}, or "
+            "name another --model."
         ) from None
     asked = pd.DataFrame([{"question": args.question, "context": context}])
     try:
-        # Models that write give one answer.
+        # Models that generate text give one answer.
         known = [param.name for param in model.metadata.get_params_schema() or ()]
         params = {"top_k": args.top_k} if "top_k" in known else {}
         answer = model.predict(asked, params=params).iloc[0]

@@ -2,9 +2,14 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -12,10 +17,10 @@ class IA3(Technique):
     name = "IA3"
     key = "ia3"
 
-    # Decay would pull the scales from 1, where they leave the model as it is, towards 0: none, therefore.
+    # No weight decay: it would pull the scales from 1, where they do not change the model, towards 0.
     learning_rate: float = option(2e-2, "peak learning rate; 10 to 100 times full fine-tuning's")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import IA3Config
 
         return IA3Config(

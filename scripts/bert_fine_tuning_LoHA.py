@@ -2,9 +2,14 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -15,13 +20,13 @@ class LoHa(Technique):
     r: int = option(
         8, "rank of each of the two factors; their product reaches rank r * r", minimum=1, maximum=65536
     )
-    alpha: int = option(16, "scale of the update is alpha / r", minimum=1, maximum=65536)
+    alpha: int = option(16, "the update is scaled by alpha / r", minimum=1, maximum=65536)
     dropout: float = option(
-        0.0, "rank dropout: share of the update's rows left out in training", minimum=0, below=1
+        0.0, "rank dropout: share of the update's rows that are left out in training", minimum=0, below=1
     )
     learning_rate: float = option(7e-3, "peak learning rate")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import LoHaConfig
 
         return LoHaConfig(

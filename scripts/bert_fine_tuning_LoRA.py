@@ -2,10 +2,14 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -14,15 +18,15 @@ class LoRA(Technique):
     key = "lora"
 
     r: int = option(16, "rank of each update", minimum=1, maximum=65536)
-    alpha: int = option(32, "scale of the update is alpha / r", minimum=1, maximum=65536)
+    alpha: int = option(32, "the update is scaled by alpha / r", minimum=1, maximum=65536)
     dropout: float = option(0.0, "dropout before the update", minimum=0, below=1)
     targets: Literal["all", "attention", "attention+projection"] = option(
         "all",
-        "layers that are updated: all linear ones, attention (query, key, value), or attention+projection (its output too)",
+        "layers to update: all (every linear layer), attention (query, key, value), or attention+projection (also its output)",
     )
     learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import LoraConfig
 
         attention = (family.query, family.key, family.value)

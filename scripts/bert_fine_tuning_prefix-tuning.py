@@ -1,10 +1,15 @@
-"""Prefix tuning: trained keys and values that every layer's attention sees before the input's (Li & Liang, 2021)."""
+"""Prefix tuning: trained keys and values in front of those of the input, in every attention layer (Li & Liang, 2021)."""
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,7 @@ class PrefixTuning(Technique):
     key = "prefix-tuning"
 
     num_virtual_tokens: int = option(
-        20, "length of the prefix; it takes no room from the input", minimum=1, maximum=65536
+        20, "length of the prefix; it does not shorten the input", minimum=1, maximum=65536
     )
     projection: bool = option(
         False, "train the prefix through a two-layer network, as the paper does for stability"
@@ -23,7 +28,7 @@ class PrefixTuning(Technique):
     )
     learning_rate: float = option(5e-2, "peak learning rate")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(

@@ -2,10 +2,14 @@
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from common.models.families import Family
 from common.training.command_line import main
 from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -14,13 +18,13 @@ class PromptEncoder(Technique):
     key = "prompt-encoder"
 
     num_virtual_tokens: int = option(20, "virtual tokens in front of the input", minimum=1, maximum=65536)
-    encoder: Literal["MLP", "LSTM"] = option("MLP", "network that the virtual tokens are trained through")
+    encoder: Literal["MLP", "LSTM"] = option("MLP", "network through which the virtual tokens are trained")
     encoder_size: int | None = option(
         None, "width of that network; default: the embedding's", minimum=1, maximum=65536
     )
     learning_rate: float = option(5e-3, "peak learning rate")
 
-    def peft_config(self, family):
+    def peft_config(self, family: Family) -> "PeftConfig":
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(

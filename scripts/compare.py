@@ -1,6 +1,6 @@
-"""Compare the finished runs of an experiment: a table, and the figure F1 (or accuracy) against trainable parameters.
+"""Compare the finished runs of an experiment: a table, and a figure of F1 (or accuracy) against trainable parameters.
 
-Only runs for the same task, on the same data and the same test questions (or texts) are compared. By default these are
+Only runs for the same task, on the same data and the same test questions (or texts) are compared. The defaults are
 the task and the data of the newest run, and the latest run of each technique and checkpoint. Writes comparison.csv,
 comparison.md and f1_against_parameters.png (or accuracy_against_parameters.png).
 """
@@ -41,7 +41,7 @@ def parser() -> Parser:
     which.add_argument(
         "--data_fingerprint",
         metavar="SHA256",
-        help="compare the runs on this data; its first characters suffice (default: the newest run's data)",
+        help="compare the runs on this data; the first characters suffice (default: the newest run's data)",
     )
     which.add_argument(
         "--all_runs",
@@ -52,7 +52,7 @@ def parser() -> Parser:
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="where the files go (default: results/compare in the project)",
+        help="folder for the files (default: results/compare in the project)",
     )
     made.add_argument(
         "--json",
@@ -79,8 +79,8 @@ def main() -> None:
         reason = f"--output_dir {output_dir}: {error.strerror}: {error.filename}."
         if args.output_dir:
             raise UserError(reason) from None
-        # The table was what was asked for; in a project that cannot be written it has no files.
-        print(f"\nNo files are written: {reason} Choose another one to have them.", file=sys.stderr)
+        # The table is printed already; in a project that is not writable there are no files.
+        print(f"\nNo files are written: {reason} Choose a folder that can be written.", file=sys.stderr)
         return
     print(f"\nWritten to {output_dir}: {', '.join(files)}")
 

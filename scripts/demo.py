@@ -1,7 +1,7 @@
 """Open a page that asks registered models side by side: answers, their places, scores, latencies.
 
-It listens on this machine alone. Without --models it shows the newest versions of bert-squad-qa, those with an alias
-first. A model is loaded when it is first asked.
+By default only this machine can open it. Without --models it shows the newest versions of bert-squad-qa, those with an
+alias first. A model is loaded when it gets its first question.
 """
 
 import argparse
@@ -31,22 +31,22 @@ def main() -> None:
         "--port",
         type=number(minimum=0, maximum=65535),
         default=5002,
-        help="0: a free one (default: %(default)s)",
+        help="port to listen on; 0: any free port (default: %(default)s)",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; any but this machine's own lets others ask (default: %(default)s)",
+        help="address to listen on; others than this machine's own let other people ask (default: %(default)s)",
     )
     parser.add_argument(
         "--host_names",
         nargs="+",
         metavar="NAME",
         default=[],
-        help="further names that the page is opened under, where --host is not this machine's own",
+        help="other names under which the page is opened, if --host is not this machine's own",
     )
     args = parser.parse_args()
-    # Before the libraries are imported, which takes seconds.
+    # Before the libraries are imported, because that takes seconds.
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listening = socket.create_server((args.host, args.port), family=family)
@@ -69,11 +69,11 @@ def main() -> None:
 
     from common.page.page_server import Server
 
-    # Its line for every request would hide what matters.
+    # One line for every request would hide the important ones.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     port = listening.getsockname()[1]
     server = Server(app, listening)
-    print(f"http://{name}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"http://{name}:{port} (Ctrl-C stops it)", flush=True)
     server.serve_forever()
 
 

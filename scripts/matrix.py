@@ -1,6 +1,6 @@
-"""Print which technique works with which model family, for which task, and why the rest is refused.
+"""Print which technique works with which model family for which task, and why other combinations are refused.
 
-docs/MODELS.md holds this table; --write brings it up to date there.
+docs/MODELS.md holds this table; --write updates it.
 """
 
 import argparse

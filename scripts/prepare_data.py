@@ -1,8 +1,8 @@
-"""Prepare squad_data/: questions for train, validation (carved from train by article) and test (the official dev set);
-or imdb_data/: texts with a label for train, validation (carved from train by label) and test.
+"""Prepare squad_data/: questions for train, validation (articles taken from train) and test (the official dev set);
+or imdb_data/: texts with a label for train, validation (taken from train, balanced by label) and test.
 
-Whatever the source, the result is a folder that datasets.load_from_disk reads, with a record.json of what was read.
-An older result is replaced when the new one is complete; a folder that this script did not write is left alone.
+The result is a folder that datasets.load_from_disk reads, with a record.json of what was read. An older result is
+replaced when the new one is complete; a folder that this script did not write is never changed.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     made.add_argument(
-        "--source", choices=tuple(sources.SOURCES), required=True, help="what is read; see the list below"
+        "--source", choices=tuple(sources.SOURCES), required=True, help="what to read; see the list below"
     )
     made.add_argument(
         "--output_dir",
@@ -52,17 +52,21 @@ def parser() -> Parser:
         help="replaced when the data is complete (default: imdb_data for texts, else squad_data)",
     )
     read = made.add_argument_group("what is read")
-    # Suppressed, so that a flag of another source can be told from a default.
+    # Suppressed, so that a flag of another source can be distinguished from a default.
     quiet = argparse.SUPPRESS
     read.add_argument(
         "--train_file",
         type=Path,
         metavar="FILE",
         default=quiet,
-        help="for train and validation (files, text)",
+        help="file for train and validation (files, text)",
     )
     read.add_argument(
-        "--test_file", type=Path, metavar="FILE", default=quiet, help="for test, the dev set (files, text)"
+        "--test_file",
+        type=Path,
+        metavar="FILE",
+        default=quiet,
+        help="file for test, such as the dev set (files, text)",
     )
     read.add_argument(
         "--dataset",
@@ -84,6 +88,11 @@ def parser() -> Parser:
         help="error: every fault is listed and nothing is written; skip: faulty questions or texts are left out and listed with "
         "their reasons in skipped.json beside the data (files, text, saved; default: error)",
     )
+    _add_carving(made)
+    return made
+
+
+def _add_carving(made: Parser) -> None:
     carved = made.add_argument_group("what becomes validation")
     carved.add_argument(
         "--seed",
@@ -98,7 +107,6 @@ def parser() -> Parser:
         default=0.1,
         help="share of the training questions or texts that become validation, between 0 and 1 (default: %(default)s)",
     )
-    return made
 
 
 def main() -> None:

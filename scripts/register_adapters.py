@@ -1,8 +1,8 @@
 """Register the best run of each technique as one model, bert-squad-qa-all, which holds their base once.
 
-A request to it names a technique ("params": {"technique": "LoRA"}), or has all of them answer side by side ("all"). The base
-and the data are those of the best run of all, by validation F1. Each adapter must answer a sample of the test questions as
-its run did. Running this twice changes nothing.
+A request names a technique ("params": {"technique": "LoRA"}), or "all" to get the answers of all side by side. The best run
+of all, by validation F1, decides the base and the data. Each adapter must answer a sample of the test questions as its run
+did. A second call changes nothing.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def main() -> None:
     parser.add_argument(
         "--data_fingerprint",
         metavar="SHA256",
-        help="choose among the runs on this data; its first characters suffice (default: the newest run's data)",
+        help="choose among the runs on this data; the first characters suffice (default: the newest run's data)",
     )
     parser.add_argument(
         "--data_dir",
         type=Path,
         metavar="DIR",
-        help="the prepared data, whose test questions are asked again (default: the folder the best run was trained from)",
+        help="prepared data whose test questions are asked again (default: the folder that the best run was trained from)",
     )
     args = parser.parse_args()
 

@@ -1,18 +1,18 @@
-"""Register the best finished run as a version of its task's model (bert-squad-qa, imdb-sentiment), ready to be served.
+"""Register the best finished run as a version of its task's model (bert-squad-qa, imdb-sentiment), ready to serve.
 
 The candidate is the run with the highest validation F1 (or accuracy) on one data set; test scores never choose it. It
 becomes champion if it passes the gate, else challenger; the tags and the page of its version give the reasons:
 
   1. It loads in a fresh process without the hub, and answers a sample of the test questions as it did in training.
-  2. Asked one question at a time it stays under --max_latency_ms (median), if that is given.
+  2. Its median latency for single questions is within --max_latency_ms, if that is given.
   3. On the same test questions it is better than the champion: the paired bootstrap interval of the difference is above 0.
      Or it is not worse by more than --tolerance points, and cheaper by --cheaper_latency or --cheaper_size.
-  4. No slice of the questions (type, length of answer and context, unanswerable; or label and length of a text) has
-     lost more than --max_slice_loss points.
+  4. No slice of the questions (type, length of answer and context, unanswerable; or label and length of a text) loses
+     more than --max_slice_loss points.
 
-The first version needs 1 and 2 only, as does a version whose champion is on other data: scores on other data cannot be
-compared. The run's errors are logged into its artifacts, error_analysis/. Running this twice changes nothing, except that a
-challenger is judged again, by the rules of the second call.
+The first version needs only 1 and 2. So does a version whose champion was trained on other data, because those scores cannot
+be compared. An analysis of the run's errors is logged into its artifacts, error_analysis/. A second call changes nothing,
+except that a challenger is judged again by the rules of that call.
 """
 
 import _path  # noqa: F401  # isort: skip
@@ -29,11 +29,11 @@ from common.tasks.table import DEFAULT_TASK, TASKS, task_of
 
 EXAMPLES = """examples:
   python scripts/register_best.py --dry_run --explain
-      every check and figure; nothing is written
+      shows every check and figure, and writes nothing
   python scripts/register_best.py --cheaper_latency 0.3 --tolerance 0.5
-      a third faster and half a point worse will do
+      a candidate that is a third faster may be half a point worse
   python scripts/register_best.py --rollback
-      the champion before is champion again; repeated: the one before that
+      the previous champion is champion again; repeat it for the one before
 """
 
 
@@ -55,28 +55,53 @@ def parser() -> Parser:
     chosen.add_argument(
         "--data_fingerprint",
         metavar="SHA256",
-        help="choose among the runs on this data; its first characters suffice (default: the newest run's data)",
+        help="choose among the runs on this data; the first characters suffice (default: the newest run's data)",
     )
     chosen.add_argument(
         "--data_dir",
         type=Path,
         metavar="DIR",
-        help="the prepared data, whose test questions are asked again (default: the folder the run was trained from)",
+        help="prepared data whose test questions are asked again (default: the folder that the run was trained from)",
     )
+    _add_rules(made)
+    doing = made.add_argument_group("what is done")
+    doing.add_argument(
+        "--dry_run", action="store_true", help="print what would happen, and write nothing to the store"
+    )
+    doing.add_argument(
+        "--export",
+        choices=("onnx",),
+        help="also register the version for ONNX Runtime, in fp32 and int8, if both answer the test data as it does",
+    )
+    doing.add_argument("--explain", action="store_true", help="print every check and figure")
+    doing.add_argument(
+        "--rollback",
+        action="store_true",
+        help="make the previous champion champion again; this script does not promote the rolled-back version again",
+    )
+    return made
+
+
+def _add_rules(made: Parser) -> None:
     rules = made.add_argument_group("what a champion must do")
     for name, kind, metavar, text in (
-        ("confidence", float, "SHARE", "of the intervals by which it is compared"),
-        ("tolerance", float, "POINTS", "that a cheaper one may be worse by, at that confidence"),
+        ("confidence", float, "SHARE", "confidence of the intervals by which it is compared"),
+        (
+            "tolerance",
+            float,
+            "POINTS",
+            "points by which a cheaper candidate may be worse, at that confidence",
+        ),
         (
             "cheaper_latency",
             float,
             "SHARE",
-            "of the champion's median latency to be saved to count as cheaper, such as 0.3; both are measured now",
+            "share of the champion's median latency that a cheaper candidate saves, such as 0.3; both are measured again",
         ),
-        ("cheaper_size", float, "SHARE", "of the champion's size to be saved to count as cheaper"),
+        ("cheaper_size", float, "SHARE", "share of the champion's size that a cheaper candidate saves"),
         ("max_latency_ms", float, "MS", "bound for the median latency of single requests on this machine"),
-        ("max_slice_loss", float, "POINTS", "that no slice may have lost, at that confidence"),
-        ("min_slice", int, "EXAMPLES", "that a slice needs to be judged"),
+        ("max_slice_loss", float, "POINTS", "most points that a slice may lose, at that confidence"),
+        ("min_slice", int, "EXAMPLES", "least number of examples in a slice that is judged"),
     ):
         default, bounds = getattr(Rules(), name), bounds_of(Rules)[name]
         shown = "does not count" if default is None and "cheaper" in name else default
@@ -88,22 +113,6 @@ def parser() -> Parser:
             default=default,
             help=f"{text} ({bounds}; default: {shown})",
         )
-    doing = made.add_argument_group("what is done")
-    doing.add_argument(
-        "--dry_run", action="store_true", help="print what would happen, and write nothing to the store"
-    )
-    doing.add_argument(
-        "--export",
-        choices=("onnx",),
-        help="also register the version for ONNX Runtime, in fp32 and int8, once both have answered the test data as it does",
-    )
-    doing.add_argument("--explain", action="store_true", help="print every check and figure")
-    doing.add_argument(
-        "--rollback",
-        action="store_true",
-        help="make the champion before champion again; what is rolled back is not promoted again by this script",
-    )
-    return made
 
 
 def main() -> None:
@@ -116,7 +125,7 @@ def main() -> None:
         print(reporting.rolled_back(task.registered, before, after, args.dry_run))
         return
     rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
-    # Before the libraries are imported, which takes seconds.
+    # Before the libraries are imported, because that takes seconds.
     check(rules)
     from common.registry import register
     from common.tracking import experiments, store

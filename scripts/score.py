@@ -1,8 +1,8 @@
 """Score a predictions file against a SQuAD file, as the official evaluation scripts do; prints JSON.
 
-The SQuAD file is read by the rules of prepare_data.py. The rules of v2.0 apply if the file's version says so, or if any
-question is marked is_impossible, else those of v1.1. Questions with a language, in the file or by --language, are compared
-by the rules published for it.
+The SQuAD file is read as prepare_data.py reads it. The rules of v2.0 apply if the file states that version or marks a
+question as is_impossible, else those of v1.1. Questions with a language, in the file or by --language, are compared by the
+rules published for it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from common.data.language import checked
 from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from common.scoring.prediction_files import differences, read_no_answer_probabilities, read_predictions
-from common.scoring.squad import squad_scores
+from common.scoring.squad import Version, squad_scores
 
 EXAMPLES = """examples:
   python scripts/score.py dev-v1.1.json predictions.json
@@ -71,9 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         for note in differences([example["id"] for example in squad.examples], predictions, squad.version):
             print(note, file=sys.stderr)
         try:
-            scores = squad_scores(
-                predictions, squad.examples, squad.version, probabilities, args.na_prob_thresh
-            )
+            rules: Version = "v2.0" if squad.version == "v2.0" else "v1.1"
+            scores = squad_scores(predictions, squad.examples, rules, probabilities, args.na_prob_thresh)
         except ValueError as error:
             raise UserError(f"{args.data} with {args.predictions}: {error}") from error
     except UserError as error:

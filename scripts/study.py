@@ -1,12 +1,12 @@
 """Run a study: every row of a YAML file that declares techniques, grids, seeds and stages, each row in its own process.
 
-The rows are children of one MLflow run. A row that has finished is never trained again, whatever trained it; an interrupted
-study goes on where it was. results/STUDY/ holds study.csv, the report, and what each row left.
+The rows are children of one MLflow run. A finished row is never trained again, even if another command trained it; an
+interrupted study continues. results/STUDY/ holds study.csv, the report, and the files of each row.
 
-`--backend ray` (pip install -r requirements-ray.txt) trains as many rows at a time as there is room for, on this machine or
-on the Ray cluster at --address: each row asks for the `resources` of its stage. All machines see this folder and the results
-under the same path, and reach one MLflow store (MLFLOW_TRACKING_URI). A row whose worker dies goes on from its last
-checkpoint on another one.
+`--backend ray` (pip install -r requirements-ray.txt) trains as many rows at a time as fit, on this machine or on the Ray
+cluster at --address; each row requests the `resources` of its stage. All machines must see this folder and the results
+under the same path, and reach one MLflow store (MLFLOW_TRACKING_URI). If a worker dies, its row continues from the last
+checkpoint on another worker.
 """
 
 import _path  # noqa: F401  # isort: skip
@@ -22,8 +22,8 @@ from common.paths import ROOT, interpreter
 from common.studies import backends, declaration
 
 EXAMPLES = """examples:
-  python scripts/study.py studies/bert_six_techniques.yaml --dry_run    # the rows, their status, the time that is left
-  python scripts/study.py studies/bert_six_techniques.yaml --smoke      # minutes on two cores: shows that it runs
+  python scripts/study.py studies/bert_six_techniques.yaml --dry_run    # the rows, their status, the remaining time
+  python scripts/study.py studies/bert_six_techniques.yaml --smoke      # minutes on two cores, to see that it runs
   python scripts/study.py studies/bert_six_techniques.yaml
   python scripts/study.py studies/lora_search.yaml --backend ray        # searches, stops bad trials early
   python scripts/study.py studies/lora_search.yaml --backend ray --address HEAD:6379      # on many machines
@@ -37,24 +37,26 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study to run; studies/ holds some")
+    made.add_argument(
+        "study", type=Path, metavar="STUDY.yaml", help="the study to run; studies/ holds examples"
+    )
     made.add_argument(
         "--output_dir",
         type=Path,
         metavar="DIR",
         default=ROOT / "results",
-        help="where the folder of the study is made (default: results/ in the project)",
+        help="where the study's folder is created (default: results/ in the project)",
     )
     rows = made.add_argument_group("which rows")
     rows.add_argument("--dry_run", action="store_true", help="show the rows and train nothing")
-    rows.add_argument("--smoke", action="store_true", help="lay the file's `smoke` section over the rest")
-    rows.add_argument("--retry_failed", action="store_true", help="train rows again that have failed")
+    rows.add_argument("--smoke", action="store_true", help="apply the file's `smoke` section over the rest")
+    rows.add_argument("--retry_failed", action="store_true", help="train failed rows again")
     where = made.add_argument_group("where they are trained")
     where.add_argument(
         "--backend",
         choices=backends.BACKENDS,
         default=backends.LOCAL,
-        help="local: one row after another (default); ray: Ray Tune, as many at a time as there is room for",
+        help="local: one row after another (default); ray: Ray Tune, as many rows at a time as fit",
     )
     where.add_argument(
         "--address", metavar="HOST:PORT", help="the Ray cluster; by default Ray is started on this machine"

@@ -1,11 +1,11 @@
-"""Tell the MLflow store what it does not have yet: what trainings kept on disk while it could not be reached.
+"""Send to the MLflow store what it lacks: the records that trainings kept on disk while the store was not reachable.
 
-  python scripts/sync.py                 # all that lies below mlruns/checkpoints
+  python scripts/sync.py                 # all folders below mlruns/checkpoints
   python scripts/sync.py FOLDER ...      # these output folders (--output_dir of the trainings)
-  python scripts/sync.py --new_run       # a run that was deleted from the store is logged into a new one
+  python scripts/sync.py --new_run       # log a run that was deleted from the store into a new one
 
-Everything is sent in order and once, however often this is run. A finished run's folder is removed when the store has all
-of it; an unfinished one stays, so that the training can go on with --resume.
+Every entry is sent once and in order, however often this script runs. A finished run's folder is removed when the store
+has all of it; an unfinished one stays, so that --resume can continue the training.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         "--new_run",
         action="store_true",
-        help="if the store does not have the run any more (it was deleted), log everything into a new run",
+        help="log everything into a new run if the run was deleted from the store",
     )
     args = parser.parse_args()
     from common.tracking import store
@@ -42,18 +42,20 @@ def main() -> None:
     failed = []
     for folder in args.folders or found:
         try:
-            with own(folder, read_state(folder).get("run_fingerprint"), resume=True) as state:
+            with own(folder, read_state(folder).get("run_fingerprint", ""), resume=True) as state:
                 if "run_id" not in state or state.get("removing"):
                     continue
                 run_id, sent, ended = recording.send(folder, new_run=args.new_run)
-            print(f"{folder}: run {run_id}, {sent} entries sent; {ended or 'not ended: go on with --resume'}")
+            print(
+                f"{folder}: run {run_id}, {sent} entries sent; {ended or 'not finished: continue with --resume'}"
+            )
         except UserError as error:
             print(error, file=sys.stderr)
             failed.append(folder)
     if failed:
         raise UserError(f"{len(failed)} of {len(args.folders or found)} folders could not be sent.")
     if not (args.folders or found):
-        print("Nothing is left to send.")
+        print("There is nothing to send.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """A team's MLflow server: PostgreSQL, accounts, artifacts through the server, all in one folder (docs/TEAM.md).
 
-up, down, status                        start, stop, look
-add-user, reset-password, remove-user   accounts; the server must run
-backup, restore                         the whole store, while it runs; into a fresh folder
-upgrade                                 after a new MLflow was installed
+up, down, status                        start the server, stop it, show its state
+add-user, reset-password, remove-user   accounts; the server must be running
+backup, restore                         copy the whole store while it runs; rebuild it in a fresh folder
+upgrade                                 after the installation of a new MLflow
 """
 
 import argparse
@@ -40,14 +40,14 @@ def parser() -> Parser:
             type=Path,
             default=ROOT / "team",
             metavar="DIR",
-            help="where the server keeps everything (default: team in the project)",
+            help="folder for all data of the server (default: team in the project)",
         )
         return made
 
-    _add_settings(command("up", "start the server; the first time, make it"))
+    _add_settings(command("up", "start the server; the first call creates it"))
     command("down", "stop the server and its database")
-    command("status", "show what runs, and where; the exit code is 3 unless all of it runs")
-    one = command("add-user", "make an account and print what its owner sets")
+    command("status", "show what is running and where; the exit code is 3 unless everything runs")
+    one = command("add-user", "create an account and print the settings for its owner")
     one.add_argument("name")
     one.add_argument(
         "--role",
@@ -56,12 +56,14 @@ def parser() -> Parser:
         help="reader: see everything; writer: also train, register and promote; admin: everything (default: writer)",
     )
     command("reset-password", "give an account a new password").add_argument("name")
-    command("remove-user", "remove an account; what it logged stays").add_argument("name")
-    _add_target(command("backup", "copy the store, which may be in use"))
-    one = command("restore", "make a server from a backup, in a fresh folder")
-    one.add_argument("source", type=Path, metavar="BACKUP", help="a folder that backup made")
+    command("remove-user", "remove an account; its runs and models stay").add_argument("name")
+    _add_target(command("backup", "copy the store; it may be in use"))
+    one = command("restore", "create a server from a backup, in a fresh folder")
+    one.add_argument("source", type=Path, metavar="BACKUP", help="a folder that `backup` wrote")
     _add_settings(one)
-    _add_target(command("upgrade", "back up, then bring the databases to the installed MLflow's schema"))
+    _add_target(
+        command("upgrade", "back up, then migrate the databases to the schema of the installed MLflow")
+    )
     return whole
 
 
@@ -69,16 +71,18 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--port",
         type=number(minimum=1, maximum=65535),
-        help="where the server listens on this machine (default: as before; 5000)",
+        help="port on this machine (default: as before, at first 5000)",
     )
     command.add_argument(
         "--allowed_host",
         action="append",
         metavar="NAME",
         dest="allowed_hosts",
-        help="a name by which clients address it through a proxy; may be repeated (default: as before; none)",
+        help="a name by which clients reach it through a proxy; may be repeated (default: as before, at first none)",
     )
-    command.add_argument("--workers", type=number(minimum=1), help="server processes (default: as before; 2)")
+    command.add_argument(
+        "--workers", type=number(minimum=1), help="server processes (default: as before, at first 2)"
+    )
 
 
 def _add_target(command: argparse.ArgumentParser) -> None:
@@ -87,7 +91,7 @@ def _add_target(command: argparse.ArgumentParser) -> None:
         type=Path,
         default=ROOT / "team-backups",
         metavar="DIR",
-        help="where backups go, each into a folder of its own (default: team-backups in the project)",
+        help="folder for backups, each in a folder of its own (default: team-backups in the project)",
     )
 
 

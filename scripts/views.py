@@ -1,4 +1,4 @@
-"""Print where MLflow's pages show each task's runs with their scores and costs, and save those views where they are missing."""
+"""Print the addresses of MLflow's pages with each task's runs, scores and costs, and save these views if they are missing."""
 
 import sys
 
@@ -10,7 +10,7 @@ from common.cli import Parser, guarded
 def main() -> None:
     parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--address", default="http://127.0.0.1:5000", help="where the pages are served (default: %(default)s)"
+        "--address", default="http://127.0.0.1:5000", help="address of the server (default: %(default)s)"
     )
     address = parser.parse_args().address.rstrip("/")
     from common.tracking import experiment_pages, store
@@ -18,7 +18,7 @@ def main() -> None:
     store.configure()
     with store.explained():
         lines = experiment_pages.links(address)
-    print("\n".join(lines) or "No run is in the store yet; train first, for example: make lora")
+    print("\n".join(lines) or "The store holds no run yet; train first, for example: make lora")
 
 
 if __name__ == "__main__":

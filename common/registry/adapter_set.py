@@ -1,6 +1,6 @@
 """The best run of each technique on one base and one data set → one registered model that holds the base once.
 
-All weights trained ("Standard") is no adapter: it has a base of its own, and is registered by itself.
+A model with all weights trained ("Standard") is not an adapter: it has a base of its own and is registered by itself.
 """
 
 import contextlib
@@ -12,6 +12,9 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from ..data import prepared
@@ -31,7 +34,7 @@ TASK = TASKS[DEFAULT_TASK]
 NAME = f"{TASK.registered}-all"
 
 SAMPLE = 50
-"""Test questions that each adapter must answer as its run did."""
+"""Number of test questions that each adapter must answer as its run did."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ def register_adapters(
 ) -> Registered:
     """Register the best finished run of each technique as one model, each checked against its run's own answers.
 
-    The base and the data are those of the best of all (by validation F1) on the data that is asked for; data_fingerprint:
-    its first characters, default: the newest run's; data_dir: where it lies, default: where the best run was trained
-    from. The same runs are not registered twice. UserError if there is no adapter, or one does not answer as its run did.
+    The best run of all (by validation F1) decides the base and the data. data_fingerprint: first characters of the
+    fingerprint of the data to choose from; default: the newest run's. data_dir: the folder of that data; default: the one
+    that the best run was trained from. The same runs are not registered twice. UserError if there is no adapter, or if
+    one does not answer as its run did.
     """
     store.configure()
     finished = tracking.finished_runs(experiment_name)
@@ -64,7 +68,7 @@ def register_adapters(
     finished, *_ = tracking.of_task(finished, TASK.name)
     best, notes = best_of_each(finished, data_fingerprint)
     runs = {technique: mlflow.get_run(id_) for technique, id_ in best.items()}
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     with store.lock("register"):
         ids = ",".join(best.values())
         # A tag holds 8,000 characters: 240 runs.
@@ -74,7 +78,7 @@ def register_adapters(
 
 
 def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict[str, str], list[str]]:
-    """(technique → run id, best first; a line for what was left out): adapters on the base of the best one."""
+    """(technique → run id, best first; a line for each part that was left out): adapters on the base of the best one."""
     logged = {id_: mlflow.get_run(id_).data for id_ in runs["run_id"]}
     runs = runs.assign(
         max_validation_samples=[
@@ -84,7 +88,9 @@ def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict
     )
     adapters = runs[runs["base"] != ""]
     if adapters.empty:
-        raise UserError("None of the finished runs trained an adapter: all weights alone share no base.")
+        raise UserError(
+            "None of the finished runs trained an adapter; runs that train all weights share no base."
+        )
     best, notes = choose(adapters, data_fingerprint, TASK)
     alike = adapters[
         (adapters["base"] == best["base"])
@@ -99,7 +105,9 @@ def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict
     return {run["technique"]: run["run_id"] for run in chosen}, notes
 
 
-def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
+def _register(
+    client: MlflowClient, runs: Mapping[str, Run], data_dir: str | Path | None, tags: dict[str, str]
+) -> ModelVersion:
     first = next(iter(runs.values()))
     rows, asked = _questions(runs, data_dir)
     experiment = experiments.experiment_id(NAME)
@@ -115,7 +123,7 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
             info = model_logging.log_bundle(
                 bundle, asked[0], run_id=run.info.run_id, name="model", served="serving.side_by_side"
             )
-        # Loaded from the store, as a server does.
+        # Loaded from the store, as a server would.
         model = stored_code.load(info.model_uri)
         answered = model.predict(pd.DataFrame(asked), params={"technique": side_by_side.ALL})["answers"]
         for i, ((technique, source), about) in enumerate(zip(runs.items(), infos, strict=True)):
@@ -125,8 +133,8 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
             if wrong:
                 raise UserError(
                     f"{technique} (run {source.info.run_id}) does not answer as it did when it was trained, so nothing "
-                    f"is registered ({len(wrong)} of {len(asked)} questions differ). First: {wrong[0]}. Was the code or "
-                    "were the libraries changed since? Train again."
+                    f"is registered ({len(wrong)} of {len(asked)} questions differ). First: {wrong[0]}. If the code or "
+                    "the libraries have changed since, train again."
                 )
     except BaseException:
         client.set_terminated(run.info.run_id, "FAILED")
@@ -148,8 +156,8 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
     return version
 
 
-def assemble(runs: Mapping, folder: Path) -> None:
-    """Write the saved models of runs (technique → run) and their one base into a folder, as side_by_side.py wants it."""
+def assemble(runs: Mapping[str, Run], folder: Path) -> None:
+    """Write the saved models of runs (technique → run) and their shared base into a folder, as side_by_side.py reads it."""
     for i, run in enumerate(runs.values()):
         model = versions.logged_model(run)
         with scratch() as place:
@@ -161,8 +169,10 @@ def assemble(runs: Mapping, folder: Path) -> None:
             shutil.copy(bundle / "bundle.json", target / "bundle.json")
 
 
-def _questions(runs: Mapping, data_dir) -> tuple[dict[str, list[dict]], list[dict]]:
-    """(technique → the rows of its run's predictions, what is asked): the same test questions for all."""
+def _questions(
+    runs: Mapping[str, Run], data_dir: str | Path | None
+) -> tuple[dict[str, list[dict]], list[dict]]:
+    """(technique → the rows of its run's predictions, the requests): the same test questions for all."""
     first = next(iter(runs.values()))
     folder = data_dir or first.data.params.get("data_dir", TASK.data_dir)
     splits, record = prepared.load(folder)
@@ -185,12 +195,12 @@ def _questions(runs: Mapping, data_dir) -> tuple[dict[str, list[dict]], list[dic
     return {t: [held[id_] for id_ in ids] for t, held in rows.items()}, [texts[id_] for id_ in ids]
 
 
-def _page(runs: Mapping, questions: int) -> str:
+def _page(runs: Mapping[str, Run], questions: int) -> str:
     rows = []
     for technique, run in runs.items():
         f1 = [run.data.metrics.get(name, math.nan) for name in ("best_validation_f1", "test_f1")]
         rows.append([technique, *(f"{value:.1f}" for value in f1), f"`{run.info.run_id}`"])
     table = to_markdown(pd.DataFrame(rows, columns=["technique", "validation F1", "test F1", "run"]))
     return (
-        f"{table}\nEach answers {questions} test questions as in training. The first one answers by default."
+        f"{table}\nEach answers {questions} test questions as in training. By default the first one answers."
     )

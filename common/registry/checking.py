@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from ..data import prepared
@@ -23,30 +24,30 @@ from ..tracking import runs
 from . import fresh_process
 
 SAMPLE = 50
-"""Test questions (or texts) that a model is asked again before it is registered."""
+"""Number of test questions (or texts) that a model must answer again before it is registered."""
 
 TIMEOUT = 1800
-"""Seconds that a model may take to load and to answer them."""
+"""Seconds within which a model must load and answer them."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What a candidate is asked, and what its run answered."""
+    """The questions (or texts) for a candidate, and its run's answers."""
 
     rows: list[dict]
-    """Of predictions/test.json, one for each request."""
+    """Rows of predictions/test.json, one for each request."""
     asked: list[Mapping[str, str]]
     every: list[dict]
     """All rows of predictions/test.json."""
     examples: dict[str, dict]
-    """Test example of the prepared data by id; empty where the data is not at hand."""
+    """Id → test example of the prepared data; empty if the data is not available."""
     note: str = ""
-    """What the reader should know of the check, where it is less than it should be."""
+    """A sentence for the reader if less was checked than usual."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of a candidate's checks. Latencies in ms, of single requests, NaN where it does not load."""
+    """The results of a candidate's checks. Latencies of single requests in ms, NaN if it does not load."""
 
     failed: tuple[str, ...]
     """A sentence for each check that failed."""
@@ -59,14 +60,14 @@ class Checked:
 
 
 class Unloadable(Exception):
-    """A model did not load or answer in a fresh process; the message is the last thing that it said."""
+    """A model did not load or answer in a fresh process; the message is the last line of its output."""
 
 
-def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) -> Questions:
-    """A sample of a run's test questions (or texts) as they are asked of a served model.
+def questions(run: Run, example: Mapping, data_dir: str | Path | None, task: Task) -> Questions:
+    """A sample of a run's test questions (or texts) as requests to a served model.
 
-    example: the input that training logged with the model, which is asked where the run's data is gone from where it
-    lay. data_dir: where the data lies now; UserError if it does not lie there.
+    example: the input that training logged with the model; it is asked if the run's data is not in its folder any more.
+    data_dir: the folder of the data; UserError if that folder does not hold it.
     """
     served = model_logging.module_of(task)
     rows = runs.predictions(run.info.run_id)
@@ -82,16 +83,16 @@ def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) ->
     except UserError:
         if data_dir is not None:
             raise
-        # A text is not among what is kept of it, but training logs the first one with the model.
+        # The run's predictions hold no texts, but training logs the first one with the model.
         row = next((row for row in rows if row.get("question") == example.get("question")), None)
         if row is None:
             raise UserError(
-                f"Nothing is at hand to check the model of run {run.info.run_id} with: name the data that it was "
-                "trained on with --data_dir."
+                f"There is no data to check the model of run {run.info.run_id} with: name the folder of the data "
+                "that it was trained on with --data_dir."
             ) from None
         note = (
-            f"Checked on one {task.unit.removesuffix('s')} only and without slices, for {folder} no longer holds the "
-            "run's data (--data_dir names another folder)."
+            f"Checked on one {task.unit.removesuffix('s')} only and without slices, because {folder} does not hold the "
+            "run's data (name another folder with --data_dir)."
         )
         return Questions([row], [example], rows, {}, note)
     examples = {e["id"]: task.described(e, record) for e in splits["test"]}
@@ -102,9 +103,9 @@ def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) ->
 
 
 def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: str) -> Checked:
-    """Load a stored model in a fresh process without the hub and hold its answers against the run's.
+    """Load a stored model in a fresh process without the hub and compare its answers with the run's.
 
-    about: of the saved model; precision: the run's.
+    about: describes the saved model. precision: the run's.
     """
     try:
         found = ask(uri, asked.asked)
@@ -116,7 +117,7 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
     if wrong:
         failed.append(
             f"it does not answer as it did when it was trained: {len(wrong)} of {len(rows)} {task.unit} differ, first "
-            f"{wrong[0]}. Were the code or the libraries changed since? Then train again"
+            f"{wrong[0]}. If the code or the libraries have changed since, train again"
         )
     summary = (
         f"{len(rows) - len(wrong)} of {len(rows)} test {task.unit} are answered as in training."
@@ -135,7 +136,7 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
 
 
 def latency(uri: str, asked: Questions) -> float:
-    """Median ms of a stored model's single requests, measured now; NaN if it does not load."""
+    """Median latency of a stored model's single requests in ms, measured by this call; NaN if it does not load."""
     try:
         return float(np.median(ask(uri, asked.asked)["latencies"]))
     except Unloadable:
@@ -143,7 +144,7 @@ def latency(uri: str, asked: Questions) -> float:
 
 
 def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
-    """What `fresh_process.ask` gives of a stored model whose code is what was recorded. Raises Unloadable."""
+    """The result of `fresh_process.ask` for a stored model whose files are those that were recorded. Raises Unloadable."""
     with scratch() as folder:
         try:
             stored = stored_code.verified(uri, folder)
@@ -153,10 +154,10 @@ def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
 
 
 def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
-    """What `fresh_process.ask` gives of a model's folder.
+    """The result of `fresh_process.ask` for a model's folder.
 
-    The process has neither this package, nor the hub, nor anything cached of it, and one thread unless OMP_NUM_THREADS
-    says otherwise. Raises Unloadable.
+    The process has neither this package nor the hub or its cache, and it uses one thread unless OMP_NUM_THREADS is set.
+    Raises Unloadable.
     """
     with scratch() as folder:
         sent, answered = folder / "asked.json", folder / "answered.json"
@@ -171,17 +172,17 @@ def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
             "HF_HOME": nothing,
             "HF_HUB_CACHE": nothing,
             "HUGGINGFACE_HUB_CACHE": nothing,
-            # What is downloaded from a server goes with the folder.
+            # Files that are downloaded from a server are removed with the folder.
             "TMPDIR": str(folder),
         }
-        # Without -P the file's folder, which is this package's, would be looked through for imports.
+        # Without -P, Python would search the file's folder, which is this package's, for imports.
         command = [sys.executable, "-P", fresh_process.__file__, str(stored), str(sent), str(answered)]
         try:
             done = subprocess.run(
                 command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
             )
         except subprocess.TimeoutExpired:
-            raise Unloadable(f"nothing came back for {TIMEOUT} s") from None
+            raise Unloadable(f"no answer within {TIMEOUT} s") from None
         if done.returncode != 0 or not answered.is_file():
             raise Unloadable(last_line(done.stderr, f"exit status {done.returncode}")[:300])
         return json.loads(answered.read_text(encoding="utf-8"))

@@ -13,11 +13,11 @@ from ..tasks.table import DEFAULT_TASK, TASKS
 def choose(
     runs: pd.DataFrame, data_fingerprint: str | None = None, task: Task = TASKS[DEFAULT_TASK]
 ) -> tuple[pd.Series, list[str]]:
-    """The run with the best validation score on one data set, and a line for everything that was left out.
+    """The run with the best validation score on one data set, and a line for each part that was left out.
 
     runs: of the task, newest first, as `finished_runs` gives them, with the column `max_validation_samples` as logged.
-    Runs validated on fewer questions than others are left out, for small samples have the luckiest scores. Of equally good
-    runs the one with the fewest trainable parameters is taken, then the oldest.
+    Runs validated on fewer questions than others are left out, because small samples have the luckiest scores. Among equally
+    good runs the one with the fewest trainable parameters is chosen, then the oldest.
     """
     prints = list(dict.fromkeys(runs["data_fingerprint"]))
     wanted = [p for p in prints if p.startswith(data_fingerprint)] if data_fingerprint else prints[:1]

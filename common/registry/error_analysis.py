@@ -1,4 +1,4 @@
-"""Where a run is wrong, as files: scores by slice, the worst examples, and with which other runs it errs together."""
+"""A run's errors as files: scores by slice, the worst examples, and the errors that it shares with other runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ def write(
 ) -> None:
     """Write slices.csv, slices.png, worst.json, agreement.csv and agreement.md into a folder.
 
-    rows: of the run's predictions/test.json; examples: the test data by id, without which nothing is known of slices.
-    others: name of another run → its rows on the same examples. champion: (name, rows) of what the figure sets beside it.
+    rows: of the run's predictions/test.json. examples: the test data by id; without it there are no slices. others: name of
+    another run → its rows on the same examples. champion: (name, rows) of the model that the figure shows beside the run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tested = [examples[row["id"]] for row in rows] if all(row["id"] in examples for row in rows) else None
@@ -50,10 +50,10 @@ def write(
 
 
 def confusions(rows: Sequence[Mapping], others: Mapping[str, Sequence[Mapping]], task: Task) -> pd.DataFrame:
-    """How often a run and each other one are right on the same examples: `run`, the counts of `slices.agreement`, and
+    """How often a run and each of the others are right on the same examples: `run`, the counts of `slices.agreement`, and
     `same_answer` in percent. Runs that were tested on other examples are left out.
 
-    Right: the whole answer, or the label.
+    An answer is right if the whole answer, or the label, is right.
     """
     right, found = task.metrics[-1], []
     for name, theirs in others.items():

@@ -1,22 +1,23 @@
-"""A stored model, loaded and asked in a process of its own: `checking` starts this file by its path.
+"""A stored model, loaded and asked in a process of its own: `checking` runs this file by its path.
 
-It imports nothing of this package, so that the stored model can only run on the code that is stored with it.
+It imports nothing from this package, so that the stored model can only use the code that is stored with it.
 """
 
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 LEAST = 20
-"""Requests that are timed; fewer would leave the median to chance."""
+"""Least number of timed requests; with fewer the median would be left to chance."""
 
 
 def ask(folder: str, asked: Sequence[Mapping[str, str]]) -> dict:
     """Load a model from its folder and ask it for each record, one request at a time, as MLflow's server does.
 
-    `loading`: seconds; `answers`: the answer to each record; `latencies`: ms of each request, every record at least
-    once and LEAST requests in all.
+    `loading`: seconds; `answers`: the answer to each record; `latencies`: ms of each request. Every record is asked at
+    least once, and there are at least LEAST requests.
     """
     import mlflow
     import pandas as pd
@@ -25,9 +26,10 @@ def ask(folder: str, asked: Sequence[Mapping[str, str]]) -> dict:
     model = mlflow.pyfunc.load_model(folder)
     loading = time.perf_counter() - started
     frames = [pd.DataFrame([record]) for record in asked]
-    # A first answer takes several times as long as any later one.
+    # The first answer takes several times as long as later ones.
     model.predict(frames[0])
-    answers, latencies = [], []
+    answers: list[dict[str, Any]] = []
+    latencies: list[float] = []
     while len(latencies) < max(LEAST, len(frames)):
         frame = frames[len(latencies) % len(frames)]
         started = time.perf_counter()
@@ -39,7 +41,7 @@ def ask(folder: str, asked: Sequence[Mapping[str, str]]) -> dict:
 
 
 def main(folder: str, asked: str, answered: str) -> None:
-    """asked: JSON file of the records; answered: where the result goes, for a model may print what it likes."""
+    """asked: JSON file of the records; answered: file for the result, because a model may print anything."""
     with open(asked, encoding="utf-8") as file:
         result = ask(folder, json.load(file))
     with open(answered, "w", encoding="utf-8") as file:

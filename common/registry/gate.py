@@ -1,4 +1,4 @@
-"""Whether a candidate may take the champion's place: pure judgement over scores, costs and checks."""
+"""Whether a candidate may replace the champion, judged from scores, costs and checks alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,32 +13,32 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 @dataclass(frozen=True)
 class Rules:
-    """What promotion asks for."""
+    """The rules of promotion."""
 
     confidence: float = bounded(0.95, above=0, below=1)
-    """Of the paired bootstrap interval by which a candidate must be better."""
+    """Confidence of the paired bootstrap interval by which a candidate must be better."""
     tolerance: float = bounded(1.0, minimum=0)
-    """Points that a cheaper candidate may be worse by, at that confidence."""
+    """Points by which a cheaper candidate may be worse, at that confidence."""
     cheaper_latency: float | None = bounded(None, above=0, below=1)
     """Share of the incumbent's latency that a candidate must save to count as cheaper; None: latency does not count."""
     cheaper_size: float | None = bounded(None, above=0, below=1)
     """Share of the incumbent's size on disk that a candidate must save to count as cheaper; None: size does not count."""
     max_latency_ms: float | None = bounded(None, minimum=0)
-    """Median latency of one request that no champion may exceed; None: no bound."""
+    """Bound for a champion's median latency of single requests, in ms; None: no bound."""
     max_slice_loss: float = bounded(5.0, minimum=0)
-    """Points that no slice may have lost against the incumbent with the rules' confidence."""
+    """Most points that a slice may lose against the incumbent, at that confidence."""
     min_slice: int = bounded(30, minimum=1)
-    """Examples that a slice needs to be judged by itself."""
+    """Least number of examples in a slice that is judged by itself."""
 
 
 def check(rules: Rules) -> None:
-    """UserError names the first field that no promotion can go by."""
+    """UserError names the first field whose value is out of bounds."""
     check_bounds(rules)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A model on the test examples. scores: of each example, 0 to 1; latency in ms, size in MiB."""
+    """A model's results on the test examples. scores: one for each example, 0 to 1; latency in ms, size in MiB."""
 
     scores: np.ndarray
     latency_ms: float
@@ -47,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`alias` with every reason that led to it, in the order in which they were looked at."""
+    """`alias` with every reason that led to it, in the order of the checks."""
 
     alias: str
     reasons: tuple[str, ...]
@@ -63,9 +63,9 @@ def judge(
 ) -> Verdict:
     """Champion or challenger.
 
-    slices: (dimension, slice) → indices of test examples. failed_checks: a sentence for each check of the candidate
-    alone that failed. A candidate becomes champion if it fails nothing, and there is no incumbent, or it is better
-    than the incumbent on the same examples, or not worse while cheaper.
+    slices: (dimension, slice) → indices of test examples. failed_checks: a sentence for each failed check of the candidate
+    by itself. A candidate becomes champion if it fails no check and there is no incumbent, or it is better than the
+    incumbent on the same examples, or it is cheaper and not worse.
     """
     against = list(failed_checks)
     if rules.max_latency_ms is not None and candidate.latency_ms > rules.max_latency_ms:
@@ -100,13 +100,15 @@ def compared(a: np.ndarray, b: np.ndarray, rules: Rules) -> dict[str, float]:
     return {name: found[name] if name == "p" else 100 * found[name] for name in found}
 
 
-def _collapsed(a, b, slices, rules: Rules) -> list[str]:
+def _collapsed(
+    a: np.ndarray, b: np.ndarray, slices: Mapping[tuple[str, str], np.ndarray], rules: Rules
+) -> list[str]:
     lost = []
     for (dimension, name), indices in slices.items():
         if len(indices) < rules.min_slice:
             continue
         found = compared(a[indices], b[indices], rules)
-        # The whole interval, not the estimate alone: with a dozen slices one is always unlucky.
+        # The whole interval counts, not the estimate alone: with a dozen slices one is always unlucky.
         if found["high"] < -rules.max_slice_loss:
             lost.append(
                 f"it collapses on {dimension} = {name} ({len(indices)} examples): {found['difference']:+.1f} points, "

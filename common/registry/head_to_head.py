@@ -1,4 +1,4 @@
-"""Two models on the same test examples, told as the gate judges them: by id, with every figure that counts."""
+"""Two models compared on the same test examples, matched by id, with every figure that the gate judges by."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ class Contender:
     """A version, or a run that may become one."""
 
     name: str
-    """As sentences call it: "version 3"."""
+    """Its name in sentences: "version 3"."""
     tags: Mapping[str, str]
     scores: Mapping[str, float] | None
-    """The deciding score of each test example by its id, 0 to 1; None where they cannot be read."""
+    """Id of a test example → its deciding score, 0 to 1; None if the scores cannot be read."""
     latency_ms: float = math.nan
     size_mib: float = math.nan
     failed: tuple[str, ...] = ()
@@ -33,11 +33,11 @@ def contest(
     examples: Mapping[str, Mapping],
     rules: Rules,
 ) -> tuple[Verdict, list[str]]:
-    """(verdict on the new one, a line for each figure that it rests on).
+    """(verdict on the new one, a line for each figure that the verdict depends on).
 
-    examples: the test data by id, for the slices; without it no slice is looked at. Scores are compared on the examples
-    that both answered. An incumbent on other data cannot be compared with and gives way to whoever passes its own checks;
-    one on the same data whose scores cannot be read stays.
+    examples: the test data by id, for the slices; without it slices do not count. Scores are compared on the examples that
+    both answered. An incumbent on other data cannot be compared; it is replaced by a candidate that passes its own checks.
+    An incumbent on the same data stays if scores cannot be read.
     """
     task = task_of(new.tags.get("task", DEFAULT_TASK))
     lines = [] if old is None else [f"Champion: {old.name}, {_kind(old.tags)}."]
@@ -52,12 +52,14 @@ def contest(
             if verdict.alias == CHAMPION:
                 verdict = replace(verdict, reasons=(reason,))
         return verdict, lines
-    ids = [id_ for id_ in new.scores if id_ in (old.scores or {})]
+    theirs = old.scores or {}
+    ids = [id_ for id_ in new.scores or {} if id_ in theirs]
     if not ids:
+        unread = next((one.name for one in (new, old) if one.scores is None), None)
         reason = (
-            f"the test predictions of {old.name} cannot be read"
-            if old.scores is None
-            else f"{old.name} was tested on other examples of the same data"
+            f"{old.name} was tested on other examples of the same data"
+            if unread is None
+            else f"the test predictions of {unread} cannot be read"
         )
         failed = (*new.failed, f"nothing can be compared: {reason}")
         return judge(_measured(new, ()), None, {}, failed, rules), [*lines, sentence(reason)]
@@ -77,24 +79,27 @@ def contest(
 
 
 def sentence(clause: str) -> str:
-    """With a capital and a full stop."""
+    """The clause with a capital letter and a full stop."""
     return f"{clause[:1].upper()}{clause[1:]}{'' if clause.endswith('.') else '.'}"
 
 
 def _measured(one: Contender, ids: Sequence[str]) -> Measured:
-    scores = np.array([one.scores[id_] for id_ in ids], dtype=float)
+    known = one.scores or {}
+    scores = np.array([known[id_] for id_ in ids], dtype=float)
     return Measured(scores, one.latency_ms, one.size_mib)
 
 
-def _slice_lines(a, b, parts, rules: Rules) -> list[str]:
+def _slice_lines(
+    a: np.ndarray, b: np.ndarray, parts: Mapping[tuple[str, str], np.ndarray], rules: Rules
+) -> list[str]:
     if not parts:
-        return ["Slices: not looked at, for the test data is not at hand."]
+        return ["Slices: not judged, because the test data is not available."]
     lines = [
         f"Slices ({rules.min_slice} examples or more are judged; a loss beyond {rules.max_slice_loss:g}):"
     ]
     for (dimension, name), indices in parts.items():
         if len(indices) < rules.min_slice:
-            result = "too few to be judged"
+            result = "too few to judge"
         else:
             result = _interval(compared(a[indices], b[indices], rules), rules)
         scores = f"{100 * a[indices].mean():5.1f} against {100 * b[indices].mean():5.1f}"
@@ -119,7 +124,7 @@ def _kind(tags: Mapping[str, str]) -> str:
 
 
 def _same_data(new: Mapping[str, str], old: Mapping[str, str]) -> bool:
-    """One that was registered by hand has no tags."""
+    """Whether both were trained on the same data; a version that was registered by hand has no tags."""
     return old.get("data_fingerprint") is not None and old["data_fingerprint"] == new.get("data_fingerprint")
 
 

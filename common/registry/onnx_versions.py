@@ -1,7 +1,7 @@
-"""A registered version → ONNX Runtime versions of it, fp32 and int8, that answer as it does; for serving on a CPU.
+"""A registered version → ONNX Runtime versions of it, fp32 and int8, that give the same answers; for serving on a CPU.
 
-They belong to a registered model of their own, `<name>-onnx`, under the aliases fp32 and int8, and are served by the same
-code: only the network itself runs elsewhere.
+They belong to a registered model of their own, `<name>-onnx`, with the aliases fp32 and int8. The same code serves them; only
+the network itself runs in ONNX Runtime.
 """
 
 import shutil
@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from ..errors import UserError
 from ..models.bundles import load_bundle, write_info
@@ -24,27 +26,27 @@ from . import champion, checking, versions
 PRECISIONS = ("fp32", "int8")
 
 TOLERANCE = 5e-3
-"""Difference in probability within which an fp32 version may give another answer: two were equally good."""
+"""Difference in probability within which an fp32 version may give another answer, because two are equally good."""
 
 MOST_LOST = 1.0
-"""Points that int8 may lose on the test examples."""
+"""Most points that int8 may lose on the test examples."""
 
 
 @store.explained()
 def export_version(task: Task, version: str, data_dir: str | Path | None = None) -> list[str]:
-    """Export a version of the task's registered model; a line for each precision: what was registered and how it compares.
+    """Export a version of the task's registered model; a line for each precision says what was registered and how it compares.
 
-    Every test example of the data (all that a served model takes) is asked of the version and of both exports. data_dir:
-    the prepared data; default: the folder that the version's run was trained from. UserError if fp32 answers differently,
-    if ONNX is not installed, or if the task has no export. int8 is left out where it loses more than MOST_LOST points.
+    The version and both exports answer every test example that a served model accepts. data_dir: the prepared data;
+    default: the folder that the version's run was trained from. UserError if fp32 answers differently, if ONNX is not
+    installed, or if the task has no export. int8 is not registered if it loses more than MOST_LOST points.
     """
     if not task.onnx_outputs:
         raise UserError(
-            f"--export onnx: {task.name} generates its answers and has no ONNX export; serve it as it is."
+            f"--export onnx: {task.name} generates its answers and has no ONNX export; serve the version itself."
         )
     needed("onnx", "onnxscript")
     store.configure()
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     name = f"{task.registered}-onnx"
     found = client.get_model_version(task.registered, version)
     already = _exported(client, name, found)
@@ -55,25 +57,25 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
         bundle, example = versions.self_contained(f"models:/{task.registered}/{version}", folder)
         asked = checking.questions(run, example, data_dir, task)
         records = _records(asked, task)
-        own = _answers(bundle, records, task)
+        own = first_answers(bundle, records, task)
         model, tokenizer, info = load_bundle(bundle, merge=True)
         files = export(model, task.onnx_outputs, folder / "onnx")
         lines, expected = [], _score(own, records, asked, task)
         for precision in PRECISIONS:
-            # MLflow keeps the name of the folder.
+            # MLflow keeps the folder's name.
             made = folder / precision / "bundle"
             (made / "base").mkdir(parents=True)
             model.config.save_pretrained(made / "base")
             tokenizer.save_pretrained(made / "base")
             shutil.copy(files[precision], made / ONNX)
             write_info(made, replace(info, runtime=f"onnx-{precision}"))
-            answers = _answers(made, records, task)
+            answers = first_answers(made, records, task)
             figures = _parity(own, answers, task) | {"score": _score(answers, records, asked, task)}
             figures["lost"] = expected - figures["score"]
             if precision == "fp32" and figures["furthest"] > TOLERANCE:
                 raise UserError(
                     f"The ONNX version of {task.registered} version {version} answers {figures['other']} of "
-                    f"{len(records)} test {task.unit} otherwise (probabilities up to {figures['furthest']:.3f} apart), "
+                    f"{len(records)} test {task.unit} differently (probabilities up to {figures['furthest']:.3f} apart), "
                     "so it was not registered."
                 )
             kind = f"{precision}: {figures['same']} of {len(records)} answers are the same, {LABELS[task.metric]} "
@@ -88,8 +90,8 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     return lines
 
 
-def _exported(client, name: str, version) -> dict[str, str]:
-    """Precision → version of the exports of a version that hold an alias."""
+def _exported(client: MlflowClient, name: str, version: ModelVersion) -> dict[str, str]:
+    """Precision → number of the exported version that holds its alias, for exports of this version."""
     found = {}
     for precision in PRECISIONS:
         number = champion.by_alias(client, name, precision)
@@ -105,7 +107,7 @@ def _listed(name: str, numbers: Mapping[str, str]) -> str:
 
 
 def _records(asked: checking.Questions, task: Task) -> list[dict]:
-    """Every test example that a served model takes, with its id; the sample where the data is not at hand."""
+    """Every test example that a served model accepts, with its id; the sample if the data is not available."""
     served = model_logging.module_of(task)
     if not asked.examples:
         return [{**record, "id": row["id"]} for record, row in zip(asked.asked, asked.rows, strict=True)]
@@ -116,8 +118,8 @@ def _records(asked: checking.Questions, task: Task) -> list[dict]:
     return [record for record in records if served.is_taken(record)]
 
 
-def _answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
-    """The first answer to each record, without MLflow between."""
+def first_answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
+    """The first answer to each record, without going through MLflow."""
     served = model_logging.module_of(task)
     plain = [{name: record[name] for name in served.ASKED} for record in records]
     return served.best_answers(bundle, plain)
@@ -133,15 +135,26 @@ def _parity(own: Sequence[Mapping], answers: Sequence[Mapping], task: Task) -> d
     return {"same": len(own) - len(apart), "other": len(apart), "furthest": max(apart, default=0.0)}
 
 
-def _score(answers: Sequence[Mapping], records, asked: checking.Questions, task: Task) -> float:
-    """The task's deciding score, in percent; of the run's own rows' agreement where the references are not at hand."""
+def _score(
+    answers: Sequence[Mapping], records: Sequence[Mapping], asked: checking.Questions, task: Task
+) -> float:
+    """The task's deciding score in percent; if the references are not available, of agreement with the run's own rows."""
     rows = {row["id"]: row for row in asked.every}
     ids = [record["id"] for record in records]
     examples = [asked.examples[id_] for id_ in ids] if asked.examples else []
     return task.served_score(answers, [rows[id_] for id_ in ids], examples)
 
 
-def _register(client, name: str, uri: str, source, precision: str, figures, size: float, summary: str) -> str:
+def _register(
+    client: MlflowClient,
+    name: str,
+    uri: str,
+    source: ModelVersion,
+    precision: str,
+    figures: Mapping[str, float],
+    size: float,
+    summary: str,
+) -> str:
     tags = {
         key: source.tags[key]
         for key in ("task", "technique", "checkpoint", "run_id", "data_fingerprint")

@@ -1,7 +1,7 @@
-"""From finished runs to a served version: chosen by validation, checked, registered, and champion if the gate lets it.
+"""From finished runs to a served version: chosen by validation, checked, registered, and champion if it passes the gate.
 
-A candidate is chosen by its validation score alone. Whether it may take the champion's place is decided on the test data,
-example by example (`gate`); what is not let through is registered all the same, as challenger.
+A candidate is chosen by its validation score alone. The test data decides, example by example, whether it replaces the
+champion (`gate`); a version that does not pass is registered as challenger.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import pandas as pd
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -29,24 +31,24 @@ from .gate import CHALLENGER, CHAMPION, Rules, Verdict
 from .head_to_head import Contender, contest, sentence
 
 MOST_OTHERS = 20
-"""Runs that a candidate's errors are set beside, the newest of each technique and checkpoint."""
+"""Most runs that a candidate's errors are compared with, the newest of each technique and checkpoint."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `register_best` did, or would do. `alias` is None for a version that is neither champion nor challenger."""
+    """The result of `register_best`, or of a dry run. `alias` is None for a version that is neither champion nor challenger."""
 
     name: str
-    """Of the registered model."""
+    """Name of the registered model."""
     version: str | None
-    """None: a dry run found none, and makes none."""
+    """None: a dry run found no version, and creates none."""
     alias: str | None
     run_id: str
     is_new: bool
     notes: tuple[str, ...]
-    """What the reader should know: what was left out, how it was checked, what it replaces."""
+    """Sentences for the reader: what was left out, how the version was checked, what it replaces."""
     figures: tuple[str, ...] = ()
-    """Every check and figure that the verdict rests on, a line each; none where nothing was judged."""
+    """A line for every check and figure that the verdict depends on; empty if nothing was judged."""
 
 
 @store.explained()
@@ -61,12 +63,12 @@ def register_best(
     """Register the finished run with the best validation score on one data set, and make it champion if it passes.
 
     The score is the task's deciding one: F1 of answers, accuracy of labels. task: its name; default: the newest run's.
-    data_fingerprint: which data, its first characters suffice; default: the newest run's. data_dir: the prepared data,
-    for its contexts or texts; default: the folder that the run was trained from. rules: what promotion asks for.
+    data_fingerprint: first characters of the data's fingerprint; default: the newest run's. data_dir: the prepared data,
+    for its contexts or texts; default: the folder that the run was trained from. rules: the rules of promotion.
     dry_run: judge the run's own model, and write nothing anywhere.
 
-    A run that is registered already is not registered again: a challenger is judged anew, whoever was champion before
-    stays as it is. UserError if there is no run, or nothing to check its model with.
+    A run that is registered already is not registered again: a challenger is judged again, and a former champion stays as it
+    is. UserError if there is no run, or nothing to check its model with.
     """
     rules = rules or Rules()
     gate.check(rules)
@@ -84,14 +86,14 @@ def register_best(
     best, notes = choose(limited, data_fingerprint, of)
     notes = [f"Left out: {line}." for line in left_out] + notes
     run = mlflow.get_run(best["run_id"])
-    # Two at once on this machine would both find nothing registered; `promotion` settles what other machines do.
+    # Two processes on this machine would both find nothing registered; `promotion` handles those on other machines.
     with contextlib.nullcontext() if dry_run else store.lock("register"):
         return _Registration(run, found, data_dir, of, rules, dry_run, notes).carried_out()
 
 
 @store.explained()
 def rollback(task: Task, dry_run: bool = False) -> tuple[str, str]:
-    """Give the alias champion back to the champion before: (version that had it, version that has it now).
+    """Give the alias champion back to the previous champion: (version that had it, version that has it afterwards).
 
     UserError if there is none.
     """
@@ -102,7 +104,7 @@ def rollback(task: Task, dry_run: bool = False) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A run's model as it was found and measured."""
+    """A run's model with the results of its checks and measurements."""
 
     contender: Contender
     checked: Checked
@@ -111,9 +113,18 @@ class _Candidate:
 
 
 class _Registration:
-    """One call of `register_best`, from the chosen run on."""
+    """The part of one call of `register_best` that follows the choice of the run."""
 
-    def __init__(self, run, runs, data_dir, task: Task, rules: Rules, dry_run: bool, notes: list[str]):
+    def __init__(
+        self,
+        run: Run,
+        runs: pd.DataFrame,
+        data_dir: str | Path | None,
+        task: Task,
+        rules: Rules,
+        dry_run: bool,
+        notes: list[str],
+    ):
         self.run, self.runs, self.data_dir, self.task = run, runs, data_dir, task
         self.rules, self.dry_run, self.notes = rules, dry_run, notes
         self.client, self.name = mlflow.MlflowClient(), task.registered
@@ -130,7 +141,7 @@ class _Registration:
                 return self._outcome(version, CHAMPION)
             if champion is not None and promotion.SINCE in version.tags:
                 self.notes.append(
-                    f"It was champion before. Champion is version {champion}; the aliases stay as they are."
+                    f"It was champion before. Version {champion} is champion; the aliases stay as they are."
                 )
                 return self._outcome(version, None)
         if self.dry_run:
@@ -139,7 +150,7 @@ class _Registration:
         is_new = version is None
         candidate = self._candidate(version)
         self.notes.append(candidate.checked.summary)
-        if is_new:
+        if version is None:
             version = self._new_version(candidate)
         self._analyse(candidate, champion)
         settled = promotion.promote(
@@ -154,16 +165,16 @@ class _Registration:
         self._note_verdict(settled.verdict, f"version {version.version}", settled.incumbent)
         return self._outcome(version, settled.alias, is_new)
 
-    def _outcome(self, version, alias: str | None, is_new: bool = False) -> Outcome:
+    def _outcome(self, version: ModelVersion | None, alias: str | None, is_new: bool = False) -> Outcome:
         number = None if version is None else str(version.version)
         return Outcome(
             self.name, number, alias, self.run.info.run_id, is_new, tuple(self.notes), tuple(self.figures)
         )
 
     def _candidate(self, version: ModelVersion | None) -> _Candidate:
-        """Load, check and measure the model: a version's, or a run's with its base inside, which is logged for it.
+        """Load, check and measure the model of a version; without one, the run's with its base inside, which is logged for that.
 
-        In a dry run, the run's own.
+        In a dry run it is the run's own model.
         """
         run = self.run
         if version is None:
@@ -176,7 +187,7 @@ class _Registration:
             about, size = read_bundle(bundle), versions.size_mib(bundle)
             asked = checking.questions(run, example, self.data_dir, self.task)
             if version is None and not self.dry_run:
-                # Of one that was killed between this and the next call.
+                # A process that was killed between this call and the next has left one.
                 model_logging.forget_models(run.info.run_id, "self-contained")
                 logged = model_logging.log_bundle(
                     bundle, example, run_id=run.info.run_id, name="self-contained"
@@ -186,7 +197,7 @@ class _Registration:
                 precision = run.data.params.get("precision", "fp32")
                 checked = checking.check(uri, asked, about, self.task, precision)
             except BaseException:
-                # A team's server lets people write into each other's runs, not delete from them.
+                # A team's server lets people write into each other's runs, but not delete from them.
                 with contextlib.suppress(MlflowException):
                     if logged is not None:
                         self.client.delete_logged_model(logged.model_id)
@@ -213,10 +224,12 @@ class _Registration:
     def _judge(
         self, number: str | None, candidate: _Candidate
     ) -> Callable[[str | None, str | None], Verdict]:
-        """Verdicts on versions by their numbers; number: the candidate's. Of its own contests the figures are kept."""
+        """A function that judges versions by their numbers. number: the candidate's; the figures of its own contests are kept."""
 
-        def contender(which: str | None) -> Contender | None:
-            return candidate.contender if which == number else self._registered(which, candidate)
+        def contender(which: str | None) -> Contender:
+            if which is None or which == number:
+                return candidate.contender
+            return self._registered(which, candidate)
 
         def judge(new: str | None, old: str | None) -> Verdict:
             verdict, lines = contest(
@@ -233,7 +246,7 @@ class _Registration:
         return judge
 
     def _registered(self, number: str, candidate: _Candidate) -> Contender:
-        """A version from the registry, by what was recorded of it; its latency is measured now where it decides."""
+        """A version from the registry with its recorded results; its latency is measured again if latency counts."""
         if number not in self._known:
             tags = dict(self.client.get_model_version(self.name, number).tags)
             rows = _rows(tags)
@@ -245,7 +258,7 @@ class _Registration:
             self._known[number] = Contender(f"version {number}", tags, scores, latency, size)
         return self._known[number]
 
-    def _foreseen(self, candidate: _Candidate, version, champion: str | None) -> Outcome:
+    def _foreseen(self, candidate: _Candidate, version: ModelVersion | None, champion: str | None) -> Outcome:
         number = None if version is None else str(version.version)
         verdict = self._judge(number, candidate)(number, champion)
         self.notes += [candidate.checked.summary]
@@ -259,11 +272,11 @@ class _Registration:
         elif incumbent is None:
             self.notes.append(f"{sentence(name)[:-1]} is champion:")
         else:
-            self.notes.append(f"Version {incumbent} gives way to {name}:")
+            self.notes.append(f"{sentence(name)[:-1]} replaces version {incumbent} as champion:")
         self.notes += [f"- {reason}" for reason in verdict.reasons]
 
     def _analyse(self, candidate: _Candidate, incumbent: str | None) -> None:
-        """Log where the run is wrong into its artifacts."""
+        """Log an analysis of the run's errors into its artifacts."""
         run, asked = self.run, candidate.questions
         beside = None
         if incumbent is not None:
@@ -277,7 +290,7 @@ class _Registration:
             self.client.log_artifacts(run.info.run_id, str(folder), error_analysis.FOLDER)
 
     def _others(self) -> dict[str, list[dict]]:
-        """Rows of the other runs on the same data, the newest of each technique and checkpoint, by their name."""
+        """Name → rows of the other runs on the same data, the newest of each technique and checkpoint."""
         on_data = self.runs[
             (self.runs["data_fingerprint"] == self.run.data.tags["data_fingerprint"])
             & (self.runs["run_id"] != self.run.info.run_id)
@@ -291,7 +304,7 @@ class _Registration:
 
 
 def _rows(tags: Mapping[str, str]) -> list[dict] | None:
-    """The test predictions behind a version; None where they cannot be read, or it was registered by hand."""
+    """The test predictions of a version's run; None if they cannot be read, or the version was registered by hand."""
     try:
         return tracking.predictions(tags["run_id"]) if "run_id" in tags else None
     except UserError:
@@ -308,7 +321,7 @@ def _measured(candidate: _Candidate) -> dict[str, float]:
 
 
 def _about(candidate: _Candidate, task: Task, rules: Rules) -> list[str]:
-    """What is known of the candidate alone, a line each."""
+    """A line for each check and figure of the candidate by itself."""
     one, checked = candidate.contender, candidate.checked
     score = f"best_validation_{task.metric}"
     lines = [

@@ -1,4 +1,4 @@
-"""What registering and rolling back print, and the command that serves a version. Imports nothing that takes long."""
+"""The texts that registering and rolling back print, and the command that serves a version. Every import is quick."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def foreseen(outcome: "Outcome") -> str:
-    """What a dry run found."""
+    """The result of a dry run."""
     change = f"would be {outcome.alias}" if outcome.alias else "would stay as it is"
     return f"Dry run, nothing was written: run {outcome.run_id} {change}."
 
@@ -30,10 +30,10 @@ def how_to_serve(uri: str) -> str:
 
 
 def rolled_back(name: str, before: str, now: str, dry_run: bool) -> str:
-    """Which version of a model was champion, and which is now."""
+    """Which version of a model was champion before a rollback, and which is afterwards."""
     if dry_run:
-        return f"{name}: version {before} would give way to version {now}, the {CHAMPION} before it."
+        return f"{name}: version {now}, the previous {CHAMPION}, would replace version {before}."
     return (
-        f"{name}: version {before} gave way to version {now}, the {CHAMPION} before it.\n"
-        "A server that is running keeps the version that it started with: restart it."
+        f"{name}: version {now}, the previous {CHAMPION}, replaced version {before}.\n"
+        "A running server keeps the version that it started with: restart it."
     )

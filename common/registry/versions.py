@@ -1,6 +1,6 @@
-"""Versions of registered models: how they are made and found, and the tags and the page that a version of a run has.
+"""Versions of registered models: how they are created and found, and the tags and the page of a run's version.
 
-A version holds its base, so that it can be copied to another machine and loaded there without the store that it came from.
+A version holds its base, so that it can be copied to another machine and loaded there without its original store.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from ..tasks.table import DEFAULT_TASK, task_of
 from .gate import CHAMPION, Rules, Verdict
 
 PROMOTION = "### Promotion"
-"""Heading of the last part of a version's page, which is written again whenever the version is judged."""
+"""Heading of the last part of a version's page, which is rewritten whenever the version is judged."""
 
 FIGURES = ("gate_difference", "gate_low", "gate_high", "gate_p")
 """Tags of a version that was compared with a champion."""
@@ -36,11 +36,11 @@ PASSED, HELD_BACK = "passed", "held back"
 
 
 SAME_RUN = ("run_id", "run_fingerprint")
-"""Tags of a version made of a run: it is the same as one made of that run, or of one with the same settings, data and code."""
+"""Tags of a version of a run; versions of the same run, or of runs with the same settings, data and code, are the same."""
 
 
 def first_with(client: MlflowClient, name: str, tags: Mapping[str, str]) -> ModelVersion | None:
-    """The first version of a registered model that has one of these tags, which are looked for in their order."""
+    """The first version of a registered model that has one of these tags; the tags are tried in order."""
     for tag, value in tags.items():
         found = client.search_model_versions(f"name = '{name}' and tags.{tag} = '{value}'")
         if found:
@@ -49,7 +49,7 @@ def first_with(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Mode
 
 
 def of_run(client: MlflowClient, run: Run, task: Task) -> ModelVersion | None:
-    """The first version made from this run, or from one with the same settings, data and code."""
+    """The first version of this run, or of one with the same settings, data and code."""
     tags = {"run_id": run.info.run_id, "run_fingerprint": run.data.tags["run_fingerprint"]}
     return first_with(client, task.registered, tags)
 
@@ -64,7 +64,7 @@ def logged_model(run: Run) -> LoggedModel:
     )
     ready = [model for model in models if model.status == "READY"]
     if not ready:
-        raise UserError(f"Run {run.info.run_id} holds no logged model; delete the run and train again.")
+        raise UserError(f"Run {run.info.run_id} holds no logged model: delete the run and train again.")
     return ready[0]
 
 
@@ -77,7 +77,7 @@ def self_contained(uri: str, folder: Path) -> tuple[Path, dict]:
 
 
 def size_mib(bundle: Path) -> float:
-    """Of all files of a saved model."""
+    """Size of all files of a saved model."""
     return sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) / 2**20
 
 
@@ -92,12 +92,12 @@ def create(
     run_id: str | None = None,
     same: Sequence[str] = (),
 ) -> ModelVersion:
-    """A new version of a registered model, made of a logged model.
+    """Create a version of a registered model from a logged model.
 
-    about: the registered model's description, should it have to be made. model_uri: `models:/` and the logged model's
-    id. page: the version's, in Markdown. run_id: the run that the version's page links to. same: names of those of the
-    tags by one of which two versions are the same; where another machine has made such a version meanwhile, both keep
-    the first one, which is returned.
+    about: description of the registered model, if it does not exist yet. model_uri: `models:/` and the logged model's
+    id. page: the version's page, in Markdown. run_id: the run that the version's page links to. same: names of tags; versions
+    that share the value of one of them are the same. If another machine has created such a version in the meantime, both
+    keep the first one, which is returned.
     """
     try:
         client.create_registered_model(name, description=about)
@@ -136,9 +136,9 @@ def note(
     measured: Mapping[str, float],
     rules: Rules,
 ) -> None:
-    """Record on a version how it was judged, as tags and on its page; against: the champion's number.
+    """Record the verdict on a version, as tags and on its page. against: the champion's number.
 
-    What was found is recorded, not who is champion: the alias alone says that.
+    The result is recorded, not which version is champion: only the alias says that.
     """
     passed = verdict.alias == CHAMPION
     figures = {**measured, **verdict.figures}
@@ -172,7 +172,7 @@ def _promotion(tags: Mapping[str, str], verdict: Verdict) -> str:
 
 
 def tags_of(run: Run) -> dict[str, str]:
-    """What a version must record itself: MLflow gives its run's metrics and parameters back as None."""
+    """Tags with what a version must record itself, because MLflow gives None for the metrics and parameters of its run."""
     names = (
         "technique family task checkpoint base_fingerprint data_name data_version data_language data_fingerprint "
         "run_fingerprint git_commit git_dirty"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,19 +30,27 @@ NAMES = {
     "num_virtual_tokens": "virtual tokens",
     "model_checkpoint": "checkpoint",
 }
-"""Axes as tables and plots name them, where it is not their own name with spaces."""
+"""Names of axes in tables and plots; the others are named by their own name with spaces."""
 
 MOST_PAIRS = 6
-"""Up to this many configurations are compared each with each; more are compared with the best by validation."""
+"""Up to this many configurations are compared pair by pair; more are compared with the best by validation."""
+
+
+Study = Mapping[str, Any]
+"""`name`, `description`, `task`, `metric` (the deciding one), `axes` (columns that a grid varies), `edges` (sentences) and
+`provenance`."""
+
+Scores = Mapping[str, Mapping[str, np.ndarray]]
+"""Run id → metric → score of each example, 0 to 1, in one order of examples for all runs of a stage."""
 
 
 def name_of(axis: str) -> str:
-    """An axis as tables and plots name it."""
+    """The name of an axis in tables and plots."""
     return NAMES.get(axis, axis.replace("_", " "))
 
 
-def text_of(axis: str, value) -> str:
-    """A value of an axis: 1e-3 for learning rates, 10,000 for counts, "all" for no limit, "-" for none."""
+def text_of(axis: str, value: object) -> str:
+    """A value of an axis as text: 1e-3 for learning rates, 10,000 for counts, "all" for no limit, "-" for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "all" if axis.startswith("max_") else "-"
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
@@ -52,8 +61,8 @@ def text_of(axis: str, value) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
-def short(axis: str, value) -> str:
-    """A value of an axis as labels have it beside others: "lr 1e-3", "r 16", "2,000 examples"; empty for none."""
+def short(axis: str, value: object) -> str:
+    """A value of an axis as a part of a label: "lr 1e-3", "r 16", "2,000 examples"; empty for none."""
     text = text_of(axis, value)
     if axis == SIZE:
         return f"{text} examples"
@@ -65,7 +74,7 @@ def short(axis: str, value) -> str:
 _SHORT = {"learning_rate": "lr", "r": "r"}
 
 
-def tidy(study: Mapping, runs: pd.DataFrame) -> pd.DataFrame:
+def tidy(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with every column that tables and figures read; figures that are missing or infinite are NaN."""
     runs = runs.reset_index(drop=True).copy()
     metric = study["metric"]
@@ -112,21 +121,19 @@ def varying(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     return [axis for axis in axes if runs[axis].nunique(dropna=False) > 1]
 
 
-def configurations(
-    study: Mapping, runs: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
-    """One row for each configuration of a stage: what was run alike but for its seed.
+def configurations(study: Study, runs: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+    """One row for each configuration of a stage: runs that differ in their seed alone.
 
-    runs: as `tidy` gives them. Columns: `stage`, `technique`, `checkpoint`, the axes, `label` (what tells it from the
-    others of its stage), `run_ids` and `seeds` (of its finished runs), `planned` (how many there should be),
+    runs: as `tidy` returns them. Columns: `stage`, `technique`, `checkpoint`, the axes, `label` (how it differs from the
+    others of its stage), `run_ids` and `seeds` (of its finished runs), `planned` (the number of planned runs),
     `validation` and its lowest and highest seed, `test` with `low`, `high` and `method` ("seeds", "one seed" or ""),
-    other `test_<metric>`, COSTS and `test_examples` as means. Scores in percent; NaN where nothing is known. The rows
-    have the order of the grid.
+    other `test_<metric>`, COSTS and `test_examples` as means. Scores in percent; NaN if unknown. The rows have the order
+    of the grid.
     """
     axes, metric = list(study["axes"]), study["metric"]
     runs = runs.assign(variant="")
     keys = ["stage", "technique", "checkpoint", *axes]
-    # Where names alone tell runs of one seed apart, they are configurations too.
+    # Runs of one seed that differ in their names alone are configurations of their own.
     if runs.duplicated([*keys, "seed"]).any():
         alike = (
             runs.duplicated([*keys, "seed"], keep=False)
@@ -165,12 +172,10 @@ def configurations(
     return table
 
 
-def matrices(
-    stage: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]], metric: str
-) -> tuple[dict[int, np.ndarray], Spread | None]:
-    """Index of a configuration → its scores (seeds, examples) in percent, and the spread between seeds of them all.
+def matrices(stage: pd.DataFrame, scores: Scores, metric: str) -> tuple[dict[int, np.ndarray], Spread | None]:
+    """Index of a configuration → its scores (seeds, examples) in percent, and the spread between the seeds of all.
 
-    Only of configurations whose every finished run has scores, finite ones, of as many examples as the most runs have.
+    Only configurations count whose finished runs all have finite scores, of the number of examples that most runs have.
     """
     each = {
         i: [np.asarray(scores.get(run, {}).get(metric, ()), dtype=float) for run in row["run_ids"]]
@@ -187,21 +192,20 @@ def matrices(
 
 
 def best(table: pd.DataFrame) -> int | None:
-    """Index of the best configuration: by validation, or by test where nothing was validated; None if none finished."""
+    """Index of the best configuration: by validation, or by test if nothing was validated; None if none finished."""
     for column in ("validation", "test"):
         if len(table) and table[column].notna().any():
             return table[column].idxmax()
     return None
 
 
-def comparisons(
-    study: Mapping, table: pd.DataFrame, scores: Mapping[str, Mapping[str, np.ndarray]]
-) -> pd.DataFrame:
+def comparisons(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     """Paired tests between configurations of one stage, on the scores of the same examples: `a`, `b` (indices),
     `difference` in points (a - b, never negative) with `low`, `high`, `p`, and `p_holm`, corrected over all rows.
 
-    table: one stage's rows of `configurations`. Each pair of up to MOST_PAIRS; of more, techniques at the same size
-    where the number of training examples varies, else each with the best by validation.
+    table: one stage's rows of `configurations`. Up to MOST_PAIRS configurations are compared pair by pair. Of more, the
+    techniques at the same number of training examples are compared if that number varies, else each with the best by
+    validation.
     """
     each, spread = matrices(table, scores, study["metric"])
     rows = []
@@ -239,4 +243,4 @@ def _pairs(table: pd.DataFrame, axes: Sequence[str]) -> list[tuple[int, int]]:
         if within:
             return within
     first = best(table)
-    return [(first, i) for i in table.index if i != first]
+    return [] if first is None else [(first, i) for i in table.index if i != first]

@@ -15,7 +15,7 @@ from . import text_tables
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; line breaks in it count for nothing."""
+    """A paragraph; line breaks in it have no meaning."""
 
     text: str
 
@@ -34,7 +34,7 @@ class Table:
     header: list[str]
     rows: list[list[str]]
     numbers: bool = True
-    """Whether all columns but the first hold numbers, set to the right."""
+    """Whether all columns but the first hold numbers, which are aligned to the right."""
     strong: list[bool] = field(default_factory=list)
     """Rows to set in bold."""
 
@@ -45,7 +45,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG. Markdown links to it by its name, HTML holds it."""
+    """A PNG. Markdown links to it by its name, HTML contains it."""
 
     file: Path
     caption: str
@@ -61,7 +61,7 @@ Block = Text | List | Table | Figure
 
 @dataclass(frozen=True)
 class Document:
-    """A title, what stands before the first heading, and sections as (heading, blocks)."""
+    """A title, the blocks before the first heading, and sections as (heading, blocks)."""
 
     title: str
     introduction: list[Block]
@@ -69,7 +69,7 @@ class Document:
 
 
 def to_markdown(document: Document) -> str:
-    """GitHub's Markdown; whatever the texts hold stays text."""
+    """GitHub's Markdown; every character of the texts stays text."""
     parts = [f"# {_plain(document.title)}", *map(_markdown, document.introduction)]
     for heading, blocks in document.sections:
         parts += [f"## {_plain(heading)}", *map(_markdown, blocks)]
@@ -101,7 +101,7 @@ def _plain(text: str) -> str:
 
 
 def to_html(document: Document) -> str:
-    """One page without scripts that loads nothing: readable on a phone, in the dark, and on paper."""
+    """One page without scripts that loads nothing: readable on a phone, in a dark theme, and on paper."""
     return _templates().get_template("report.html.jinja").render(document=document)
 
 
@@ -121,5 +121,5 @@ def _templates() -> jinja2.Environment:
 
 
 def _unbroken(text: str) -> Markup:
-    """A line must not break within 5e-3."""
+    """Keep numbers such as 5e-3 on one line."""
     return Markup(re.sub(r"\b\d[\d.]*e-\d+\b", r'<span class="whole">\g<0></span>', str(escape(text))))

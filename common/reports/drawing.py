@@ -1,12 +1,15 @@
-"""What all figures share: an empty figure without a display or global state, colours, series of numbers, places of labels.
+"""Helpers for all figures: an empty figure without a display or global state, colours, series of numbers, places of labels.
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -22,18 +25,18 @@ LINES = ("-", "--", "-.", (0, (1, 1)))
 
 
 def label_of(metric: str) -> str:
-    """A score as axes name it."""
+    """The name of a score on an axis."""
     return LABELS.get(metric, metric.replace("_", " "))
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, without a display."""
+    """Create an empty figure of this size in inches, without a display."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def series(log_history, name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(log_history: Iterable[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the entries that have the value; NaN for those that are not finite."""
     entries = [(entry["step"], entry[name]) for entry in log_history if name in entry]
     steps, values = np.array(entries, dtype=float).reshape(-1, 2).T
@@ -41,16 +44,25 @@ def series(log_history, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Mean over a tenth of the series around each value, so that the curve does not lag behind."""
+    """The mean of a tenth of the series around each value, so that the curve does not lag behind."""
     return pd.Series(values).rolling(len(values) // 10 + 1, center=True, min_periods=1).mean().to_numpy()
 
 
-def place_labels(figure, axes, labels, x, y, low, high) -> None:
-    """Put each label at the nearest place beside its point where it covers no other label, point or bar; an empty label
-    takes no room."""
-    # Only a drawing settles where the axes lie; labels must not move them afterwards.
+def place_labels(
+    figure: Figure,
+    axes: Axes,
+    labels: Sequence[str],
+    x: np.ndarray,
+    y: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> None:
+    """Put each label at the nearest place beside its point where it covers no other label, point or bar. Empty labels are
+    skipped."""
+    # Drawing decides where the axes lie; labels must not move them afterwards.
     figure.draw_without_rendering()
-    renderer, frame = figure.canvas.get_renderer(), axes.get_window_extent()
+    canvas: Any = figure.canvas
+    renderer, frame = canvas.get_renderer(), axes.get_window_extent()
     points = axes.transData.transform(np.column_stack([x, y]))
     bottoms, tops = (axes.transData.transform(np.column_stack([x, end]))[:, 1] for end in (low, high))
     taken = [
@@ -60,7 +72,7 @@ def place_labels(figure, axes, labels, x, y, low, high) -> None:
     for label, at, point in zip(labels, zip(x, y, strict=True), points, strict=True):
         if not label:
             continue
-        offset = {"textcoords": "offset pixels"}
+        offset: dict[str, Any] = {"textcoords": "offset pixels"}
         text = axes.annotate(label, at, (0, 0), ha="center", va="center", fontsize=9, **offset)
         text.set_in_layout(False)
         size = text.get_window_extent(renderer)
@@ -78,8 +90,10 @@ _DISTANCES = (12, 20, 32, 48, 68, 92, 120, 152, 190, 240)
 _DIRECTIONS = [math.radians(angle) for angle in (0, 180, 30, -30, 150, -150, 60, -60, 120, -120, 90, -90)]
 
 
-def _free_place(point, width, height, taken, frame) -> tuple[np.ndarray, float]:
-    """Centre of a box of this size near the point, in pixels, and its distance; to the right if all is taken."""
+def _free_place(
+    point: np.ndarray, width: float, height: float, taken: Sequence[Bbox], frame: Bbox
+) -> tuple[np.ndarray, float]:
+    """Centre of a box of this size near the point, in pixels, and its distance; to the right if no place is free."""
     for distance in _DISTANCES:
         for angle in _DIRECTIONS:
             direction = np.array([math.cos(angle), math.sin(angle)])
@@ -91,5 +105,5 @@ def _free_place(point, width, height, taken, frame) -> tuple[np.ndarray, float]:
     return point + np.array([_DISTANCES[0] + width / 2, 0.0]), _DISTANCES[0]
 
 
-def _box(center, width, height) -> Bbox:
+def _box(center: np.ndarray, width: float, height: float) -> Bbox:
     return Bbox.from_bounds(center[0] - width / 2, center[1] - height / 2, width, height)

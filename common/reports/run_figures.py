@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from .drawing import BLUE, GREY, VERMILION, new_figure, place_labels, series, sm
 def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -> Figure:
     """Training loss by optimizer step, as measured and smoothed, and a validation score in percent after each epoch.
 
-    log_history: the Trainer's: entries with `step` and `loss` or `eval_<metric>`. Values that are not finite leave a gap.
+    log_history: the Trainer's, with entries of `step` and `loss` or `eval_<metric>`. Values that are not finite leave a gap.
     """
     figure = new_figure(7.5, 4.2)
     axes = figure.add_subplot()
@@ -36,13 +37,13 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
     if len(scores):
         right = axes.twinx()
         right.spines["right"].set_visible(True)
-        style = {"color": VERMILION, "clip_on": False}
+        style: dict[str, Any] = {"color": VERMILION, "clip_on": False}
         right.plot(
             steps, scores, "o--", linewidth=1, markersize=6, label=f"validation {LABELS[metric]}", **style
         )
         if np.isfinite(scores).any():
             best = int(np.nanargmax(scores))
-            ring = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            ring: dict[str, Any] = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.5}
             right.plot(steps[best], scores[best], "o", label="kept", **style, **ring)
         for step, score in zip(steps, scores, strict=True):
             if math.isfinite(score):
@@ -62,7 +63,7 @@ def loss_curve(log_history: Sequence[Mapping[str, float]], metric: str = "f1") -
 
 def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
     """Test F1 (or another metric) in percent with its interval against trainable parameters, on a logarithmic axis; the
-    best stands out.
+    best is highlighted.
 
     table: columns `label`, `trainable_parameters`, `test_f1`, `test_f1_low`, `test_f1_high`.
     """
@@ -90,7 +91,7 @@ def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
     axes.set_ylabel(f"test {LABELS[metric]}, % (bars: 95% interval)")
     axes.grid(alpha=0.25)
     if len(table):
-        # Whole decades: a narrow range would have no labelled tick.
+        # Whole decades, because a narrow range would have no labelled tick.
         axes.set_xlim(10 ** math.floor(math.log10(x.min() / 1.5)), 10 ** math.ceil(math.log10(x.max() * 1.5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -131,8 +132,8 @@ def slice_scores(
 ) -> Figure:
     """The mean score of each slice with its 95% interval, grouped by dimension.
 
-    table: as `slices.scores_by_slice` gives it; score, unit: as the axis names them. champion: (name, table of the same
-    slices) to be set beside it.
+    table: as `slices.scores_by_slice` returns it. score, unit: their names on the axis. champion: (name, table of the same
+    slices) of a model to show beside it.
     """
     headings, places, bottom = _places_of_slices(table)
     figure = new_figure(7.5, 1.5 + 0.27 * bottom)
@@ -144,14 +145,20 @@ def slice_scores(
     for name, each, colour, marker, shift in models:
         at = [places[key] + shift for key in zip(each["dimension"], each["slice"], strict=True)]
         bars = [(each["score"] - each["low"]).clip(lower=0), (each["high"] - each["score"]).clip(lower=0)]
-        style = {"fmt": marker, "color": colour, "markersize": 5, "capsize": 2.5, "linewidth": 1.2}
+        style: dict[str, Any] = {
+            "fmt": marker,
+            "color": colour,
+            "markersize": 5,
+            "capsize": 2.5,
+            "linewidth": 1.2,
+        }
         axes.errorbar(each["score"], at, xerr=bars, label=name, clip_on=False, zorder=3, **style)
     names = [f"{row['slice']}  ({row['examples']:,})" for _, row in table.iterrows()]
     axes.set_yticks([places[key] for key in zip(table["dimension"], table["slice"], strict=True)], names)
-    heading = {"ha": "right", "va": "center", "fontweight": "bold", "fontsize": 9}
-    for dimension, at in headings.items():
-        axes.text(-0.012, at, dimension, transform=axes.get_yaxis_transform(), **heading)
-        axes.axhline(at, color=GREY, linewidth=0.6, alpha=0.35)
+    heading: dict[str, Any] = {"ha": "right", "va": "center", "fontweight": "bold", "fontsize": 9}
+    for dimension, y in headings.items():
+        axes.text(-0.012, y, dimension, transform=axes.get_yaxis_transform(), **heading)
+        axes.axhline(y, color=GREY, linewidth=0.6, alpha=0.35)
     axes.tick_params(axis="y", length=0, labelsize=9)
     axes.set_ylim(bottom - 0.5, -0.7)
     axes.set_xlim(0, 100)

@@ -1,14 +1,16 @@
 """The tables of a study → figures of scores and costs.
 
-`table` is what `configurations.configurations` gives, of one stage; scores are in percent. Functions give None where the
-data does not support their figure.
+`table` holds the rows of one stage that `configurations.configurations` returns; scores are in percent. Functions return
+None if the data does not support their figure.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -71,7 +73,7 @@ def points_per_mparams(table: pd.DataFrame, metric: str) -> Figure | None:
 
 
 def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
-    """Test score with its interval against training time; a point's area and label tell the peak memory."""
+    """Test score with its interval against training time; a point's area and label show the peak memory."""
     table = table.dropna(subset=["test", "training_seconds"])
     if table.empty:
         return None
@@ -87,7 +89,7 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
         k = techniques.index(technique)
         size = math.sqrt(100 * memory[i] / largest) if np.isfinite(memory[i]) else 5
         bars = [[max(0.0, y[i] - low[i])], [max(0.0, high[i] - y[i])]]
-        style = {"color": COLOURS[k % len(COLOURS)], "fmt": MARKERS[k % len(MARKERS)]}
+        style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "fmt": MARKERS[k % len(MARKERS)]}
         plot.errorbar(
             x[i], y[i], yerr=bars, markersize=max(3.0, size), capsize=3, linewidth=1, alpha=0.85, **style
         )
@@ -126,7 +128,7 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
 
 def against_axis(table: pd.DataFrame, axis: str, metric: str, tested: bool) -> Figure | None:
     """The score against an axis of numbers, a line for each technique: test scores with intervals, or validation scores
-    with their lowest and highest seed. Other axes that vary are averaged over."""
+    with their lowest and highest seed. Each point is a mean over the other axes."""
     table = table[pd.to_numeric(table[axis], errors="coerce").notna()]
     columns = ("test", "low", "high") if tested else ("validation", "validation_low", "validation_high")
     table = table.dropna(subset=[columns[0]])
@@ -137,46 +139,18 @@ def against_axis(table: pd.DataFrame, axis: str, metric: str, tested: bool) -> F
     techniques = table.groupby(["technique", "checkpoint"], sort=False)
     values = table[axis].astype(float)
     logarithmic = values.min() > 0 and values.max() / values.min() >= 5
+    span = (math.log(values.max() / values.min()) if logarithmic else values.max() - values.min()) or 1.0
     for k, ((technique, checkpoint), group) in enumerate(techniques):
-        group = group.assign(at=group[axis].astype(float)).groupby("at")[list(columns)].mean()
-        x = group.index.to_numpy()
+        means = group.assign(at=group[axis].astype(float)).groupby("at")[list(columns)].mean()
         # Bars of techniques at the same place stand side by side.
-        shift = (k - (len(techniques) - 1) / 2) * 0.012
-        span = (math.log(values.max() / values.min()) if logarithmic else values.max() - values.min()) or 1.0
-        moved = x * math.exp(shift * span) if logarithmic else x + shift * span
-        mean, low, high = (group[column].to_numpy() for column in columns)
-        bars = np.nan_to_num(np.clip([mean - low, high - mean], 0, None))
+        shift = (k - (len(techniques) - 1) / 2) * 0.012 * span
+        x = means.index.to_numpy()
+        moved = x * math.exp(shift) if logarithmic else x + shift
         label = technique if table["checkpoint"].nunique() == 1 else f"{technique}, {checkpoint}"
-        plot.errorbar(
-            moved,
-            mean,
-            yerr=bars,
-            color=COLOURS[k % len(COLOURS)],
-            marker=MARKERS[k % len(MARKERS)],
-            label=label,
-            capsize=3,
-        )
-        top = int(np.argmax(mean))
-        if not tested:
-            plot.plot(
-                moved[top],
-                mean[top],
-                "o",
-                markersize=14,
-                markerfacecolor="none",
-                markeredgecolor=COLOURS[k % len(COLOURS)],
-            )
+        _draw_line(plot, moved, means, label, k, ring=not tested)
     bottom, top = plot.get_ylim()
     plot.set_ylim(max(0.0, bottom), max(top, 1.0))
-    ticks = np.unique(values)
-    if logarithmic:
-        plot.set_xscale("log")
-        plot.xaxis.set_minor_formatter(NullFormatter())
-        plot.xaxis.set_minor_locator(FixedLocator([]))
-    if len(ticks) <= 9:
-        plot.set_xticks(ticks, [text_of(axis, value) for value in ticks])
-    else:
-        plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text_of(axis, value)))
+    _set_ticks(plot, axis, np.unique(values), logarithmic)
     what = (
         "bars: 95% interval"
         if tested
@@ -191,8 +165,31 @@ def against_axis(table: pd.DataFrame, axis: str, metric: str, tested: bool) -> F
     return figure
 
 
+def _draw_line(plot: Axes, x: np.ndarray, table: pd.DataFrame, label: str, k: int, ring: bool) -> None:
+    """Draw the k-th line with its bars. table: means, lower and upper ends, in its three columns. ring: mark the best."""
+    mean, low, high = (table[column].to_numpy() for column in table)
+    colour = COLOURS[k % len(COLOURS)]
+    bars = np.nan_to_num(np.clip([mean - low, high - mean], 0, None))
+    plot.errorbar(x, mean, yerr=bars, color=colour, marker=MARKERS[k % len(MARKERS)], label=label, capsize=3)
+    if ring:
+        top = int(np.argmax(mean))
+        plot.plot(x[top], mean[top], "o", markersize=14, markerfacecolor="none", markeredgecolor=colour)
+
+
+def _set_ticks(plot: Axes, axis: str, values: np.ndarray, logarithmic: bool) -> None:
+    """A tick at each of a few values, or where matplotlib puts them, written as `text_of` writes the axis."""
+    if logarithmic:
+        plot.set_xscale("log")
+        plot.xaxis.set_minor_formatter(NullFormatter())
+        plot.xaxis.set_minor_locator(FixedLocator([]))
+    if len(values) <= 9:
+        plot.set_xticks(values, [text_of(axis, value) for value in values])
+    else:
+        plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text_of(axis, value)))
+
+
 def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
-    """Validation score by two axes, in the mean over everything else; the best cell is framed.
+    """Validation score by two axes, as a mean over everything else; the best cell is framed.
 
     `a` runs across, `b` upwards.
     """
@@ -222,7 +219,13 @@ def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
         plot.text(
             j, i, f"{value:.1f}", ha="center", va="center", color="black" if light else "white", weight=weight
         )
-    frame = {"fill": False, "edgecolor": VERMILION, "linewidth": 3, "clip_on": False, "zorder": 5}
+    frame: dict[str, Any] = {
+        "fill": False,
+        "edgecolor": VERMILION,
+        "linewidth": 3,
+        "clip_on": False,
+        "zorder": 5,
+    }
     plot.add_patch(Rectangle((top[1] - 0.5, top[0] - 0.5), 1, 1, **frame))
     plot.set_xticks(range(len(across)), [text_of(a, value) for value in across])
     plot.set_yticks(range(len(upwards)), [text_of(b, value) for value in upwards])
@@ -233,7 +236,7 @@ def heatmap(table: pd.DataFrame, a: str, b: str, metric: str) -> Figure | None:
     return figure
 
 
-def _rows_of(labels: Sequence[str]):
+def _rows_of(labels: Sequence[str]) -> tuple[Figure, Axes]:
     """A figure with a row for each label, the first at the top."""
     figure = new_figure(7.5 + 0.07 * max(0, max(map(len, labels)) - 24), 1.1 + 0.32 * max(3, len(labels)))
     plot = figure.add_subplot()
@@ -244,8 +247,8 @@ def _rows_of(labels: Sequence[str]):
     return figure, plot
 
 
-def _log_decades(plot, values: np.ndarray, axis: str) -> None:
-    """A logarithmic axis over whole decades, so that a narrow range has labelled ticks too."""
+def _log_decades(plot: Axes, values: np.ndarray, axis: str) -> None:
+    """Set a logarithmic axis over whole decades, so that a narrow range also has labelled ticks."""
     low, high = math.floor(math.log10(values.min() / 1.3)), math.ceil(math.log10(values.max() * 2.5))
     getattr(plot, f"set_{axis}scale")("log")
     getattr(plot, f"set_{axis}lim")(10.0**low, 10.0**high)
@@ -255,7 +258,7 @@ def _log_decades(plot, values: np.ndarray, axis: str) -> None:
     ticks.set_minor_formatter(NullFormatter())
 
 
-def _score_limits(plot, low: np.ndarray, high: np.ndarray, room: float) -> None:
+def _score_limits(plot: Axes, low: np.ndarray, high: np.ndarray, room: float) -> None:
     room = max(1.0, room * (high.max() - low.min()))
     plot.set_ylim(max(0.0, low.min() - room), min(100.0 if high.max() < 100 else 102.0, high.max() + room))
 
@@ -273,12 +276,12 @@ def _memory(mib: float) -> str:
 
 
 def ordered(values: pd.Series) -> list:
-    """The values that occur: numbers by size, anything else as it comes, none last."""
+    """The values that occur: numbers by size, other values in the order of the table, none last."""
     given = list(dict.fromkeys(values.dropna()))
     if pd.api.types.is_numeric_dtype(values):
         given = sorted(given)
     return given + [None] * bool(values.isna().any())
 
 
-def _equal(values: pd.Series, value) -> pd.Series:
+def _equal(values: pd.Series, value: object) -> pd.Series:
     return values.isna() if value is None else values == value

@@ -1,15 +1,17 @@
-"""Which figures the report of a study holds, and what is said below each."""
+"""The figures of a study's report, and their captions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ..scoring.names import LABELS
 from . import study_charts, study_curves
-from .configurations import SIZE, name_of, varying
+from .configurations import SIZE, Study, name_of, varying
+from .study_curves import Histories
 
 _FIXED = (
     "accuracy_curves.png",
@@ -32,9 +34,11 @@ def remove(folder: Path) -> None:
         old.unlink(missing_ok=True)
 
 
-def figures(study, runs, table, histories, gradients):
-    """(file name, caption, figure or None), in the order of the report; the arguments are those of `write_report`, with
-    the runs tidied and `table` their configurations."""
+def figures(
+    study: Study, runs: pd.DataFrame, table: pd.DataFrame, histories: Histories, gradients: Histories
+) -> Iterator[tuple[str, str, Figure | None]]:
+    """(file name, caption, figure or None), in the order of the report. The arguments are those of `write_report`, with
+    tidied runs and `table`, their configurations."""
     if table.empty:
         return
     metric, axes = study["metric"], study["axes"]
@@ -56,31 +60,31 @@ def figures(study, runs, table, histories, gradients):
             yield f"metric_vs_{axis}.png", f"Validation {label} by {name_of(axis)}.", figure
     for a, b in combinations(axes, 2):
         widest = max(stages, key=lambda stage: min(stage[a].nunique(), stage[b].nunique()))
-        caption = f"Validation {label} by {name_of(a)} and {name_of(b)}, in the mean over everything else."
+        caption = f"Validation {label} by {name_of(a)} and {name_of(b)}, as a mean over everything else."
         yield f"heatmap_{a}_{b}.png", caption, study_charts.heatmap(widest, a, b, metric)
     yield (
         "efficiency_tradeoff.png",
         f"Test {label} against training time{of_stage}.",
         study_charts.efficiency_tradeoff(final, metric),
     )
-    caption = f"Points of test {label} per million trainable parameters{of_stage}: a small divisor, not a good score, may rank first."
+    caption = f"Points of test {label} per million trainable parameters{of_stage}: a small number of parameters, not a good score, may rank first."
     yield "f1_per_mparams.png", caption, study_charts.points_per_mparams(final, metric)
-    caption = f"Training time per optimizer step{of_stage}, validation left out; points are seeds."
+    caption = f"Training time per optimizer step{of_stage}, without validation; points are seeds."
     yield "time_per_step.png", caption, study_charts.time_per_step(final, seconds_per_step(runs, histories))
     caption = f"Validation {label} by epoch. {lines}"
     yield "accuracy_curves.png", caption, study_curves.accuracy_curves(table, axes, histories, metric)
     caption = f"Training loss by step and by epoch, smoothed where it has more than 20 points. {lines}"
     yield "loss_curves.png", caption, study_curves.loss_curves(table, axes, histories)
     caption = (
-        "Gradient norm of each layer's trained parameters by step, before clipping. Where there are many configurations, "
+        "Gradient norm of each layer's trained parameters by step, before clipping. If there are many configurations, "
         "the best of each group."
     )
     flow = study_curves.flow_of_best(table, axes, gradients)
     yield "gradient_flow.png", caption, study_curves.gradient_flow(flow)
 
 
-def seconds_per_step(runs: pd.DataFrame, histories: Mapping[str, Sequence[Mapping]]) -> dict[str, float]:
-    """Run id → training seconds divided by optimizer steps, of the runs that have both."""
+def seconds_per_step(runs: pd.DataFrame, histories: Histories) -> dict[str, float]:
+    """Run id → training seconds divided by optimizer steps, for the runs that have both."""
     steps = {run: max((e.get("step", 0) for e in entries), default=0) for run, entries in histories.items()}
     seconds = dict(zip(runs["run_id"], runs["training_seconds"], strict=True))
     return {

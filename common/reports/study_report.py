@@ -1,10 +1,9 @@
 """A finished study → its folder: figures, report.md with links to them, and report.html with everything in one file."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..durations import clock
@@ -17,6 +16,8 @@ from .configurations import (
     MISSING,
     SIZE,
     STOPPED,
+    Scores,
+    Study,
     best,
     comparisons,
     configurations,
@@ -26,28 +27,26 @@ from .configurations import (
     tidy,
     varying,
 )
-from .documents import Document, Figure, List, Table, Text, to_html, to_markdown
+from .documents import Block, Document, Figure, List, Table, Text, to_html, to_markdown
+from .study_curves import Histories
 
 FEW = 5
-"""Examples that published comparisons have been decided on; the report tells what such a score is worth."""
+"""Number of examples by which published comparisons were decided; the report states what such a score is worth."""
 
 
 def write_report(
     folder: Path,
-    study: Mapping,
+    study: Study,
     runs: pd.DataFrame,
-    histories: Mapping[str, Sequence[Mapping[str, float]]],
-    scores: Mapping[str, Mapping[str, np.ndarray]],
-    gradients: Mapping[str, Sequence[Mapping]] | None = None,
+    histories: Histories,
+    scores: Scores,
+    gradients: Histories | None = None,
 ) -> list[Path]:
-    """Write what a study leaves behind into the folder; returns the files. Figures that the data does not support are
-    left out, and those that an earlier report left there are removed.
+    """Write the report of a study into the folder; returns the files. Figures that the data does not support are left out,
+    and figures of an earlier report are removed.
 
-    study: `name`, `description`, `task`, `metric` (the deciding one), `axes` (columns that a grid varies), `edges`
-    (sentences), `provenance`. runs: one row for each run: `stage`, `name`, `technique`, `checkpoint`, the axes, `seed`,
-    `status` ("finished", "failed", "stopped" or "missing"), `failure`, `run_id`, scores in percent, costs. histories: run id →
-    the Trainer's log history. scores: run id → metric → score of each example, 0 to 1, in one order of examples for
-    all runs of a stage. gradients: run id → entries of `step` and the gradient norm of each layer by its name.
+    runs: one row for each run: `stage`, `name`, `technique`, `checkpoint`, the axes, `seed`, `status` ("finished",
+    "failed", "stopped" or "missing"), `failure`, `run_id`, scores in percent, costs.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +54,7 @@ def write_report(
     table = configurations(study, runs, scores)
     study_figures.remove(folder)
     written = []
-    figures = []
+    figures: list[Block] = []
     for name, caption, figure in study_figures.figures(study, runs, table, histories, gradients or {}):
         if figure is not None:
             figure.savefig(folder / name)
@@ -68,10 +67,12 @@ def write_report(
     return written
 
 
-def _document(study, runs, table, scores, figures) -> Document:
+def _document(
+    study: Study, runs: pd.DataFrame, table: pd.DataFrame, scores: Scores, figures: list[Block]
+) -> Document:
     metric = study["metric"]
-    introduction = [Text(study["description"]), Text(_what_was_run(study, runs))]
-    sections = []
+    introduction: list[Block] = [Text(study["description"]), Text(_what_was_run(study, runs))]
+    sections: list[tuple[str, list[Block]]] = []
     several = table["stage"].nunique() > 1 if len(table) else False
     tested = (
         [
@@ -91,47 +92,47 @@ def _document(study, runs, table, scores, figures) -> Document:
             sections += [(heading, _differences(stage, tests))]
     if with_scores:
         few = _few_examples(metric, with_scores[-1][1], scores)
-        sections += [(f"What {FEW} examples would tell", [Text(few)])] if few else []
+        sections += [(f"What {FEW} examples would show", [Text(few)])] if few else []
     if study.get("edges"):
-        advice = Text("A best value at the edge of what was tried may not be the best there is.")
+        advice = Text("A best value at the edge of the grid may not be the best possible.")
         sections += [("Edges of the grid", [advice, List(list(study["edges"]))])]
     unfinished = runs[runs["status"] != FINISHED]
     if len(unfinished):
         sections += [("Runs that did not finish", [_unfinished(study, unfinished)])]
     if figures:
         sections += [("Figures", figures)]
-    sections += [("How the intervals were made", [Text(text) for text in _METHOD])]
+    sections += [("How the intervals are computed", [Text(text) for text in _METHOD])]
     if study.get("provenance"):
         rows = [[key, value] for key, value in _flat(study["provenance"])]
         sections += [("Provenance", [Table(["what", "value"], rows, numbers=False)])]
     return Document(study["name"], introduction, sections)
 
 
-def _what_was_run(study, runs) -> str:
+def _what_was_run(study: Study, runs: pd.DataFrame) -> str:
     metric, axes = study["metric"], varying(runs, study["axes"])
     counted = [(sum(runs["status"] == status), status) for status in (FINISHED, FAILED, STOPPED, MISSING)]
     counts = ", ".join(f"{count} {status}" for count, status in counted if count) or "none"
-    said = [
+    lines = [
         f"Task {study['task']}, decided by {LABELS.get(metric, metric)}. {_count(len(runs), 'run')}: {counts}."
     ]
     for axis in axes:
         given = study_charts.ordered(runs[axis])
-        said.append(f"{name_of(axis).capitalize()}: {', '.join(text_of(axis, value) for value in given)}.")
+        lines.append(f"{name_of(axis).capitalize()}: {', '.join(text_of(axis, value) for value in given)}.")
     if seeds := sorted(runs["seed"].dropna().unique()):
-        said.append(f"{_count(len(seeds), 'seed')}: {', '.join(f'{seed:.0f}' for seed in seeds)}.")
-    return " ".join(said)
+        lines.append(f"{_count(len(seeds), 'seed')}: {', '.join(f'{seed:.0f}' for seed in seeds)}.")
+    return " ".join(lines)
 
 
-def _in_short(metric, stage, tests) -> list[str]:
+def _in_short(metric: str, stage: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
     label = LABELS.get(metric, metric)
     first = best(stage[stage["test"].notna()])
     top = stage.loc[first]
     decided = "validation" if not math.isnan(top["validation"]) else "test scores, as nothing was validated"
-    said = [
+    sentences = [
         f"{top['label']} is best by {decided}: test {label} {_interval(top['test'], top['low'], top['high'])}."
     ]
     if tests.empty:
-        return said
+        return sentences
     equal = {
         a if b == first else b
         for a, b, p in tests[["a", "b", "p_holm"]].itertuples(index=False)
@@ -140,27 +141,27 @@ def _in_short(metric, stage, tests) -> list[str]:
     if not equal:
         others = tests[(tests["a"] == first) | (tests["b"] == first)]
         if len(others) == len(stage[stage["test"].notna()]) - 1:
-            said.append("Every other configuration differs from it significantly.")
-        return said
+            sentences.append("Every other configuration differs from it significantly.")
+        return sentences
     names = stage.loc[sorted(equal), "label"]
     if len(names) > 6:
-        said.append(
+        sentences.append(
             f"{len(names)} of {len(stage) - 1} other configurations do not differ from it significantly."
         )
     else:
-        said.append(f"Not significantly different from it: {'; '.join(names)}.")
-    alike = stage.loc[sorted({first} | equal)].dropna(subset=["trainable_parameters"])
+        sentences.append(f"Not significantly different from it: {'; '.join(names)}.")
+    alike = stage.loc[sorted({top.name} | equal)].dropna(subset=["trainable_parameters"])
     if len(alike) > 1:
         small = alike.loc[alike["trainable_parameters"].idxmin()]
         if small.name != first and small["trainable_parameters"] < top["trainable_parameters"]:
             share = small["trainable_parameters"] / top["trainable_parameters"]
-            said.append(
-                f"Of these {small['label']} trains the fewest parameters: {_percent(share)} of those that {top['label']} trains."
+            sentences.append(
+                f"Of these, {small['label']} trains the fewest parameters: {_percent(share)} of the number that {top['label']} trains."
             )
-    return said
+    return sentences
 
 
-def _results(study, stage) -> list:
+def _results(study: Study, stage: pd.DataFrame) -> list[Block]:
     metric = study["metric"]
     label = LABELS.get(metric, metric)
     if SIZE not in varying(stage, study["axes"]):
@@ -194,11 +195,13 @@ def _results(study, stage) -> list:
     }
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     marked = [i == first for i in stage.index]
-    said = ["Bold: best by validation." if stage["validation"].notna().any() else "Bold: best by test score."]
-    said += ["Scores are in percent, means over seeds; time is that of training alone."]
+    sentences = [
+        "Bold: best by validation." if stage["validation"].notna().any() else "Bold: best by test score."
+    ]
+    sentences += ["Scores are means over seeds, in percent; time is training time alone."]
     asked = sorted({int(n) for n in stage["test_examples"].dropna()})
     if asked:
-        said.append(
+        sentences.append(
             f"Tested on {' to '.join(f'{n:,}' for n in dict.fromkeys([asked[0], asked[-1]]))} examples."
         )
     if (stage["method"] == "one seed").any():
@@ -207,19 +210,21 @@ def _results(study, stage) -> list:
             if (stage["method"] != "seeds").all()
             else "Intervals of single scores without examples are"
         )
-        said.append(f"{only} over test examples alone: with one seed the spread between seeds is unknown.")
+        sentences.append(
+            f"{only} over test examples alone: with one seed the spread between seeds is unknown."
+        )
     elif (stage["method"] == "seeds").any():
-        said.append("The intervals cover other test examples and other seeds.")
+        sentences.append("The intervals cover other test examples and other seeds.")
         if sum(len(ids) - 1 for ids in stage["run_ids"] if ids) < 4:
-            said.append("So few seeds tell little of their spread, which is why they are wide.")
-    return [Table(list(columns), rows, strong=marked), Text(" ".join(said))]
+            sentences.append("So few seeds say little about their spread, which makes the intervals wide.")
+    return [Table(list(columns), rows, strong=marked), Text(" ".join(sentences))]
 
 
-def _differences(stage, tests) -> list:
+def _differences(stage: pd.DataFrame, tests: pd.DataFrame) -> list[Block]:
     if tests.empty:
         return [
             Text(
-                "Nothing to compare: it takes the scores of at least two configurations on the same examples."
+                "Nothing can be compared: that needs the scores of at least two configurations on the same examples."
             )
         ]
     over_seeds = (stage["method"] == "seeds").any()
@@ -227,7 +232,7 @@ def _differences(stage, tests) -> list:
     for test in tests.sort_values(["p_holm", "p"], kind="stable").itertuples():
         names = stage.loc[[test.a, test.b], "label"]
         significant = test.p_holm < 0.05
-        verdict = "differ" if significant else "not told apart"
+        verdict = "differ" if significant else "not distinguished"
         rows.append(
             [
                 f"{names.iloc[0]} - {names.iloc[1]}",
@@ -241,17 +246,17 @@ def _differences(stage, tests) -> list:
     if len(tests) == 1:
         verdict = f"The one comparison is {'' if count else 'not '}significant at 0.05."
     else:
-        verdict = f"{count} of {len(tests)} comparisons {'is' if count == 1 else 'are'} significant at 0.05 once corrected for their number."
-    said = (
+        verdict = f"{count} of {len(tests)} comparisons {'is' if count == 1 else 'are'} significant at 0.05 after correction for their number."
+    text = (
         f"{verdict} "
-        "Where two are not told apart, that does not show that they are equal: the interval says how far apart they may be. "
-        f"The tests are paired by test example{', and take the spread between seeds into account' if over_seeds else '; with one seed they do not tell how the next seed would do'}."
+        "Two that are not distinguished need not be equal: the interval shows how far apart they may be. "
+        f"The tests are paired by test example{', and take the spread between seeds into account' if over_seeds else '; with one seed they do not predict the next seed'}."
     )
-    return [Text(said), Table(["comparison", "points [95%]", "p", "p, Holm", ""], rows)]
+    return [Text(text), Table(["comparison", "points [95%]", "p", "p, Holm", ""], rows)]
 
 
-def _few_examples(metric, stage, scores) -> str:
-    """What a score of FEW examples would be worth, from the scores of the best configuration and the next."""
+def _few_examples(metric: str, stage: pd.DataFrame, scores: Scores) -> str:
+    """What a score of FEW examples would be worth, by the scores of the best and the second-best configuration."""
     each, _ = matrices(stage, scores, metric)
     first = best(stage.loc[list(each)])
     if first is None:
@@ -259,26 +264,25 @@ def _few_examples(metric, stage, scores) -> str:
     label, top = LABELS.get(metric, metric), stage.loc[first]
     by_example = each[first].mean(axis=0) if len(each[first]) == 1 else each[first][0]
     low, high = range_of_samples(by_example, FEW)
-    said = (
-        f"Scores of {FEW} examples are published, so here is what one would be worth: of {FEW} test examples drawn at random, "
+    text = (
+        f"Scores of {FEW} examples are published; this is what one would be worth. On {FEW} test examples drawn at random, "
         f"{top['label']}{'' if len(each[first]) == 1 else ' with its first seed'} would score between {low:.0f} and {high:.0f} in 95 "
-        f"cases of 100, where all {len(by_example):,} examples give {label} {by_example.mean():.1f}."
+        f"cases of 100, while all {len(by_example):,} examples give {label} {by_example.mean():.1f}."
     )
-    rest = stage.loc[[i for i in each if i != first]]
-    if len(rest):
-        second = best(rest)
+    second = best(stage.loc[[i for i in each if i != first]])
+    if second is not None:
         ahead, behind = sorted((first, second), key=lambda i: -each[i].mean())
         share = share_misranked(each[ahead][0], each[behind][0], FEW)
         gap = each[ahead][0].mean() - each[behind][0].mean()
         if gap > 0:
-            said += (
-                f" {stage.loc[behind, 'label']}, {gap:.1f} points behind {stage.loc[ahead, 'label']} on all of them, would come out "
+            text += (
+                f" {stage.loc[behind, 'label']}, {gap:.1f} points behind {stage.loc[ahead, 'label']} on all of them, would be "
                 f"level or ahead in {100 * share:.0f} of 100 such draws."
             )
-    return said
+    return text
 
 
-def _unfinished(study, runs) -> Table:
+def _unfinished(study: Study, runs: pd.DataFrame) -> Table:
     axes = [axis for axis in study["axes"] if axis in runs]
     rows = []
     for _, run in runs.iterrows():
@@ -293,18 +297,18 @@ def _unfinished(study, runs) -> Table:
 
 
 _METHOD = (
-    "Several seeds: seeds and test examples are both taken as drawn at random, and as crossed, for every seed answers the "
+    "Several seeds: seeds and test examples are both treated as random, and as crossed, because every seed answers the "
     "same examples. Mean squares give what each adds to the variance of a mean; each has a half-width by Student's t, "
-    "and the two are joined as a root of squares (MOVER; Zou and Donner, 2008). The spread between seeds is pooled over "
-    "the configurations of a stage, or the configuration's own where that is larger. Bootstrapping so few seeds would be "
-    "too sure of itself.",
+    "and the two are combined as a root of squares (MOVER; Zou and Donner, 2008). The spread between seeds is pooled over "
+    "the configurations of a stage, or the configuration's own if that is larger. Resampling so few seeds would give "
+    "intervals that are too narrow.",
     "One seed throughout a stage: percentile bootstrap over test examples (2,000 resamples), paired for differences.",
-    "Compared are all pairs of up to six configurations; of more, techniques at the same number of training examples "
-    "where that varies, else each with the best by validation. Holm's correction (1979) covers the comparisons of a stage.",
+    "Up to six configurations are compared pair by pair. Of more, the techniques at the same number of training examples "
+    "are compared if that number varies, else each with the best by validation. Holm's correction (1979) covers the comparisons of a stage.",
 )
 
 
-def _flat(content, prefix="") -> list[tuple[str, str]]:
+def _flat(content: object, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(content, Mapping):
         pairs = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in content.items()]
         return [pair for each in pairs for pair in each]

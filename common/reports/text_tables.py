@@ -5,8 +5,8 @@ from tabulate import tabulate
 
 
 def to_text(table: pd.DataFrame) -> str:
-    """Aligned columns below their names, two spaces between. Wide characters count as two where wcwidth is installed."""
-    # As a row: tabulate would give a header's column two more characters than it needs.
+    """Aligned columns below their names, two spaces apart. Wide characters count as two if wcwidth is installed."""
+    # The names are a row, because tabulate would make a header's column two characters wider than it needs.
     return tabulate([list(table.columns), *_rows(table)], tablefmt="plain", **_layout(table))
 
 
@@ -23,6 +23,6 @@ def _rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def _layout(table: pd.DataFrame, numbers: bool = True) -> dict:
-    # What looks like a number is set already: "0.10" stays so.
+    # Numbers are formatted already: "0.10" stays "0.10".
     others = ["right" if numbers else "left"] * (table.shape[1] - 1)
     return {"disable_numparse": True, "colalign": ["left", *others]}

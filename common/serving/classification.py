@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
@@ -34,7 +35,7 @@ ASKED = {"text": MAX_TEXT}
 ANSWER = {"label": DataType.string, "score": DataType.double}
 
 SIGNATURE = ModelSignature(
-    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema(
         [
@@ -54,10 +55,12 @@ class Classifier:
     """A saved model ready to classify, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
-        self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        self.model, self.tokenizer, self.info = load_bundle(
+            Path(bundle), Path(base) if base else None, merge=True
+        )
         share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
-        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = threading.Lock()
 
     def classify(self, records: Sequence[Mapping[str, str]], top_k: int = 1) -> list[list[dict]]:
@@ -84,11 +87,13 @@ class Classifier:
 class Classification(PythonModel):
     """MLflow's face of `Classifier`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
         self.classifier = Classifier(*fetch(context))
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Rows of `label` and `score`; with `top_k` above 1 also `alternatives`, a list for each row."""
         records = checked_rows(model_input, ASKED, rows=MAX_ROWS, characters=MAX_CHARACTERS)
         top_k = _checked_top_k(params or {})
@@ -100,7 +105,7 @@ class Classification(PythonModel):
 
 
 def is_taken(record: Mapping[str, str]) -> bool:
-    """Whether a served model takes this text, which evaluation may have classified all the same."""
+    """Whether a served model accepts this text; evaluation also classifies texts that are longer."""
     return is_within(record, ASKED)
 
 
@@ -113,7 +118,7 @@ def _checked_top_k(params: Mapping) -> int:
 
 
 def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
-    """The likeliest label of each record by a saved model with its base inside, without MLflow between."""
+    """The likeliest label of each record by a saved model with its base inside, without going through MLflow."""
     return [ranked[0] for ranked in Classifier(bundle).classify(records)]
 
 

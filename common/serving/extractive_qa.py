@@ -4,10 +4,11 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
@@ -15,6 +16,7 @@ from ..models.bundles import SharedBase, load_bundle
 from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.extractive_qa.prediction import decode_spans, predict_spans
+from ..tasks.extractive_qa.spans import Prediction
 from ..tasks.extractive_qa.windows import make_windows
 from .question_requests import ASKED, check_length, checked_rows, context_limit
 from .question_requests import CONFIG as CONFIG
@@ -25,7 +27,7 @@ from .runtime import fetch, share_cores
 MAX_ANSWERS = 100
 """Answers to a question: more could run into the server's time-out."""
 
-PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
+PARAMETERS: dict[str, Any] = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
 """What a request may leave out, or give as null; None stands for the model's own."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
@@ -38,7 +40,7 @@ ANSWER = {
 }
 
 SIGNATURE = ModelSignature(
-    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema(
         [
@@ -65,11 +67,11 @@ class Answerer:
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None, shared: SharedBase | None = None):
         self.model, self.tokenizer, self.info = load_bundle(
-            Path(bundle), base and Path(base), merge=True, shared=shared
+            Path(bundle), Path(base) if base else None, merge=True, shared=shared
         )
         share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
-        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = shared.tokenizing if shared else threading.Lock()
 
     def answer(
@@ -110,7 +112,7 @@ class Answerer:
         return [_ranked(prediction)[:top_k] for prediction in predictions]
 
 
-def _ranked(prediction) -> list[dict]:
+def _ranked(prediction: Prediction) -> list[dict]:
     """The given answer, then the other candidates by score."""
     given = {name: getattr(prediction, name) for name in ("text", "start", "end", "probability")}
     others = [
@@ -127,12 +129,14 @@ def _ranked(prediction) -> list[dict]:
 class QuestionAnswering(PythonModel):
     """MLflow's face of `Answerer`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
         self.max_context = context_limit(context.model_config)
         self.answerer = Answerer(*fetch(context))
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
         records = checked_rows(model_input, self.max_context)
         params = checked_parameters(params or {})
@@ -148,7 +152,7 @@ def as_rows(answers: Sequence[Sequence[dict]], top_k: int) -> list[dict]:
 
 
 def checked_parameters(params: Mapping) -> dict:
-    """What was asked for, or its default; a parameter that is out of bounds is refused with its reason."""
+    """The parameters of a request with defaults filled in; one that is out of bounds is refused with the reason."""
     check_parameters(params, list(PARAMETERS))
     given = {
         name: default if params.get(name) is None else params[name] for name, default in PARAMETERS.items()
@@ -162,7 +166,7 @@ def checked_parameters(params: Mapping) -> dict:
 
 
 def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
-    """The best answer to each record by a saved model with its base inside, without MLflow between."""
+    """The best answer to each record by a saved model with its base inside, without going through MLflow."""
     return [ranked[0] for ranked in Answerer(bundle).answer(records)]
 
 

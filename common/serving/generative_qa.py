@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
@@ -31,7 +32,7 @@ ANSWER = {
 }
 
 SIGNATURE = ModelSignature(
-    # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
+    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
     params=ParamSchema([ParamSpec("max_answer_length", DataType.long, None)]),
@@ -42,16 +43,18 @@ class Writer:
     """A saved model ready to answer, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
-        self.model, self.tokenizer, self.info = load_bundle(Path(bundle), base and Path(base), merge=True)
+        self.model, self.tokenizer, self.info = load_bundle(
+            Path(bundle), Path(base) if base else None, merge=True
+        )
         share_cores(self.model)
         self.kind = family_of(self.info.model_type).kind
         self.collator = Collator(self.tokenizer, self.kind)
-        # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
+        # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = threading.Lock()
 
     @property
     def longest(self) -> int | None:
-        """The longest answer in tokens that has room behind a prompt, None where positions set no limit."""
+        """The longest answer, in tokens, that fits behind a prompt; None if positions set no limit."""
         room = usable_positions(self.model.config) if self.kind == "decoder" else None
         return None if room is None else room - self.info.settings["max_length"] - 1
 
@@ -60,9 +63,9 @@ class Writer:
     ) -> list[dict]:
         """For each record (`question`, `context`) a dict of `answer`, `score`, `start` and `end`.
 
-        The score is the probability of what was written; an empty answer: there is none. start, end: characters of the
-        context, end exclusive, where the answer stands in it once; else -1. UserError where a question is too long for
-        the model.
+        The score is the probability of the written text; an empty answer means that there is none. start, end:
+        characters of the context, end exclusive, where the answer occurs in it exactly once; otherwise -1. UserError if a
+        question is too long for the model.
         """
         if not records:
             return []
@@ -91,9 +94,12 @@ class Writer:
 
 
 def place_of(answer: str, context: str) -> dict[str, int]:
-    """Where the context has the answer once. It must stand there in whole characters as readers see them: "Cafe" does not
-    where an accent follows."""
-    bounds, found = cuts(context), []
+    """Start and end of the answer's only occurrence in the context, else -1.
+
+    An occurrence consists of whole characters as readers see them: "Cafe" does not occur where an accent follows.
+    """
+    bounds = cuts(context)
+    found: list[tuple[int, int]] = []
     start = context.find(answer) if answer else -1
     while start >= 0 and len(found) < 2:
         end = start + len(answer)
@@ -107,12 +113,14 @@ def place_of(answer: str, context: str) -> dict[str, int]:
 class GenerativeAnswering(PythonModel):
     """MLflow's face of `Writer`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
         self.max_context = context_limit(context.model_config)
         self.writer = Writer(*fetch(context))
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Rows of `answer`, `score`, `start`, `end`."""
         records = checked_rows(model_input, self.max_context)
         check_parameters(params, [spec.name for spec in SIGNATURE.params])
@@ -126,7 +134,7 @@ class GenerativeAnswering(PythonModel):
 
 
 def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
-    """The answer to each record by a saved model with its base inside, without MLflow between."""
+    """The answer to each record by a saved model with its base inside, without going through MLflow."""
     return Writer(bundle).answer(records)
 
 

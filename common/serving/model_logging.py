@@ -1,7 +1,7 @@
-"""How a model is logged so that MLflow serves it; what it serves is its task's (`Task.served`).
+"""How a model is logged so that MLflow can serve it; the task names the module that answers (`Task.served`).
 
-What MLflow stores is code, never a pickle: a copy of this package under a name made of its content (two versions in
-one process must each answer with their own code), a short file that loads it, and the saved model as an artifact.
+MLflow stores code, never a pickle: a copy of this package under a name derived from its content (two versions in one
+process must each answer with their own code), a short file that loads it, and the saved model as an artifact.
 """
 
 import contextlib
@@ -11,20 +11,25 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.models.model import ModelInfo
 
 from ..models.bundles import REFERENCE, hashes, opener, read_bundle
 from ..tasks.interface import Task
 from ..tasks.table import task_of
 from .packaging import LOADER, copy_of_package
 
-SHARED_BASES = "shared-bases"
-"""The experiment that holds the bases which adapters refer to."""
+if TYPE_CHECKING:
+    from ..tracking.runs import Run
 
+SHARED_BASES = "shared-bases"
+"""The experiment that holds the bases that adapters refer to."""
 
 REQUIREMENTS = (
     "mlflow",
@@ -40,16 +45,16 @@ REQUIREMENTS = (
 
 
 def log_model(
-    run,
+    run: "Run",
     bundle: Path,
     base: Path | None,
     example: Mapping[str, str],
     metrics: Mapping[str, float],
     at: int | None = None,
 ) -> str:
-    """Log a saved model into a run, in the place of one that the run has; returns "models:/<id>".
+    """Log a saved model into a run, in place of the one that the run may have; returns "models:/<id>".
 
-    base: the folder of an adapter's base. It is kept once in the store, by fingerprint, and the model refers to it.
+    base: the folder of an adapter's base. The store holds it once, by fingerprint, and the model refers to it.
     at: when the metrics were measured, in milliseconds since 1970; default: now.
     """
     forget_models(run.id, "model")
@@ -63,14 +68,14 @@ def log_model(
 
 
 def forget_models(run_id: str, name: str) -> None:
-    """Delete a run's logged models of this name: what a process left that was killed before it was done with them."""
+    """Delete a run's logged models of this name, which a killed process may have left."""
     client = mlflow.MlflowClient()
     left = client.search_logged_models(
         [client.get_run(run_id).info.experiment_id],
         filter_string=f"source_run_id = '{run_id}' AND name = '{name}'",
     )
     for model in left:
-        # A team's server lets people write into each other's runs, not delete from them.
+        # A team's server lets people write into each other's runs, but not delete from them.
         with contextlib.suppress(MlflowException):
             client.delete_logged_model(model.model_id)
 
@@ -87,7 +92,7 @@ def shared_base(base: Path, fingerprint: str) -> str:
         done = [run for run in found if run.info.status == "FINISHED"]
         if done:
             return f"runs:/{done[0].info.run_id}/base"
-        # One that was left unfinished is completed.
+        # An unfinished one is completed.
         run = (
             found[0]
             if found
@@ -104,10 +109,10 @@ def shared_base(base: Path, fingerprint: str) -> str:
 
 def log_bundle(
     bundle: Path, example: Mapping[str, str], *, run_id: str, name: str, served: str | None = None
-):
+) -> ModelInfo:
     """Log a saved model into a run, finished or not, with its code, signature, example and pinned requirements.
 
-    served: the module of this package that serves it, by default its task's. Returns MLflow's ModelInfo. The run's status and times stay as they are.
+    served: the module of this package that serves it, by default its task's. The run's status and times do not change.
     """
     from ..scratch import scratch
     from . import stored_code
@@ -119,7 +124,7 @@ def log_bundle(
     module = importlib.import_module(f"..{served}", __package__)
     modules = [served, *([f"models.{opens}"] if opens else [])]
     packages = (*REQUIREMENTS, "onnxruntime") if opens == "onnx" else REQUIREMENTS
-    # Made here, as MLflow would put the model of a run that is not active into the default experiment.
+    # Created here, because MLflow would put the model of a run that is not active into the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
     )
@@ -127,7 +132,7 @@ def log_bundle(
         package = copy_of_package(folder, modules)
         loader = folder / "model.py"
         loader.write_text(LOADER.format(package=package.name, served=served, files=hashes(bundle)))
-        # MLflow runs the loader once to check it, before the code is where the logged model will have it.
+        # MLflow runs the loader once to check it, before the code is in its place in the logged model.
         sys.path.insert(0, str(folder))
         try:
             # `mlflow.pyfunc.log_model` is this call without `run_id`.
@@ -151,6 +156,6 @@ def log_bundle(
             sys.path.remove(str(folder))
 
 
-def module_of(task: Task):
+def module_of(task: Task) -> ModuleType:
     """The module that serves a task."""
     return importlib.import_module(f"..{task.served}", __package__)

@@ -1,7 +1,7 @@
-"""The code that a stored model carries along: a copy of the modules that answer for it, under a name made of their content.
+"""The code that a stored model carries: a copy of the modules that answer for it, under a name derived from their content.
 
-Two versions in one process must each answer with their own code. What is copied follows from imports, wherever in a
-module they stand; which modules are asked first depends on what is stored.
+Two versions in one process must each answer with their own code. Imports decide what is copied, wherever they stand in a
+module; the kind of model decides which modules the search starts from.
 """
 
 import ast
@@ -46,7 +46,7 @@ set_model(Model())
 
 
 def copy_of_package(folder: Path, modules: Sequence[str]) -> Path:
-    """The modules (dotted, within the package) and what they import, as a package named by its content:
+    """A copy of the modules (dotted names within the package) and of what they import, as a package named by its content:
     `suite_<sha256, 12 digits>`."""
     files = needed_modules(modules)
     package = folder / name_of(files)
@@ -58,7 +58,7 @@ def copy_of_package(folder: Path, modules: Sequence[str]) -> Path:
 
 
 def name_of(files: Iterable[Path]) -> str:
-    """What a package of these modules is called; LOADER computes the same."""
+    """The name of a package of these modules; LOADER computes the same."""
     digest = hashlib.sha256()
     for name in sorted(file.relative_to(PACKAGE).as_posix() for file in files):
         digest.update(name.encode() + b"\0" + (PACKAGE / name).read_bytes())
@@ -66,9 +66,10 @@ def name_of(files: Iterable[Path]) -> str:
 
 
 def needed_modules(modules: Iterable[str]) -> set[Path]:
-    """The files of modules (dotted, within the package), of all that they import from the package at any depth, and of the
-    packages that these lie in."""
-    found, left = set(), [_file(*name.split(".")) for name in modules]
+    """The files of modules (dotted names within the package), of everything that they import from the package at any depth,
+    and of the packages that contain them."""
+    found: set[Path] = set()
+    left = [_module(name) for name in modules]
     while left:
         file = left.pop()
         if file in found:
@@ -82,7 +83,7 @@ def needed_modules(modules: Iterable[str]) -> set[Path]:
 
 
 def imported(file: Path) -> list[Path]:
-    """The files of this package that a module of it imports, anywhere in it."""
+    """The files of this package that one of its modules imports, anywhere in its code."""
     found = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -90,10 +91,17 @@ def imported(file: Path) -> list[Path]:
             place = inner[: len(inner) - node.level + 1] + tuple(
                 (node.module or "").split(".") * bool(node.module)
             )
-            # A name is a module, or stands in one.
+            # A name is a module, or is defined in one.
             files = [_file(*place, alias.name) or _file(*place) for alias in node.names]
             found += [each for each in files if each is not None]
     return found
+
+
+def _module(name: str) -> Path:
+    file = _file(*name.split("."))
+    if file is None:
+        raise ModuleNotFoundError(f"{PACKAGE.name} has no module {name}", name=name)
+    return file
 
 
 def _file(*names: str) -> Path | None:

@@ -20,11 +20,11 @@ ASKED = {"question": MAX_QUESTION, "context": MAX_CONTEXT}
 
 
 CONFIG = {"max_context": MAX_CONTEXT}
-"""What whoever serves a model may set: MLflow's `model_config`, or `SERVING_MODEL_CONFIG` as JSON for its server."""
+"""Settings of a served model: MLflow's `model_config`, or `SERVING_MODEL_CONFIG` as JSON for its server."""
 
 
 def context_limit(config: Mapping | None) -> int:
-    """The most characters of a context, by a model's configuration; models from before it could be set have none."""
+    """The most characters of a context, from a model's configuration; older models have none."""
     limit = (config or CONFIG).get("max_context", MAX_CONTEXT)
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         refuse(f"max_context is {limit!r}; it must be a number of characters, 1 or more.")
@@ -42,11 +42,11 @@ def checked_rows(model_input: pd.DataFrame, max_context: int = MAX_CONTEXT) -> l
 
 
 def is_taken(record: Mapping[str, str]) -> bool:
-    """Whether a served model takes this question, which evaluation may have answered all the same."""
+    """Whether a served model accepts this question; evaluation also answers questions that are longer."""
     return requests.is_within(record, ASKED)
 
 
 def check_length(max_answer_length: int | None) -> None:
-    """Refuse an answer's length that is out of bounds; None stands for the model's own."""
+    """Refuse a length of answers that is out of bounds; None stands for the model's own."""
     if max_answer_length is not None and not 1 <= max_answer_length <= MAX_ANSWER_LENGTH:
         refuse(f"max_answer_length is {max_answer_length}; choose 1 to {MAX_ANSWER_LENGTH} tokens.")

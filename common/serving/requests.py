@@ -1,7 +1,7 @@
 """What a request to a served model may hold; everything else is refused with the reason.
 
-Bodies are read strictly, before MLflow's server reads them: it ignores parameters and keys that it does not know, mixes the
-rows of "instances" whose keys differ, and answers in another format to bodies that look like a chat's.
+Bodies are read strictly, before MLflow's server reads them. The server ignores parameters and keys that it does not know,
+mixes the rows of "instances" whose keys differ, and answers in another format if a body looks like a chat.
 """
 
 import csv
@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -25,7 +26,7 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[str]) -> None:
-    """ValueError says what of a JSON body would not be answered as it stands.
+    """ValueError names the part of a JSON body that the server would ignore or misread.
 
     columns: what a row holds; parameters: what "params" may hold.
     """
@@ -53,7 +54,7 @@ def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[s
     _check_rows(given[0], content[given[0]], columns)
 
 
-def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
+def _check_rows(name: str, rows: Any, columns: Sequence[str]) -> None:
     if name == "dataframe_split":
         if not isinstance(rows, dict):
             raise ValueError(f"{name} must be an object with columns and data, not {_kind(rows)}.")
@@ -88,7 +89,7 @@ def _check_rows(name: str, rows, columns: Sequence[str]) -> None:
 
 
 def _check_lists(place: str, lists: Mapping) -> None:
-    """One text in each column, or as many in each as in the others."""
+    """ValueError unless each column holds one text, or each a list of the same length."""
     if not all(isinstance(values, list) for values in lists.values()):
         if any(isinstance(values, list) for values in lists.values()):
             raise ValueError(f"{place}: the columns must all be lists, or all be single texts.")
@@ -102,25 +103,25 @@ def _check_lists(place: str, lists: Mapping) -> None:
 
 
 def _check_cells(place: str, cells: Iterable[tuple[str, object]]) -> None:
-    """What MLflow would spread over several rows, or repeat the whole request for; the model checks the rest."""
+    """Refuse cells that MLflow would spread over several rows, or answer by repeating the request; the model checks the rest."""
     for name, value in cells:
         if isinstance(value, list | dict):
             raise ValueError(f"{place}: {name} must be a string, not {_kind(value)}.")
         if isinstance(value, str) and SURROGATE.search(value):
-            raise ValueError(f"{place}: {name} holds a lone surrogate, which is no character.")
+            raise ValueError(f"{place}: {name} holds a lone surrogate, which is not a character.")
 
 
 def check_columns(place: str, names: Collection[str], columns: Sequence[str]) -> None:
-    """ValueError where a row's or a table's columns are not exactly those of the model."""
+    """ValueError if the columns of a row or a table are not exactly the model's."""
     check_known(f"{place} has", names, columns)
     if isinstance(names, list) and len(set(names)) < len(names):
-        raise ValueError(f"{place}: a column stands twice in {names}.")
+        raise ValueError(f"{place}: a column occurs twice in {names}.")
     if missing := [name for name in columns if name not in names]:
         raise ValueError(f"{place} has no {missing[0]!r}.")
 
 
 def check_known(place: str, given: Iterable, known: Sequence[str]) -> None:
-    """ValueError where a name is none of the known ones: it says which one was probably meant. place: "The request has"."""
+    """ValueError if a name is not among the known ones; it suggests the closest one. place: such as "The request has"."""
     for name in given:
         if name not in known:
             text = str(name)[:50]
@@ -133,7 +134,7 @@ def _pairs(pairs: list) -> dict:
     found: dict = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"The key {name[:50]!r} stands twice in one object.")
+            raise ValueError(f"The key {name[:50]!r} occurs twice in one object.")
         found[name] = value
     return found
 
@@ -144,19 +145,19 @@ def _float(text: str) -> float:
     return value
 
 
-def _constant(name: str):
-    raise ValueError(f"{name} is no JSON.")
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON.")
 
 
-def _kind(value) -> str:
+def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
 def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
-    """Column → its cells as text, in order, of a CSV body with a header; ValueError says what is wrong with it.
+    """Column → its cells as text, in order, from a CSV body with a header; ValueError says what is wrong with the body.
 
-    Nothing is guessed: "NA" and "5" stay text. columns: what the header must name; None: whatever it names.
+    Nothing is guessed: "NA" and "5" stay text. columns: the names that the header must hold; None: any.
     """
     csv.field_size_limit(10**9)
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
@@ -172,7 +173,7 @@ def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
                 blank += 1
                 continue
             if blank and len(names) == 1:
-                # Not at the end: which line an answer belongs to would be anyone's guess.
+                # Not at the end, so it would be unclear which line an answer belongs to.
                 raise ValueError(f"The CSV has an empty text above line {reader.line_num}.")
             if len(row) != len(names):
                 raise ValueError(
@@ -187,7 +188,7 @@ def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
 
 
 class Refusal(MlflowException):
-    """A bad request and the reason, which stays as it is: MLflow's server would put the whole request before it."""
+    """A bad request. The reason cannot be changed, because MLflow's server would put the whole request before it."""
 
     def __init__(self, reason: str):
         self.reason = reason
@@ -198,11 +199,11 @@ class Refusal(MlflowException):
         return self.reason
 
     @message.setter
-    def message(self, _):
+    def message(self, _: str) -> None:
         pass
 
 
-def refuse(reason: str):
+def refuse(reason: str) -> NoReturn:
     """Answer 400 with this reason."""
     raise Refusal(reason)
 
@@ -245,28 +246,28 @@ def check_parameters(params: Mapping | None, known: Sequence[str]) -> None:
 
 
 def as_frame(rows: Sequence[Mapping], asked: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Answers as a data frame, under the index of what was asked where there is one answer to each of its rows.
+    """Answers as a data frame, with the index of the request if there is one answer for each of its rows.
 
-    columns: of a frame without rows.
+    columns: the columns of a frame without rows.
     """
     index = asked.index if len(asked) == len(rows) else None
     return pd.DataFrame(list(rows), index=index, columns=None if rows else list(columns))
 
 
 def is_within(record: Mapping[str, str], limits: Mapping[str, int]) -> bool:
-    """Whether a request may hold this row, which evaluation may have answered all the same."""
+    """Whether a request may hold this row; evaluation also answers rows that are longer."""
     return all(len(record[name]) <= limit and record[name].strip() for name, limit in limits.items())
 
 
 def _of_columns(columns: Mapping[str, Sequence]) -> list[dict]:
     if len(set(map(len, columns.values()))) > 1:
         refuse(
-            f"{' and '.join(f'{len(values)} {name}s' for name, values in columns.items())}: one of each, please."
+            f"{' and '.join(f'{len(values)} {name}s' for name, values in columns.items())}: send one of each for every row."
         )
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _check_text(place: str, text, limit: int) -> None:
+def _check_text(place: str, text: object, limit: int) -> None:
     if not isinstance(text, str):
         refuse(f"{place} must be a string, not {'null' if text is None else type(text).__name__}.")
     if not text.strip():
@@ -276,4 +277,4 @@ def _check_text(place: str, text, limit: int) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        refuse(f"{place} holds a lone surrogate, which is no character.")
+        refuse(f"{place} holds a lone surrogate, which is not a character.")

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import mlflow
 import torch
+from mlflow.pyfunc import PythonModelContext
 
 from ..models.bundles import check_base, read_bundle, read_reference
 from .server_guard import guard_server
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where a container says how much of the processors it may use (cgroup v2)."""
+"""The file in which a container states its share of the processors (cgroup v2)."""
 
 
-def fetch(context) -> tuple[Path, str | None]:
+def fetch(context: PythonModelContext) -> tuple[Path, str | None]:
     """(saved model, its base) for MLflow's context; an adapter's shared base is fetched from the store where it is not inside."""
     guard_server()
     bundle = Path(context.artifacts["bundle"])
@@ -45,7 +46,7 @@ def cores() -> int:
 
 
 def workers(argv: Sequence[str]) -> int | None:
-    """How many processes `mlflow models serve` was told to start, None for another command line than its server's.
+    """The number of processes that `mlflow models serve` starts; None if the command line is not its server's.
 
     A worker process has the command line of the one that started it.
     """
@@ -56,25 +57,25 @@ def workers(argv: Sequence[str]) -> int | None:
 
 
 def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "Cores | None":
-    """In a server, let this worker use its share of the cores, and its requests take turns at the model.
+    """In a server, limit this worker to its share of the cores, and let its requests take turns at the model.
 
-    A turn is one batch, so that a short question does not wait for all windows of a long one. It takes every core that is
-    free, or its part of them where others wait: many small computations on one core each are done sooner than one after
-    another on all of them. OMP_NUM_THREADS, where it is set, says how many cores each takes instead. Returns what is
-    shared, None outside of a server, where nothing is changed.
+    A turn is one batch, so that a short question does not wait for all windows of a long one. A turn takes every free
+    core, or its part of them if others wait: many small computations on one core each finish sooner than one after
+    another on all cores. If OMP_NUM_THREADS is set, each turn takes that number of cores. Returns the shared cores, or
+    None outside of a server, where nothing changes.
     """
     processes = workers(sys.argv if argv is None else argv)
     if processes is None:
         return None
-    shared = _shared(max(1, cores() // processes))
+    shared = cores_of_process(max(1, cores() // processes))
     taken = threading.local()
 
-    def begin(*_):
+    def begin(*_: object) -> None:
         taken.count = shared.take()
         # Of this thread; others keep theirs.
         torch.set_num_threads(taken.count)
 
-    def end(*_):
+    def end(*_: object) -> None:
         shared.give(taken.count)
 
     model.register_forward_pre_hook(begin)
@@ -83,7 +84,7 @@ def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "C
 
 
 class Cores:
-    """Cores that threads take and give back; `each`: how many one takes, None for what is there."""
+    """Cores that threads take and give back; `each`: how many a thread takes, None for all that are free."""
 
     def __init__(self, count: int, each: int | None = None):
         self.count = self.free = count
@@ -105,7 +106,7 @@ class Cores:
 
 
 @functools.cache
-def _shared(count: int) -> Cores:
-    """One for the whole process, however many models it holds."""
+def cores_of_process(count: int) -> Cores:
+    """The cores of the whole process, however many models it holds."""
     each = os.environ.get("OMP_NUM_THREADS", "")
     return Cores(count, int(each) if each.isdecimal() and int(each) else None)

@@ -1,7 +1,7 @@
-"""What MLflow's scoring server leaves open before a request reaches a model, closed from within the model.
+"""Gaps in MLflow's scoring server that a request meets before it reaches a model; the model closes them.
 
-Left alone, it answers 500 to JSON that is nested too deeply, to a number of 5,000 digits and to a request without a content
-type; it sends a traceback with every CSV or Parquet body that it cannot read, or the whole request back; it holds a
+By itself the server answers 500 to JSON that is nested too deeply, to a number of 5,000 digits and to a request without a
+content type. It sends a traceback, or the whole request, back for every CSV or Parquet body that it cannot read. It holds a
 body of any size in memory, cannot read CSV for this signature, and drops what it does not know (`requests`).
 """
 
@@ -10,13 +10,14 @@ import functools
 import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.types import Schema
 
 from .requests import check_columns, check_json, read_csv
 
@@ -25,21 +26,27 @@ SERVER = "mlflow.pyfunc.scoring_server"
 PARQUET = "application/vnd.apache.parquet"
 
 LARGEST_BODY = 16 * 2**20
-"""Bytes of a request: 413 beyond, before it is parsed."""
+"""Bytes of a request; larger ones get 413 before they are parsed."""
 
 MOST_DISCARDED = 4 * LARGEST_BODY
-"""Bytes of a body that is too large which are read, and not kept, so that its sender gets to read the answer."""
+"""Bytes of a body that is too large that are read and discarded, so that its sender can read the answer."""
 
 PATIENCE = 60
-"""Seconds for a body to arrive that does not say how long it is, or that is too long."""
+"""Seconds in which a body must arrive that is too long, or does not state its length."""
 
 LONGEST_REASON = 1000
+
+Message = MutableMapping[str, Any]
+"""A scope or an event of ASGI."""
+
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
 
 def guard_server() -> None:
-    """Put `guarded` around the server's handling of requests, where this process is one."""
+    """Put `guarded` around the server's handling of requests, if this process is a server."""
     server: Any = sys.modules.get(SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         server.invocations = guarded(server.invocations, server.InvocationsResponse)
@@ -48,14 +55,14 @@ def guard_server() -> None:
         bound_bodies()
 
 
-def guarded(invocations, response):
+def guarded(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
     """`invocations` (data, content type, model, ...) that refuses what it cannot read, with a plain reason and no traceback.
 
-    response: makes what `invocations` returns, of text, status and type.
+    response: creates the return value of `invocations` from text, status and type.
     """
 
     @functools.wraps(invocations)
-    def answer(data, content_type, model, *args, **kwargs):
+    def answer(data: bytes, content_type: str | None, model: Any, *args: Any, **kwargs: Any) -> Any:
         if not content_type:
             return response("Send a Content-Type: application/json.", 415, "text/plain")
         if len(data) > LARGEST_BODY:
@@ -73,7 +80,7 @@ def guarded(invocations, response):
         except RecursionError:
             raise MlflowException("The JSON is nested too deeply.", BAD_REQUEST) from None
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            # All that is raised here comes from reading the request: what a model raises is an MlflowException by now.
+            # Only reading the request raises these: MLflow has wrapped a model's errors into MlflowException.
             _log.info("A request could not be read", exc_info=error)
             raise MlflowException(f"The request cannot be read: {reason(str(error))}", BAD_REQUEST) from None
 
@@ -81,7 +88,7 @@ def guarded(invocations, response):
 
 
 def _plain_type(content_type: str) -> str:
-    """As MLflow spells it: HTTP's names of types and charsets know no case, and values may stand in quotes."""
+    """The type as MLflow spells it: in HTTP the case of types and charsets does not matter, and values may be quoted."""
     kind, *parameters = (part.strip() for part in content_type.split(";"))
     return "; ".join([kind.lower(), *(each.replace('"', "").lower() for each in parameters)])
 
@@ -95,12 +102,12 @@ def _decodable(data: bytes, content_type: str) -> bytes:
     return data
 
 
-def checked(parse):
+def checked(parse: Callable[..., Any]) -> Callable[..., Any]:
     """MLflow's `_parse_json_data` (body, the model's metadata, ...) behind `check_json`; its server and `mlflow models
     predict` both call it."""
 
     @functools.wraps(parse)
-    def parsed(data, metadata, *args, **kwargs):
+    def parsed(data: bytes | str, metadata: Any, *args: Any, **kwargs: Any) -> Any:
         parameters = [param.name for param in metadata.get_params_schema() or ()]
         check_json(data, metadata.get_input_schema().input_names(), parameters)
         return parse(data, metadata, *args, **kwargs)
@@ -109,8 +116,8 @@ def checked(parse):
 
 
 def check_parquet(body: bytes, columns: Sequence[str]) -> None:
-    """ValueError where a Parquet body has other columns, of which MLflow drops those that it does not know, or unpacks to more
-    than a body may have."""
+    """ValueError if a Parquet body has unknown columns, which MLflow would drop, or unpacks to more bytes than a body may
+    have."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -127,8 +134,8 @@ def check_parquet(body: bytes, columns: Sequence[str]) -> None:
     check_columns("The Parquet", names, columns)
 
 
-def parse_csv(csv_input, schema=None) -> pd.DataFrame:
-    """In the place of MLflow's `parse_csv_input`: every cell is text. csv_input: a path or a stream."""
+def parse_csv(csv_input: str | Path | TextIO, schema: Schema | None = None) -> pd.DataFrame:
+    """Replaces MLflow's `parse_csv_input`: every cell is text. csv_input: a path or a stream."""
     text = Path(csv_input).read_text("utf-8") if isinstance(csv_input, str | Path) else csv_input.read()
     # `mlflow models predict` gives no schema.
     columns = schema.input_names() if schema is not None else None
@@ -136,11 +143,11 @@ def parse_csv(csv_input, schema=None) -> pd.DataFrame:
 
 
 def bound_bodies() -> None:
-    """Have the server's application, which is made after its model is loaded, refuse bodies over LARGEST_BODY unread."""
+    """Make the server's application, which is created after its model is loaded, refuse bodies over LARGEST_BODY unread."""
     import fastapi
 
     class Bounded(fastapi.FastAPI):
-        async def __call__(self, scope, receive, send) -> None:
+        async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
                 try:
                     size, receive = await asyncio.wait_for(bounded(scope, receive), PATIENCE)
@@ -155,15 +162,16 @@ def bound_bodies() -> None:
     fastapi.FastAPI = Bounded
 
 
-async def bounded(scope, receive) -> tuple[int, Callable]:
-    """(size of a request's body, what its application is to receive it from); a body over LARGEST_BODY is not kept."""
+async def bounded(scope: Message, receive: Receive) -> tuple[int, Receive]:
+    """(size of a request's body, the function from which its application receives it); a body over LARGEST_BODY is not kept."""
     headers = dict(scope["headers"])
     announced = headers.get(b"content-length", b"").decode("latin-1")
-    # A body in chunks is as long as it is, whatever length is given beside it.
+    # The announced length does not count for a body in chunks.
     size = int(announced) if announced.isdecimal() and b"transfer-encoding" not in headers else None
     if size is not None and size <= LARGEST_BODY:
         return size, receive
-    kept, count, more = [], 0, size is None or size <= MOST_DISCARDED
+    kept: list[Message] = []
+    count, more = 0, size is None or size <= MOST_DISCARDED
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -174,14 +182,14 @@ async def bounded(scope, receive) -> tuple[int, Callable]:
             kept.append(message)
     waiting = iter(kept)
 
-    async def again():
+    async def again() -> Message:
         return next(waiting, None) or await receive()
 
     return max(count, size or 0), again
 
 
-async def plain(send, status: int, text: str) -> None:
-    """Answer a request with a text, and end its connection."""
+async def plain(send: Send, status: int, text: str) -> None:
+    """Answer a request with a text and close its connection."""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})
@@ -192,6 +200,6 @@ def _too_large(size: int) -> str:
 
 
 def reason(message: str) -> str:
-    """MLflow's message without the request that it repeats before or behind the reason, and not longer than one reads."""
+    """MLflow's message without the request that it repeats before or after the reason, cut to a readable length."""
     message = message.rpartition("\nError: ")[2].partition("\nInput: ")[0].strip()
     return message if len(message) <= LONGEST_REASON else f"{message[:LONGEST_REASON]} ..."

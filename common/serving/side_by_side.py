@@ -1,16 +1,17 @@
-"""One base and many adapters as they are served: a request names a technique, or has all of them answer side by side.
+"""One base and many adapters as they are served: a request names a technique, or asks all of them side by side.
 
-The saved model is a folder: `base/`, and in `adapters/` a saved model without a base for each technique, in the order of
-their names; the first one answers where no technique is named. All stand on one copy of the base's weights, so nothing is
-merged into it: an answer takes somewhat longer than the same technique's does alone.
+The saved model is a folder with `base/` and `adapters/`, which holds a saved model without a base for each technique, in
+the order of their names. The first one answers if a request names no technique. All use one copy of the base's weights, so
+nothing is merged into it: an answer takes somewhat longer than from the same technique alone.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
@@ -33,7 +34,7 @@ _OTHERS = Array(Object([Property(name, kind) for name, kind in ANSWER.items()]))
 
 SIGNATURE = ModelSignature(
     inputs=extractive_qa.SIGNATURE.inputs,
-    # A row holds one technique's answer, or `answers` of all.
+    # A row holds one technique's answer, or the `answers` of all.
     outputs=Schema(
         [
             *(ColSpec(kind, name, required=False) for name, kind in _ANSWER.items()),
@@ -67,11 +68,11 @@ class SideBySide:
         """By technique, in the order of the folders."""
 
     def answer(
-        self, records: Sequence[Mapping[str, str]], technique: str | None = None, **params
+        self, records: Sequence[Mapping[str, str]], technique: str | None = None, **params: Any
     ) -> dict[str, list[list[dict]]]:
-        """Technique → what its `Answerer.answer` gives: of the one that is named, of all, or of the first one.
+        """Technique → the result of its `Answerer.answer`: for the named one, for all, or for the first one.
 
-        KeyError where there is no such technique.
+        KeyError if there is no such technique.
         """
         if technique == ALL:
             chosen = self.answerers
@@ -84,14 +85,16 @@ class SideBySide:
 class SideBySideAnswering(PythonModel):
     """MLflow's face of `SideBySide`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: PythonModelContext) -> None:
         """Open the saved model."""
         self.max_context = context_limit(context.model_config)
         self.models = SideBySide(fetch(context)[0])
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Rows of `technique`, `answer`, `score`, `start`, `end` and, with `top_k` above 1, `alternatives`; for the
-        technique "all" rows of `answers`, a list of such for each question, one for each technique."""
+        technique "all" rows of `answers`, a list with one such row for each technique."""
         records = checked_rows(model_input, self.max_context)
         check_parameters(params, [spec.name for spec in SIGNATURE.params])
         technique = self._technique((params or {}).get("technique"))

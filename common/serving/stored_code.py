@@ -1,8 +1,8 @@
 """A stored model is loaded only from the files that were recorded when it was logged: code, weights, everything.
 
-The files lie among the store's artifacts, their sha256 among its records: writing to the artifacts alone changes no
-answer and runs no code. `mlflow models serve` knows nothing of the record; there the file that loads the model compares
-the package beside it with its name and the saved model with what is written in itself (`packaging.LOADER`).
+The store's artifacts hold the files and its records their sha256: a change of the artifacts alone changes no answer and
+runs no code. `mlflow models serve` does not know the record. There the file that loads the model compares the package
+beside it with its name, and the saved model with the digests that it holds itself (`packaging.LOADER`).
 """
 
 import hashlib
@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from ..errors import UserError, first_line
@@ -23,7 +25,7 @@ from ..models.bundles import difference, fingerprint, hashes, read_reference
 from ..scratch import own_folder, scratch
 
 CODE = "code_sha256"
-"""Tag of a logged model: of its code. All that earlier versions of the suite recorded."""
+"""Tag of a logged model: the sha256 of its code. Models logged by earlier versions of the suite have no other record."""
 
 FILES = "files_sha256"
 """Tags of a logged model and of a base's run, FILES_0, FILES_1, ...: path within it → sha256, as JSON in pieces."""
@@ -39,8 +41,8 @@ _RUN = re.compile(r"runs:/([0-9a-f]{32})/([^/]+)$")
 
 
 def record(model_id: str) -> None:
-    """Note on a model that was just logged the sha256 of each of its files, and which base it needs."""
-    client = mlflow.MlflowClient()
+    """Record on a model that was just logged the sha256 of each of its files, and which base it needs."""
+    client = MlflowClient()
     with scratch() as folder:
         stored = _downloaded(f"models:/{model_id}", folder)
         tags = as_tags(hashes(stored))
@@ -56,16 +58,16 @@ def as_tags(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def from_tags(tags: Mapping[str, str]) -> dict[str, str] | None:
-    """What `as_tags` was given; None where nothing was recorded."""
-    pieces = []
+    """Path → sha256 from the tags that `as_tags` made; None if nothing was recorded."""
+    pieces: list[str] = []
     while (name := f"{FILES}_{len(pieces)}") in tags:
         pieces.append(tags[name])
     return json.loads("".join(pieces)) if pieces else None
 
 
-def load(uri: str):
-    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError where a file is not what was recorded, or
-    the model does not load."""
+def load(uri: str) -> PyFuncModel:
+    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError if a file is not what was recorded, or the
+    model does not load."""
     folder, release = own_folder()
     try:
         model = mlflow.pyfunc.load_model(str(verified(uri, folder)))
@@ -78,7 +80,7 @@ def load(uri: str):
     except BaseException:
         release()
         raise
-    # A model may read its files as long as it lives, and no longer: a page that is open for weeks loads many.
+    # A model may read its files while it exists, and they must not stay longer: a page that is open for weeks loads many.
     weakref.finalize(model, release)
     return model
 
@@ -86,11 +88,11 @@ def load(uri: str):
 def verified(uri: str, folder: Path) -> Path:
     """A copy of a stored model, in the folder, with its base inside.
 
-    UserError names the file that is not what was recorded: of the model, or of the base that it refers to.
+    UserError names the file of the model, or of the base that it refers to, that is not what was recorded.
     """
     if not re.match(r"(models|runs):/", uri):
         raise _no_model(uri)
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     model_id = _model_id(client, uri)
     logged = client.get_logged_model(model_id)
     stored = _downloaded(f"models:/{model_id}", folder / "model", uri)
@@ -98,7 +100,7 @@ def verified(uri: str, folder: Path) -> Path:
     if recorded is not None:
         if found := difference(hashes(stored), recorded):
             raise UserError(
-                f"{uri} is not loaded: its file {found} since it was logged as {model_id}. Find out by whom; then register "
+                f"{uri} is not loaded: its file {found} since it was logged as {model_id}. Find out who changed it; then register "
                 "the model of another run, or train again."
             )
         wanted = logged.tags.get(BASE)
@@ -110,7 +112,7 @@ def verified(uri: str, folder: Path) -> Path:
     return stored
 
 
-def _bring_base(client, uri: str, bundle: Path, wanted: str | None, folder: Path) -> None:
+def _bring_base(client: MlflowClient, uri: str, bundle: Path, wanted: str | None, folder: Path) -> None:
     """Put the base that a saved model refers to inside it."""
     try:
         reference = read_reference(bundle)
@@ -138,7 +140,7 @@ def _bring_base(client, uri: str, bundle: Path, wanted: str | None, folder: Path
 
 
 def _downloaded(source: str, folder: Path, name: str | None = None) -> Path:
-    """A copy without what MLflow and Python put beside the files."""
+    """A copy without the files that MLflow and Python add."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         stored = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder)))
@@ -147,7 +149,7 @@ def _downloaded(source: str, folder: Path, name: str | None = None) -> Path:
             f"{name or source} cannot be read from the store ({first_line(error)[:300]}): if the project's folder was moved, move it "
             "back; else delete its run and train again."
         ) from None
-    # Python would not notice that bytecode is of another source.
+    # Python would not notice that bytecode belongs to another source.
     for cached in list(stored.rglob("__pycache__")):
         shutil.rmtree(cached)
     # MLflow notes there which version was downloaded.
@@ -155,8 +157,8 @@ def _downloaded(source: str, folder: Path, name: str | None = None) -> Path:
     return stored
 
 
-def _model_id(client, uri: str) -> str:
-    """Of the logged model that a URI names; it never comes from the files, for those may have been changed."""
+def _model_id(client: MlflowClient, uri: str) -> str:
+    """The id of the logged model that a URI names. It never comes from the files, because they may have been changed."""
     if match := _LOGGED.match(uri):
         return match[1]
     if uri.startswith("models:/"):
@@ -183,7 +185,7 @@ def _no_model(uri: str) -> UserError:
 
 
 def _check_code(uri: str, model_id: str, tags: Mapping[str, str], stored: Path) -> None:
-    """Of a model that was logged when the code alone was recorded."""
+    """UserError if the code of a model for which only the code was recorded has changed."""
     recorded = tags.get(CODE)
     if recorded is None:
         raise UserError(
@@ -201,6 +203,6 @@ def _check_code(uri: str, model_id: str, tags: Mapping[str, str], stored: Path) 
         digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
     if digest.hexdigest() != recorded:
         raise UserError(
-            f"{uri} is not run: its code (MLmodel, model.py, code/) was changed since it was logged as {model_id}. Find out by "
-            "whom; then register the model of another run, or train again."
+            f"{uri} is not run: its code (MLmodel, model.py, code/) was changed since it was logged as {model_id}. Find out who "
+            "changed it; then register the model of another run, or train again."
         )

@@ -1,7 +1,6 @@
 """The champion over HTTP: one real `mlflow models serve`, every request format, and what it refuses."""
 
 import csv
-import http.client
 import io
 import json
 import os
@@ -13,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
@@ -26,15 +24,23 @@ from common.paths import ROOT
 from common.registry import register
 from common.serving.question_requests import MAX_CONTEXT
 from tests.support import trained
+from tests.support.odd_requests import (
+    FORMATS,
+    GOOD,
+    as_parquet,
+    bodies,
+    body,
+    parameters,
+    processes,
+    refused,
+    send_zeros,
+    text,
+)
 from tests.support.server import post, served
 
 pytestmark = pytest.mark.slow
 
 LONG = "The heart pumps blood through the body about seventy times a minute. " * 290
-GOOD = {
-    "question": "Who shared the prize?",
-    "context": "In 1903 Marie Curie shared the Nobel Prize in Physics.",
-}
 
 
 class World(NamedTuple):
@@ -67,26 +73,6 @@ def answers(address, body):
     content = json.loads(text)
     assert list(content) == ["predictions"]
     return content["predictions"]
-
-
-def as_formats(rows):
-    """The same rows in every format that MLflow's server knows."""
-    columns = ["question", "context"]
-    rows = [{name: row[name] for name in columns} for row in rows]
-    return {
-        "dataframe_split": {"columns": columns, "data": [list(row.values()) for row in rows]},
-        "dataframe_records": rows,
-        "instances": rows,
-        "inputs": rows,
-        "inputs as columns": {name: [row[name] for row in rows] for name in columns},
-    }
-
-
-FORMATS = list(as_formats([GOOD]))
-
-
-def body(kind, rows):
-    return {kind.split()[0]: as_formats(rows)[kind]}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -195,34 +181,6 @@ def test_bad_parameters_get_a_plain_reason(params, world):
     refused(*post(world[0], {"inputs": [GOOD], "params": params}))
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-# Control characters, right to left, emoji with joiners, combining marks, no character at all.
-odd = st.text(
-    st.sampled_from(
-        "\x00\x07\x1b\x7f\u0085\u200b\u2028\u202e\u0634\u05d0👩\u200d🚀🍎\u0301\ufeff\uffff a.?\n"
-    ),
-    max_size=40,
-)
-text = odd | st.text(max_size=60) | st.text(st.characters(categories=["Cs", "L"]), max_size=5)
-rows = st.fixed_dictionaries(
-    {}, optional={"question": text | anything, "context": text | anything, "id": anything}
-)
-names = st.sampled_from(["top_k", "max_answer_length", "null_threshold", "technique"]) | st.text(max_size=5)
-parameters = st.dictionaries(names, anything, max_size=3) | anything
-KEYS = ["inputs", "instances", "dataframe_records", "dataframe_split", "messages", "prompt", "input"]
-bodies = st.one_of(
-    st.builds(
-        lambda kind, row: body(kind, [row]),
-        st.sampled_from(FORMATS),
-        st.fixed_dictionaries({"question": text, "context": text}),
-    ),
-    st.builds(lambda kind, rows: {kind: rows}, st.sampled_from(KEYS), st.lists(rows, max_size=3) | anything),
-    anything,
-)
 # Many short requests to one server: no example is slow by itself.
 lasting = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -282,7 +240,7 @@ IGNORED_BY_MLFLOW = {
     "a row without a field": ({"dataframe_records": [GOOD, {"question": "Who?"}]}, "row 1 has no 'context'"),
     "a chat": (GOOD | {"messages": [{"role": "user", "content": "Who?"}]}, "'messages' belongs to chat models"),
     "ragged": ({"dataframe_split": {"columns": ["question", "context"], "data": [["a", "b", "c"]]}}, "row 0 holds 3 values"),
-    "twice": (b'{"inputs": [{"question": "a", "question": "b", "context": "c"}]}', "'question' stands twice"),
+    "twice": (b'{"inputs": [{"question": "a", "question": "b", "context": "c"}]}', "'question' occurs twice"),
     "a list in a row": ({"inputs": [{"question": ["a", "b"], "context": ["c", "d"]}]}, "row 0: question must be a string, not a list"),
     "a list in a split row": ({"dataframe_split": {"columns": ["question", "context"], "data": [[["a"], ["b"]]]}}, "row 0: question must be a string"),
     "lists in columns": ({"inputs": {"question": [["a"]], "context": [["b"]]}}, "row 0: question must be a string, not a list"),
@@ -293,7 +251,7 @@ IGNORED_BY_MLFLOW = {
     "nothing like it": ({"inputs": [GOOD], "params": {"zzz": 1}}, "has the parameter 'zzz', which is not known. Known: top_k"),
     "half a character": ({"instances": [GOOD | {"context": "\ud83d"}]}, "row 0: context holds a lone surrogate"),
     "infinity": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": 1e400}}', "too large a number"),
-    "NaN": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": NaN}}', "NaN is no JSON"),
+    "NaN": (b'{"inputs": [{"question": "a", "context": "b"}], "params": {"null_threshold": NaN}}', "NaN is not JSON"),
 }  # fmt: skip
 
 
@@ -344,26 +302,20 @@ def test_bad_csv_is_refused_with_its_reason(body, message, world):
     assert status == 400 and message in reply, reply
 
 
-def as_parquet(frame) -> bytes:
-    file = io.BytesIO()
-    frame.to_parquet(file)
-    return file.getvalue()
-
-
 def test_parquet_is_read_as_strictly(world):
     kind = "application/vnd.apache.parquet"
     rows = pd.DataFrame([GOOD, GOOD], index=pd.Index(["a", "b"], name="id"))
     status, reply = post(world[0], as_parquet(rows), kind)
     assert status == 200, reply
     assert json.loads(reply)["predictions"] == answers(world[0], {"inputs": [GOOD, GOOD]})
-    for body, message in (
+    for content, message in (
         (as_parquet(rows.assign(contxt="x")), "'contxt', which is not known; did you mean 'context'?"),
         (as_parquet(rows[["question"]]), "has no 'context'"),
         (as_parquet(rows)[:-9], "The Parquet is not valid"),
         # 20 MiB of spaces in a few kB.
         (as_parquet(pd.DataFrame([GOOD | {"context": " " * 20 * 2**20}])), "unpacks to"),
     ):
-        status, reply = post(world[0], body, kind)
+        status, reply = post(world[0], content, kind)
         assert status == 400 and message in refused(status, reply), reply
 
 
@@ -381,41 +333,6 @@ def test_a_body_of_300_mib_is_never_held(world):
     assert memory() - before < 60 * 2**10
     assert send_zeros(world.address, 40 * 2**20, True) == "413"
     assert answers(world.address, {"inputs": [GOOD]})
-
-
-def processes(pid):
-    """/proc/*/status of a process and its children."""
-    found = [Path(f"/proc/{pid}/status")]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += processes(child)
-    return found
-
-
-def send_zeros(address, size, chunked, length=None) -> str:
-    """The status of a request with a body of this size; "closed" where the server ends the connection meanwhile."""
-    host = urlsplit(address)
-    connection = http.client.HTTPConnection(host.hostname, host.port, timeout=60)
-    piece = b"0" * 2**20
-    try:
-        connection.putrequest("POST", host.path)
-        connection.putheader("Content-Type", "application/json")
-        if chunked:
-            connection.putheader("Transfer-Encoding", "chunked")
-            if length is not None:
-                connection.putheader("Content-Length", str(length))
-        else:
-            connection.putheader("Content-Length", str(size))
-        connection.endheaders()
-        for _ in range(size // len(piece)):
-            connection.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-        if chunked:
-            connection.send(b"0\r\n\r\n")
-        return str(connection.getresponse().status)
-    except (ConnectionError, http.client.HTTPException):
-        return "closed"
-    finally:
-        connection.close()
 
 
 BODIES = {
@@ -454,13 +371,6 @@ def test_bad_bodies_get_a_plain_reason(name, world):
 def test_other_content_types_are_refused(content_type, world):
     status, text = post(world[0], {"inputs": [GOOD]}, content_type)
     assert status == 415 and text
-
-
-def refused(status, text):
-    assert 400 <= status < 500, (status, text[:2000])
-    assert 0 < len(text) < 3000, text[:3000]
-    assert "Traceback" not in text and "stack_trace" not in text and 'File \\"' not in text, text[:3000]
-    return text
 
 
 def test_the_fuzz_finds_nothing(world):

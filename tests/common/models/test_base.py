@@ -1,10 +1,12 @@
+"""A checkpoint and a technique as a model: each technique on each family learns, saves, loads and merges."""
+
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from peft import PeftConfig, PeftModel, PeftModelForQuestionAnswering, PromptEncoderConfig, get_peft_model
+from peft import PeftModel, PeftModelForQuestionAnswering, get_peft_model
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -17,25 +19,11 @@ from common.errors import UserError
 from common.models import base as models
 from common.models import bundles, saving
 from common.models.families import FAMILIES, family_of, uses_segment_ids
-from common.models.virtual_tokens import OWN_TYPE, PromptModel
-from common.tasks.batching import Collator
-from common.tasks.classification import work
-from common.tasks.classification.texts import make_texts
-from common.tasks.extractive_qa.windows import make_windows
-from common.tasks.extractive_qa.work import span_loss
-from common.training.settings import RunArgs, check_model
-from tests.support import learning, texts
+from tests.support import learning
+from tests.support.cells import CLASSIFICATION, CONFIGS, QA, batch_of, build, logits, loss_of, train
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
 
-QA, CLASSIFICATION = "QuestionAnswering", "SequenceClassification"
-CONFIGS = {
-    QA: {},
-    CLASSIFICATION: {
-        "id2label": {0: "negative", 1: "positive"},
-        "label2id": {"negative": 0, "positive": 1},
-    },
-}
 CELLS = [
     (technique, family, head)
     for technique in sorted(TECHNIQUES)
@@ -44,47 +32,6 @@ CELLS = [
     if head in FAMILIES[family].heads and FAMILIES[family].refusal(technique, head) is None
 ]
 EVERY_CELL = pytest.mark.parametrize(("technique", "family_name", "head"), CELLS)
-
-
-def build(tiny, technique: str, family_name: str, head: str = QA):
-    """(model with the technique on it, tokenizer, a batch of windows or texts)."""
-    torch.manual_seed(0)
-    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
-    family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, head)
-    return model, tokenizer, batch_of(tokenizer, model.config, head)
-
-
-def batch_of(tokenizer, config, head: str = QA):
-    segment_ids = uses_segment_ids(config)
-    if head == QA:
-        items = make_windows(tokenizer, EXAMPLES, max_length=96, doc_stride=16, segment_ids=segment_ids)
-    else:
-        items = make_texts(
-            tokenizer,
-            texts.make_texts(8)[3:],
-            max_length=64,
-            segment_ids=segment_ids,
-            names=("negative", "positive"),
-        )
-    return Collator(tokenizer.pad_token_id)([items[i] for i in range(len(items))])
-
-
-def train(model, batch, steps, learning_rate):
-    return learning.train(model, lambda: loss_of(model, batch), steps, learning_rate)
-
-
-def loss_of(model, batch):
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    loss = span_loss if batch["labels"].ndim == 2 else work.label_loss
-    return loss(model, inputs, batch["labels"]) / batch["labels"].numel()
-
-
-@torch.no_grad()
-def logits(model, batch):
-    """(2, batch, length) for answers, (1, batch, classes) for texts."""
-    out = model(**{k: v for k, v in batch.items() if k != "labels"})
-    return out.logits[None] if "logits" in out else torch.stack([out.start_logits, out.end_logits])
 
 
 @EVERY_CELL
@@ -180,21 +127,6 @@ def test_trainable_parameters_equal_the_closed_form(technique, family_name, head
     )
 
 
-@pytest.mark.parametrize(
-    "family_name", [name for name, family in FAMILIES.items() if CLASSIFICATION in family.heads]
-)
-def test_what_no_encoder_is_pretrained_with_belongs_to_the_head(family_name, tiny):
-    """A layer that stayed at its random start, frozen, would pass unnoticed."""
-    encoder = {
-        n for n, _ in AutoModelForQuestionAnswering.from_pretrained(tiny(family_name)).named_parameters()
-    }
-    model = AutoModelForSequenceClassification.from_pretrained(tiny(family_name))
-    head = FAMILIES[family_name].heads[CLASSIFICATION]
-    new = {name for name, _ in model.named_parameters()} - encoder
-    assert all(name.startswith(head) for name in new)
-    assert {model.get_submodule(name) for name in head} <= set(model.modules())
-
-
 @EVERY_CELL
 def test_segment_ids_change_the_output_where_the_family_has_them(technique, family_name, head, tiny):
     model, _, batch = build(tiny, technique, family_name, head)
@@ -260,90 +192,6 @@ def test_transformers_itself_lets_padding_into_the_loss(tiny):
         whole = model(**batch, start_positions=start, end_positions=end).loss
     batch["labels"] = torch.stack([start, end], dim=1)
     assert not torch.isclose(whole, loss_of(model, batch), rtol=1e-3)
-
-
-@pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
-@pytest.mark.parametrize(
-    ("family_name", "head"),
-    [
-        (family, head)
-        for family in ("bert", "distilbert", "roberta", "gpt2", "t5")
-        for head in CONFIGS
-        if head in FAMILIES[family].heads
-    ],
-)
-def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
-    technique, family_name, head, tiny, monkeypatch
-):
-    """A prompt that no attention can see must leave the model as it was: same length, same positions, same loss."""
-    model, tokenizer, batch = build(tiny, technique, family_name, head)
-    model.eval()
-    base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
-    for name in FAMILIES[family_name].heads[head]:
-        base.get_submodule(name).load_state_dict(model.base_model.get_submodule(name).state_dict())
-    base.eval()
-    pad = torch.nn.functional.pad
-
-    def pad_unseen(tensor, widths, value=None):
-        """Every mask with the virtual tokens hidden."""
-        unseen = {torch.bool: False, torch.float32: float("-inf")}.get(tensor.dtype, 0)
-        return pad(tensor, widths, value=unseen)
-
-    monkeypatch.setattr(torch.nn.functional, "pad", pad_unseen)
-    found, loss = logits(model, batch), loss_of(model, batch)
-    monkeypatch.undo()
-    real = batch["attention_mask"].bool() if head == QA else slice(None)
-    torch.testing.assert_close(found[:, real], logits(base, batch)[:, real], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(loss, loss_of(base, batch))
-
-
-def test_peft_itself_leaves_labels_unshifted(tiny):
-    """PEFT's labels point `n` tokens too early with a prompt in front; when this fails, PEFT has fixed it."""
-    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny("bert")))
-    plain = get_peft_model(model, PromptEncoderConfig(num_virtual_tokens=5, task_type="QUESTION_ANS")).eval()
-    batch = batch_of(tokenizer, model.config)
-    start, end = batch.pop("labels").unbind(1)
-    batch.pop("token_type_ids")
-    with torch.no_grad():
-        out = plain(**batch, start_positions=start, end_positions=end)
-    assert out.start_logits.shape[1] == batch["input_ids"].shape[1] + 5
-    shifted = torch.nn.functional.cross_entropy(out.start_logits, start + 5)
-    as_given = torch.nn.functional.cross_entropy(out.start_logits, start)
-    ends = torch.nn.functional.cross_entropy(out.end_logits, end)
-    assert torch.isclose(out.loss, (as_given + ends) / 2) and not torch.isclose(as_given, shifted)
-
-
-def test_a_prompt_checkpoint_holds_the_encoder_that_is_trained(tiny, tmp_path):
-    """PEFT saves the encoder's output for the tokens; continuing from that would train something else."""
-    model, _, batch = build(tiny, "prompt-encoder", "bert")
-    train(model, batch, 3, 1e-2)
-    models.save_trainable(model, tmp_path / "w.safetensors")
-    fresh, _, _ = build(tiny, "prompt-encoder", "bert")
-    models.load_trainable(fresh, tmp_path / "w.safetensors")
-    assert train(fresh, batch, 2, 1e-2) == pytest.approx(train(model, batch, 2, 1e-2), abs=1e-6)
-    other, _, _ = build(tiny, "lora", "bert")
-    with pytest.raises(UserError, match="another technique"):
-        models.load_trainable(other, tmp_path / "w.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("family_name", "technique"), [(f.model_type, t) for f in FAMILIES.values() for t in f.refuses]
-)
-def test_what_a_family_cannot_do_is_refused_from_its_config(family_name, technique, tiny):
-    config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
-    with pytest.raises(UserError, match=family_name):
-        check_model(TECHNIQUES[technique](), RunArgs(max_length=64), FAMILIES[family_name], config)
-
-
-def test_encoders_do_not_write(tiny):
-    config = models.load_config(models.resolve_checkpoint(tiny("bert")))
-    with pytest.raises(
-        UserError,
-        match="bert for generative-qa: the family is offered for extractive-qa and classification only",
-    ):
-        check_model(
-            TECHNIQUES["lora"](), RunArgs(task="generative-qa", max_length=64), FAMILIES["bert"], config
-        )
 
 
 def test_a_second_technique_starts_from_a_fresh_base(tiny):
@@ -511,46 +359,3 @@ def test_a_damaged_packaged_model_is_refused(monkeypatch):
     monkeypatch.setattr(models, "PACKAGE_SHA256", "0" * 64)
     with pytest.raises(UserError, match="force-reinstall"):
         models.packaged_model()
-
-
-def test_position_table_limits_are_known(tiny):
-    for family_name, room in (("bert", 128), ("roberta", 128), ("deberta-v2", None)):
-        config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
-        args = RunArgs(max_length=129)
-        if room is None:
-            check_model(TECHNIQUES["lora"](), args, FAMILIES[family_name], config)
-        else:
-            with pytest.raises(UserError, match=f"--max_length {room} or less"):
-                check_model(TECHNIQUES["lora"](), args, FAMILIES[family_name], config)
-
-
-def test_prompt_model_is_what_virtual_tokens_get(tiny):
-    assert isinstance(build(tiny, "prefix-tuning", "bert")[0], PromptModel)
-
-
-@pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder"])
-def test_peft_itself_refuses_saved_virtual_tokens_and_those_of_earlier_versions_load(
-    technique, tiny, tmp_path
-):
-    """It would load them and answer differently."""
-    model, tokenizer, batch = build(tiny, technique, "bert")
-    before = logits(model.eval(), batch)
-    info = bundles.BundleInfo(technique, "bert", tiny("bert"), "", "any", QA, {})
-    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
-    checkpoint = models.resolve_checkpoint(tiny("bert"))
-    saving.save_base(checkpoint, tmp_path / "base")
-    adapter = tmp_path / "bundle" / "adapter"
-    for load in (
-        lambda: PeftConfig.from_pretrained(str(adapter)),
-        lambda: PeftModel.from_pretrained(models.load_base(checkpoint)[0], str(adapter)),
-    ):
-        with pytest.raises(
-            Exception, match="as this suite computes it .* PEFT's own forward answers otherwise"
-        ):
-            load()
-    new = logits(bundles.load_bundle(tmp_path / "bundle", tmp_path / "base")[0], batch)
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    config["peft_type"] = config.pop(OWN_TYPE)
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    old = logits(bundles.load_bundle(tmp_path / "bundle", tmp_path / "base")[0], batch)
-    assert torch.equal(new, old) and torch.allclose(new, before, atol=1e-5)

@@ -8,7 +8,7 @@ import torch
 
 from common.models import base, cpu_kernels
 from common.models.families import FAMILIES
-from tests.common.models.test_base import batch_of
+from tests.support.cells import batch_of
 from tests.support.techniques import TECHNIQUES
 
 QUICK = {"lora": cpu_kernels.LoraLinear, "loha": cpu_kernels.LohaLinear}

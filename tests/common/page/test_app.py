@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import mlflow
 import pandas as pd
@@ -10,20 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import prepared
-from common.errors import UserError
-from common.page import app, catalogue
+from common.page import app
 from common.page.catalogue import Catalogue, Entry
-from common.registry import register
 from common.scoring import squad
-from common.serving.extractive_qa import Answerer
-from common.tasks.table import TASKS
+from tests.common.page.conftest import GOOD, NAME, URIS, ask
 from tests.support import trained
+from tests.support.documents import Document
 from tests.support.questions import EXAMPLES
 
-NAME = TASKS["extractive-qa"].registered
-URIS = [f"models:/{NAME}/1", f"models:/{NAME}/2"]
-GOOD = {"question": "Who shared the prize?", "context": EXAMPLES[4]["context"], "models": URIS}
 XSS = [
     "<script>alert(1)</script>",
     "</textarea><img src=x onerror=alert(1)>",
@@ -39,66 +32,6 @@ SCRIPTS = [
     "  \n\n Marie\tCurie\r\nshared\u00a0the\u200bprize \U0001f9ea\n",
     "\U00010330\U00010331 shared \U0001d54f in 1903",
 ]
-
-
-class Document(HTMLParser):
-    """What a browser makes of a page: elements with their attributes and their text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.elements, self.open = [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        element = {"tag": tag, "text": "", **dict(attributes)}
-        self.elements.append(element)
-        if tag not in ("meta", "link", "input", "img"):
-            self.open.append(element)
-
-    def handle_endtag(self, tag):
-        while self.open and self.open.pop()["tag"] != tag:
-            pass
-
-    def handle_data(self, text):
-        for element in self.open:
-            element["text"] += text
-
-    def all(self, tag, **wanted):
-        return [e for e in self.elements if e["tag"] == tag and wanted.items() <= e.items()]
-
-    def one(self, tag, **wanted):
-        (found,) = self.all(tag, **wanted)
-        return found
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny):
-    """(run of the champion, {URI: its Answerer as training saved it})."""
-    folder = tmp_path_factory.mktemp("page")
-    with trained.store(folder):
-        record = trained.prepare_data(folder)
-        test = prepared.load(folder / "data")[0]["test"].to_list()
-        runs, answerers = [], {}
-        for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
-            made = {"technique": technique, "validation_f1": f1, "seed": i}
-            runs.append(trained.log_run(folder, tiny, record, test, experiment=f"page-{i}", **made))
-            with trained.checked_here():
-                register.register_best(f"page-{i}")
-            saved = folder / f"{technique}-{i}"
-            answerers[URIS[i]] = Answerer(saved / "bundle", saved / "base")
-        yield runs[0], answerers
-
-
-@pytest.fixture(scope="module")
-def client(world):
-    return app.create_app(Catalogue()).test_client()
-
-
-def ask(client, **fields):
-    """The results of the script's request."""
-    answer = client.post("/answer", json=GOOD | fields)
-    assert answer.status_code == 200, answer.text
-    return answer.get_json()["results"]
 
 
 def test_answers_are_those_of_the_answerers(client, world):
@@ -439,80 +372,3 @@ def test_models_that_wait_too_long_are_told_so(world):
         answer = client.post("/answer", json=GOOD)
     assert answer.status_code == 503 and "later" in answer.get_json()["error"]
     assert ask(client)[0]["answer"] is not None
-
-
-def test_an_alias_that_moves_is_followed(world):
-    store = mlflow.MlflowClient()
-    found = catalogue.entries()
-    assert [(e.uri, e.aliases) for e in found] == [(URIS[0], ("champion",)), (URIS[1], ("challenger",))]
-    store.set_registered_model_alias(NAME, "champion", "2")
-    try:
-        assert [e.uri for e in catalogue.entries()] == URIS[::-1]
-        (entry,) = catalogue.entries([f"models:/{NAME}@champion"])
-        assert entry.uri == URIS[1]
-    finally:
-        store.set_registered_model_alias(NAME, "champion", "1")
-
-
-def test_models_by_version_run_and_id_each_once(world):
-    run = f"runs:/{world[0]}/model"
-    id_ = mlflow.get_run(world[0]).outputs.model_outputs[0].model_id
-    found = catalogue.entries([URIS[1], f"models:/{NAME}@challenger", run, f"models:/{id_}"])
-    assert [e.uri for e in found] == [URIS[1], run, f"models:/{id_}"]
-    assert found[1].facts["technique"] and float(found[1].facts["test_f1"]) == 40.0
-    assert ask(app.create_app(Catalogue([run])).test_client(), models=[run])[0]["answer"] is not None
-
-
-WRONG = [
-    "champion",
-    "models:/other@champion",
-    f"models:/{NAME}/99",
-    f"models:/{NAME}@nobody",
-    "runs:/00/model",
-    "/etc",
-]
-
-
-@pytest.mark.parametrize("uri", WRONG)
-def test_models_that_are_not_there_are_the_users_mistake(world, uri):
-    with pytest.raises(UserError, match=re.escape(uri)):
-        catalogue.entries([uri])
-
-
-def test_a_model_for_another_task_is_refused(world):
-    store = mlflow.MlflowClient()
-    store.set_model_version_tag(NAME, "2", "task", "classification")
-    try:
-        with pytest.raises(UserError, match="classification"):
-            catalogue.entries([URIS[1]])
-    finally:
-        store.set_model_version_tag(NAME, "2", "task", "extractive-qa")
-
-
-def test_few_models_stay_loaded_those_asked_last():
-    loads = []
-
-    class Model:
-        def predict(self, frame, params):
-            return pd.DataFrame([{"answer": "", "score": 1.0, "start": -1, "end": -1}])
-
-    def load(uri):
-        loads.append(uri)
-        if uri == "broken" and loads.count(uri) == 1:
-            raise OSError("gone\nfar away")
-        return Model()
-
-    kept = Catalogue(load=load)
-
-    def asked(uri):
-        return kept.ask(Entry(uri, uri, (), {}), "Who?", "Nobody.", 1)
-
-    names = [str(i) for i in range(catalogue.KEPT)]
-    assert all(asked(name).loading_seconds > 0 for name in names)
-    assert asked("0").loading_seconds == 0.0
-    asked("new")
-    assert asked("0").loading_seconds == 0.0 and asked("1").loading_seconds > 0
-    assert len(kept._loaded) == catalogue.KEPT and loads == [*names, "new", "1"]
-    with pytest.raises(catalogue.Unanswered, match=r"^OSError: gone$"):
-        asked("broken")
-    assert asked("broken").answers[0]["answer"] == ""

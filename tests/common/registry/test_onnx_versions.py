@@ -88,7 +88,7 @@ def test_another_answer_of_fp32_is_refused(exported, monkeypatch):
     done, _ = exported
     client = mlflow.MlflowClient()
     client.delete_registered_model(f"{done.name}-onnx")
-    answers = onnx_versions._answers
+    answers = onnx_versions.first_answers
 
     def wrong(bundle, records, task):
         found = answers(bundle, records, task)
@@ -96,8 +96,8 @@ def test_another_answer_of_fp32_is_refused(exported, monkeypatch):
             found[0] = found[0] | {"start": 0, "end": 1, "score": found[0]["score"] / 2}
         return found
 
-    monkeypatch.setattr(onnx_versions, "_answers", wrong)
-    with pytest.raises(UserError, match=f"answers 1 of {len(EXAMPLES)} test questions otherwise"):
+    monkeypatch.setattr(onnx_versions, "first_answers", wrong)
+    with pytest.raises(UserError, match=f"answers 1 of {len(EXAMPLES)} test questions differently"):
         onnx_versions.export_version(QA, done.version)
     assert not client.search_model_versions(f"name = '{done.name}-onnx'")
 

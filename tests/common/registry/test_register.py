@@ -216,7 +216,7 @@ def test_the_gate_decides_and_says_why(world, name):
     assert float(held.tags["latency_ms"]) > 0 and float(held.tags["size_mib"]) > 0
 
     third = register.register_best("b55")
-    assert third.alias == "champion" and "Version 1 gives way to version 3:" in third.notes
+    assert third.alias == "champion" and "Version 3 replaces version 1 as champion:" in third.notes
     tags = client.get_model_version(name, "3").tags
     assert tags["gate"] == "passed" and float(tags["gate_low"]) == 50 and tags["gate_against"] == "version 1"
     assert any("100.00 against 50.00: +50.0 points [+50.0, +50.0]" in line for line in third.figures)

@@ -292,7 +292,7 @@ def test_scores_that_are_missing_or_not_finite_leave_the_measured_figures(tmp_pa
     )
     assert comparisons(study, table, scores).empty
     write_report(tmp_path, study, runs, histories, scores)
-    assert "Nothing to compare" in read(tmp_path)[0]
+    assert "Nothing can be compared" in read(tmp_path)[0]
 
 
 def test_columns_may_be_missing_and_axes_may_be_lists(tmp_path):

@@ -149,7 +149,7 @@ def test_what_is_not_known_is_refused_from_python_too(served):
     with pytest.raises(MlflowException, match="'contxt', which is not known; did you mean 'context'"):
         model.predict(None, frame([GOOD | {"contxt": "x"}]))
     twice = pd.DataFrame([["a", "b", "c"]], columns=["question", "context", "context"])
-    with pytest.raises(MlflowException, match="a column stands twice"):
+    with pytest.raises(MlflowException, match="a column occurs twice"):
         model.predict(None, twice)
 
 

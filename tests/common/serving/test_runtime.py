@@ -49,7 +49,7 @@ class Slow(torch.nn.Module):
 )
 def test_requests_take_turns_even_when_one_fails(cores, processes, each, at_once, monkeypatch):
     monkeypatch.setattr(processors, "cores", lambda: cores)
-    processors._shared.cache_clear()
+    processors.cores_of_process.cache_clear()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if each:
         monkeypatch.setenv("OMP_NUM_THREADS", each)
@@ -65,7 +65,7 @@ def test_requests_take_turns_even_when_one_fails(cores, processes, each, at_once
         assert torch.get_num_threads() == min(int(each or cores), shared.count)
     finally:
         torch.set_num_threads(before)
-        processors._shared.cache_clear()
+        processors.cores_of_process.cache_clear()
     model.broken = False
     threads = [threading.Thread(target=model) for _ in range(12)]
     for thread in threads:

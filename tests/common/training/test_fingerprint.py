@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -114,6 +115,7 @@ def test_a_package_that_a_script_imports_counts_for_its_technique(package, tmp_p
 
 def test_an_edited_method_is_another_run(tmp_path, monkeypatch):
     """The settings are the same, the PEFT config is not."""
+    monkeypatch.setitem(sys.modules, "_path", ModuleType("_path"))
     original = ROOT / "scripts" / "bert_fine_tuning_LoRA.py"
     monkeypatch.syspath_prepend(ROOT / "scripts")
     shutil.copy(ROOT / "scripts" / "_path.py", tmp_path)

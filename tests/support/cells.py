@@ -1,0 +1,64 @@
+"""Cells of the matrix technique × family × head: tiny models with a technique on them, and batches for them."""
+
+import torch
+
+from common.models import base as models
+from common.models.families import FAMILIES, uses_segment_ids
+from common.tasks.batching import Collator
+from common.tasks.classification import work
+from common.tasks.classification.texts import make_texts
+from common.tasks.extractive_qa.windows import make_windows
+from common.tasks.extractive_qa.work import span_loss
+from tests.support import learning, texts
+from tests.support.questions import EXAMPLES
+from tests.support.techniques import TECHNIQUES
+
+QA, CLASSIFICATION = "QuestionAnswering", "SequenceClassification"
+CONFIGS = {
+    QA: {},
+    CLASSIFICATION: {
+        "id2label": {0: "negative", 1: "positive"},
+        "label2id": {"negative": 0, "positive": 1},
+    },
+}
+
+
+def build(tiny, technique: str, family_name: str, head: str = QA):
+    """(model with the technique on it, tokenizer, a batch of windows or texts)."""
+    torch.manual_seed(0)
+    model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
+    family = FAMILIES[family_name]
+    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, head)
+    return model, tokenizer, batch_of(tokenizer, model.config, head)
+
+
+def batch_of(tokenizer, config, head: str = QA):
+    segment_ids = uses_segment_ids(config)
+    if head == QA:
+        items = make_windows(tokenizer, EXAMPLES, max_length=96, doc_stride=16, segment_ids=segment_ids)
+    else:
+        items = make_texts(
+            tokenizer,
+            texts.make_texts(8)[3:],
+            max_length=64,
+            segment_ids=segment_ids,
+            names=("negative", "positive"),
+        )
+    return Collator(tokenizer.pad_token_id)([items[i] for i in range(len(items))])
+
+
+def train(model, batch, steps, learning_rate):
+    return learning.train(model, lambda: loss_of(model, batch), steps, learning_rate)
+
+
+def loss_of(model, batch):
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    loss = span_loss if batch["labels"].ndim == 2 else work.label_loss
+    return loss(model, inputs, batch["labels"]) / batch["labels"].numel()
+
+
+@torch.no_grad()
+def logits(model, batch):
+    """(2, batch, length) for answers, (1, batch, classes) for texts."""
+    out = model(**{k: v for k, v in batch.items() if k != "labels"})
+    return out.logits[None] if "logits" in out else torch.stack([out.start_logits, out.end_logits])
