@@ -19,7 +19,7 @@ from pathlib import Path
 from common.api.technique_scripts import technique_scripts
 from common.cli import Parser, guarded
 from common.paths import ROOT, interpreter
-from common.studies import backends, declaration
+from common.studies import backends
 
 EXAMPLES = """examples:
   python scripts/study.py studies/bert_six_techniques.yaml --dry_run    # the rows, their status, the time that is left
@@ -64,10 +64,12 @@ def parser() -> Parser:
 
 def main() -> None:
     args = parser().parse_args()
+    # What reads the file, and then what runs it, takes time to import that --help need not take.
+    from common.studies import declaration
+
     techniques = technique_scripts()
     study = declaration.read(args.study, {key: kind for key, (kind, _) in techniques.items()}, args.smoke)
     backends.check(study, args.backend, args.address, args.dry_run)
-    # Its libraries take seconds to import.
     from common.studies import launch
 
     if args.dry_run:

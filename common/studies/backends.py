@@ -1,14 +1,17 @@
 """What may train the rows of a study: this process, one after another, or Ray Tune."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .declaration import Study
+
+if TYPE_CHECKING:
+    from .declaration import Study
 
 BACKENDS = LOCAL, RAY = ("local", "ray")
 
 
-def check(study: Study, backend: str, address: str | None = None, only_show: bool = False) -> None:
+def check(study: "Study", backend: str, address: str | None = None, only_show: bool = False) -> None:
     """Raise UserError for anything that the backend cannot do.
 
     address: the Ray cluster's, if one was given. only_show: nothing will be trained.

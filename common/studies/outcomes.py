@@ -5,8 +5,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .checks import shown
 from .declaration import Row
-from .fields import SAMPLES, shown
+from .fields import SAMPLES
 from .search import Spaces
 
 _MORE = {"highest": "higher", "lowest": "lower"}

@@ -5,10 +5,14 @@ Nothing here proposes: that is Optuna's, by way of Ray Tune (ray_backend.py).
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
-from ..errors import UserError
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from .checks import CLOSED, list_type, must, quoted, wrong
 
 KINDS = ("uniform", "loguniform", "int", "choice")
 DIGITS = 4
@@ -62,22 +66,27 @@ Spaces = Mapping[str, Space]
 """Axis → its space."""
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=CLOSED)
 class Asha:
-    """Stops trials that fall behind (Li et al., 2020): at epochs grace_period × reduction_factor^k one goes on if its
-    validation score is among the best 1 / reduction_factor of those that got there before it."""
+    """Stops trials that fall behind (Li et al., 2020): at epochs grace_period × reduction_factor^k a trial continues if its
+    validation score is among the best 1 / reduction_factor of the trials that got there before it."""
 
-    grace_period: int = 1
-    """Epochs that every trial is given."""
-    reduction_factor: int = 3
+    grace_period: Annotated[int, Field(strict=True, ge=1), must("be a whole number from 1")] = 1
+    """Epochs that every trial gets."""
+    reduction_factor: Annotated[int, Field(strict=True, ge=2), must("be a whole number from 2")] = 3
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=CLOSED)
 class Resources:
-    """What each trial asks for of a machine."""
+    """What each trial needs of a machine."""
 
-    cpus: int = 1
-    gpus: float = 0
+    cpus: Annotated[int, Field(strict=True, ge=1), must("be a whole number from 1")] = 1
+    gpus: Annotated[
+        float,
+        Field(strict=True, ge=0, allow_inf_nan=False),
+        must("be 0, a share of one such as 0.5, or a whole number", lambda gpus: gpus < 1 or gpus % 1 == 0),
+    ] = 0
+    """Below 1: that share of one GPU."""
 
 
 def count(spaces: Spaces) -> float:
@@ -104,79 +113,30 @@ def within(point: Mapping, spaces: Spaces) -> bool:
     return point.keys() == spaces.keys() and all(spaces[axis].holds(value) for axis, value in point.items())
 
 
-def space(declared, axis: str, kind: type, value: Callable, where: str) -> Space:
-    """A field's space as a study declares it, `{loguniform: [1e-4, 1e-2]}`.
+def space_type(value: Any, kind: type) -> Any:
+    """The type of a space as a study declares it, `{loguniform: [1e-4, 1e-2]}`: pydantic makes a `Space` of it.
 
-    kind: int, float or what else the field is; value: what turns a declared value into one of the field's type.
+    value: the type of the field's values. kind: int, float, or any other type that they have.
     """
-    if not isinstance(declared, Mapping) or len(declared) != 1:
-        raise UserError(
-            f"{where}: {axis} is {declared!r}; it must be one of {', '.join(KINDS)} with its values, "
-            "such as {loguniform: [1e-4, 1e-2]} or {choice: [4, 8]}."
-        )
-    ((name, values),) = declared.items()
-    if name not in KINDS:
-        raise UserError(f"{where}: {axis} is searched by {name!r}; choose one of {', '.join(KINDS)}.")
-    if not isinstance(values, list) or not values:
-        raise UserError(f"{where}: {axis}, {name}: is {values!r}; it must be a list.")
-    wanted = int if name == "int" else float
-    if name != "choice" and kind is not wanted:
-        fitting = {int: "int or choice", float: "uniform, loguniform or choice"}.get(kind, "choice")
-        raise UserError(f"{where}: {axis} cannot be searched by {name}; use {fitting}.")
-    found = tuple(value(each) for each in values)
-    if name == "choice":
-        if any(each in found[:i] for i, each in enumerate(found)):
-            raise UserError(f"{where}: {axis} lists a value twice: {values}.")
-        return Space(name, found)
-    if any(type(each) is not wanted for each in found) or len(found) != 2 or not found[0] < found[1]:
-        raise UserError(f"{where}: {axis}, {name}: is {values}; it must be [lowest, highest].")
-    if name == "loguniform" and found[0] <= 0:
-        raise UserError(f"{where}: {axis}, loguniform: is {values}; its lowest value must be above 0.")
-    return Space(name, found)
+    fitting = {int: ("int", "choice"), float: ("uniform", "loguniform", "choice")}.get(kind, ("choice",))
 
+    def check(declared: Any, handler: ValidatorFunctionWrapHandler) -> Space:
+        for name in declared if isinstance(declared, Mapping) else ():
+            if name not in KINDS:
+                raise wrong(f"is searched by {name!r}; choose one of {', '.join(KINDS)}")
+            if name not in fitting:
+                raise wrong(f"cannot be searched by {name}; use {' or '.join(fitting)}")
+        ((name, values),) = handler(declared).items()
+        if name == "choice":
+            return Space(name, tuple(values))
+        if len(values) != 2 or any(type(each) is not kind for each in values) or not values[0] < values[1]:
+            raise wrong(f"is {quoted(declared)}; {name} must have [lowest, highest]")
+        if name == "loguniform" and values[0] <= 0:
+            raise wrong(f"is {quoted(declared)}; its lowest value must be above 0")
+        return Space(name, tuple(values))
 
-def trials(declared, where: str) -> int:
-    """How many points each search of a stage may try."""
-    if not _whole(declared, 1):
-        raise UserError(f"{where}: trials is {declared!r}; it must be how many points each search tries.")
-    return declared
-
-
-def scheduler(declared, where: str) -> Asha | None:
-    """`asha`, or `{asha: {grace_period: 1, reduction_factor: 3}}`; None stops nothing."""
-    if declared is None:
-        return None
-    settings = declared.get("asha", {}) if isinstance(declared, Mapping) and len(declared) == 1 else {}
-    known = {"grace_period": 1, "reduction_factor": 2}
-    if declared != "asha" and not (
-        isinstance(declared, Mapping) and list(declared) == ["asha"] and isinstance(settings or {}, Mapping)
-    ):
-        raise UserError(f"{where}: scheduler is {declared!r}; it must be asha.")
-    for name, value in (settings or {}).items():
-        if name not in known or not _whole(value, known[name]):
-            raise UserError(
-                f"{where}: scheduler, asha: {name}: {value!r}; grace_period (1 or more) and reduction_factor (2 or more) "
-                "are what can be set."
-            )
-    return Asha(**(settings or {}))
-
-
-def resources(declared, where: str) -> Resources:
-    """`{cpus: 2, gpus: 1}`; a share of a GPU is a number below 1."""
-    if not isinstance(declared or {}, Mapping):
-        raise UserError(f"{where}: resources is {declared!r}; it must be such as {{cpus: 2, gpus: 1}}.")
-    for name, value in (declared or {}).items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name == "cpus" and _whole(value, 1):
-            continue
-        if name == "gpus" and number and (0 <= value < 1 or value == int(value) > 0):
-            continue
-        raise UserError(
-            f"{where}: resources: {name}: {value!r}; cpus (a whole number from 1) and gpus (0, a share, or a whole number) "
-            "are what a trial can ask for."
-        )
-    return Resources(**(declared or {}))
-
-
-def _whole(value, lowest: int) -> bool:
-    return type(value) is int and value >= lowest
+    example = "such as {loguniform: [1e-4, 1e-2]} or {choice: [4, 8]}"
+    one = must(f"be one of {', '.join(KINDS)} with its values, {example}")
+    return Annotated[
+        dict[str, list_type(value)], Field(min_length=1, max_length=1), one, WrapValidator(check)
+    ]
