@@ -1,12 +1,13 @@
 """Run a study: every row of a YAML file that declares techniques, grids, seeds and stages, each row in its own process.
 
-The rows are children of one MLflow run. A row that has finished is never trained again, whatever trained it; an interrupted
-study goes on where it was. results/STUDY/ holds study.csv, the report, and what each row left.
+The rows are children of one MLflow run. A finished row is never trained again, even if something else trained it. Start an
+interrupted study again, and it continues where it stopped. results/STUDY/ holds study.csv, the report, and the files of each
+row.
 
 `--backend ray` (pip install -r requirements-ray.txt) trains as many rows at a time as there is room for, on this machine or
-on the Ray cluster at --address: each row asks for the `resources` of its stage. All machines see this folder and the results
-under the same path, and reach one MLflow store (MLFLOW_TRACKING_URI). A row whose worker dies goes on from its last
-checkpoint on another one.
+on the Ray cluster at --address. Each row gets the `resources` of its stage. All machines see this folder and the results
+under the same path, and use one MLflow store (MLFLOW_TRACKING_URI). A row whose worker dies continues on another one, from
+its last checkpoint.
 """
 
 import _path  # noqa: F401  # isort: skip
@@ -43,13 +44,13 @@ def parser() -> Parser:
         type=Path,
         metavar="DIR",
         default=ROOT / "results",
-        help="where the folder of the study is made (default: results/ in the project)",
+        help="parent of the study's folder (default: results/ in the project)",
     )
     rows = made.add_argument_group("which rows")
-    rows.add_argument("--dry_run", action="store_true", help="show the rows and train nothing")
-    rows.add_argument("--smoke", action="store_true", help="lay the file's `smoke` section over the rest")
-    rows.add_argument("--retry_failed", action="store_true", help="train rows again that have failed")
-    where = made.add_argument_group("where they are trained")
+    rows.add_argument("--dry_run", action="store_true", help="show the rows without training any")
+    rows.add_argument("--smoke", action="store_true", help="overlay the file's `smoke` section")
+    rows.add_argument("--retry_failed", action="store_true", help="train failed rows again")
+    where = made.add_argument_group("where rows are trained")
     where.add_argument(
         "--backend",
         choices=backends.BACKENDS,
@@ -57,14 +58,14 @@ def parser() -> Parser:
         help="local: one row after another (default); ray: Ray Tune, as many at a time as there is room for",
     )
     where.add_argument(
-        "--address", metavar="HOST:PORT", help="the Ray cluster; by default Ray is started on this machine"
+        "--address", metavar="HOST:PORT", help="the Ray cluster; default: Ray starts on this machine"
     )
     return made
 
 
 def main() -> None:
     args = parser().parse_args()
-    # What reads the file, and then what runs it, takes time to import that --help need not take.
+    # Imported late, because --help should be quick: these take seconds.
     from common.studies import declaration
 
     techniques = technique_scripts()
@@ -79,7 +80,7 @@ def main() -> None:
     try:
         failed = launch.run(study, args.output_dir, scripts, args.backend, args.address, args.retry_failed)
     except (KeyboardInterrupt, SystemExit):
-        print(f"\nStopped. To go on: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
+        print(f"\nStopped. To continue: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
         raise
     if failed:
         print(f"\n{failed}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """A study's YAML → rows, each of which is one run.
 
-Nothing is run or looked up here: the techniques and the sizes of the data are handed in.
+Nothing is run or looked up here: the caller gives the techniques and the sizes of the data.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from .checks import Faults, Place, quoted, shown
 from .sections import FieldSections, Level, StageSection, StudyFile
 
 ONLY_STAGE = "runs"
-"""Name of the stage of a study that declares none."""
+"""The name of the only stage of a study without `stages`."""
 
 SMOKE = "This is its smoke variant: it shows that the study runs, and its scores mean nothing."
 
@@ -42,20 +42,20 @@ class Stage:
     grids: dict[str, dict[str, list[Any]]]
     """Technique key → axis → values; without the axes that `best_of` decides."""
     searches: dict[str, dict[str, search.Space]]
-    """Technique key → axis → the values that may be proposed, of techniques that have no grid."""
+    """Technique key → axis → the values that may be proposed; a technique has a grid or a search."""
     trials: int
     """How many points each search tries."""
     scheduler: search.Asha | None
     resources: search.Resources
 
     def candidates(self, key: str) -> list[Point]:
-        """The points of a technique's grid, or those that stand for its search."""
+        """The points of a technique's grid, or the corners of its search."""
         return search.corners(self.searches[key]) if self.searches[key] else points(self.grids[key])
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study's file declares, checked against the fields that its techniques have."""
+    """What a study's file declares, checked against the fields of its techniques."""
 
     name: str
     description: str
@@ -66,13 +66,13 @@ class Study:
 
     @property
     def axes(self) -> list[str]:
-        """Every field that some grid or search varies, in the order of declaration."""
+        """Every field that a grid or search varies, in the order of declaration."""
         varied = [v for s in self.stages for key in s.fields for v in (s.grids[key], s.searches[key])]
         return list(dict.fromkeys(axis for axes in varied for axis in axes))
 
     @property
     def asks_for_ray(self) -> str:
-        """What of it only Ray Tune can do, "" if nothing is."""
+        """Which section needs Ray Tune: "search", "scheduler", or "" if none does."""
         asked = {"search": any(any(s.searches.values()) for s in self.stages)}
         asked["scheduler"] = any(stage.scheduler for stage in self.stages)
         return next((name for name, is_so in asked.items() if is_so), "")
@@ -88,13 +88,13 @@ class Row:
 
     stage: str
     name: str
-    """Readable, unique in its study, and fit for a folder's name."""
+    """Readable, unique within the study, and usable as a folder's name."""
     technique: Technique
     args: RunArgs
     point: Point
 
     def __getitem__(self, field: str) -> Any:
-        """A field of the technique or of the run; None where it has none of this name."""
+        """A field of the technique or of the run; None if there is no such field."""
         return getattr(self.technique, field, getattr(self.args, field, None))
 
 
@@ -153,9 +153,9 @@ def expand(
 ) -> list[Row]:
     """The rows of a stage, in the order in which they run.
 
-    best: technique key → the point that `best_of` decided on; techniques that it leaves out have no rows. Without it,
-    such a stage gives a row for every point that may yet be decided on. A technique that was not swept keeps its fields.
-    proposed: technique key → the points that its search has proposed; without it, those that stand for them.
+    best: technique key → the point that `best_of` chose; techniques without one have no rows. Without `best`, such a stage
+    has a row for every point that may still be chosen. A technique that was not swept keeps its fields.
+    proposed: technique key → the points that its search has proposed; without it, the corners of the search.
     """
     rows = []
     for key in stage.fields:
@@ -186,7 +186,7 @@ def _row(study: Study, stage: Stage, key: str, point: Point, seed: int, size: Si
     for field, split in study_fields.SAMPLES.items():
         if (share := study_fields.share_of(values.get(field))) is not None:
             values[field] = max(1, round(share * size(task, folder, split)))
-    kind = study.techniques[key]
+    kind: type = study.techniques[key]
     try:
         return Row(
             stage.name,
@@ -300,7 +300,7 @@ def _check_epochs(
 
 
 def _overlay(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Mappings are merged; anything else is replaced, but for a list of techniques, which chooses of those below."""
+    """`above` laid over `below`: mappings are merged, anything else is replaced. A list of techniques chooses from those below."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)

@@ -1,6 +1,6 @@
-"""What a study searches beyond grids: the values that may be proposed, when a trial is stopped early, what it asks for.
+"""Searches: the values that may be proposed, when a trial is stopped early, and which resources it needs.
 
-Nothing here proposes: that is Optuna's, by way of Ray Tune (ray_backend.py).
+Optuna proposes the values, through Ray Tune (ray_backend.py).
 """
 
 import itertools
@@ -16,7 +16,7 @@ from .checks import CLOSED, list_type, must, quoted, wrong
 
 KINDS = ("uniform", "loguniform", "int", "choice")
 DIGITS = 4
-"""Significant digits of a number that is proposed: more would tell nothing, and make names that nobody can read."""
+"""Significant digits of a proposed number: more would change no result, and nobody could read the names of the rows."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Space:
 
     kind: str
     """One of KINDS."""
-    values: tuple
-    """(lowest, highest), both included; of a choice, all."""
+    values: tuple[Any, ...]
+    """(lowest, highest), both included; for a choice, all values."""
 
-    def settle(self, value):
-        """A proposed value as it is trained with: of few digits, and within the bounds."""
+    def settle(self, value: Any) -> Any:
+        """A proposed value as it is trained with: rounded to few digits, within the bounds."""
         if self.kind not in ("uniform", "loguniform"):
             return value
         low, high = self.values
         return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
-    def holds(self, value) -> bool:
+    def holds(self, value: Any) -> bool:
         """Whether the value may be proposed."""
         if self.kind == "choice":
             return value in self.values
@@ -43,14 +43,14 @@ class Space:
         return number and self.values[0] <= value <= self.values[1]
 
     @property
-    def all(self) -> Sequence | None:
-        """Every value there is; None where they cannot be counted."""
+    def all(self) -> Sequence[Any] | None:
+        """Every value of the space; None for real numbers, which cannot be listed."""
         if self.kind == "choice":
             return self.values
         return range(self.values[0], self.values[1] + 1) if self.kind == "int" else None
 
-    def end(self, value) -> str:
-        """ "lowest" or "highest" where a number lies within a twentieth of that end of the space, else ""."""
+    def end(self, value: Any) -> str:
+        """Which end of the space a number is within a twentieth of: "lowest", "highest", or "" for neither."""
         numbers = [v for v in self.values if isinstance(v, int | float) and not isinstance(v, bool)]
         if len(numbers) < len(self.values) or len(set(numbers)) < 2:
             return ""
@@ -90,26 +90,26 @@ class Resources:
 
 
 def count(spaces: Spaces) -> float:
-    """How many points there are; infinite with a field of real numbers."""
+    """The number of points; infinite where a field has real numbers."""
     return math.prod(math.inf if space.all is None else len(space.all) for space in spaces.values())
 
 
-def every_point(spaces: Spaces) -> Iterator[dict]:
-    """Every point of spaces that can be counted, in the order of declaration."""
-    for values in itertools.product(*(space.all for space in spaces.values())):
+def every_point(spaces: Spaces) -> Iterator[dict[str, Any]]:
+    """Every point of spaces whose values can be listed, in the order of declaration."""
+    for values in itertools.product(*(space.all or () for space in spaces.values())):
         yield dict(zip(spaces, values, strict=True))
 
 
-def corners(spaces: Spaces) -> list[dict]:
-    """Points that hold every bound and every choice at least once: what can be checked of a space beforehand."""
+def corners(spaces: Spaces) -> list[dict[str, Any]]:
+    """Points in which every bound and every choice occurs at least once: they are checked before the search starts."""
     first = {axis: space.values[0] for axis, space in spaces.items()}
     found = [first, {axis: space.values[-1] for axis, space in spaces.items()}]
     found += [first | {axis: value} for axis, space in spaces.items() for value in space.values]
     return [point for i, point in enumerate(found) if point not in found[:i]]
 
 
-def within(point: Mapping, spaces: Spaces) -> bool:
-    """Whether these spaces could have proposed the point."""
+def within(point: Mapping[str, Any], spaces: Spaces) -> bool:
+    """Whether a search of these spaces could have proposed the point."""
     return point.keys() == spaces.keys() and all(spaces[axis].holds(value) for axis, value in point.items())
 
 
@@ -137,6 +137,5 @@ def space_type(value: Any, kind: type) -> Any:
 
     example = "such as {loguniform: [1e-4, 1e-2]} or {choice: [4, 8]}"
     one = must(f"be one of {', '.join(KINDS)} with its values, {example}")
-    return Annotated[
-        dict[str, list_type(value)], Field(min_length=1, max_length=1), one, WrapValidator(check)
-    ]
+    values: Any = list_type(value)
+    return Annotated[dict[str, values], Field(min_length=1, max_length=1), one, WrapValidator(check)]

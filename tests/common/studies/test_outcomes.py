@@ -38,7 +38,7 @@ def test_rows_without_a_score_count_for_nothing_and_equals_go_by_order():
         ([1, 1, 2, 2, None, None], None),
     ],
 )
-def test_a_best_value_at_the_edge_of_its_grid_is_told(scores, said):
+def test_a_best_value_at_the_edge_of_its_grid_is_reported(scores, said):
     found = rows(GRID)[:6]
     sentences = outcomes.edges(found, scored(found, scores))
     assert len(sentences) == bool(said)
