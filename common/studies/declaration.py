@@ -305,7 +305,8 @@ def _overlay(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, An
     for key, value in above.items():
         under = merged.get(key)
         if key == "techniques" and isinstance(value, list) and isinstance(under, dict):
-            value = {name: under.get(name) for name in value}
+            if all(isinstance(name, str) for name in value):
+                value = {name: under.get(name) for name in value}
         elif key == "techniques" and isinstance(value, dict) and isinstance(under, list):
             value = _overlay({name: {} for name in under}, value)
         elif isinstance(value, dict) and isinstance(under, dict):

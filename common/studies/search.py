@@ -123,7 +123,7 @@ def space_type(value: Any, kind: type) -> Any:
     def check(declared: Any, handler: ValidatorFunctionWrapHandler) -> Space:
         for name in declared if isinstance(declared, Mapping) else ():
             if name not in KINDS:
-                raise wrong(f"is searched by {name!r}; choose one of {', '.join(KINDS)}")
+                raise wrong(f"is searched by {quoted(name)}; choose one of {', '.join(KINDS)}")
             if name not in fitting:
                 raise wrong(f"cannot be searched by {name}; use {' or '.join(fitting)}")
         ((name, values),) = handler(declared).items()

@@ -173,6 +173,10 @@ def test_the_smoke_section_lies_over_the_rest():
     assert names(content, stage=1, best={"lora": {}}, smoke=True) == ["full-lora-seed=3"]
     with pytest.raises(UserError, match="has no `smoke` section"):
         parse(SMALL, smoke=True)
+    with pytest.raises(UserError, match="techniques lists .'lora': 3.; map techniques"):
+        parse(content | {"smoke": {"techniques": [{"lora": 3}]}}, smoke=True)
+    with pytest.raises(UserError, match="smoke cannot hold 'name'"):
+        parse(SMALL | {"smoke": {"name": "other"}})
 
 
 def within_stage(**stage):
