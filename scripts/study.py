@@ -19,7 +19,7 @@ from pathlib import Path
 from common.api.technique_scripts import technique_scripts
 from common.cli import Parser, guarded
 from common.paths import ROOT, interpreter
-from common.studies import backends, declaration
+from common.studies import backends
 
 EXAMPLES = """examples:
   python scripts/study.py studies/bert_six_techniques.yaml --dry_run    # the rows, their status, the remaining time
@@ -59,17 +59,19 @@ def parser() -> Parser:
         help="local: one row after another (default); ray: Ray Tune, as many rows at a time as fit",
     )
     where.add_argument(
-        "--address", metavar="HOST:PORT", help="the Ray cluster; by default Ray is started on this machine"
+        "--address", metavar="HOST:PORT", help="the Ray cluster; default: Ray starts on this machine"
     )
     return made
 
 
 def main() -> None:
     args = parser().parse_args()
+    # Imported late, because --help should be quick: these take seconds.
+    from common.studies import declaration
+
     techniques = technique_scripts()
     study = declaration.read(args.study, {key: kind for key, (kind, _) in techniques.items()}, args.smoke)
     backends.check(study, args.backend, args.address, args.dry_run)
-    # Its libraries take seconds to import.
     from common.studies import launch
 
     if args.dry_run:
@@ -79,7 +81,7 @@ def main() -> None:
     try:
         failed = launch.run(study, args.output_dir, scripts, args.backend, args.address, args.retry_failed)
     except (KeyboardInterrupt, SystemExit):
-        print(f"\nStopped. To go on: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
+        print(f"\nStopped. To continue: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
         raise
     if failed:
         print(f"\n{failed}", file=sys.stderr)

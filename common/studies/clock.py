@@ -1,4 +1,4 @@
-"""How long the rows of a study take, each whole, as its notes have it, and how long those that are left will."""
+"""How long each row of a study takes as a whole, as noted in its folder, and how long the rows that are left will take."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from .status import Entry, Status
 
 
 class Clock:
-    """Measures rows while they run. What is noted of a row adds up over the times that it was begun and stopped."""
+    """Measures rows while they run. The noted time of a row is the sum over all its starts."""
 
     def __init__(self, status: Status):
         self.status, self.began = status, time.monotonic()
@@ -23,19 +23,19 @@ class Clock:
         return self.status.folder.state.setdefault("seconds", {})
 
     def forget(self, row: Row) -> None:
-        """It begins at its beginning."""
+        """The row starts from its beginning: its noted time is removed."""
         self._noted.pop(self.status.plan(row).key, None)
 
     def start(self, row: Row) -> None:
-        """A row's process is about to start."""
+        """Call it just before a row's process starts."""
         now = time.monotonic()
         self._first = now if self._first is None else self._first
         self._running[row.name] = row, now
 
     def stop(self, row: Row) -> None:
-        """It has ended, or is stopped."""
+        """Call it when a row has ended or was stopped."""
         if row.name not in self._running:
-            # Its worker died before it began.
+            # Its worker died before it started.
             return
         _, started = self._running.pop(row.name)
         seconds, key = time.monotonic() - started, self.status.plan(row).key
@@ -43,16 +43,16 @@ class Clock:
         self._noted[key] = self._noted.get(key, 0.0) + seconds
 
     def stop_all(self) -> None:
-        """The study is stopped with what is running."""
+        """Call it when the study is stopped while rows run."""
         for row, _ in list(self._running.values()):
             self.stop(row)
 
     def passed(self) -> str:
-        """The time since the study was started."""
+        """The time since the study started."""
         return clock(time.monotonic() - self.began)
 
     def left(self, entries: Sequence[Entry]) -> str:
-        """The time that the rows will take that are left, with as many at a time as so far."""
+        """The time that the rows that are left will take, if as many run at a time as so far."""
         if any(entry.status == "unchecked" for entry in entries):
             return "unknown"
         now = time.monotonic()

@@ -1,6 +1,6 @@
 """A study's YAML → rows, each of which is one run.
 
-Nothing is run or looked up here: the techniques and the sizes of the data are handed in.
+Nothing is run or looked up here: the caller gives the techniques and the sizes of the data.
 """
 
 import itertools
@@ -8,20 +8,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..files import read_text
 from ..training.settings import RunArgs, Technique
 from . import fields as study_fields
-from . import search
+from . import search, sections
+from .checks import Faults, Place, quoted, shown
+from .sections import FieldSections, Level, StageSection, StudyFile
 
-_OF_A_SEARCH = ("search", "trials", "scheduler", "resources")
-KEYS = ("name", "description", "base", "techniques", "grid", *_OF_A_SEARCH, "seeds", "stages", "smoke")
-STAGE_KEYS = ("base", "techniques", "grid", *_OF_A_SEARCH, "seeds", "best_of")
 ONLY_STAGE = "runs"
-"""Name of the stage of a study that declares none."""
+"""The name of the only stage of a study without `stages`."""
 
 SMOKE = "This is its smoke variant: it shows that the study runs, and its scores mean nothing."
+
+Point = dict[str, Any]
+"""Axis → value."""
 
 Size = Callable[[str, str | None, str], int]
 """(task, data_dir, split) → how many examples the split of that data holds."""
@@ -34,25 +37,25 @@ class Stage:
     name: str
     best_of: str | None
     seeds: tuple[int, ...]
-    fields: dict[str, dict]
+    fields: dict[str, dict[str, Any]]
     """Technique key → field → value."""
-    grids: dict[str, dict[str, list]]
+    grids: dict[str, dict[str, list[Any]]]
     """Technique key → axis → values; without the axes that `best_of` decides."""
     searches: dict[str, dict[str, search.Space]]
-    """Technique key → axis → the values that may be proposed, of techniques that have no grid."""
+    """Technique key → axis → the values that may be proposed; a technique has a grid or a search."""
     trials: int
     """How many points each search tries."""
     scheduler: search.Asha | None
     resources: search.Resources
 
-    def candidates(self, key: str) -> list[dict]:
-        """The points of a technique's grid, or those that stand for its search."""
+    def candidates(self, key: str) -> list[Point]:
+        """The points of a technique's grid, or the corners of its search."""
         return search.corners(self.searches[key]) if self.searches[key] else points(self.grids[key])
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study's file declares, checked against the fields that its techniques have."""
+    """What a study's file declares, checked against the fields of its techniques."""
 
     name: str
     description: str
@@ -63,13 +66,13 @@ class Study:
 
     @property
     def axes(self) -> list[str]:
-        """Every field that some grid or search varies, in the order of declaration."""
+        """Every field that a grid or search varies, in the order of declaration."""
         varied = [v for s in self.stages for key in s.fields for v in (s.grids[key], s.searches[key])]
         return list(dict.fromkeys(axis for axes in varied for axis in axes))
 
     @property
     def asks_for_ray(self) -> str:
-        """What of it only Ray Tune can do, "" if nothing is."""
+        """Which section needs Ray Tune: "search", "scheduler", or "" if none does."""
         asked = {"search": any(any(s.searches.values()) for s in self.stages)}
         asked["scheduler"] = any(stage.scheduler for stage in self.stages)
         return next((name for name, is_so in asked.items() if is_so), "")
@@ -85,19 +88,18 @@ class Row:
 
     stage: str
     name: str
-    """Readable, unique in its study, and fit for a folder's name."""
+    """Readable, unique within the study, and usable as a folder's name."""
     technique: Technique
     args: RunArgs
-    point: dict
-    """Axis → value."""
+    point: Point
 
-    def __getitem__(self, field: str):
-        """A field of the technique or of the run; None where it has none of this name."""
+    def __getitem__(self, field: str) -> Any:
+        """A field of the technique or of the run; None if there is no such field."""
         return getattr(self.technique, field, getattr(self.args, field, None))
 
 
 def read(file: Path, techniques: Mapping[str, type[Technique]], smoke: bool = False) -> Study:
-    """The study that a YAML file declares; UserError names the file, the place in it, and the remedy.
+    """The study that a YAML file declares; UserError names the file, and the place and remedy of each fault.
 
     smoke: with its `smoke` section laid over the rest, under the name NAME-smoke.
     """
@@ -105,38 +107,40 @@ def read(file: Path, techniques: Mapping[str, type[Technique]], smoke: bool = Fa
 
     try:
         content = yaml.safe_load(read_text(Path(file)))
-    except yaml.YAMLError as error:
+    # ValueError: dates that do not exist, and numbers of too many digits.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     return parse(content, str(file), techniques, smoke)
 
 
-def parse(content, file: str, techniques: Mapping[str, type[Technique]], smoke: bool = False) -> Study:
-    """`read` for content that is already loaded; file: what errors call it."""
-    study_fields.check_keys(content, KEYS, file)
+def parse(content: Any, file: str, techniques: Mapping[str, type[Technique]], smoke: bool = False) -> Study:
+    """`read` for content that is already loaded; file: what errors call it.
+
+    All faults of a kind are reported at once: first those of sections, then those of fields, then those between sections.
+    """
+    faults = Faults(file)
+    declared = sections.read(content, techniques, faults)
     if smoke:
-        if not content.get("smoke"):
+        if not declared.smoke:
             raise UserError(f"{file} has no `smoke` section: run it without --smoke, or write one.")
-        study_fields.check_keys(content["smoke"], set(KEYS) - {"name", "smoke"}, f"{file}, smoke")
-        said = {key: content.get(key) for key in ("name", "description")}
-        content = _overlay(content, content["smoke"]) | {"name": f"{said['name']}-smoke"}
-        if said["description"]:
-            content["description"] = f"{said['description']} {SMOKE}"
-    for key in ("name", "description"):
-        if not isinstance(content.get(key), str) or not content[key].strip():
-            raise UserError(f"{file}: `{key}` is missing; every study has one.")
-    if not re.fullmatch(r"\w[\w.-]*", content["name"]):
-        raise UserError(f"{file}: name {content['name']!r} must be letters, digits, `_`, `-` and `.` alone.")
-    declared = content.get("stages", {ONLY_STAGE: {}})
-    if not isinstance(declared, dict) or not declared:
-        raise UserError(f"{file}: `stages` must map the name of each stage to what is particular to it.")
+        declared = sections.read(_overlay(content, declared.smoke), techniques, faults)
     stages: list[Stage] = []
-    for name, own in declared.items():
-        stages.append(_stage(str(name), own or {}, content, stages, file, techniques))
+    for name, own in (declared.stages or {ONLY_STAGE: StageSection()}).items():
+        stages.append(_stage(name, own, declared, techniques, faults))
+    faults.refuse()
+    for i, stage in enumerate(stages):
+        _check(stage, stages[:i], ("stages", stage.name) if declared.stages else (), techniques, faults)
     tasks = {fields.get("task", RunArgs.task) for stage in stages for fields in stage.fields.values()}
     if len(tasks) > 1:
-        raise UserError(f"{file}: `task` must be one for the whole study, not {', '.join(sorted(tasks))}.")
+        faults.add(("task",), f"must be one for the whole study, not {', '.join(sorted(tasks))}")
+    faults.refuse()
     return Study(
-        content["name"], content["description"].strip(), file, tasks.pop(), tuple(stages), techniques
+        f"{declared.name}-smoke" if smoke else declared.name,
+        f"{declared.description} {SMOKE}" if smoke else declared.description,
+        file,
+        tasks.pop(),
+        tuple(stages),
+        techniques,
     )
 
 
@@ -144,45 +148,45 @@ def expand(
     study: Study,
     stage: Stage,
     size: Size,
-    best: Mapping[str, dict] | None = None,
-    proposed: Mapping[str, Sequence[dict]] | None = None,
+    best: Mapping[str, Point] | None = None,
+    proposed: Mapping[str, Sequence[Point]] | None = None,
 ) -> list[Row]:
     """The rows of a stage, in the order in which they run.
 
-    best: technique key → the point that `best_of` decided on; techniques that it leaves out have no rows. Without it,
-    such a stage gives a row for every point that may yet be decided on. A technique that was not swept keeps its fields.
-    proposed: technique key → the points that its search has proposed; without it, those that stand for them.
+    best: technique key → the point that `best_of` chose; techniques without one have no rows. Without `best`, such a stage
+    has a row for every point that may still be chosen. A technique that was not swept keeps its fields.
+    proposed: technique key → the points that its search has proposed; without it, the corners of the search.
     """
     rows = []
-    for key, fields in stage.fields.items():
-        decided = [{}]
+    for key in stage.fields:
+        decided: list[Point] = [{}]
         if stage.best_of and key in study.stage(stage.best_of).fields:
             swept = study.stage(stage.best_of).candidates(key)
             decided = swept if best is None else [best[key]] if key in best else []
-        own = stage.candidates(key)
+        own: Sequence[Point] = stage.candidates(key)
         if stage.searches[key] and proposed is not None:
             own = proposed.get(key, [])
         for first, second in itertools.product(decided, own):
             for seed in stage.seeds:
-                rows.append(_row(study, stage, key, fields, first | second, seed, size))
+                rows.append(_row(study, stage, key, first | second, seed, size))
     return rows
 
 
-def points(grid: Mapping[str, Sequence]) -> list[dict]:
+def points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
     """Every combination of the values of a grid's axes; the last axis varies fastest. No axes: one empty point."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def _row(study, stage, key, fields, point, seed, size) -> Row:
+def _row(study: Study, stage: Stage, key: str, point: Point, seed: int, size: Size) -> Row:
     parts = [stage.name] * (len(study.stages) > 1) + [key]
-    parts += [f"{axis}={study_fields.shown(value)}" for axis, value in point.items()] + [f"seed={seed}"]
+    parts += [f"{axis}={shown(value)}" for axis, value in point.items()] + [f"seed={seed}"]
     name = re.sub(r"[^\w.=+-]+", "_", "-".join(parts))
-    values = fields | point | {"seed": seed}
+    values = stage.fields[key] | point | {"seed": seed}
     task, folder = values.get("task", RunArgs.task), values.get("data_dir")
     for field, split in study_fields.SAMPLES.items():
         if (share := study_fields.share_of(values.get(field))) is not None:
             values[field] = max(1, round(share * size(task, folder, split)))
-    kind = study.techniques[key]
+    kind: type = study.techniques[key]
     try:
         return Row(
             stage.name,
@@ -195,99 +199,114 @@ def _row(study, stage, key, fields, point, seed, size) -> Row:
         raise UserError(f"{study.file}, row {name}: {error}") from None
 
 
-def _stage(name, own, content, earlier, file, techniques) -> Stage:
-    where = f"{file}, stages, {name}" if "stages" in content else file
-    study_fields.check_keys(own, STAGE_KEYS, where)
-    best_of = own.get("best_of")
-    if best_of is not None and best_of not in [stage.name for stage in earlier]:
-        raise UserError(f"{where}: best_of is {best_of!r}; it must name a stage above this one.")
-    inherited = study_fields.techniques_of(content.get("techniques"), file, techniques)
-    if not inherited:
-        raise UserError(
-            f"{file}: `techniques` names none; choose of {', '.join(techniques)}, as a list or with their fields."
-        )
-    particular = study_fields.techniques_of(own.get("techniques"), where, techniques)
-    if new := [key for key in particular if key not in inherited]:
-        raise UserError(
-            f"{where}, techniques: {new[0]} is not among the study's own `techniques`; add it there."
-        )
-    chosen = list(particular) if isinstance(own.get("techniques"), list) else list(inherited)
-    fields, grids, searches = {}, {}, {}
+def _stage(
+    name: str, own: StageSection, study: StudyFile, techniques: Mapping[str, type[Technique]], faults: Faults
+) -> Stage:
+    """A stage with what it takes from the study; the faults of its fields are noted."""
+    chosen = own.techniques.own if own.techniques.listed else study.techniques.own
     kinds = {key: techniques[key] for key in chosen}
-    for key in chosen:
-        layers = [(content, inherited.get(key, {}), file), (own, particular.get(key, {}), where)]
-        fields[key], grids[key], searches[key] = {}, {}, {}
-        for level, of_technique, at in layers:
-            specific, only = f"{at}, techniques, {key}", {key: techniques[key]}
-            fields[key] |= study_fields.values(level.get("base"), f"{at}, base", kinds, key)
-            without = {f: v for f, v in of_technique.items() if f not in ("grid", "search")}
-            fields[key] |= study_fields.values(without, specific, only, key)
-            if best_of and level is content:
-                continue
-            grids[key] |= study_fields.grid(level.get("grid"), f"{at}, grid", kinds, key)
-            grids[key] |= study_fields.grid(of_technique.get("grid"), f"{specific}, grid", only, key)
-            searches[key] |= study_fields.spaces(level.get("search"), f"{at}, search", kinds, key)
-            searches[key] |= study_fields.spaces(of_technique.get("search"), f"{specific}, search", only, key)
-        if grids[key] and searches[key]:
-            raise UserError(
-                f"{where}: {key} has both a grid and a search; write {', '.join(grids[key])} into the search, as a choice."
-            )
-    if best_of:
-        swept = next(stage for stage in earlier if stage.name == best_of)
-        for key in chosen:
-            before = swept.grids.get(key, {}).keys() | swept.searches.get(key, {}).keys()
-            if twice := (grids[key].keys() | searches[key].keys()) & before:
-                raise UserError(
-                    f"{where}: {sorted(twice)[0]} is decided by best_of: {best_of}; take it out of this stage's grid."
-                )
-    seeds = own.get("seeds", content.get("seeds", [RunArgs.seed]))
-    at = f"{where if 'seeds' in own else file}, seeds"
-    seeds = study_fields.seeds(seeds, at)
-    # Where a later stage takes the best of a search, the search is not its own.
-    above = {} if best_of else {key: content[key] for key in ("trials", "scheduler") if key in content}
-    above |= {key: own[key] for key in ("trials", "scheduler") if key in own}
-    trials = search.trials(above["trials"], where) if "trials" in above else 0
-    asha = search.scheduler(above.get("scheduler"), where)
-    _check_search(where, searches, trials, asha, seeds)
-    if asha:
-        for key in chosen:
-            _check_epochs(where, key, techniques[key], fields[key] | grids[key] | searches[key], asha)
-    asked = search.resources(own.get("resources", content.get("resources")), where)
-    return Stage(name, best_of, seeds, fields, grids, searches, trials, asha, asked)
+    levels: list[tuple[Place, Level]] = [((), study), (("stages", name) if study.stages else (), own)]
+
+    def each(use: str) -> dict[str, dict[str, Any]]:
+        # What the study varies is what an earlier stage decides, where there is one.
+        varied = own.best_of and use != study_fields.VALUE
+        return {key: _fields(use, key, kinds, levels[1:] if varied else levels, faults) for key in kinds}
+
+    scheduler = own.scheduler or (None if own.best_of else study.scheduler)
+    return Stage(
+        name,
+        own.best_of,
+        tuple(own.seeds or study.seeds or [RunArgs.seed]),
+        each(study_fields.VALUE),
+        each(study_fields.GRID),
+        each(study_fields.SEARCH),
+        own.trials or (0 if own.best_of else study.trials),
+        scheduler.asha if scheduler else None,
+        own.resources or study.resources or search.Resources(),
+    )
 
 
-def _check_search(where, searches, trials, asha, seeds) -> None:
-    if any(searches.values()) and not trials:
-        raise UserError(f"{where}: `trials` is missing: how many points the search tries.")
-    if trials and not any(searches.values()):
-        raise UserError(f"{where}: `trials` is for a `search`, and there is none.")
-    if len(seeds) > 1 and (asha or any(searches.values())):
-        what = "search" if any(searches.values()) else "scheduler"
-        raise UserError(
-            f"{where}: a {what} compares trials of one seed, not of {len(seeds)}; train the best with more seeds in a later "
-            "stage (best_of)."
-        )
+def _fields(
+    use: str,
+    key: str,
+    kinds: Mapping[str, type[Technique]],
+    levels: Sequence[tuple[Place, Level]],
+    faults: Faults,
+) -> dict[str, Any]:
+    """Field → what the levels, from far to near, say of it for the technique of this key; the nearer one wins.
+
+    use: one of `fields.USES`. kinds: key → class of all techniques of the stage.
+    """
+    found: dict[str, Any] = {}
+    for place, level in levels:
+        own, within = level.techniques.own.get(key, FieldSections()), (*place, "techniques", key)
+        inside = within if use == study_fields.VALUE else (*within, use)
+        found |= study_fields.read(getattr(level, use), use, (*place, use), kinds, key, faults)
+        found |= study_fields.read(getattr(own, use), use, inside, {key: kinds[key]}, key, faults)
+    return found
 
 
-def _check_epochs(where, key, kind, varied, asha) -> None:
-    """A trial that is over before it can be compared would never be stopped."""
+def _check(
+    stage: Stage,
+    earlier: Sequence[Stage],
+    place: Place,
+    techniques: Mapping[str, type[Technique]],
+    faults: Faults,
+) -> None:
+    """Note what does not fit together in a stage; earlier: the stages above it."""
+    is_search = any(stage.searches.values())
+    swept = {above.name: above for above in earlier}.get(str(stage.best_of))
+    if stage.best_of is not None and not swept:
+        faults.add((*place, "best_of"), f"is {quoted(stage.best_of)}; it must name a stage above this one")
+    for key in stage.fields:
+        grid, space = stage.grids[key], stage.searches[key]
+        if grid and space:
+            reason = f"has both a grid and a search; write {', '.join(grid)} into the search, as a choice"
+            faults.add((*place, "techniques", key), reason)
+        before = swept.grids.get(key, {}).keys() | swept.searches.get(key, {}).keys() if swept else set()
+        for axis in sorted((grid.keys() | space.keys()) & before):
+            reason = f"is decided by best_of: {quoted(stage.best_of)}; take it out of this stage's {'grid' if axis in grid else 'search'}"
+            faults.add((*place, axis), reason)
+        if stage.scheduler:
+            varied = stage.fields[key] | grid | space
+            _check_epochs(key, techniques[key], varied, stage.scheduler, place, faults)
+    if is_search and not stage.trials:
+        faults.add((*place, "trials"), "is missing: how many points the search tries")
+    if stage.trials and not is_search:
+        faults.add((*place, "trials"), "is for a `search`, and there is none")
+    if len(stage.seeds) > 1 and (stage.scheduler or is_search):
+        reason = f"lists {len(stage.seeds)}, and a {'search' if is_search else 'scheduler'} compares trials of one seed; "
+        faults.add((*place, "seeds"), reason + "train the best with more seeds in a later stage (best_of)")
+
+
+def _check_epochs(
+    key: str,
+    kind: type[Technique],
+    varied: Mapping[str, Any],
+    asha: search.Asha,
+    place: Place,
+    faults: Faults,
+) -> None:
+    """A trial that ends before it can be compared would never be stopped."""
     epochs = varied.get("num_train_epochs", kind.num_train_epochs)
     epochs = epochs.values if isinstance(epochs, search.Space) else epochs
     longest = max(epochs) if isinstance(epochs, list | tuple) else epochs
     if longest <= asha.grace_period:
-        raise UserError(
-            f"{where}: scheduler: asha stops trials between epochs, after {asha.grace_period} at the earliest, and {key} trains "
-            f"for {longest:g}; raise its num_train_epochs, or take the scheduler out."
+        faults.add(
+            (*place, "scheduler"),
+            f"stops trials between epochs, after {asha.grace_period} at the earliest, and {key} trains for {longest:g}; raise "
+            "its num_train_epochs, or take the scheduler out",
         )
 
 
-def _overlay(below, above):
-    """Mappings are merged; anything else is replaced, but for a list of techniques, which chooses of those below."""
+def _overlay(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+    """`above` laid over `below`: mappings are merged, anything else is replaced. A list of techniques chooses from those below."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
         if key == "techniques" and isinstance(value, list) and isinstance(under, dict):
-            value = {name: under.get(name) for name in value}
+            if all(isinstance(name, str) for name in value):
+                value = {name: under.get(name) for name in value}
         elif key == "techniques" and isinstance(value, dict) and isinstance(under, list):
             value = _overlay({name: {} for name in under}, value)
         elif isinstance(value, dict) and isinstance(under, dict):

@@ -1,17 +1,30 @@
 """Fields as a study's file gives them → values of the types that the techniques declare."""
 
 import dataclasses
-import difflib
 import functools
 import re
 import types
 import typing
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from ..bounds import Bounds, bounds_of, literals
-from ..errors import UserError
 from ..training.settings import RunArgs
-from . import search
+from .checks import Faults, Place, like, list_type, must
+from .search import space_type
+
+VALUE, GRID, SEARCH = USES = ("base", "grid", "search")
+"""What a section says of a field: its value, a list of values, or a space of values."""
 
 SAMPLES = {
     "max_train_samples": "train",
@@ -25,182 +38,114 @@ _OF_THE_STUDY = {
     "parent_run": "the study sets it",
     "run_name": "the study sets it",
     "output_dir": "the study sets it",
-    "resume": "a study always goes on where it was",
+    "resume": "a study always continues where it stopped",
     "skip_finished": "a study never repeats finished runs",
 }
 _FIXED = ("task", "experiment_name", "data_dir")
+"""What is the same for all rows."""
 
 
-class Declared(NamedTuple):
-    """What is known of a field: its type, the values that it may have, and whose it is (a technique's key)."""
-
-    type: object
-    bounds: Bounds
-    owner: str
-
-
-def check_keys(content, keys, where) -> None:
-    """UserError for a key that is none of these, or content that has no keys; where: its place in the file."""
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: must hold 'name: value' lines.")
-    for key in content:
-        if key not in keys:
-            raise UserError(f"{where}: there is no {key!r} here{_like(str(key), keys)}.")
+_TYPES: dict[Any, tuple[Any, str]] = {
+    int: (StrictInt, "be a whole number"),
+    # YAML 1.1 takes 1e-3 for a text, and pydantic true for 1.
+    float: (
+        Annotated[float, BeforeValidator(lambda given: None if isinstance(given, bool) else given)],
+        "be a number",
+    ),
+    bool: (StrictBool, "be true or false"),
+    str: (StrictStr, "be a text"),
+    list[str]: (list[StrictStr], "be a list of texts"),
+}
+"""Declared type → its type for pydantic, and what a value must be."""
 
 
-def techniques_of(declared, where, techniques) -> dict[str, dict]:
-    """Technique key → its own fields, of a list of keys or a mapping; techniques: key → class, all that there are."""
-    if isinstance(declared, list):
-        declared = {key: {} for key in declared}
-    if declared is None:
-        return {}
-    if not isinstance(declared, dict):
-        raise UserError(f"{where}: `techniques` must be a list of techniques, or map each to its fields.")
-    for key, fields in declared.items():
-        if key not in techniques:
-            raise UserError(
-                f"{where}, techniques: there is no {key!r}{_like(key, techniques)}; there are {', '.join(techniques)}."
-            )
-        if not isinstance(fields or {}, dict):
-            raise UserError(f"{where}, techniques, {key}: must hold 'field: value' lines.")
-    return {key: fields or {} for key, fields in declared.items()}
+def read(
+    section: Mapping[Any, Any], use: str, place: Place, kinds: Mapping[str, type], key: str, faults: Faults
+) -> dict[str, Any]:
+    """Field → what a section says of it, in the type that the technique of this key declares. Faults are noted.
 
-
-def values(declared, where, kinds, key) -> dict:
-    """Field → value of the type that the technique of this key declares, of fields that all the kinds (key → class) have."""
-    if not isinstance(declared or {}, dict):
-        raise UserError(f"{where}: must hold 'field: value' lines.")
-    return {
-        field: _value(value, field, _declared(field, where, kinds, key), where)
-        for field, value in (declared or {}).items()
-    }
-
-
-def grid(declared, where, kinds, key) -> dict[str, list]:
-    """Axis → its values, of their declared type."""
-    if not isinstance(declared or {}, dict):
-        raise UserError(f"{where}: must hold 'field: [values]' lines.")
+    use: VALUE, GRID or SEARCH. place: the section's place in the file. kinds: key → class of the techniques that the section
+    is for; each of them must have its fields.
+    """
     found = {}
-    for axis, values in (declared or {}).items():
-        if axis in _FIXED:
-            raise UserError(f"{where}: {axis} cannot vary within a study; set it in `base`.")
-        found[axis] = listed(values, axis, _declared(axis, where, kinds, key), where)
+    for field, declared in section.items():
+        if reason := _refusal(field, use, kinds):
+            faults.add((*place, field), reason)
+            continue
+        owner = RunArgs if field in types_of(RunArgs) else kinds[key]
+        with faults.below(*place, field):
+            found[field] = adapter(owner, key, field, use).validate_python(declared)
     return found
 
 
-def spaces(declared, where, kinds, key) -> dict[str, search.Space]:
-    """Axis → the values that may be proposed for it."""
-    if not isinstance(declared or {}, dict):
-        raise UserError(f"{where}: must hold 'field: {{kind: [values]}}' lines.")
-    found = {}
-    for axis, space in (declared or {}).items():
-        if axis in _FIXED:
-            raise UserError(f"{where}: {axis} cannot vary within a study; set it in `base`.")
-        declared_as = _declared(axis, where, kinds, key)
-        convert = functools.partial(_value, field=axis, declared=declared_as, where=where)
-        found[axis] = search.space(space, axis, _plain(declared_as.type), convert, where)
-    return found
+def _refusal(field: Any, use: str, kinds: Mapping[str, type]) -> str:
+    """Why a section for these techniques cannot have a field, as the rest of a sentence; "" if it can."""
+    if field in _OF_THE_STUDY:
+        return f"is not for a row to set: {_OF_THE_STUDY[field]}"
+    if field in _FIXED and use != VALUE:
+        return "cannot vary within a study; set it in `base`"
+    run = types_of(RunArgs)
+    if field in run:
+        return ""
+    have = [key for key, kind in kinds.items() if field in types_of(kind)]
+    if not have:
+        known = [*run, *(name for kind in kinds.values() for name in types_of(kind))]
+        return f"is not a field{like(field, known)}; the scripts' --help lists them"
+    lacking = [key for key in kinds if key not in have]
+    return (
+        f"is not a field of {lacking[0]}; set it below `techniques`, {' and '.join(have)}" if lacking else ""
+    )
 
 
-def seeds(values, where) -> tuple[int, ...]:
-    """A study's seeds, at least one and each once."""
-    return tuple(listed(values, "seed", Declared(int, bounds_of(RunArgs)["seed"], ""), where))
+@functools.cache
+def adapter(owner: type, key: str, field: str, use: str) -> TypeAdapter[Any]:
+    """Checks and converts what a file says of a field.
+
+    owner: the dataclass that declares the field. key: the technique's, which messages name; "" for no technique.
+    """
+    hint = types_of(owner)[field]
+    value = _value_type(field, hint, bounds_of(owner).get(field, Bounds()), key)
+    if use == VALUE:
+        return TypeAdapter(value)
+    return TypeAdapter(list_type(value) if use == GRID else space_type(value, _plain(hint)))
 
 
-def listed(values, field, declared, where) -> list:
-    """A field's values, at least one and each once, as it is `Declared`."""
-    if not isinstance(values, list) or not values:
-        raise UserError(f"{where}: {field} is {values!r}; it must be a list of at least one value.")
-    found = [_value(value, field, declared, where) for value in values]
-    if len({shown(value) for value in found}) < len(found):
-        raise UserError(f"{where}: {field} lists a value twice: {values}.")
-    return found
+def _value_type(field: str, hint: Any, bounds: Bounds, key: str) -> Any:
+    """A field's type for pydantic, with its bounds."""
+
+    def or_share(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        return value if share_of(value) is not None else handler(value)
+
+    kind, be = _TYPES[_plain(hint)]
+    checks = [must(be + ", or a share of the data such as 10%" * (field in SAMPLES))]
+    checks += [must(f"be {bounds}", bounds.hold, key)] if bounds else []
+    checks += [WrapValidator(or_share)] if field in SAMPLES else []
+    return Annotated[kind | None if isinstance(hint, types.UnionType) else kind, *checks]
 
 
-def share_of(value) -> float | None:
+def share_of(value: object) -> float | None:
     """0.1 for "10%"; None for anything that is no share above 0 and up to all."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value) if isinstance(value, str) else None
     share = float(match[1]) / 100 if match else 0.0
     return share if 0 < share <= 1 else None
 
 
-def shown(value) -> str:
-    """A field's value as tables, names and sentences have it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def types_of(kind) -> dict:
+@functools.cache
+def types_of(kind: type) -> dict[str, Any]:
     """Field → its declared type, of a dataclass; str for a Literal, whose values are among the field's bounds."""
     # Not the fields' own `type`, which may be a text.
     hints = typing.get_type_hints(kind)
     return {field.name: _without_choices(hints[field.name]) for field in dataclasses.fields(kind)}
 
 
-def _without_choices(hint):
+def _without_choices(hint: Any) -> Any:
     if not literals(hint):
         return hint
     return list[str] if typing.get_origin(hint) is list else str
 
 
-def _declared(field, where, kinds, key) -> Declared:
-    """What is known of a field that every one of these techniques must have."""
-    if field in _OF_THE_STUDY:
-        raise UserError(f"{where}: {field} is not for a row to set: {_OF_THE_STUDY[field]}.")
-    run = types_of(RunArgs)
-    if field in run:
-        return Declared(run[field], bounds_of(RunArgs).get(field, Bounds()), key)
-    have = [k for k, kind in kinds.items() if field in types_of(kind)]
-    if not have:
-        known = [name for kind in kinds.values() for name in types_of(kind)] + list(run)
-        raise UserError(
-            f"{where}: no field is called {field!r}{_like(field, known)}; the scripts' --help lists them."
-        )
-    if missing := [k for k in kinds if k not in have]:
-        raise UserError(
-            f"{where}: {missing[0]} has no field {field!r}; set it below `techniques`, {' and '.join(have)}."
-        )
-    return Declared(types_of(kinds[key])[field], bounds_of(kinds[key]).get(field, Bounds()), key)
-
-
-def _value(value, field, declared: Declared, where):
-    """A value of the declared type and within its bounds."""
-    found = _typed(value, field, declared.type, where)
-    is_share = field in SAMPLES and isinstance(found, str)
-    if declared.bounds and not is_share and not declared.bounds.hold(found):
-        owner = f" for {declared.owner}" if declared.owner else ""
-        raise UserError(f"{where}: {field} is {value!r}{owner}; it must be {declared.bounds}.")
-    return found
-
-
-def _typed(value, field, declared, where):
-    """A value of the declared type; a whole number is a float too, and YAML takes 1e-3 for a text."""
-    optional, kind = isinstance(declared, types.UnionType), _plain(declared)
-    if optional and value is None or kind is not float and type(value) is kind:
-        return value
-    if field in SAMPLES and share_of(value) is not None:
-        return value
-    if typing.get_origin(kind) is list:
-        (element,) = typing.get_args(kind)
-        if isinstance(value, list) and all(type(each) is element for each in value):
-            return value
-        raise UserError(f"{where}: {field} is {value!r}; it must be a list.")
-    if kind is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (OverflowError, TypeError, ValueError):
-            pass
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
-    share = ", or a share of the data such as 10%" if field in SAMPLES else ""
-    raise UserError(f"{where}: {field} is {value!r}; it must be {wanted}{share}.")
-
-
-def _plain(declared) -> type:
+def _plain(hint: Any) -> type[Any]:
     """A declared type without its None."""
-    if not isinstance(declared, types.UnionType):
-        return declared
-    return next(kind for kind in typing.get_args(declared) if kind is not type(None))
-
-
-def _like(word: str, known) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    if not isinstance(hint, types.UnionType):
+        return hint
+    return next(kind for kind in typing.get_args(hint) if kind is not type(None))

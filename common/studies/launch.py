@@ -28,7 +28,7 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
 ) -> str:
-    """Train the rows that are left and write the report; what is printed says how far it is.
+    """Train the rows that are left and write the report; the progress is printed.
 
     output_dir: where the study's folder is made. scripts: technique key → the script that trains it. backend: one of
     `backends.BACKENDS`. address: the Ray cluster's; None starts Ray on this machine. Returns the rows that failed, each with
@@ -36,7 +36,7 @@ def run(
     """
     status = _checked(study, output_dir)
     with status.folder.held():
-        # It may have changed during the wait.
+        # It may have changed while this process waited.
         status.folder.load()
         if backend == backends.RAY:
             from .ray_runner import RayRunner
@@ -46,7 +46,7 @@ def run(
 
 
 def _checked(study: Study, output_dir: Path, only_show: bool = False) -> Status:
-    """The study's status, once every row that may come is known to be possible."""
+    """The study's status, after every possible row was checked."""
     store.configure()
     status = Status(study, Folder(output_dir / study.name), only_show)
     status.check()

@@ -1,23 +1,25 @@
-"""What the finished rows of a study say: the best point of a grid, whether it lies at the edge, the time that is left."""
+"""What follows from the finished rows of a study: the best point, whether it lies at an edge, the time that is left."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from .declaration import Row
-from .fields import SAMPLES, shown
+from .checks import shown
+from .declaration import Point, Row
+from .fields import SAMPLES
 from .search import Spaces
 
 _MORE = {"highest": "higher", "lowest": "lower"}
 
 
-def best_points(rows: Sequence[Row], scores: Mapping[str, float | None]) -> dict[str, dict]:
-    """Technique key → the point with the best score, in the mean over the seeds that have one.
+def best_points(rows: Sequence[Row], scores: Mapping[str, float | None]) -> dict[str, Point]:
+    """Technique key → the point with the best mean score over its seeds.
 
-    scores: row name → validation score; rows without one count for nothing. Among equals the first declared is best.
+    scores: row name → validation score; rows without one are ignored. Among equals the first declared is best.
     """
-    found: dict[str, tuple[float, dict]] = {}
+    found: dict[str, tuple[float, Point]] = {}
     for key, point, mean in _means(rows, scores):
         if key not in found or mean > found[key][0]:
             found[key] = (mean, point)
@@ -27,20 +29,19 @@ def best_points(rows: Sequence[Row], scores: Mapping[str, float | None]) -> dict
 def edges(
     rows: Sequence[Row], scores: Mapping[str, float | None], searches: Mapping[str, Spaces] | None = None
 ) -> list[str]:
-    """A sentence for each axis on which a technique's best point lies at the end of the range that was tried, or of the
-    range that its search could propose of.
+    """A sentence for each axis on which a technique's best point lies at an end of the values that were tried, or of the
+    space that was searched.
 
-    searches: technique key → its spaces. Only numbers have ends, and the amount of data is no matter of tuning.
+    searches: technique key → its spaces. Only numbers have ends. The amount of data is left out: it is not tuned.
     """
-    said = []
-    best = best_points(rows, scores)
-    for key, point in best.items():
+    sentences = []
+    for key, point in best_points(rows, scores).items():
         of_key = [row for row in rows if row.technique.key == key]
         for axis, value in point.items():
             space = (searches or {}).get(key, {}).get(axis)
             if space is not None and axis not in SAMPLES:
                 if word := space.end(value):
-                    said.append(
+                    sentences.append(
                         f"{of_key[0].technique.name}: the best {axis} of {of_key[0].stage}, {shown(value)}, is near the {word} that "
                         f"was searched ({shown(min(space.values))} to {shown(max(space.values))}); {_MORE[word]} values may be "
                         "better."
@@ -50,16 +51,16 @@ def edges(
             if axis in SAMPLES or len(tried) < 2 or value not in (tried[0], tried[-1]):
                 continue
             word = "highest" if value == tried[-1] else "lowest"
-            said.append(
+            sentences.append(
                 f"{of_key[0].technique.name}: the best {axis} of {of_key[0].stage}, {shown(value)}, is the {word} that was "
                 f"tried ({', '.join(map(shown, tried))}); {_MORE[word]} values may be better."
             )
-    return said
+    return sentences
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a row is to compute, as far as its time depends on it."""
+    """What the time of a row depends on."""
 
     key: str
     """The technique's."""
@@ -67,7 +68,7 @@ class Work:
     amount: float
     """Epochs × training examples."""
     passed: float = 0.0
-    """Seconds that it has run for already."""
+    """Seconds that it has already run."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,14 @@ class Cost:
     work: Work
     training: float
     whole: float | None
-    """From the start of its process to its end; None where nobody has measured it."""
+    """From the start of its process to its end; None if that was not measured."""
 
 
 def estimate(finished: Sequence[Cost], left: Sequence[Work]) -> float | None:
-    """Seconds that the rows that are left will take, whole and one after another; None if nothing has been measured.
+    """Seconds that the rows that are left will take, each as a whole, one after another; None if nothing was measured.
 
-    Training is taken to be in proportion to the amount, at the rate of the rows that are most alike; everything else (start,
-    tokens, evaluation, test, what is logged) to be what it was for those of them that are nearest in amount.
+    Training time is assumed to be proportional to the amount, at the rate of the most similar rows. Everything else (start,
+    tokens, evaluation, test, logging) is assumed to take as long as in those of them that are nearest in amount.
     """
     if not left:
         return 0.0
@@ -103,17 +104,20 @@ def _seconds(finished: Sequence[Cost], work: Work) -> float:
     rate = sum(cost.training for cost in like) / sum(cost.work.amount for cost in like)
     whole = next((known for group in groups if (known := [c for c in group if c.whole is not None])), [])
     distance = min((abs(cost.work.amount - work.amount) for cost in whole), default=0)
-    rest = [c.whole - c.training for c in whole if abs(c.work.amount - work.amount) == distance]
+    nearest = [cost for cost in whole if abs(cost.work.amount - work.amount) == distance]
+    rest = [cost.whole - cost.training for cost in nearest if cost.whole is not None]
     return rate * work.amount + max(0.0, statistics.median(rest) if rest else 0.0)
 
 
 def amount(row: Row, examples: int) -> float:
-    """How much a row trains on: epochs × examples, of which the data has so many."""
+    """How much a row trains on: epochs × examples. examples: how many the training split has."""
     return row.technique.num_train_epochs * min(row.args.max_train_samples or examples, examples)
 
 
-def record(row: Row, axes: Sequence[str], status: str, run_id: str | None = None, failure: str = "") -> dict:
-    """The first columns of a study's table: what a row is and what became of it, before what was measured."""
+def record(
+    row: Row, axes: Sequence[str], status: str, run_id: str | None = None, failure: str = ""
+) -> dict[str, Any]:
+    """The first columns of a study's table, before the measured ones: what a row is and its status."""
     return {
         "stage": row.stage,
         "name": row.name,
@@ -128,16 +132,16 @@ def record(row: Row, axes: Sequence[str], status: str, run_id: str | None = None
 
 
 def columns(metrics: Sequence[str]) -> list[str]:
-    """The columns of a study's table that are measured; scores in percent, times in seconds, sizes in MiB."""
+    """The measured columns of a study's table; scores in percent, times in seconds, sizes in MiB."""
     scores = [f"best_validation_{metric}" for metric in metrics]
     scores += [f"test_{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
     costs = "test_examples trainable_parameters total_parameters training_seconds train_samples_per_second"
     return scores + costs.split() + ["peak_memory_mib", "adapter_mib"]
 
 
-def _means(rows, scores) -> list[tuple[str, dict, float]]:
+def _means(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[tuple[str, Point, float]]:
     """(technique key, point, mean score) for every point that has a score."""
-    groups: dict[tuple, tuple[str, dict, list]] = {}
+    groups: dict[tuple[Any, ...], tuple[str, Point, list[float]]] = {}
     for row in rows:
         group = (row.technique.key, *((axis, shown(value)) for axis, value in row.point.items()))
         _, _, found = groups.setdefault(group, (row.technique.key, row.point, []))
@@ -147,5 +151,5 @@ def _means(rows, scores) -> list[tuple[str, dict, float]]:
     return [(key, point, sum(found) / len(found)) for key, point, found in groups.values() if found]
 
 
-def _is_number(value) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Rows and searches of a study carried out by Ray Tune: a cluster, what is trained next, what is stopped early.
+"""Trains rows and runs searches of a study with Ray Tune: the cluster, what is trained next, what is stopped early.
 
 Needs requirements-ray.txt; only `--backend ray` imports this.
 """
@@ -12,16 +12,17 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Read while Ray is imported, and by the processes that it starts.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-# The notes that the study keeps itself are what it goes on from; Ctrl-C is its own affair too.
+# A study continues from its own notes, and handles Ctrl-C itself.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-# Its newer output prints tables even when it is told to be silent.
+# Its newer output prints tables even with verbose=0.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# A row's last result tells how its process ended.
+# A row's last result has no score: it holds how the process ended.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 
 import optuna
@@ -34,14 +35,14 @@ from ray.tune.search.optuna import OptunaSearch
 from .. import stopping
 from ..errors import UserError, last_line
 from ..paths import ROOT
-from .declaration import Row, Stage
-from .ray_trial import EPOCH, SCORE, RowTrial
+from .declaration import Point, Row, Stage
+from .ray_trial import EPOCH, SCORE, Job, RowTrial
 from .search import Asha, Resources, Space, every_point
 
 DEATHS = 3
-"""How often a row's worker may die before the row counts as failed: its own doing, such as too much memory, likely."""
+"""How often a row's worker may die before the row counts as failed: the row itself is the likely cause, by its memory."""
 DRAWS = 20
-"""How often a point is drawn again that was proposed before."""
+"""How often a search draws again after a point that was proposed before."""
 _OBJECT_STORE = 100 * 2**20
 
 
@@ -52,21 +53,21 @@ class Search:
     spaces: Mapping[str, Space]
     left: int
     """How many points it may still propose."""
-    known: list[tuple[dict, float | None]]
+    known: list[tuple[Point, float | None]]
     """The points so far and their validation scores."""
     seed: int
-    propose: Callable[[dict], Row]
+    propose: Callable[[Point], Row]
     """A point → its row; UserError if it cannot be trained."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the study does at a row's beginning and end, in the process that holds it."""
+    """What the study does at the start and the end of a row, in the study's process."""
 
-    job: Callable[[Row], dict]
-    """Prepares a row; what RowTrial is to do."""
+    job: Callable[[Row], Job]
+    """Prepares a row; what RowTrial runs."""
     started: Callable[[Row, bool], None]
-    """(row, whether it goes on after its worker died)"""
+    """(row, whether it continues after its worker died)"""
     ended: Callable[[Row, int | None, str], float | None]
     """(row, exit code, why it failed) → its validation score"""
     stopped: Callable[[Row, float, float], None]
@@ -77,12 +78,14 @@ class Hooks:
 def connected(address: str | None, store: str, asked: Sequence[Resources]) -> Iterator[None]:
     """A Ray cluster: the one at the address, or one of this machine alone that ends with the block.
 
-    store: URI of the MLflow store, which the rows are told. UserError if there is no such cluster, none of its machines has
-    what a trial asks for, or they could not share the store.
+    store: URI of the MLflow store, which the rows get. UserError if there is no such cluster, none of its machines has the
+    resources of a trial, or they could not share the store.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": store}
-    own = {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    own: dict[str, Any] = (
+        {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    )
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -98,9 +101,9 @@ def connected(address: str | None, store: str, asked: Sequence[Resources]) -> It
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"--address {address}: " if address else ""
         raise UserError(f"{where}Ray cannot be used: {' '.join(str(error).split())[:300]}") from None
-    signals = []
+    signals: list[int] = []
 
-    def leave(number, _):
+    def leave(number: int, _: object) -> None:
         signals.append(number)
         stopping.leave(number)
 
@@ -112,7 +115,7 @@ def connected(address: str | None, store: str, asked: Sequence[Resources]) -> It
         yield
     except SystemExit:
         if signals:
-            # Where Ray waits, every exit code becomes 1.
+            # Ray turns every exit code into 1 while it waits.
             sys.exit(128 + signals[0])
         raise
     finally:
@@ -131,12 +134,12 @@ def _check(asked: Sequence[Resources], store: str) -> None:
         ):
             raise UserError(
                 f"Each trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, and no machine of this cluster has "
-                "them: lower `resources` in the study's file, or add a machine that has."
+                "them: lower `resources` in the study's file, or add a machine that has them."
             )
     if len({node["NodeManagerAddress"] for node in nodes}) > 1 and store.startswith("sqlite:"):
         raise UserError(
             f"The MLflow store {store} is a file of this machine, and the cluster has several: set MLFLOW_TRACKING_URI to a "
-            "server that all reach (docs/TEAM.md tells how to start one)."
+            "server that all reach (docs/TEAM.md shows how to start one)."
         )
 
 
@@ -145,7 +148,7 @@ def carry_out(
 ) -> None:
     """Train the rows that wait and those that the searches propose, as many at a time as the cluster has room for.
 
-    scratch: a folder for Ray's own notes, which nothing reads afterwards.
+    scratch: a folder for Ray's own notes, which are not read again.
     """
     next_rows = Next(waiting, searches, hooks)
     resources = {"cpu": stage.resources.cpus, "gpu": stage.resources.gpus}
@@ -181,38 +184,45 @@ class Next(Searcher):
         self.waiting, self.hooks = list(waiting), hooks
         self.proposers = [Proposer(search) for search in searches]
         self.rows: dict[str, tuple[Row, Proposer | None]] = {}
-        """Of each trial."""
+        """Trial id → its row, and the search that proposed it."""
 
-    def suggest(self, trial_id: str):
-        if self.waiting:
-            row, proposer = self.waiting.pop(0), None
-        else:
-            row = None
-            while row is None:
-                proposer = max(self.proposers, key=lambda p: p.search.left, default=None)
-                if proposer is None or not proposer.search.left:
-                    return Searcher.FINISHED
-                row = proposer.row(trial_id)
-        self.rows[trial_id] = row, proposer
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        if not (found := self._next(trial_id)):
+            return Searcher.FINISHED
+        row, _ = self.rows[trial_id] = found
         return {"job": self.hooks.job(row), "technique": row.technique.key}
 
-    def on_trial_complete(self, trial_id, result=None, error=False):
-        """The Listener tells of it, for it knows why."""
+    def _next(self, trial_id: str) -> tuple[Row, "Proposer | None"] | None:
+        if self.waiting:
+            return self.waiting.pop(0), None
+        while proposer := max(self.proposers, key=lambda each: each.search.left, default=None):
+            if not proposer.search.left:
+                break
+            if row := proposer.row(trial_id):
+                return row, proposer
+        return None
 
-    def save(self, checkpoint_path):
-        """The study's notes hold all that there is to go on from."""
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The Listener reports it, because it knows why."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """A study continues from its own notes."""
 
 
 class Proposer:
-    """Optuna, asked for points that were not proposed before."""
+    """Asks Optuna for points that were not proposed before."""
 
     def __init__(self, search: Search):
-        self.search, self.asked = search, {}
+        self.search = search
+        self.asked: dict[str, str] = {}
+        """Trial id → Optuna's id of its point."""
         self.points = [point for point, _ in search.known]
         distributions = {axis: _distribution(space) for axis, space in search.spaces.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # A search that goes on must not begin with the points that it began with.
+            # A search that continues must not start with the points with which it started.
             self.optuna = OptunaSearch(
                 distributions, metric=SCORE, mode="max", seed=search.seed + len(search.known)
             )
@@ -221,7 +231,7 @@ class Proposer:
                     self.optuna.add_evaluated_point(point, score)
 
     def row(self, trial_id: str) -> Row | None:
-        """The row of the next point; None, and nothing is left, if there is no other."""
+        """The row of the next point; None, with nothing left, if there is no other."""
         for draw in range(DRAWS):
             asked = f"{trial_id}-{draw}"
             drawn = self.optuna.suggest(asked)
@@ -237,7 +247,7 @@ class Proposer:
         self.search.left = 0
         return None
 
-    def _new(self, point: dict) -> Row | None:
+    def _new(self, point: Point) -> Row | None:
         if point in self.points:
             return None
         self.points.append(point)
@@ -249,34 +259,36 @@ class Proposer:
         self.search.left -= 1
         return row
 
-    def tell(self, trial_id: str, score: float | None) -> None:
-        """Let Optuna know what a point was worth; None: it failed."""
+    def report(self, trial_id: str, score: float | None) -> None:
+        """Report the score of a point to Optuna; None: it failed."""
         if asked := self.asked.pop(trial_id, None):
             self.optuna.on_trial_complete(
                 asked, None if score is None else {SCORE: score}, error=score is None
             )
 
 
-def _distribution(space: Space):
+def _distribution(space: Space) -> Any:
     if space.kind == "choice":
         return optuna.distributions.CategoricalDistribution(space.values)
     if space.kind == "int":
         return optuna.distributions.IntDistribution(*space.values)
-    return optuna.distributions.FloatDistribution(*space.values, log=space.kind == "loguniform")
+    low, high = space.values
+    return optuna.distributions.FloatDistribution(low, high, log=space.kind == "loguniform")
 
 
 class Listener(tune.Callback):
-    """Tells the study, and Optuna, how each row goes."""
+    """Reports the start and end of each row to the study, and its score to Optuna."""
 
     def __init__(self, rows: Next, hooks: Hooks):
-        self.rows, self.hooks, self.begun = rows, hooks, set()
+        self.rows, self.hooks = rows, hooks
+        self.started: set[str] = set()
 
-    def on_trial_start(self, iteration, trials, trial, **info):
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         row, _ = self.rows.rows[trial.trial_id]
-        self.hooks.started(row, trial.trial_id in self.begun)
-        self.begun.add(trial.trial_id)
+        self.hooks.started(row, trial.trial_id in self.started)
+        self.started.add(trial.trial_id)
 
-    def on_trial_complete(self, iteration, trials, trial, **info):
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         row, proposer = self.rows.rows[trial.trial_id]
         result = trial.last_result
         if "code" in result:
@@ -285,28 +297,30 @@ class Listener(tune.Callback):
             score = result[SCORE]
             self.hooks.stopped(row, result[EPOCH], score)
         if proposer:
-            proposer.tell(trial.trial_id, score)
+            proposer.report(trial.trial_id, score)
 
-    def on_trial_error(self, iteration, trials, trial, **info):
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         row, proposer = self.rows.rows[trial.trial_id]
         last = last_line(str(trial.get_error()), "no reason was given")[:300]
         why = f"its worker died {DEATHS + 1} times: {last}"
         score = self.hooks.ended(row, None, why)
         if proposer:
-            proposer.tell(trial.trial_id, score)
+            proposer.report(trial.trial_id, score)
 
 
 class PerTechnique(FIFOScheduler):
-    """ASHA among the trials of each technique: techniques learn at different paces, and each is to find its best."""
+    """ASHA among the trials of each technique: techniques learn at different paces, and the best of each is wanted."""
 
     def __init__(self, asha: Asha):
         super().__init__()
-        self.asha, self.of = asha, {}
+        self.asha = asha
+        self.schedulers: dict[str, AsyncHyperBandScheduler] = {}
+        """Technique key → its scheduler."""
 
-    def _scheduler(self, trial) -> AsyncHyperBandScheduler:
+    def _scheduler(self, trial: Any) -> AsyncHyperBandScheduler:
         key = trial.config["technique"]
-        if key not in self.of:
-            self.of[key] = AsyncHyperBandScheduler(
+        if key not in self.schedulers:
+            self.schedulers[key] = AsyncHyperBandScheduler(
                 time_attr=EPOCH,
                 metric=SCORE,
                 mode="max",
@@ -315,10 +329,10 @@ class PerTechnique(FIFOScheduler):
                 reduction_factor=self.asha.reduction_factor,
                 stop_last_trials=False,
             )
-        return self.of[key]
+        return self.schedulers[key]
 
-    def on_trial_add(self, tune_controller, trial):
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._scheduler(trial).on_trial_add(tune_controller, trial)
 
-    def on_trial_result(self, tune_controller, trial, result):
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         return self._scheduler(trial).on_trial_result(tune_controller, trial, result)

@@ -1,4 +1,4 @@
-"""A study carried out by Ray Tune: its rows, and those that searches propose, wherever there is room.
+"""Runs a study with Ray Tune: its rows, and those that searches propose, wherever there is room.
 
 Needs requirements-ray.txt; only `--backend ray` imports this.
 """
@@ -14,10 +14,10 @@ from typing import Any
 
 from ..scoring.names import LABELS
 from ..tracking import runs, store
-from . import ray_backend
-from .declaration import Row, Stage
+from . import ray_backend, ray_trial
+from .declaration import Point, Row, Stage
 from .runner import Runner
-from .status import Entry, Status
+from .status import Best, Entry, Status
 
 
 class RayRunner(Runner):
@@ -39,7 +39,7 @@ class RayRunner(Runner):
         asked = [stage.resources for stage in self.study.stages]
         return ray_backend.connected(self.address, store.tracking_uri(), asked)
 
-    def run_stage(self, stage: Stage, entries: list[Entry], best: dict[str, dict] | None) -> list[Entry]:
+    def run_stage(self, stage: Stage, entries: list[Entry], best: Best | None) -> list[Entry]:
         due = [entry.row for entry in entries if self.is_due(entry)]
         self.position += sum(entry.status != "undecided" and not self.is_due(entry) for entry in entries)
         searches = self._searches(stage, best)
@@ -57,7 +57,7 @@ class RayRunner(Runner):
                 self._clear(entry)
         return entries
 
-    def _searches(self, stage: Stage, best: dict[str, dict] | None) -> list[ray_backend.Search]:
+    def _searches(self, stage: Stage, best: Best | None) -> list[ray_backend.Search]:
         """The searches of a stage that have points left."""
         left, points = self.status.trials_left(stage, best), self.status.proposed(stage)
         searches = []
@@ -69,21 +69,19 @@ class RayRunner(Runner):
             searches.append(ray_backend.Search(spaces, left[key], known, stage.seeds[0], propose))
         return searches
 
-    def _score(
-        self, stage: Stage, key: str, point: dict[str, Any], best: dict[str, dict] | None
-    ) -> float | None:
+    def _score(self, stage: Stage, key: str, point: Point, best: Best | None) -> float | None:
         """The validation score of a point that was proposed before."""
         entry = self.status.look(self.status.row(stage, key, point, best))
         if entry.status == "stopped":
             return self.folder.state["rows"][self.status.plan(entry.row).key]["score"]
         return self.status.scores([entry])[entry.row.name]
 
-    def _job(self, stage: Stage, row: Row) -> dict[str, Any]:
+    def _job(self, stage: Stage, row: Row) -> ray_trial.Job:
         planned = self.status.plan(row)
         return {
             "command": self.command(row),
             "log": str(self.folder.log(row.name).resolve()),
-            "output_dir": planned.args.output_dir,
+            "output_dir": str(planned.args.output_dir),
             "metric": self.status.task.metric,
             "epochs": row.technique.num_train_epochs,
             "threads": stage.resources.cpus,
@@ -92,7 +90,7 @@ class RayRunner(Runner):
 
     def _report_start(self, row: Row, again: bool) -> None:
         if again:
-            print(f"{self.label(row)}: its worker died; it goes on from its last checkpoint", flush=True)
+            print(f"{self.label(row)}: its worker died; it continues from its last checkpoint", flush=True)
             return
         self.clock.start(row)
         self.position += 1
@@ -119,10 +117,10 @@ class RayRunner(Runner):
         print(f"{self.label(row)}: {why}", flush=True)
 
     def _clear(self, entry: Entry) -> None:
-        """Mark the MLflow run of a row that was stopped, and remove the checkpoints that it would have gone on from."""
+        """Mark the MLflow run of a row that was stopped, and remove the checkpoints from which it would have continued."""
         file = self.state_file(entry.row)
         if file.is_file():
-            if run_id := self.begun_run(entry.row):
+            if run_id := self.unfinished_run(entry.row):
                 runs.fail(run_id, entry.reason, "KILLED")
             shutil.rmtree(file.parent)
 

@@ -1,9 +1,10 @@
-"""What a study tells: its table, the files that each row left, the report."""
+"""The results of a study: its table, the files that each row left, the report."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,26 +19,29 @@ from . import outcomes
 from .status import Entry, Status
 
 ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.json", "provenance.json")
-"""What is copied of a run, where it has it."""
+"""The artifacts that are copied from a run, if it has them."""
 
 
 def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
-    """A row for each entry: what it is, what has become of it, what was measured (NaN where nothing was)."""
+    """A row for each entry: what it is, its status, what was measured (NaN if nothing was)."""
     measured = outcomes.columns(status.task.metrics)
     return pd.DataFrame(
-        outcomes.record(entry.row, status.study.axes, _as_told(entry.status), entry.run_id, entry.reason)
+        outcomes.record(
+            entry.row, status.study.axes, _column_status(entry.status), entry.run_id, entry.reason
+        )
         | {"checkpoint": status.plan(entry.row).args.model_checkpoint}
         | {name: entry.metrics.get(name, float("nan")) for name in measured}
         for entry in entries
     )
 
 
-def _as_told(status: str) -> str:
+def _column_status(status: str) -> str:
+    """A status as reports know it."""
     return status if status in (FINISHED, FAILED, STOPPED) else MISSING
 
 
 def as_text(status: Status, entries: Sequence[Entry]) -> str:
-    """The same for a terminal: each row's name, which tells what rows differ in, its status and its scores."""
+    """The same for a terminal: each row's name, which shows what rows differ in, its status and its scores."""
     metric, label = status.task.metric, LABELS[status.task.metric]
     rows = []
     for entry in entries:
@@ -59,30 +63,34 @@ def as_text(status: Status, entries: Sequence[Entry]) -> str:
     return to_text(pd.DataFrame(rows))
 
 
-def collect(folder: Path, entry: Entry) -> None:
-    """Copy what a finished run left into the folder of its row, unless it is there."""
+def collect(folder: Path, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Copy what a finished run left into the folder of its row, unless it is there already."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "metrics.json"
-    if file.is_file() and _read(file).get("run_id") == entry.run_id:
+    if file.is_file() and _read(file).get("run_id") == run_id:
         return
-    runs.download(entry.run_id, ARTIFACTS, folder)
-    # Last, for it says that the others are there.
-    write_json(file, {"run_id": entry.run_id} | entry.metrics)
+    runs.download(run_id, ARTIFACTS, folder)
+    # Last: it marks the others as complete.
+    write_json(file, {"run_id": run_id, **metrics})
 
 
 def edges(status: Status, entries: Sequence[Entry]) -> list[str]:
     """`outcomes.edges` of every stage."""
-    said = []
+    sentences = []
     for stage in status.study.stages:
         of_stage = [entry for entry in entries if entry.row.stage == stage.name]
-        said += outcomes.edges([entry.row for entry in of_stage], status.scores(of_stage), stage.searches)
-    return said
+        sentences += outcomes.edges(
+            [entry.row for entry in of_stage], status.scores(of_stage), stage.searches
+        )
+    return sentences
 
 
-def write(status: Status, entries: Sequence[Entry], parent: str, write_report: Callable) -> list[Path]:
+def write(
+    status: Status, entries: Sequence[Entry], parent: str, write_report: Callable[..., list[Path]]
+) -> list[Path]:
     """Write study.csv and the report into the study's folder; the files.
 
-    write_report: report.py's.
+    parent: id of the study's MLflow run. write_report: `study_report.write_report`.
     """
     frame, file = table(status, entries), status.folder.path / "study.csv"
     frame.to_csv(file, index=False, float_format="%.10g")
@@ -90,7 +98,7 @@ def write(status: Status, entries: Sequence[Entry], parent: str, write_report: C
     if not finished:
         return [file]
 
-    left = {entry.run_id: status.folder.row(entry.row.name) for entry in finished}
+    left = {entry.run_id: status.folder.row(entry.row.name) for entry in finished if entry.run_id}
     study = {
         "name": status.study.name,
         "description": status.study.description,
@@ -107,10 +115,11 @@ def write(status: Status, entries: Sequence[Entry], parent: str, write_report: C
         for run_id, folder in left.items()
         if (folder / "gradient_norms.json").is_file()
     }
-    scores = {}
+    scores: dict[str, dict[str, np.ndarray]] = {}
     for stage in status.study.stages:
-        of_stage = [entry.run_id for entry in finished if entry.row.stage == stage.name]
-        scores |= example_scores({run_id: left[run_id] for run_id in of_stage}, status.task.metrics)
+        of_stage = {entry.run_id for entry in finished if entry.row.stage == stage.name}
+        folders = {run_id: folder for run_id, folder in left.items() if run_id in of_stage}
+        scores |= example_scores(folders, status.task.metrics)
     return [file, *write_report(status.folder.path, study, frame, histories, scores, gradients or None)]
 
 
@@ -119,7 +128,8 @@ def example_scores(left: dict[str, Path], metrics: Sequence[str]) -> dict[str, d
 
     left: run → the folder of its row. Runs that were tested on other examples than the first one are left out.
     """
-    scores, ids = {}, None
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    ids: list[str] = []
     for run_id, folder in left.items():
         each = {row["id"]: row for row in _read(folder / "predictions" / "test.json")}
         ids = ids or list(each)
@@ -129,17 +139,17 @@ def example_scores(left: dict[str, Path], metrics: Sequence[str]) -> dict[str, d
 
 
 def provenance(tags: dict[str, str], folder: Path) -> dict[str, str]:
-    """What results depend on beside the study's own settings; folder: that of a row, with what its run left."""
-    names = ("checkpoint", "data_name", "data_version", "data_fingerprint", "git_commit", "git_dirty")
-    names += ("device", "cpu", "python", "platform")
+    """What results depend on besides the study's settings. folder: a row's, with what its run left."""
+    names = ["checkpoint", "data_name", "data_version", "data_fingerprint", "git_commit", "git_dirty"]
+    names += ["device", "cpu", "python", "platform"]
     file = folder / "provenance.json"
-    # Earlier runs have all of it as tags.
+    # Runs of earlier versions have all of it as tags.
     about = tags | (_read(file) if file.is_file() else {})
     return {name: about[name] for name in about if name in names or name.startswith("version.")}
 
 
 def overview(status: Status, entries: Sequence[Entry], left: str) -> str:
-    """A study and its rows for a terminal. left: the time that those take that are not done."""
+    """A study and its rows for a terminal. left: the time that the unfinished rows take."""
     done = sum(entry.status == "finished" for entry in entries)
     figures = f"{done} of {len(entries)} rows are finished; time left: {left}."
     notes = "\n".join(filter(None, (figures, unchecked(entries), failures(entries))))
@@ -147,16 +157,16 @@ def overview(status: Status, entries: Sequence[Entry], left: str) -> str:
 
 
 def unchecked(entries: Sequence[Entry]) -> str:
-    """What of a study's rows cannot be told on this machine, by its reason; "" if nothing is."""
+    """How many rows this machine cannot check, for each reason; "" if it can check all."""
     reasons = Counter(entry.reason for entry in entries if entry.status == "unchecked")
     return "\n".join(
-        f"{n} of {len(entries)} rows cannot be checked here, nor whether they are finished: {reason}"
+        f"{n} of {len(entries)} rows cannot be checked here, and they may be finished: {reason}"
         for reason, n in reasons.items()
     )
 
 
 def failures(entries: Sequence[Entry]) -> str:
-    """The rows that failed, each with its reason, and how to try them again; "" if none did."""
+    """The rows that failed, each with its reason, and how to train them again; "" if none did."""
     failed = [entry for entry in entries if entry.status == "failed"]
     if not failed:
         return ""
@@ -168,5 +178,5 @@ def _shown(score: float | None) -> str:
     return "" if score is None else f"{score:.1f}"
 
 
-def _read(file: Path):
+def _read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Processes of rows that begin with everything imported: a process that has imported all and run nothing forks one for each.
+"""Starts the processes of rows with everything imported: a process that has imported it and run nothing forks them.
 
-Imports are most of what starting a row costs. The process that holds them opens no store, reads no data and starts no
-thread of its own, so that nothing passes from one row to the next, and its memory does not grow: each row is a process as
-it would be without. Linux only; where it cannot be had, rows start as any program does.
+Imports are most of the time that the start of a row takes. The process that holds them opens no store, reads no data and
+starts no threads, so that nothing passes from one row to the next and its memory does not grow: a forked row computes what a
+row computes that starts by itself. Linux only; elsewhere rows start as ordinary processes.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import IO
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Protocol
 
 from ..paths import ROOT
 
@@ -38,30 +38,51 @@ PRELOADED = (
     "git",
     "PIL.PngImagePlugin",
 )
-"""What every row imports; what one imports beside that costs it time, and nothing else."""
+"""What every row imports. Further imports cost a row time, and have no other effect."""
 
 _LONGEST = 2**17
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def started(command: Sequence[str], log: IO, lock: IO) -> subprocess.Popen:
-    """A row's process, started as any program is: its output goes to the log, and it holds the lock while it lives."""
+class Process(Protocol):
+    """A row's process."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def wait(self) -> int | None:
+        """Wait for its end; the exit code, negative for a signal; None if it is unknown."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+
+Start = Callable[[Sequence[str], IO[Any], IO[Any]], Process]
+"""(a script and its arguments, log, lock) → its process. Output goes to the log; the lock is held until the process ends."""
+
+
+def started(command: Sequence[str], log: IO[Any], lock: IO[Any]) -> Process:
+    """A row's process, started as an ordinary one."""
     return subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        # In a session of its own, so that Ctrl-C reaches it once, from the study.
+        # In its own session, so that Ctrl-C reaches it once, from the study.
         start_new_session=True,
         pass_fds=[lock.fileno()],
     )
 
 
 class Starter:
-    """Starts rows one after another, with their imports done where that can be. A context, in which it keeps them."""
+    """Starts rows one after another, with their imports done where that is possible. A context: its process ends with it."""
 
-    def __init__(self):
-        self._process: subprocess.Popen | None = None
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
         self._row: Forked | None = None
         self._ready = False
 
@@ -70,23 +91,23 @@ class Starter:
             self._open()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def ready(self) -> None:
-        """Wait until the imports are done, however that ends."""
+        """Wait until the imports are done or have failed."""
         if self._process and (self._code != _code() or self._process.poll() is not None or self._busy):
-            # A row computes with the code that its fingerprint is made of.
+            # A row must compute with the code that its fingerprint covers.
             self._close()
             self._open()
         if self._process and not self._ready:
             self._ready = _receive(self._socket).get("ready", False)
 
-    def start(self, command: Sequence[str], log: IO, lock: IO):
-        """As `started`: what it gives has `pid`, `wait` and `terminate` too. `wait` gives None where the exit code was lost."""
+    def start(self, command: Sequence[str], log: IO[Any], lock: IO[Any]) -> Process:
+        """A row's process, forked with its imports done where that is possible."""
         self.ready()
         if self._ready:
-            # A row that is stopped before its process is known would go on.
+            # A row that is stopped before its process is known would continue.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
             try:
                 socket.send_fds(
@@ -114,7 +135,7 @@ class Starter:
             self._process = subprocess.Popen(
                 [sys.executable, str(SCRIPT), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                # What it cannot import a row that starts without it cannot either, and that one says so in its log.
+                # If an import fails here, it fails in the row too, whose log then holds the error.
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -127,7 +148,7 @@ class Starter:
             if not self._busy:
                 self._process.kill()
                 self._process.wait()
-            # Else it ends once its row has ended.
+            # Otherwise it ends after its row.
             self._process, self._ready = None, False
 
 
@@ -135,7 +156,8 @@ class Forked:
     """A row's process that `serve` has forked."""
 
     def __init__(self, pid: int, socket_: socket.socket):
-        self.pid, self.code = pid, None
+        self.pid = pid
+        self.code: int | None = None
         self._socket, self._file = socket_, os.pidfd_open(pid)
 
     def terminate(self) -> None:
@@ -147,28 +169,28 @@ class Forked:
             signal.pidfd_send_signal(self._file, signal.SIGKILL)
 
     def wait(self) -> int | None:
-        """The exit code, negative for a signal; None if nobody is left who knows it."""
+        """Wait for its end; the exit code, negative for a signal; None if the process that forked it has died."""
         self.code = _receive(self._socket).get("code")
-        # It goes on alone if the process that forked it has died.
+        # It continues alone if the process that forked it has died.
         select.select([self._file], [], [])
         return self.code
 
 
 def serve(file: int) -> None:
-    """Import what rows import, then fork a process for each command that comes; returns in that process, which is to run
-    `sys.argv`.
+    """Import what rows import, then fork a process for each command that is received; returns in that process, which then
+    runs `sys.argv`.
 
-    file: descriptor of a socket. Each row: "ready" is said, a command comes with the descriptors of its log and its lock,
-    the process's id is said, and its exit code.
+    file: descriptor of a socket. For each row, "ready" is sent, a command is received with the descriptors of its log and
+    its lock, and the process's id and its exit code are sent.
     """
     with socket.socket(fileno=file) as ours:
         for name in PRELOADED:
             importlib.import_module(name)
         _refuse_threads()
-        # What is imported stays; a collector that looks at it would copy its pages.
+        # Imported objects stay; the garbage collector would copy their pages by looking at them.
         gc.collect()
         gc.freeze()
-        while _say(ours, ready=True):
+        while _send(ours, ready=True):
             message, files, _, _ = socket.recv_fds(ours, _LONGEST, 2)
             if not message:
                 break
@@ -177,19 +199,19 @@ def serve(file: int) -> None:
                 return
             for inherited in files:
                 os.close(inherited)
-            _say(ours, pid=pid)
+            _send(ours, pid=pid)
             _, status = os.waitpid(pid, 0)
-            _say(ours, code=os.waitstatus_to_exitcode(status))
+            _send(ours, code=os.waitstatus_to_exitcode(status))
     sys.exit()
 
 
 def _begin(command: list[str], log: int, lock: int) -> None:
-    """Make of a process that was just forked what `started` makes of one; the lock stays open."""
+    """Give a process that was just forked the state of one that `started` starts; the lock stays open."""
     os.setsid()
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    # Python seeds itself again, the others do not.
+    # Python's generator seeds itself after a fork; these do not.
     import numpy
     import torch
 
@@ -199,33 +221,33 @@ def _begin(command: list[str], log: int, lock: int) -> None:
 
 
 def _refuse_threads() -> None:
-    """A process that is forked has none of the threads, and holds the locks that they held; a GPU knows only who asked for it."""
+    """A forked process lacks the threads and keeps the locks that they held; a GPU belongs to the process that opened it."""
     import torch
 
     if threading.active_count() > 1 or torch.cuda.is_initialized():
         raise RuntimeError("an import has started threads or a GPU")
 
 
-def _say(ours: socket.socket, **said) -> bool:
-    """Whether anyone listens."""
+def _send(ours: socket.socket, **message: object) -> bool:
+    """Whether the other end is still open."""
     try:
-        ours.send(json.dumps(said).encode())
+        ours.send(json.dumps(message).encode())
     except OSError:
         return False
     return True
 
 
-def _receive(theirs: socket.socket) -> dict:
-    """What is said next; empty when the process has died."""
+def _receive(theirs: socket.socket) -> dict[str, Any]:
+    """The next message; empty when the process has died."""
     try:
-        said = theirs.recv(_LONGEST)
+        message = theirs.recv(_LONGEST)
     except OSError:
         return {}
-    return json.loads(said) if said else {}
+    return json.loads(message) if message else {}
 
 
 def _possible() -> bool:
-    """Elsewhere than on Linux, what is forked cannot use every library."""
+    """Whether processes can be forked: outside Linux, some libraries do not work in a forked process."""
     if sys.platform != "linux":
         return False
     try:
@@ -236,6 +258,6 @@ def _possible() -> bool:
 
 
 def _code() -> dict[str, str]:
-    """What a row would import of the project: file → sha256."""
+    """The code that rows may import: file → sha256."""
     files = [file for folder in ("common", "scripts") for file in (ROOT / folder).rglob("*.py")]
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -1,4 +1,4 @@
-"""A study carried out: the rows that are left are trained one after another, then the report is written."""
+"""Runs a study: trains the rows that are left, one after another, and writes the report."""
 
 import dataclasses
 import json
@@ -18,23 +18,23 @@ from . import results
 from .clock import Clock
 from .declaration import Row, Stage
 from .row_starter import Starter
-from .status import Entry, Status
+from .status import Best, Entry, Status
 
 
 class RowsFailed(Exception):
-    """Some rows of a study have failed; all others are done."""
+    """Some rows of a study have failed; all others are finished."""
 
 
 class Runner:
-    """Trains the rows of a study that are left, in this process's children, one after another."""
+    """Trains the rows of a study that are left, one after another, in child processes."""
 
     def __init__(self, status: Status, scripts: Mapping[str, Path], retry_failed: bool = False):
-        """scripts: technique key → the script that trains it. retry_failed: train rows again that have failed."""
+        """scripts: technique key → the script that trains it. retry_failed: train failed rows again."""
         self.status, self.folder, self.study = status, status.folder, status.study
         self.scripts, self.retry_failed, self.clock = scripts, retry_failed, Clock(status)
         self.position, self.total = 0, 0
         self.parent: str | None = None
-        """Id of the MLflow run whose children the rows are."""
+        """Id of the study's MLflow run; the rows are its children."""
         self.starter = Starter()
 
     def run(self) -> str:
@@ -49,7 +49,7 @@ class Runner:
         if parent and runs.recorded(parent) is None:
             # It was deleted, or the store is another one.
             parent = None
-        experiment = self.status.plan(entries[0].row).args.experiment_name
+        experiment = self.status.plan(entries[0].row).experiment
         try:
             with runs.start(experiment, self.study.name, {"study": self.study.name}, parent) as run:
                 self.total = len(entries)
@@ -68,7 +68,7 @@ class Runner:
         parent.log_text(Path(self.study.file).read_text(encoding="utf-8"), "study.yaml")
         with self.workers():
             entries = self.status.survey(self.run_stage)
-        # Its drawing library is not needed while rows train.
+        # Its drawing library is only needed here.
         from ..reports import study_report
 
         files = results.write(self.status, entries, parent.id, study_report.write_report)
@@ -85,11 +85,11 @@ class Runner:
             raise RowsFailed(failed)
 
     def workers(self) -> AbstractContextManager[Any]:
-        """What trains the rows; held while they are trained."""
+        """What the rows are trained with; open while they are trained."""
         return self.starter
 
-    def run_stage(self, stage: Stage, entries: list[Entry], best: dict[str, dict] | None) -> list[Entry]:
-        """Train what is left of a stage; its rows with their new status. best: what an earlier stage decided."""
+    def run_stage(self, stage: Stage, entries: list[Entry], best: Best | None) -> list[Entry]:
+        """Train what is left of a stage; its rows with their new status. best: what `best_of` chose."""
         return [self._run_row(entry) for entry in entries]
 
     def _run_row(self, entry: Entry) -> Entry:
@@ -106,10 +106,10 @@ class Runner:
 
     def keep(self, entry: Entry) -> Entry:
         """Copy what a finished row left into the study's folder, and note that it has finished."""
-        if entry.status == "finished":
+        if entry.run_id:
             note = {"name": entry.row.name, "status": "finished", "run_id": entry.run_id}
             self.folder.state["rows"][self.status.plan(entry.row).key] = note
-            results.collect(self.folder.row(entry.row.name), entry)
+            results.collect(self.folder.row(entry.row.name), entry.run_id, entry.metrics)
         self.folder.save()
         return entry
 
@@ -124,14 +124,14 @@ class Runner:
         self.note_failure(row, code, why)
 
     def command(self, row: Row) -> list[str]:
-        """The script and the arguments that train a row, once its folder is ready."""
+        """Prepare a row's folder; the script and the arguments that train it."""
         planned, folder = self.status.plan(row), self.folder.row(row.name)
         folder.mkdir(parents=True, exist_ok=True)
-        begun = self.state_file(row)
-        if (run_id := self.begun_run(row)) and runs.recorded(run_id) is None:
-            # It was deleted, or the store is another one: there is nothing to go on with.
-            shutil.rmtree(begun.parent)
-        if not begun.is_file():
+        state = self.state_file(row)
+        if (run_id := self.unfinished_run(row)) and runs.recorded(run_id) is None:
+            # It was deleted, or the store is another one: the row cannot continue.
+            shutil.rmtree(state.parent)
+        if not state.is_file():
             self.clock.forget(row)
         fields: dict[str, Any] = dataclasses.asdict(row.technique) | dataclasses.asdict(planned.args)
         fields |= {"run_name": row.name, "resume": None, "skip_finished": None, "parent_run": None}
@@ -141,20 +141,20 @@ class Runner:
         return [*script, "--resume", "--skip_finished", "--parent_run", str(self.parent)]
 
     def state_file(self, row: Row) -> Path:
-        """The file that an unfinished run of a row keeps its state in."""
+        """The file that holds the state of an unfinished run of a row."""
         return Path(str(self.status.plan(row).args.output_dir)) / STATE
 
-    def begun_run(self, row: Row) -> str | None:
+    def unfinished_run(self, row: Row) -> str | None:
         """The MLflow id of an unfinished run of a row; None if there is none."""
         file = self.state_file(row)
         return json.loads(file.read_text(encoding="utf-8")).get("run_id") if file.is_file() else None
 
     def note_failure(self, row: Row, code: int | None, why: str) -> None:
-        """Note that a row has failed; whether it has finished is asked of the store."""
-        why = why or "it left no finished run of this content: was the code or the data changed meanwhile?"
+        """Note that a row has failed. Whether it has finished, the store says."""
+        why = why or "it left no finished run of this content: did the code or the data change while it ran?"
         note = {"name": row.name, "status": "failed", "reason": why}
         self.folder.state["rows"][self.status.plan(row).key] = note
-        if (code is None or code < 0) and (run_id := self.begun_run(row)):
+        if (code is None or code < 0) and (run_id := self.unfinished_run(row)):
             # Its process had no time to mark it.
             runs.fail(run_id, why)
 
@@ -174,5 +174,5 @@ class Runner:
 
 
 def content_of_report(entries: Sequence[Entry]) -> list[list[str | None]]:
-    """What a report is made of: the same rows with the same runs need no other report."""
+    """What a report is made from: the same rows with the same runs need no new report."""
     return [[entry.row.name, entry.status, entry.run_id] for entry in entries]

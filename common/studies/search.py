@@ -1,18 +1,22 @@
-"""What a study searches beyond grids: the values that may be proposed, when a trial is stopped early, what it asks for.
+"""Searches: the values that may be proposed, when a trial is stopped early, and which resources it needs.
 
-Nothing here proposes: that is Optuna's, by way of Ray Tune (ray_backend.py).
+Optuna proposes the values, through Ray Tune (ray_backend.py).
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
-from ..errors import UserError
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from .checks import CLOSED, list_type, must, quoted, wrong
 
 KINDS = ("uniform", "loguniform", "int", "choice")
 DIGITS = 4
-"""Significant digits of a number that is proposed: more would tell nothing, and make names that nobody can read."""
+"""Significant digits of a proposed number: more would change no result, and nobody could read the names of the rows."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +25,17 @@ class Space:
 
     kind: str
     """One of KINDS."""
-    values: tuple
-    """(lowest, highest), both included; of a choice, all."""
+    values: tuple[Any, ...]
+    """(lowest, highest), both included; for a choice, all values."""
 
-    def settle(self, value):
-        """A proposed value as it is trained with: of few digits, and within the bounds."""
+    def settle(self, value: Any) -> Any:
+        """A proposed value as it is trained with: rounded to few digits, within the bounds."""
         if self.kind not in ("uniform", "loguniform"):
             return value
         low, high = self.values
         return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
-    def holds(self, value) -> bool:
+    def holds(self, value: Any) -> bool:
         """Whether the value may be proposed."""
         if self.kind == "choice":
             return value in self.values
@@ -39,14 +43,14 @@ class Space:
         return number and self.values[0] <= value <= self.values[1]
 
     @property
-    def all(self) -> Sequence | None:
-        """Every value there is; None where they cannot be counted."""
+    def all(self) -> Sequence[Any] | None:
+        """Every value of the space; None for real numbers, which cannot be listed."""
         if self.kind == "choice":
             return self.values
         return range(self.values[0], self.values[1] + 1) if self.kind == "int" else None
 
-    def end(self, value) -> str:
-        """ "lowest" or "highest" where a number lies within a twentieth of that end of the space, else ""."""
+    def end(self, value: Any) -> str:
+        """Which end of the space a number is within a twentieth of: "lowest", "highest", or "" for neither."""
         numbers = [v for v in self.values if isinstance(v, int | float) and not isinstance(v, bool)]
         if len(numbers) < len(self.values) or len(set(numbers)) < 2:
             return ""
@@ -62,121 +66,76 @@ Spaces = Mapping[str, Space]
 """Axis → its space."""
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=CLOSED)
 class Asha:
-    """Stops trials that fall behind (Li et al., 2020): at epochs grace_period × reduction_factor^k one goes on if its
-    validation score is among the best 1 / reduction_factor of those that got there before it."""
+    """Stops trials that fall behind (Li et al., 2020): at epochs grace_period × reduction_factor^k a trial continues if its
+    validation score is among the best 1 / reduction_factor of the trials that got there before it."""
 
-    grace_period: int = 1
-    """Epochs that every trial is given."""
-    reduction_factor: int = 3
+    grace_period: Annotated[int, Field(strict=True, ge=1), must("be a whole number from 1")] = 1
+    """Epochs that every trial gets."""
+    reduction_factor: Annotated[int, Field(strict=True, ge=2), must("be a whole number from 2")] = 3
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=CLOSED)
 class Resources:
-    """What each trial asks for of a machine."""
+    """What each trial needs of a machine."""
 
-    cpus: int = 1
-    gpus: float = 0
+    cpus: Annotated[int, Field(strict=True, ge=1), must("be a whole number from 1")] = 1
+    gpus: Annotated[
+        float,
+        Field(strict=True, ge=0, allow_inf_nan=False),
+        must("be 0, a share of one such as 0.5, or a whole number", lambda gpus: gpus < 1 or gpus % 1 == 0),
+    ] = 0
+    """Below 1: that share of one GPU."""
 
 
 def count(spaces: Spaces) -> float:
-    """How many points there are; infinite with a field of real numbers."""
+    """The number of points; infinite where a field has real numbers."""
     return math.prod(math.inf if space.all is None else len(space.all) for space in spaces.values())
 
 
-def every_point(spaces: Spaces) -> Iterator[dict]:
-    """Every point of spaces that can be counted, in the order of declaration."""
-    for values in itertools.product(*(space.all for space in spaces.values())):
+def every_point(spaces: Spaces) -> Iterator[dict[str, Any]]:
+    """Every point of spaces whose values can be listed, in the order of declaration."""
+    for values in itertools.product(*(space.all or () for space in spaces.values())):
         yield dict(zip(spaces, values, strict=True))
 
 
-def corners(spaces: Spaces) -> list[dict]:
-    """Points that hold every bound and every choice at least once: what can be checked of a space beforehand."""
+def corners(spaces: Spaces) -> list[dict[str, Any]]:
+    """Points in which every bound and every choice occurs at least once: they are checked before the search starts."""
     first = {axis: space.values[0] for axis, space in spaces.items()}
     found = [first, {axis: space.values[-1] for axis, space in spaces.items()}]
     found += [first | {axis: value} for axis, space in spaces.items() for value in space.values]
     return [point for i, point in enumerate(found) if point not in found[:i]]
 
 
-def within(point: Mapping, spaces: Spaces) -> bool:
-    """Whether these spaces could have proposed the point."""
+def within(point: Mapping[str, Any], spaces: Spaces) -> bool:
+    """Whether a search of these spaces could have proposed the point."""
     return point.keys() == spaces.keys() and all(spaces[axis].holds(value) for axis, value in point.items())
 
 
-def space(declared, axis: str, kind: type, value: Callable, where: str) -> Space:
-    """A field's space as a study declares it, `{loguniform: [1e-4, 1e-2]}`.
+def space_type(value: Any, kind: type) -> Any:
+    """The type of a space as a study declares it, `{loguniform: [1e-4, 1e-2]}`: pydantic makes a `Space` of it.
 
-    kind: int, float or what else the field is; value: what turns a declared value into one of the field's type.
+    value: the type of the field's values. kind: int, float, or any other type that they have.
     """
-    if not isinstance(declared, Mapping) or len(declared) != 1:
-        raise UserError(
-            f"{where}: {axis} is {declared!r}; it must be one of {', '.join(KINDS)} with its values, "
-            "such as {loguniform: [1e-4, 1e-2]} or {choice: [4, 8]}."
-        )
-    ((name, values),) = declared.items()
-    if name not in KINDS:
-        raise UserError(f"{where}: {axis} is searched by {name!r}; choose one of {', '.join(KINDS)}.")
-    if not isinstance(values, list) or not values:
-        raise UserError(f"{where}: {axis}, {name}: is {values!r}; it must be a list.")
-    wanted = int if name == "int" else float
-    if name != "choice" and kind is not wanted:
-        fitting = {int: "int or choice", float: "uniform, loguniform or choice"}.get(kind, "choice")
-        raise UserError(f"{where}: {axis} cannot be searched by {name}; use {fitting}.")
-    found = tuple(value(each) for each in values)
-    if name == "choice":
-        if any(each in found[:i] for i, each in enumerate(found)):
-            raise UserError(f"{where}: {axis} lists a value twice: {values}.")
-        return Space(name, found)
-    if any(type(each) is not wanted for each in found) or len(found) != 2 or not found[0] < found[1]:
-        raise UserError(f"{where}: {axis}, {name}: is {values}; it must be [lowest, highest].")
-    if name == "loguniform" and found[0] <= 0:
-        raise UserError(f"{where}: {axis}, loguniform: is {values}; its lowest value must be above 0.")
-    return Space(name, found)
+    fitting = {int: ("int", "choice"), float: ("uniform", "loguniform", "choice")}.get(kind, ("choice",))
 
+    def check(declared: Any, handler: ValidatorFunctionWrapHandler) -> Space:
+        for name in declared if isinstance(declared, Mapping) else ():
+            if name not in KINDS:
+                raise wrong(f"is searched by {quoted(name)}; choose one of {', '.join(KINDS)}")
+            if name not in fitting:
+                raise wrong(f"cannot be searched by {name}; use {' or '.join(fitting)}")
+        ((name, values),) = handler(declared).items()
+        if name == "choice":
+            return Space(name, tuple(values))
+        if len(values) != 2 or any(type(each) is not kind for each in values) or not values[0] < values[1]:
+            raise wrong(f"is {quoted(declared)}; {name} must have [lowest, highest]")
+        if name == "loguniform" and values[0] <= 0:
+            raise wrong(f"is {quoted(declared)}; its lowest value must be above 0")
+        return Space(name, tuple(values))
 
-def trials(declared, where: str) -> int:
-    """How many points each search of a stage may try."""
-    if not _whole(declared, 1):
-        raise UserError(f"{where}: trials is {declared!r}; it must be how many points each search tries.")
-    return declared
-
-
-def scheduler(declared, where: str) -> Asha | None:
-    """`asha`, or `{asha: {grace_period: 1, reduction_factor: 3}}`; None stops nothing."""
-    if declared is None:
-        return None
-    settings = declared.get("asha", {}) if isinstance(declared, Mapping) and len(declared) == 1 else {}
-    known = {"grace_period": 1, "reduction_factor": 2}
-    if declared != "asha" and not (
-        isinstance(declared, Mapping) and list(declared) == ["asha"] and isinstance(settings or {}, Mapping)
-    ):
-        raise UserError(f"{where}: scheduler is {declared!r}; it must be asha.")
-    for name, value in (settings or {}).items():
-        if name not in known or not _whole(value, known[name]):
-            raise UserError(
-                f"{where}: scheduler, asha: {name}: {value!r}; grace_period (1 or more) and reduction_factor (2 or more) "
-                "are what can be set."
-            )
-    return Asha(**(settings or {}))
-
-
-def resources(declared, where: str) -> Resources:
-    """`{cpus: 2, gpus: 1}`; a share of a GPU is a number below 1."""
-    if not isinstance(declared or {}, Mapping):
-        raise UserError(f"{where}: resources is {declared!r}; it must be such as {{cpus: 2, gpus: 1}}.")
-    for name, value in (declared or {}).items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name == "cpus" and _whole(value, 1):
-            continue
-        if name == "gpus" and number and (0 <= value < 1 or value == int(value) > 0):
-            continue
-        raise UserError(
-            f"{where}: resources: {name}: {value!r}; cpus (a whole number from 1) and gpus (0, a share, or a whole number) "
-            "are what a trial can ask for."
-        )
-    return Resources(**(declared or {}))
-
-
-def _whole(value, lowest: int) -> bool:
-    return type(value) is int and value >= lowest
+    example = "such as {loguniform: [1e-4, 1e-2]} or {choice: [4, 8]}"
+    one = must(f"be one of {', '.join(KINDS)} with its values, {example}")
+    values: Any = list_type(value)
+    return Annotated[dict[str, values], Field(min_length=1, max_length=1), one, WrapValidator(check)]

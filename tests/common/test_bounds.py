@@ -96,14 +96,14 @@ def test_a_study_names_file_technique_and_field_before_any_row(key, name, by):
     content = {"name": "s", "description": "d", "techniques": {technique: own}}
     content |= {"trials": 1} if by == "search" else {}
     with pytest.raises(
-        UserError, match=f"^s.yaml, techniques, {technique}.*{name} is .* for {technique}; it must be"
+        UserError, match=rf"^s.yaml: techniques\.{technique}.*\.{name}.* is .* for {technique}; it must be"
     ):
         declaration.parse(content, "s.yaml", TECHNIQUES)
 
 
 @pytest.mark.parametrize("seed", [-1, SEEDS + 1])
 def test_a_study_has_seeds_that_can_be_set(seed):
-    with pytest.raises(UserError, match=f"s.yaml, seeds: seed is {seed}; it must be at least 0"):
+    with pytest.raises(UserError, match=f"s.yaml: seeds.0 is {seed}; it must be at least 0"):
         declaration.parse(
             {"name": "s", "description": "d", "techniques": ["lora"], "seeds": [seed]}, "s.yaml", TECHNIQUES
         )

@@ -171,11 +171,11 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(study, cont
 
     with pytest.MonkeyPatch.context() as patch:
         stopped = StudyCommand(other, tmp_path, patch)
-        with pytest.MonkeyPatch.context() as meanwhile:
-            meanwhile.setattr(Folder, "run", stop)
+        with pytest.MonkeyPatch.context() as stopping:
+            stopping.setattr(Folder, "run", stop)
             with pytest.raises(KeyboardInterrupt):
                 stopped()
-        assert f"Stopped. To go on: {interpreter()} study.py {stopped.file}" in capsys.readouterr().err
+        assert f"Stopped. To continue: {interpreter()} study.py {stopped.file}" in capsys.readouterr().err
         parent = state()["parent_run"]
         assert mlflow.get_run(parent).info.status == "KILLED" and state()["rows"] == {}
         assert stopped() == 0 and stopped.trained == ["ia3-seed=7"]
@@ -186,7 +186,7 @@ def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(study, cont
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "base: batch_size is 0 for lora; it must be at least 1"),
+        ({"batch_size": 0}, "base.batch_size is 0 for lora; it must be at least 1"),
         ({"max_length": 500}, "is longer than the 128 positions of this model"),
         ({"model_checkpoint": "/nowhere"}, "no such folder"),
         ({"model_checkpoint": "untrained-bert"}, "choose untrained-gpt2 or untrained-t5"),

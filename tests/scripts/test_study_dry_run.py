@@ -47,10 +47,7 @@ def test_rows_whose_checkpoint_cannot_be_reached_are_shown(
     monkeypatch.setattr(base, "_in_cache", lambda name: False)
     shown = show(shipped(name))
     assert shown.count(" unchecked") == rows
-    assert (
-        f"rows cannot be checked here, nor whether they are finished: --model_checkpoint {checkpoint} "
-        in shown
-    )
+    assert f"rows cannot be checked here, and they may be finished: --model_checkpoint {checkpoint} " in shown
     assert "time left: unknown" in shown
     with pytest.MonkeyPatch.context() as patch:
         with pytest.raises(UserError, match=f"row .*--model_checkpoint {checkpoint} is no local folder"):

@@ -100,7 +100,7 @@ def measures(run_id):
 
 
 def row_process(name, folder):
-    """The process that trains a row, once it has written a checkpoint to go on from."""
+    """The process that trains a row, once it has written a checkpoint from which it can continue."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         for process in psutil.process_iter(["cmdline"]):
@@ -131,7 +131,7 @@ def test_a_row_whose_machine_dies_goes_on_on_another_to_the_same_result(base, cl
     raylet.kill()
     out, _ = end(process)
     assert not row.is_running()
-    assert f"{name}: its worker died; it goes on from its last checkpoint" in out
+    assert f"{name}: its worker died; it continues from its last checkpoint" in out
     said = (folder / "logs" / f"{name}.log").read_text()
     assert said.count("holds nothing to go on from") == 1
     found = table(folder)
@@ -180,7 +180,7 @@ def test_a_stopped_search_goes_on_and_a_hopeless_trial_is_stopped_early(base, tm
     row, _ = row_process("standard-learning_rate=0.001-seed=42", folder)
     process.terminate()
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM and "Stopped. To go on: " in err
+    assert process.returncode == 128 + signal.SIGTERM and "Stopped. To continue: " in err
     assert "Traceback" not in err and "SIGTERM" not in err
     row.wait(timeout=30)
     out, err = end(start(tmp_path, content, "--backend", "ray")[0])

@@ -173,6 +173,10 @@ def test_the_smoke_section_lies_over_the_rest():
     assert names(content, stage=1, best={"lora": {}}, smoke=True) == ["full-lora-seed=3"]
     with pytest.raises(UserError, match="has no `smoke` section"):
         parse(SMALL, smoke=True)
+    with pytest.raises(UserError, match="techniques lists .'lora': 3.; map techniques"):
+        parse(content | {"smoke": {"techniques": [{"lora": 3}]}}, smoke=True)
+    with pytest.raises(UserError, match="smoke cannot hold 'name'"):
+        parse(SMALL | {"smoke": {"name": "other"}})
 
 
 def within_stage(**stage):
@@ -182,19 +186,22 @@ def within_stage(**stage):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": None}, "`name` is missing"),
-        ({"name": "a/b"}, "must be letters"),
-        ({"description": ""}, "`description` is missing"),
-        ({"tecniques": []}, "no 'tecniques' here (did you mean techniques?)"),
-        ({"techniques": []}, "`techniques` names none"),
-        ({"techniques": "lora"}, "must be a list of techniques"),
-        ({"techniques": ["lorra"]}, "techniques: there is no 'lorra' (did you mean lora?); there are standard"),
-        ({"techniques": {"lora": 3}}, "techniques, lora: must hold"),
-        ({"techniques": {"lora": {"rr": 3}}}, "techniques, lora: no field is called 'rr'"),
-        ({"base": {"batchsize": 3}}, "base: no field is called 'batchsize' (did you mean batch_size?)"),
-        ({"base": {"r": 3}}, "base: ia3 has no field 'r'; set it below `techniques`, lora"),
-        ({"grid": {"r": [3]}}, "grid: ia3 has no field 'r'"),
-        ({"base": {"batch_size": 8.5}}, "base: batch_size is 8.5; it must be a whole number"),
+        ({"name": None}, "name is None; it must be letters"),
+        ({"name": "a/b"}, "name is 'a/b'; it must be letters"),
+        ({"description": " "}, "description is ' '; it must be a text that is not empty"),
+        ({"tecniques": []}, "tecniques is not known here (did you mean techniques?)"),
+        ({"best_of": "sweep"}, "best_of is not known here; choose from base, grid,"),
+        ({3: "sweep"}, "3 is not known here; choose from base, grid,"),
+        ({"techniques": []}, "techniques names none; choose from standard"),
+        ({"techniques": "lora"}, "techniques is 'lora'; it must be a list of techniques"),
+        ({"techniques": [{"lora": {"r": 4}}]}, "techniques lists {'lora': {'r': 4}}; map techniques"),
+        ({"techniques": ["lorra"]}, "techniques.lorra is no technique (did you mean lora?); there are standard"),
+        ({"techniques": {"lora": 3}}, "techniques.lora is 3; it must hold"),
+        ({"techniques": {"lora": {"rr": 3}}}, "techniques.lora.rr is not a field (did you mean r?)"),
+        ({"base": {"batchsize": 3}}, "base.batchsize is not a field (did you mean batch_size?)"),
+        ({"base": {"r": 3}}, "base.r is not a field of ia3; set it below `techniques`, lora"),
+        ({"grid": {"r": [3]}}, "grid.r is not a field of ia3"),
+        ({"base": {"batch_size": 8.5}}, "base.batch_size is 8.5; it must be a whole number"),
         ({"base": {"batch_size": True}}, "batch_size is True; it must be a whole number"),
         ({"base": {"batch_size": None}}, "batch_size is None; it must be a whole number"),
         ({"base": {"max_train_samples": "110%"}}, "a whole number, or a share of the data such as 10%"),
@@ -202,21 +209,21 @@ def within_stage(**stage):
         ({"base": {"learning_rate": False}}, "learning_rate is False; it must be a number"),
         ({"base": {"model_checkpoint": 5}}, "model_checkpoint is 5; it must be a text"),
         ({"base": {"gradient_norms": "yes"}}, "must be true or false"),
-        ({"base": ["batch_size"]}, "base: must hold"),
-        ({"base": {"seed": 3}}, "seed is not for a row to set: list it under `seeds`"),
+        ({"base": ["batch_size"]}, "base is ['batch_size']; it must hold"),
+        ({"base": {"seed": 3}}, "base.seed is not for a row to set: list it under `seeds`"),
         ({"base": {"resume": True}}, "resume is not for a row to set"),
-        ({"grid": {"learning_rate": []}}, "grid: learning_rate is []; it must be a list of at least one value"),
+        ({"grid": {"learning_rate": []}}, "grid.learning_rate is []; it must be a list of at least one value"),
         ({"grid": {"learning_rate": 0.1}}, "it must be a list of at least one value"),
-        ({"grid": {"learning_rate": ["1e-1", 0.1]}}, "learning_rate lists a value twice"),
-        ({"grid": {"task": ["extractive-qa"]}}, "task cannot vary"),
-        ({"seeds": []}, "seeds: seed is []"),
-        ({"seeds": [1, 1]}, "seed lists a value twice"),
-        ({"seeds": ["a"]}, "seed is 'a'; it must be a whole number"),
-        ({"stages": {}}, "`stages` must map"),
-        (within_stage(best_off="sweep"), "stages, full: there is no 'best_off' here (did you mean best_of?)"),
-        (within_stage(best_of="full"), "stages, full: best_of is 'full'; it must name a stage above"),
-        (within_stage(techniques=["standard"]), "standard is not among the study's own `techniques`"),
-        (within_stage(base={"task": "classification"}), "`task` must be one for the whole study, not classification, extractive-qa"),
+        ({"grid": {"learning_rate": ["1e-1", 0.1]}}, "grid.learning_rate lists a value twice: ['1e-1', 0.1]"),
+        ({"grid": {"task": ["extractive-qa"]}}, "grid.task cannot vary"),
+        ({"seeds": []}, "seeds is []; it must be a list of at least one value"),
+        ({"seeds": [1, 1]}, "seeds lists a value twice"),
+        ({"seeds": ["a"]}, "seeds.0 is 'a'; it must be a whole number"),
+        ({"stages": {}}, "stages is {}; it must map"),
+        (within_stage(best_off="sweep"), "stages.full.best_off is not known here (did you mean best_of?)"),
+        (within_stage(best_of="full"), "stages.full.best_of is 'full'; it must name a stage above"),
+        (within_stage(techniques=["standard"]), "stages.full.techniques.standard is not among the study's own `techniques`"),
+        (within_stage(base={"task": "classification"}), "task must be one for the whole study, not classification, extractive-qa"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place_and_its_remedy(change, message):
@@ -225,16 +232,44 @@ def test_a_mistake_is_named_with_its_place_and_its_remedy(change, message):
     assert str(error.value).startswith("s.yaml") and "\n" not in str(error.value)
 
 
+def test_every_fault_is_listed_and_those_of_sections_first():
+    content = SMALL | {
+        "base": {"batch_size": 0, "rr": 3},
+        "grid": {"learning_rate": ["slow", 0.1, -1]},
+        "seeds": [1, "a"],
+        "resources": {"cpus": 0, "memory": 3},
+        "stages": {"sweep": {}, "full": {"best_of": "swep", "base": {"doc_stride": -1}, "seed": [1]}},
+    }
+    with pytest.raises(UserError) as error:
+        parse(content)
+    first, *faults = str(error.value).split("\n")
+    places = ["seeds.1", "resources.cpus", "resources.memory", "stages.full.seed"]
+    assert first == "s.yaml has 4 faults:" and sorted(f.split()[0] for f in faults) == sorted(places)
+    del content["seeds"], content["resources"], content["stages"]["full"]["seed"]
+    with pytest.raises(UserError) as error:
+        parse(content)
+    assert str(error.value).split("\n") == [
+        "s.yaml has 5 faults:",
+        "  base.batch_size is 0 for lora; it must be at least 1 and at most 1000000.",
+        "  base.rr is not a field (did you mean r?); the scripts' --help lists them.",
+        "  grid.learning_rate.0 is 'slow'; it must be a number.",
+        "  grid.learning_rate.2 is -1 for lora; it must be above 0 and at most 1e+30.",
+        "  stages.full.base.doc_stride is -1 for lora; it must be at least 0 and at most 1000000.",
+    ]
+
+
 def test_an_axis_that_a_sweep_decides_cannot_be_varied_again():
     content = SWEEP | {"stages": {**SWEEP["stages"]}}
     content["stages"]["full"] = {"best_of": "sweep", "techniques": {"lora": {"grid": {"learning_rate": [1]}}}}
-    with pytest.raises(UserError, match="stages, full: learning_rate is decided by best_of: sweep"):
+    with pytest.raises(UserError, match="stages.full.learning_rate is decided by best_of: 'sweep'"):
         parse(content)
 
 
 def test_a_value_that_a_technique_refuses_is_named_with_its_place():
     content = SMALL | {"techniques": {"lora": {"grid": {"targets": ["all", "feet"]}}}}
-    with pytest.raises(UserError, match="targets is 'feet' for lora; it must be one of"):
+    with pytest.raises(
+        UserError, match="techniques.lora.grid.targets.1 is 'feet' for lora; it must be one of"
+    ):
         rows(content)
 
 
@@ -279,30 +314,31 @@ def searching(**space):
     [
         ({"trials": None}, "trials is None; it must be how many points"),
         ({"trials": 0}, "trials is 0; it must be how many points"),
-        ({"techniques": ["lora"]}, "`trials` is for a `search`, and there is none"),
-        ({"grid": {"alpha": [8]}}, "lora has both a grid and a search; write alpha into the search, as a choice"),
-        ({"seeds": [1, 2]}, "a search compares trials of one seed, not of 2"),
-        (searching(rr={"choice": [1]}), "techniques, lora, search: no field is called 'rr'"),
+        ({"techniques": ["lora"]}, "trials is for a `search`, and there is none"),
+        ({"grid": {"alpha": [8]}}, "techniques.lora has both a grid and a search; write alpha into the search, as a choice"),
+        ({"seeds": [1, 2]}, "seeds lists 2, and a search compares trials of one seed"),
+        (searching(rr={"choice": [1]}), "techniques.lora.search.rr is not a field"),
         (searching(r=[4, 8]), "r is [4, 8]; it must be one of uniform, loguniform, int, choice"),
         (searching(r={"normal": [1, 2]}), "r is searched by 'normal'; choose one of"),
         (searching(r={"uniform": [1, 2]}), "r cannot be searched by uniform; use int or choice"),
-        (searching(dropout={"int": [0, 1]}), "dropout cannot be searched by int; use uniform, loguniform or choice"),
+        (searching(dropout={"int": [0, 1]}), "dropout cannot be searched by int; use uniform or loguniform or choice"),
         (searching(targets={"int": [0, 1]}), "targets cannot be searched by int; use choice"),
-        (searching(targets={"choice": [3]}), "targets is 3; it must be a text"),
-        (searching(r={"int": [8, 4]}), "r, int: is [8, 4]; it must be [lowest, highest]"),
-        (searching(r={"int": [8]}), "it must be [lowest, highest]"),
-        (searching(r={"choice": [8, 8]}), "r lists a value twice"),
-        (searching(r={"choice": 8}), "r, choice: is 8; it must be a list"),
-        (searching(dropout={"loguniform": [0, 0.5]}), "its lowest value must be above 0"),
+        (searching(targets={"choice": [3]}), "search.targets.choice.0 is 3; it must be a text"),
+        (searching(r={"int": [8, 4]}), "search.r is {'int': [8, 4]}; int must have [lowest, highest]"),
+        (searching(r={"int": [8]}), "int must have [lowest, highest]"),
+        (searching(r={"choice": [8, 8]}), "search.r.choice lists a value twice"),
+        (searching(r={"choice": 8}), "search.r.choice is 8; it must be a list"),
+        (searching(dropout={"loguniform": [0, 0.5]}), "search.dropout is {'loguniform': [0, 0.5]}; its lowest value must be above 0"),
         (searching(task={"choice": ["a"]}), "task cannot vary"),
         (searching(seed={"int": [1, 9]}), "seed is not for a row to set"),
         ({"scheduler": "hyperband"}, "scheduler is 'hyperband'; it must be asha"),
-        ({"scheduler": {"asha": {"grace": 1}}}, "scheduler, asha: grace: 1; grace_period (1 or more) and"),
-        ({"scheduler": {"asha": {"reduction_factor": 1}}}, "reduction_factor: 1; grace_period"),
+        ({"scheduler": {"asha": {"grace": 1}}}, "scheduler.asha.grace is not known here; choose from grace_period, reduction_factor"),
+        ({"scheduler": {"asha": {"reduction_factor": 1}}}, "scheduler.asha.reduction_factor is 1; it must be a whole number from 2"),
         ({"scheduler": "asha", "base": {"num_train_epochs": 1}}, "after 1 at the earliest, and lora trains for 1; raise"),
-        ({"resources": {"cpus": 0}}, "resources: cpus: 0; cpus (a whole number from 1)"),
-        ({"resources": {"gpus": 1.5}}, "resources: gpus: 1.5"),
-        ({"resources": {"memory": 1}}, "resources: memory: 1"),
+        ({"resources": {"cpus": 0}}, "resources.cpus is 0; it must be a whole number from 1"),
+        ({"resources": {"gpus": 1.5}}, "resources.gpus is 1.5; it must be 0, a share"),
+        ({"resources": {"gpus": float("nan")}}, "resources.gpus is nan; it must be 0, a share"),
+        ({"resources": {"memory": 1}}, "resources.memory is not known here; choose from cpus, gpus"),
         ({"resources": 3}, "resources is 3; it must be such as {cpus: 2, gpus: 1}"),
     ],
 )  # fmt: skip
@@ -322,7 +358,7 @@ def test_a_scheduler_alone_asks_for_ray_too():
     assert study.stages[0].resources == search.Resources(2, 0.5) and parse(SMALL).asks_for_ray == ""
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a", "", "a: \x00"])
+@pytest.mark.parametrize("text", ["a: [", "- a", "", "a: \x00", "a: 2020-13-01"])
 def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
     file = tmp_path / "s.yaml"
     file.write_text(text)
@@ -361,7 +397,7 @@ def test_types_are_those_declared_even_after_a_command_line_was_parsed():
         5,
         None,
     ]
-    with pytest.raises(UserError, match="report_to is 'wandb'; it must be a list"):
+    with pytest.raises(UserError, match="base.report_to is 'wandb'; it must be a list"):
         parse(content | {"base": {"report_to": "wandb"}})
 
 

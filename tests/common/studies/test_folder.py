@@ -1,4 +1,4 @@
-"""Who holds a study's folder, and what is known of a row's process."""
+"""The lock of a study's folder, and how a row's process ended."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def folder(tmp_path):
         (3, "", "exit code 3"),
         (-9, "whatever", "ended by SIGKILL (out of memory?)"),
         (-15, "", "ended by SIGTERM"),
-        (None, "whatever", "how it ended is not known: the process that had started it was killed"),
+        (None, "whatever", "its exit code is unknown: the process that had started it was killed"),
     ],
 )
 def test_the_reason_is_one_line(code, said, expected):
@@ -107,7 +107,7 @@ def test_what_a_killed_study_left_is_waited_for(tmp_path, capfd):
     )
     said = waiting.stderr.readline()
     child = Folder(tmp_path).state["child"]["pid"]
-    assert f"Process {child}, which a killed study left, is still training row" in said
+    assert f"Process {child} of a study that was killed is still training row" in said
     os.kill(child, 0)
     (tmp_path / "go").touch()
     assert waiting.wait(timeout=30) == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.studies import declaration, fields, outcomes
+from common.studies import checks, declaration, outcomes
 from tests.common.studies.test_declaration import SMALL, rows
 from tests.support.techniques import TECHNIQUES
 
@@ -38,7 +38,7 @@ def test_rows_without_a_score_count_for_nothing_and_equals_go_by_order():
         ([1, 1, 2, 2, None, None], None),
     ],
 )
-def test_a_best_value_at_the_edge_of_its_grid_is_told(scores, said):
+def test_a_best_value_at_the_edge_of_its_grid_is_reported(scores, said):
     found = rows(GRID)[:6]
     sentences = outcomes.edges(found, scored(found, scores))
     assert len(sentences) == bool(said)
@@ -137,6 +137,6 @@ def test_a_record_has_every_axis_and_leaves_those_that_a_technique_lacks_empty()
 
 
 def test_names_show_values_as_people_write_them():
-    assert [fields.shown(value) for value in (1e-5, 0.001, 3.0, 8, "all", None)] == [
+    assert [checks.shown(value) for value in (1e-5, 0.001, 3.0, 8, "all", None)] == [
         "1e-05", "0.001", "3", "8", "all", "None",
     ]  # fmt: skip

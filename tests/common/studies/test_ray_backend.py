@@ -1,4 +1,4 @@
-"""What Ray Tune is told: which rows come next, which points Optuna proposes, which trials are stopped. No cluster."""
+"""What Ray Tune gets: which rows come next, which points Optuna proposes, which trials are stopped. No cluster."""
 
 from types import SimpleNamespace
 
@@ -38,12 +38,12 @@ def trial(id_, key="lora", result=None, error=None):
     )
 
 
-def hooks(told, score=50.0):
+def hooks(sent, score=50.0):
     return Hooks(
         job=lambda row: {"command": row.name},
-        started=lambda row, again: told.append((row.name, "again" if again else "started")),
-        ended=lambda row, code, why: told.append((row.name, code, why)) or (score if code == 0 else None),
-        stopped=lambda row, epoch, score: told.append((row.name, "stopped", epoch, score)),
+        started=lambda row, again: sent.append((row.name, "again" if again else "started")),
+        ended=lambda row, code, why: sent.append((row.name, code, why)) or (score if code == 0 else None),
+        stopped=lambda row, epoch, score: sent.append((row.name, "stopped", epoch, score)),
     )
 
 
@@ -57,12 +57,12 @@ def test_proposed_points_are_new_within_bounds_and_the_same_for_the_same_seed():
 
 
 def test_optuna_learns_where_good_points_are():
-    """It knows from an earlier start, and is told by this one."""
+    """From the scores of an earlier start, and of this one."""
     known = [({"lr": 10 ** (-4 + 3 * i / 19)}, -abs(i - 15)) for i in range(20)]
     proposer = Proposer(search({"lr": RATE}, 15, known))
     for i in range(15):
         proposer.row(str(i))
-        proposer.tell(str(i), -abs(proposer.points[-1]["lr"] - 2.3e-2))
+        proposer.report(str(i), -abs(proposer.points[-1]["lr"] - 2.3e-2))
     best = known[15][0]["lr"]
     near = [point for point in proposer.points[-10:] if best / 4 < point["lr"] < best * 4]
     assert len(near) >= 7
@@ -74,26 +74,26 @@ def test_a_space_of_few_points_is_gone_through_and_then_left():
     assert rows[5] is None and len({row.name for row in rows[:5]}) == 5 and proposer.search.left == 0
 
 
-def test_a_point_that_cannot_be_trained_is_told_and_another_taken(capsys):
+def test_a_point_that_cannot_be_trained_is_reported_and_another_taken(capsys):
     proposer = Proposer(search({"r": RANK}, 2, refused=[{"r": 4}]))
     assert proposer.row("a").name == "{'r': 8}" and proposer.row("b") is None
     assert "Not tried: no" in capsys.readouterr().out
 
 
 def test_rows_that_wait_come_first_then_the_searches_in_turn():
-    told = []
+    sent = []
     searches = [search({"lr": RATE}, 2), search({"lr": RATE}, 2, key="ia3")]
-    next_rows = Next([row("a"), row("b")], searches, hooks(told))
+    next_rows = Next([row("a"), row("b")], searches, hooks(sent))
     given = [next_rows.suggest(str(i)) for i in range(6)]
     assert [config["job"]["command"] for config in given[:2]] == ["a", "b"]
     assert [config["technique"] for config in given[2:]] == ["lora", "ia3", "lora", "ia3"]
     assert next_rows.suggest("6") == Searcher.FINISHED
 
 
-def test_the_study_and_optuna_are_told_how_a_trial_ended():
-    told = []
-    next_rows = Next([], [search({"lr": RATE}, 4)], hooks(told))
-    listener = Listener(next_rows, hooks(told))
+def test_the_study_and_optuna_get_the_end_of_each_trial():
+    sent = []
+    next_rows = Next([], [search({"lr": RATE}, 4)], hooks(sent))
+    listener = Listener(next_rows, hooks(sent))
     names = [next_rows.suggest(id_)["job"]["command"] for id_ in "abcd"]
     for id_ in "abcda":
         listener.on_trial_start(0, [], trial(id_))
@@ -101,13 +101,13 @@ def test_the_study_and_optuna_are_told_how_a_trial_ended():
     listener.on_trial_complete(0, [], trial("b", result={EPOCH: 1.0, SCORE: 7.0}))
     listener.on_trial_complete(0, [], trial("c", result={"code": 2, "why": "diverged"}))
     listener.on_trial_error(0, [], trial("d", error="Traceback\n  OutOfMemoryError: too much\n"))
-    assert told[4:8] == [
+    assert sent[4:8] == [
         (names[0], "again"),
         (names[0], 0, ""),
         (names[1], "stopped", 1.0, 7.0),
         (names[2], 2, "diverged"),
     ]
-    assert told[8][:2] == (names[3], None) and "died 4 times: OutOfMemoryError: too much" in told[8][2]
+    assert sent[8][:2] == (names[3], None) and "died 4 times: OutOfMemoryError: too much" in sent[8][2]
     study = next_rows.proposers[0].optuna._ot_study
     assert [t.value for t in study.trials] == [50.0, 7.0, None, None]
 
@@ -123,5 +123,5 @@ def test_each_technique_is_compared_with_itself_alone():
         # Between rungs nothing is decided.
         after = scheduler.on_trial_result(None, one, {EPOCH: 2.0, SCORE: 0})
         assert after == TrialScheduler.CONTINUE
-    stop, go_on = TrialScheduler.STOP, TrialScheduler.CONTINUE
-    assert decided == [go_on, stop, go_on, go_on, stop, go_on]
+    stop, continues = TrialScheduler.STOP, TrialScheduler.CONTINUE
+    assert decided == [continues, stop, continues, continues, stop, continues]

@@ -1,4 +1,4 @@
-"""What a row's own checkpoints tell of its evaluations, and that its process ends with its worker."""
+"""The evaluations that a row's checkpoints hold, and that its process ends with its worker."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_a_trial_that_is_stopped_ends_its_process(trial):
 def test_a_process_ends_with_its_worker_however_that_ends(tmp_path):
     waits = "import time; time.sleep(60)"
     worker = (
-        "import os, subprocess, sys, time\nfrom common.studies.ray_trial import _DIES_WITH_ITS_PARENT as launcher\n"
+        "import os, subprocess, sys, time\nfrom common.studies.ray_trial import DIES_WITH_ITS_PARENT as launcher\n"
         f"child = subprocess.Popen([sys.executable, '-c', launcher, str(os.getpid()), '-c', {waits!r}])\n"
         "print(child.pid, flush=True)\ntime.sleep(60)\n"
     )

@@ -99,7 +99,7 @@ def test_a_row_ends_as_any_process_and_only_its_log_has_what_it_said(starter, fo
 def test_a_row_goes_on_without_the_process_that_forked_it_and_the_next_has_another(starter, folder):
     program = "import os, time, signal\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(1)\nprint('done')"
     code, why = row(folder, program, starter.start)
-    assert code is None and "is not known" in why and said(folder) == "done\n"
+    assert code is None and "is unknown" in why and said(folder) == "done\n"
     assert row(folder, ROW, starter.start, "next") == (0, "")
     assert json.loads(said(folder, "next"))["warm"]
 
