@@ -86,18 +86,8 @@ def _add_rules(made: Parser) -> None:
     rules = made.add_argument_group("what a champion must do")
     for name, kind, metavar, text in (
         ("confidence", float, "SHARE", "confidence of the intervals by which it is compared"),
-        (
-            "tolerance",
-            float,
-            "POINTS",
-            "points by which a cheaper candidate may be worse, at that confidence",
-        ),
-        (
-            "cheaper_latency",
-            float,
-            "SHARE",
-            "share of the champion's median latency that a cheaper candidate saves, such as 0.3; both are measured again",
-        ),
+        ("tolerance", float, "POINTS", "points that a cheaper candidate may lose, at that confidence"),
+        ("cheaper_latency", float, "SHARE", "share of the median latency that a cheaper candidate saves"),
         ("cheaper_size", float, "SHARE", "share of the champion's size that a cheaper candidate saves"),
         ("max_latency_ms", float, "MS", "bound for the median latency of single requests on this machine"),
         ("max_slice_loss", float, "POINTS", "most points that a slice may lose, at that confidence"),
