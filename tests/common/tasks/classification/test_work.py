@@ -1,6 +1,7 @@
 """Classification without training: what is scored, drawn, kept, served and refused."""
 
 import csv
+import itertools
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -142,6 +143,34 @@ def test_the_figure_tells_counts_and_shares_of_rows(classes):
         behind = luminance(image.cmap(image.norm(image.get_array()[i, j])))
         front = 1.0 if text.get_color() == "white" else 0.0
         assert (max(behind, front) + 0.05) / (min(behind, front) + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("classes", [30, 50, 120])
+def test_the_figure_of_many_classes_can_be_read(classes):
+    rng = np.random.default_rng(0)
+    counts = np.diag(rng.integers(100, 99_999, classes)) + (rng.random((classes, classes)) < 0.1) * 7
+    figure = run_figures.confusion_matrix(
+        counts, [f"a rather long name of class {i}" for i in range(classes)]
+    )
+    axes, shown = figure.axes[0], min(classes, 51)
+    assert len(axes.get_xticks()) == len(axes.get_yticks()) == shown
+    last = axes.get_yticklabels()[-1].get_text()
+    assert last == ("70 others" if classes == 120 else f"a rather long name of class {classes - 1}"[:30])
+    # Every text is of a cell, fits into it, and can be read in print.
+    figure.draw_without_rendering()
+    renderer, cell = figure.canvas.get_renderer(), axes.get_window_extent().width / shown
+    assert all(
+        text.get_window_extent(renderer).width < cell and text.get_fontsize() >= 6 for text in axes.texts
+    )
+    assert all(tick.get_fontsize() >= 7 for tick in axes.get_xticklabels())
+    names = [tick.get_window_extent(renderer) for tick in axes.get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(names))
+    assert max(figure.get_size_inches()) < 20
+    # Nothing is lost where classes are grouped.
+    assert axes.get_images()[0].get_array().shape == (shown, shown)
+    if classes == 120:
+        grouped, _ = run_figures.most_confused(counts, ["x"] * 120)
+        assert grouped.sum() == counts.sum() and np.trace(grouped) >= np.trace(counts)
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=60), st.integers(0, 3))
