@@ -3,20 +3,19 @@
 The splits have the columns id, text and label (0 negative, 1 positive).
 """
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..errors import UserError, first_line
+from ..errors import UserError
 from ..faults import Fault, refuse
 from ..files import FileRecord, file_record, read_text, sha256
 from ..paths import SAMPLE, command
+from . import tables
+from .columns import Fields
 from .hub_files import download_parquet
 from .prepared import SPLITS, write
 from .record import DataRecord, Example
@@ -27,17 +26,6 @@ HUB = {"imdb": "stanfordnlp/imdb"}
 
 _SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
 _SPELLINGS |= {"label_0": 0, "label_1": 1}
-
-_COLUMNS = {
-    "text": ("text", "review", "sentence", "content", "comment", "tweet"),
-    "label": ("label", "sentiment", "labels", "target", "class", "polarity"),
-}
-"""Names of the two columns, in upper or lower case; the first one found is taken."""
-
-_DELIMITERS = ",;\t|"
-
-Row = tuple[object, object] | str
-"""Text and label as they were read, or what is wrong with the row."""
 
 
 def prepare_files(
@@ -135,15 +123,21 @@ def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
 def read_files(files: Sequence[Path], split: str, skipped: list[Fault] | None = None) -> list[Example]:
     """Rows `id`, `text`, `label` of files. skipped: takes the faulty rows; without it they are refused."""
     examples: list[Example] = []
+    fields = Fields(("text", "label"))
     for path in files:
         faults: list[Fault] = []
-        for place, row in _reader(path)(path):
-            reason = row if isinstance(row, str) else _fault(*row)
-            if isinstance(row, str) or reason:
+        table = tables.read(path)
+        if table.columns is not None and isinstance(names := fields.named(table.columns), str):
+            raise UserError(f"{path}{names}")
+        for place, row in table.rows:
+            found = row if isinstance(row, str) else fields.of(row)
+            reason = found if isinstance(found, str) else _fault(found["text"], found["label"])
+            if isinstance(found, str) or reason:
                 faults.append({"file": path.name, "place": place, "reason": reason})
                 continue
-            text, label = row
-            examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": _label(label)})
+            examples.append(
+                {"id": f"{split}-{len(examples)}", "text": found["text"], "label": _label(found["label"])}
+            )
         if skipped is None:
             refuse(path, faults)
         else:
@@ -172,129 +166,6 @@ def _label(label: object) -> int | None:
     if isinstance(label, bool):
         return None
     return _SPELLINGS.get(re.sub(r"^([01])\.0*$", r"\1", str(label).strip().lower()))
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[tuple[str, Row]]]:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    kind = suffixes[-1] if suffixes else ""
-    return {".parquet": _parquet, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_lines}.get(
-        kind, _csv
-    )
-
-
-def _csv(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line at which it ends, row) of each record; the header shows which delimiter separates the columns."""
-    content = read_text(path)
-    if content.lstrip().startswith(("{", "[")):
-        yield from _json_lines(path)
-        return
-    # Reviews may be longer than the 131,072 characters that a field may have by default.
-    csv.field_size_limit(10**9)
-    delimiter = _delimiter(content)
-    try:
-        records = _records(content, delimiter)
-    except csv.Error as error:
-        if delimiter != "\t":
-            raise UserError(f"{path}: {error}.") from None
-        # Most files with tabs quote nothing: quotation marks in them belong to the text.
-        records = _records(content, delimiter, quoting=csv.QUOTE_NONE)
-    header = records[0][1] if records else []
-    names = _named(header)
-    if isinstance(names, str):
-        raise UserError(f"{path}{names}")
-    text, label = map(header.index, names)
-    for line, record in records[1:]:
-        if len(record) > len(header):
-            yield (
-                f"line {line}",
-                f" has more fields than the header; quote texts that hold {delimiter!r}.",
-            )
-        else:
-            record += [None] * (len(header) - len(record))
-            yield f"line {line}", (record[text], record[label])
-
-
-def _records(content: str, delimiter: str, **how: Any) -> list[tuple[int, list[str | None]]]:
-    """(line at which it ends, fields) of each record that is not empty; csv.Error names the line."""
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=delimiter, **how)
-    try:
-        return [(reader.line_num, [*record]) for record in reader if record]
-    except csv.Error as error:
-        raise csv.Error(f"line {reader.line_num}: {error}") from None
-
-
-def _delimiter(content: str) -> str:
-    """The delimiter that splits the header into the most known names: names contain none, unlike the texts below them."""
-    header = content.partition("\n")[0].rstrip("\r")
-
-    def known(delimiter: str) -> int:
-        names = {name.strip().strip('"').lower() for name in header.split(delimiter)}
-        return sum(bool(names & set(wanted)) for wanted in _COLUMNS.values())
-
-    return max(_DELIMITERS, key=known)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line, row) of each object: one object a line, or a list of objects."""
-    content = read_text(path)
-    if content.lstrip().startswith("["):
-        numbered = [("row", 0, content)]
-    else:
-        # Not splitlines: JSON allows U+2028 and U+0085 within a text.
-        numbered = [("line", n, line) for n, line in enumerate(content.split("\n"), 1) if line.strip()]
-    for what, n, source in numbered:
-        try:
-            value = json.loads(source)
-        except (ValueError, RecursionError) as error:
-            if what == "row":
-                raise UserError(f"{path} is not JSON: {error}.") from None
-            yield f"line {n}", f" is not JSON: {error}."
-            continue
-        rows = enumerate(value) if isinstance(value, list) else [(n, value)]
-        for place, row in rows:
-            yield f"{'row' if isinstance(value, list) else 'line'} {place}", _text_and_label(row)
-
-
-def _text_and_label(row: object) -> Row:
-    if not isinstance(row, dict):
-        return f" must be an object with text and label, not {type(row).__name__}."
-    names = _named(row)
-    return names if isinstance(names, str) else (row[names[0]], row[names[1]])
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
-    """(row, text and label) of each row."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with open(path, "rb") as file:
-            table = pyarrow.parquet.read_table(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"{path} cannot be read as parquet: {reason}") from None
-    names = _named(table.column_names)
-    if isinstance(names, str):
-        raise UserError(f"{path}{names}")
-    for n, values in enumerate(zip(*(table[name] for name in names), strict=True)):
-        try:
-            text, label = (value.as_py() for value in values)
-            yield f"row {n}", (text, label)
-        except UnicodeDecodeError:
-            yield f"row {n}", " is not UTF-8; write the file again from UTF-8 text."
-
-
-def _named(columns: Iterable[Any]) -> tuple[str, str] | str:
-    """Names of the columns of text and label, or what is wrong with the columns."""
-    columns = list(columns)
-    by_name = {str(name).strip().lower(): name for name in reversed(columns)}
-    found = [next((by_name[n] for n in known if n in by_name), None) for known in _COLUMNS.values()]
-    text, label = found
-    if text is None or label is None:
-        wanted = list(_COLUMNS)[found.index(None)]
-        held = ", ".join(map(repr, columns)) or "none"
-        return f" has no column {wanted!r} (or {', '.join(_COLUMNS[wanted][1:])}); its columns are {held}."
-    return text, label
 
 
 def _prepare(
