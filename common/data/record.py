@@ -23,8 +23,11 @@ class DataRecord:
     source: str
     """What the data was read from: sample, files, hub, saved, text, aclimdb or sample-texts."""
     name: str
+    named: bool = False
+    """Whether the user gave the name: the experiment and the registered model are then called by it."""
     version: str
-    """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; `binary` for texts."""
+    """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; for texts `binary`, `<n> labels` or
+    `multi-label`."""
     files: list[FileRecord]
     repaired: int | None = None
     """Answers whose place or spelling was corrected; None for texts, like the next two fields."""
