@@ -147,5 +147,8 @@ def _folder(folder: Path) -> Model:
     opened.load_context(SimpleNamespace(artifacts={"bundle": str(bundle)}, model_config=None))
     parameters = [spec.name for spec in served.SIGNATURE.params or ()]
     return Model(
-        str(folder), lambda frame, given: opened.predict(None, frame, given), tuple(served.ASKED), parameters
+        str(folder),
+        lambda frame, given: opened.predict(None, frame, given),
+        tuple(getattr(opened, "asked", served.ASKED)),
+        parameters,
     )

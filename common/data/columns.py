@@ -21,7 +21,10 @@ USUAL: dict[str, tuple[str, ...]] = {
         *("sentence1", "premise", "question1", "text1"),
     ),
     "text_pair": ("text_pair", "sentence2", "hypothesis", "question2", "text2"),
-    "label": ("label", "sentiment", "labels", "target", "class", "polarity"),
+    "label": (
+        *("label", "sentiment", "labels", "target", "class", "polarity", "category", "topic", "intent"),
+        *("gold_label", "is_duplicate"),
+    ),
 }
 """Field → usual names of its column, in upper or lower case; the first one that a table has is taken."""
 

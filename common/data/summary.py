@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from .label_values import alike
 from .record import DataRecord
 
 _CORRECTED = {
@@ -17,6 +18,10 @@ _NOTES = 10
 """How many answers that are not trained on are named."""
 
 
+_LABELS = 10
+"""How many labels are named, the most frequent ones."""
+
+
 class Summary(NamedTuple):
     lines: list[str]
     warnings: list[str]
@@ -24,18 +29,31 @@ class Summary(NamedTuple):
 
 def summary(record: DataRecord, folder: Path) -> Summary:
     """What was prepared into a folder."""
-    return _of_texts(record, folder) if record.kind == "text" else _of_questions(record, folder)
+    return _of_questions(record, folder) if record.kind == "qa" else _of_texts(record, folder)
 
 
 def _of_texts(record: DataRecord, folder: Path) -> Summary:
+    kind = "pairs of texts" if record.pairs else "texts"
     lines = [f"{folder}: {record.name}, fingerprint {record.fingerprint[:12]}"]
     for split, c in record.counts.items():
-        labels = ", ".join(f"{c[name]} {name}" for name in record.labels)
-        lines.append(f"  {split:10} {c['texts']:6} texts ({labels}), {c['different']} of them different")
+        counts = record.texts_by_label(split)
+        most = sorted(counts, key=lambda name: -counts[name])[:_LABELS] if len(counts) > _LABELS else counts
+        labels = ", ".join(f"{counts[name]} {name}" for name in most)
+        labels += f", and {len(counts) - _LABELS} further labels" if len(counts) > _LABELS else ""
+        if "without_label" in c:
+            labels += f"; {c['without_label']} without a label"
+        lines.append(f"  {split:10} {c['texts']:6} {kind} ({labels}), {c['different']} of them different")
     if record.skipped:
         lines.append(f"  {record.skipped} texts were left out because of a fault: skipped.json lists them")
     shared = record.test_texts_also_in_train
-    warnings = [f"  warning: {shared} test texts are in train or validation too"] if shared else []
+    warnings = [f"  warning: {shared} test {kind} are in train or validation too"] if shared else []
+    for group in alike(record.labels):
+        warnings.append(
+            f"  warning: the labels {' and '.join(map(repr, group))} differ in case or spaces alone"
+        )
+    lacking = [name for name, count in record.texts_by_label("validation").items() if not count]
+    if lacking:
+        warnings.append(f"  warning: validation has no text with the label {', '.join(lacking[:_LABELS])}")
     return Summary(lines, warnings)
 
 

@@ -42,10 +42,21 @@ def question_type(question: str) -> str:
 
 
 def text_slices(example: Mapping) -> dict[str, str]:
-    """Dimension → slice of a text with a label."""
+    """Dimension → slice of a text, or a pair of texts, with a label."""
     return {
-        "text length": _bin("text length", example["text"]),
+        "text length": _bin("text length", _whole(example)),
         "label": str(example.get("label_name", example["label"])),
+    }
+
+
+def label_set_slices(example: Mapping) -> dict[str, str]:
+    """Dimension → slice of a text, or a pair of texts, with any number of labels; each of its labels is a dimension."""
+    count = len(example["label"])
+    number = ("none", "1", "2")[count] if count < 3 else "3 or more"
+    return {
+        "text length": _bin("text length", _whole(example)),
+        "number of labels": number,
+        **{f"label {name}": "texts that have it" for name in example.get("label_names", ())},
     }
 
 
@@ -121,6 +132,10 @@ def agreement(a: Scores, b: Scores) -> dict[str, int]:
         "only_second": int((~first & second).sum()),
         "neither": int((~first & ~second).sum()),
     }
+
+
+def _whole(example: Mapping) -> str:
+    return f"{example['text']} {example.get('text_pair', '')}"
 
 
 def _bin(dimension: str, text: str) -> str:

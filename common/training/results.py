@@ -1,5 +1,6 @@
 """What a run keeps of its tested model: the figures, the predictions, the curves, the saved model and one sentence."""
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..reports import run_figures
 from ..reports.study_curves import gradient_flow
 from ..scoring import bootstrap
 from ..scoring.names import LABELS
-from ..tasks.interface import Extras, Task
+from ..tasks.interface import Decision, Extras, Task
 from ..tracking.run_log import RunLog
 from .evaluation import Split
 from .gradient_norms import split_off
@@ -27,8 +28,8 @@ class Tested:
 
     validation: Split
     test: Split
-    decision: float | None
-    """What validation decided, such as the threshold of "no answer"."""
+    decision: Decision
+    """What validation decided, such as the threshold of "no answer"; None: nothing."""
     validation_predictions: list
     test_predictions: list
     validation_scores: dict[str, float]
@@ -57,7 +58,7 @@ def figures(tested: Tested, task: Task) -> dict[str, float]:
         "test_examples": len(tested.test.examples),
     }
     if tested.decision is not None:
-        found["null_threshold"] = tested.decision
+        found |= task.decided(tested.decision)
     return found
 
 
@@ -91,6 +92,11 @@ def write_extras(extras: Extras, folder: Path) -> None:
     """Write further artifacts of a test into a folder."""
     for name, content in extras.documents.items():
         write_json(folder / name, content)
+    for name, rows in extras.tables.items():
+        with open(folder / name, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
     for name, (counts, names) in extras.confusion.items():
         run_figures.confusion_matrix(counts, names).savefig(folder / name)
     for name, arrays in extras.arrays.items():
@@ -121,7 +127,7 @@ class Saved:
 
 
 def save_model(
-    model: torch.nn.Module, tokenizer: Any, planned: Plan, decision: float | None, folder: Path
+    model: torch.nn.Module, tokenizer: Any, planned: Plan, decision: Decision, folder: Path
 ) -> Saved:
     """Save the trained model into new folders below a folder."""
     bundle, base = folder / "bundle", None
