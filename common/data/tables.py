@@ -65,17 +65,16 @@ def read(path: str | Path, *, known: Iterable[str] = (), positions: Sequence[str
     them such a row has a fault.
     """
     path = Path(path)
-    suffix = _suffix(path)
-    if suffix in _PARQUET or _magic(path) == b"PAR1":
+    if suffix(path) in _PARQUET or _magic(path) == b"PAR1":
         return _parquet(path)
-    if suffix in _ARROW or _magic(path) == b"ARRO":
+    if suffix(path) in _ARROW or _magic(path) == b"ARRO":
         return _arrow(path)
     return _text(path, known, positions)
 
 
 def is_text(path: Path) -> bool:
     """Whether a file is none of Parquet and Arrow."""
-    return _suffix(path) not in _PARQUET + _ARROW and _magic(path) not in (b"PAR1", b"ARRO")
+    return suffix(path) not in _PARQUET + _ARROW and _magic(path) not in (b"PAR1", b"ARRO")
 
 
 def first_character(path: Path) -> str:
@@ -87,7 +86,17 @@ def first_character(path: Path) -> str:
     raise UserError(f"{path} is empty; save or download it again.")
 
 
-def _suffix(path: Path) -> str:
+def opening_line(path: Path, most: int | None = None) -> str:
+    """The first line of a text file that is not empty, at most its first `most` characters."""
+    with text_stream(path, newline="\n") as stream:
+        while line := stream.readline(-1 if most is None else most):
+            if line.strip():
+                return line
+    return ""
+
+
+def suffix(path: Path) -> str:
+    """The end of a file's name in lower case, without that of compression."""
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     return suffixes[-1] if suffixes else ""
 
@@ -105,7 +114,7 @@ def _text(path: Path, known: Iterable[str], positions: Sequence[str] | None) -> 
     begin = first_character(path)
     if begin == "[":
         return Table(None, _json_list(path, positions))
-    if begin == "{" or _suffix(path) in (".json", ".jsonl", ".ndjson"):
+    if begin == "{" or suffix(path) in (".json", ".jsonl", ".ndjson"):
         return Table(None, _json_lines(path, positions))
     delimiter = _delimiter(path, {name.lower() for name in known})
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
