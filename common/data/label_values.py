@@ -15,6 +15,7 @@ SENTIMENT = ("negative", "positive")
 
 _SENTIMENT = {"0": 0, "neg": 0, "negative": 0, "label_0": 0, "1": 1, "pos": 1, "positive": 1, "label_1": 1}
 _SEPARATORS = "|;"
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 
 
@@ -29,7 +30,7 @@ def spelled(value: object) -> str:
         return ""
     text = str(value).strip()
     whole = _WHOLE.fullmatch(text)
-    return whole[1] if whole else text
+    return "" if _SURROGATE.search(text) else whole[1] if whole else text
 
 
 def several(value: object) -> list[str] | str:
@@ -81,7 +82,7 @@ def ordered(values: Iterable[str]) -> tuple[str, ...]:
     """The names of labels in the order in which models have them: by number if all are integers, else by code point."""
     names = set(values)
     try:
-        return tuple(sorted(names, key=int))
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
     except ValueError:
         return tuple(sorted(names))
 

@@ -7,8 +7,8 @@ record, or in multi-label data a list of numbers.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ class About:
     name: str
     named: bool
     """Whether the name was given, and not made of the source."""
-    files: list[FileRecord]
     seed: int
     validation_share: float
+    files: list[FileRecord] = field(default_factory=list)
     multi_label: bool = False
     skip: bool = False
     """Whether faulty rows are left out; else they are refused."""
@@ -71,12 +71,10 @@ def prepare_files(
     parts = {"train": tables.expand(_several(train))}
     if test is not None:
         parts["test"] = tables.expand(_several(test))
-    files = [file_record(file) for paths in parts.values() for file in paths]
     about = About(
         source="text",
         name=name or parts["train"][0].name,
         named=name is not None,
-        files=files,
         seed=seed,
         validation_share=validation_share,
         multi_label=multi_label,
@@ -102,6 +100,7 @@ def prepare_parts(
         if not any(file.rows for file in read[split]):
             raise UserError(f"{', '.join(map(str, paths))}: they hold no texts.")
     rows = {split: [row for file in files for row in file.rows] for split, files in read.items()}
+    about = replace(about, files=[file_record(path) for paths in parts.values() for path in paths])
     return _prepare(rows, output_dir, about, skipped=skipped, listed=_listed_names(read))
 
 
@@ -110,8 +109,7 @@ def prepare_sample(
 ) -> DataRecord:
     """Prepare the packaged short reviews; needs no network."""
     parts = {split: [SAMPLE / f"reviews-{split}.csv"] for split in ("train", "test")}
-    files = [file_record(file) for paths in parts.values() for file in paths]
-    about = About("sample-texts", name or "sample-texts", name is not None, files, seed, validation_share)
+    about = About("sample-texts", name or "sample-texts", name is not None, seed, validation_share)
     return prepare_parts(parts, output_dir, about)
 
 
@@ -143,7 +141,7 @@ def prepare_aclimdb(
                 parts[split].append(TextRow(text, None, (sentiment,), f"{split}/{sentiment}", file.stem))
             # One checksum for a folder: nobody would read a record of 50,000.
             files.append({"name": f"{split}/{sentiment}", "sha256": digest.hexdigest(), "bytes": size})
-    about = About("aclimdb", name or "imdb", name is not None, files, seed, validation_share)
+    about = About("aclimdb", name or "imdb", name is not None, seed, validation_share, files)
     return _prepare(parts, output_dir, about, ids=lambda split, n, row: f"{row.file}/{row.place}")
 
 
@@ -159,8 +157,7 @@ def prepare_hub(
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
     files = download(dataset)
-    records = [file_record(file) for names in files.values() for file in names]
-    about = About("hub", name or dataset, name is not None, records, seed, validation_share)
+    about = About("hub", name or dataset, name is not None, seed, validation_share)
     return prepare_parts(files, output_dir, about)
 
 
@@ -215,8 +212,12 @@ def _prepare(
 ) -> DataRecord:
     """Write what was read, with what is missing (validation, test) carved out of train."""
     _check_pairs(parts)
-    labels = _labels(parts, about, listed)
-    parts, unusable = _usable(parts, labels, about)
+    labels, unusable = _labels(parts, about, listed), list[Fault]()
+    if labels == SENTIMENT:
+        parts = _as_sentiments(parts)
+    else:
+        parts, unusable = _usable(parts, about)
+        labels = _labels(parts, about, listed) if unusable else labels
     numbers = {name: i for i, name in enumerate(labels)}
     made = {
         split: [_example(ids(split, n, row), row, numbers, about.multi_label) for n, row in enumerate(rows)]
@@ -294,46 +295,51 @@ def _labels(parts: Mapping[str, Sequence[TextRow]], about: About, listed: Sequen
     return labels
 
 
-def _usable(
-    parts: Mapping[str, list[TextRow]], labels: Sequence[str], about: About
-) -> tuple[dict[str, list[TextRow]], list[Fault]]:
+def _usable(parts: Mapping[str, list[TextRow]], about: About) -> tuple[dict[str, list[TextRow]], list[Fault]]:
     """(the rows that can be trained on and tested, faults of the others, where they are to be left out).
 
     A label needs two different texts in train, one of them for validation, and one that train lacks cannot be tested.
     """
-    rows = dict(parts)
-    if labels == SENTIMENT:
-        rows = {
-            split: [_renamed(row, tuple(map(label_values.sentiment, row.labels))) for row in part]
-            for split, part in parts.items()
-        }
-    different: dict[str, set[object]] = {name: set() for name in labels}
-    for row in rows["train"]:
-        for label in row.labels:
-            different[label].add(row.content)
-    few = {label for label, texts in different.items() if len(texts) < 2}
-    if few and labels == SENTIMENT:
-        of_label = next(name for name in SENTIMENT if name in few)
-        raise UserError(
-            f"The training data has fewer than two different texts that are {of_label}; add more."
-        )
-    faults: list[Fault] = []
-    kept = {split: [row for row in part if not few & {*row.labels}] for split, part in rows.items()}
-    for part in rows.values():
-        for row in part:
-            for label in sorted(few & {*row.labels}):
-                missing = f"{'one text' if different[label] else 'no text'} in the training data"
-                reason = f": the label {label!r} has {missing}; at least two different ones are needed."
-                faults.append(row.fault(reason))
-    if faults and not about.skip:
-        refuse("The data", [{**f, "place": f"{f['file']}: {f['place']}"} for f in faults])
-    if faults and not all(kept.values()):
+    kept, faults = dict(parts), list[Fault]()
+    # What is left out with one label may have been the second text of another.
+    while few := _too_few(
+        kept["train"], {label for rows in kept.values() for row in rows for label in row.labels}
+    ):
+        for split, rows in kept.items():
+            for row in rows:
+                for label in sorted(few.keys() & row.labels):
+                    number = "one text" if few[label] else "no text"
+                    reason = f": the label {label!r} has {number} in the training data; at least two different ones are needed."
+                    faults.append(row.fault(reason))
+            kept[split] = [row for row in rows if not few.keys() & row.labels]
+        if not about.skip:
+            refuse("The data", [{**f, "place": f"{f['file']}: {f['place']}"} for f in faults])
+    if not all(kept.values()):
         raise UserError("No label has two different texts in the training data: is that column the label?")
     return kept, faults
 
 
-def _renamed(row: TextRow, labels: tuple[str, ...]) -> TextRow:
-    return TextRow(row.text, row.text_pair, labels, row.file, row.place)
+def _too_few(train: Sequence[TextRow], labels: Iterable[str]) -> dict[str, int]:
+    """Label → different texts that train has with it, of those that have fewer than two."""
+    different: dict[str, set[object]] = {name: set() for name in labels}
+    for row in train:
+        for label in row.labels:
+            different[label].add(row.content)
+    return {label: len(texts) for label, texts in different.items() if len(texts) < 2}
+
+
+def _as_sentiments(parts: Mapping[str, list[TextRow]]) -> dict[str, list[TextRow]]:
+    """The rows with negative and positive for however these were spelled; UserError where train lacks one of them."""
+    rows = {
+        split: [replace(row, labels=tuple(map(label_values.sentiment, row.labels))) for row in part]
+        for split, part in parts.items()
+    }
+    for of_label in SENTIMENT:
+        if of_label in _too_few(rows["train"], SENTIMENT):
+            raise UserError(
+                f"The training data has fewer than two different texts that are {of_label}; add more."
+            )
+    return rows
 
 
 def _example(id_: str, row: TextRow, numbers: Mapping[str, int], multi_label: bool) -> Example:

@@ -5,6 +5,7 @@ COVERED_BY = {
     "data/hub_files.py": "common/data/test_questions.py",
     "data/prepared.py": "common/data/test_questions.py",
     "data/squad_shapes.py": "common/data/test_squad_json.py",
+    "data/text_rows.py": "common/data/test_labelled_texts.py",
     "data/validation_split.py": "common/data/test_questions.py",
     "data/sources.py": "scripts/test_prepare_data.py",
     "data/summary.py": "scripts/test_prepare_data.py",
