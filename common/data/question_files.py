@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..faults import Fault
 from ..files import read_text
 from . import tables
-from .columns import Columns
+from .columns import Columns, resolve
 from .question_fields import is_true
 from .squad_json import (
     Question,
@@ -65,7 +65,7 @@ def stream_questions(
     found = SquadFile(path)
     reader = QuestionReader(found, answers_required=answers_required)
     if kind == "rows":
-        questions = reader.rows(_table(path, columns), row_fields(columns))
+        questions = reader.rows(_table(path, columns, answers_required), row_fields(columns))
     elif kind == "mrqa":
         questions = reader.articles(_mrqa(path))
     else:
@@ -148,9 +148,10 @@ def _first_line(path: Path) -> Any:
         return None
 
 
-def _table(path: Path, columns: Columns | None) -> tables.Rows:
+def _table(path: Path, columns: Columns | None, answers_required: bool = True) -> tables.Rows:
     table = tables.read(path, known=(columns or {}).values(), positions=POSITIONS)
-    if table.columns is not None and isinstance(named := row_fields(columns).named(table.columns), str):
+    wanted = ("question", "context", *(("answers",) if answers_required else ()))
+    if table.columns is not None and isinstance(named := resolve(table.columns, wanted, columns), str):
         raise UserError(f"{path}{named}")
     return table.rows
 

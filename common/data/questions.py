@@ -322,6 +322,11 @@ def _split(
     placed = {e["id"]: e for e in train.placed}
     rest, carved = train.examples, {"validation": "given", "test": "given"}
     if test is None:
+        if validation is None and (paragraphs := len({e["context"] for e in rest})) < 3:
+            raise UserError(
+                f"{train.path}: its questions are on {paragraphs} paragraphs; to carve both validation and test out of them, three "
+                "are needed: add more, or give test data (--test_file)."
+            )
         rest, tested, carved["test"] = carve(rest, share, seed)
     else:
         tested = test.examples

@@ -36,7 +36,7 @@ def as_question(row: dict[Any, Any], fields: Fields) -> dict[str, Any] | str:
     values = fields.of(row)
     if isinstance(values, str):
         return values
-    answers, start = of_cell(values.get("answers")), values.pop("answer_start", None)
+    answers, start = of_cell(values.get("answers"), str, dict), values.pop("answer_start", None)
     if "answers" in values:
         values["answers"] = answers_of_row(answers, start) or []
     return values | {"is_impossible": marked(values | {"answers": answers}).get("is_impossible")}
