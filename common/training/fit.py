@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import stopping
 from ..paths import interpreter
+from ..tasks import naming
 from ..tracking import wandb_mirror
 from ..tracking.run_log import Silent
 from . import recording
@@ -82,11 +83,13 @@ def _tags(planned: Plan) -> dict[str, str]:
         "task": args.task,
         "checkpoint": planned.checkpoint.name,
         "checkpoint_requested": args.model_checkpoint,
-        "data_name": record.name,
+        "data_name": record.title,
         "data_version": record.version,
         "data_fingerprint": record.fingerprint,
         "run_fingerprint": planned.key,
     }
+    if record.called:
+        tags[naming.TAG] = record.called
     return tags | ({"mlflow.parentRunId": args.parent_run} if args.parent_run else {})
 
 
