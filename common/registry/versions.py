@@ -175,7 +175,7 @@ def _promotion(tags: Mapping[str, str], verdict: Verdict) -> str:
 def tags_of(run: Run) -> dict[str, str]:
     """What a version must record itself: MLflow gives its run's metrics and parameters back as None."""
     names = (
-        f"technique family task checkpoint base_fingerprint data_name {naming.TAG} data_version data_fingerprint "
+        f"technique family task checkpoint base_fingerprint data_name {naming.TAG} labels data_version data_fingerprint "
         "run_fingerprint git_commit git_dirty"
     )
     tags = {name: run.data.tags[name] for name in names.split() if run.data.tags.get(name)}
@@ -219,12 +219,13 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
     )
     share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
     dirty = " with uncommitted changes" if tags.get("git_dirty") == "true" else ""
+    labels = f"Labels: {tags['labels']}.\n" if tags.get("labels") else ""
     settings = [pair for pair in sorted(params.items()) if pair[1] != "None" and pair[0] != "data_dir"]
     return f"""## {tags["technique"]} on {tags["checkpoint"]}
 
 {to_markdown(scores)}
 Data: {tags["data_name"]} ({task.data_title(tags["data_version"])}), fingerprint `{tags["data_fingerprint"]}`.
-Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
+{labels}Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
 Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
 {checked}
 
