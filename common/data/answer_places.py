@@ -42,8 +42,11 @@ def first_whole(context: str, found: list[tuple[int, int]]) -> tuple[int, int] |
     In a script without blanks between words most places have letters beside them, so there it is mostly the first.
     """
 
+    def in_word(character: str) -> bool:
+        return character.isalnum() or bool(character) and unicodedata.category(character).startswith("M")
+
     def whole(at: tuple[int, int]) -> bool:
-        return not (context[max(at[0] - 1, 0) : at[0]].isalnum() or context[at[1] : at[1] + 1].isalnum())
+        return not (in_word(context[max(at[0] - 1, 0) : at[0]]) or in_word(context[at[1] : at[1] + 1]))
 
     return next(filter(whole, found), found[0] if found else None)
 

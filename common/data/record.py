@@ -21,7 +21,7 @@ class DataRecord:
     pairs: bool = False
     """Whether texts come in pairs, `text` and `text_pair`."""
     source: str
-    """What the data was read from: sample, files, hub, saved, text, aclimdb or sample-texts."""
+    """What the data was read from: sample, files, hub, saved, text, aclimdb, sample-texts or mix."""
     name: str
     called: str = ""
     """The name that the user gave the data: its experiment and its registered model have it too. Empty: none."""
@@ -29,8 +29,16 @@ class DataRecord:
     """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; for texts `binary`, `<n> labels` or
     `multi-label`."""
     files: list[FileRecord]
+    hub: dict[str, str] = field(default_factory=dict)
+    """For data of a hub: its `repository`, `config` and `revision`, and the `splits` that became train and test."""
+    mix: list[dict[str, Any]] = field(default_factory=list)
+    """The sets that the data was mixed of: `name`, `weight`, and the `fingerprint` of each. Rows name theirs as `origin`."""
     repaired: int | None = None
     """Answers whose place or spelling was corrected; None for texts, like the next two fields."""
+    located: int = 0
+    """Answers whose place the files do not give, and which were found in their context."""
+    ambiguous: int = 0
+    """Those of them that stand there several times: the first place that is a whole word was taken."""
     dropped: int | None = None
     """Answers that were not found in their context: they are left out of training and stay in scoring."""
     notes: list[str] | None = None
@@ -48,6 +56,8 @@ class DataRecord:
     """Wanted share of validation, 0 to 1, if it was carved out of train."""
     validation_by: str | None = None
     """For questions: "article" or "paragraph" if validation was carved out of train by it, else "given"."""
+    test_by: str | None = None
+    """What test was carved out of train by ("article", "paragraph" or "text"); None if it was given."""
     counts: dict[str, dict[str, int]]
     """Split → what is counted → how many."""
     label_counts: dict[str, dict[str, int]] = field(default_factory=dict)

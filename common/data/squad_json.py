@@ -292,7 +292,9 @@ class QuestionReader:
             found.dropped += 1
             if len(found.notes) < MOST_NOTES:
                 where = f"is not at {start} and is nowhere" if start >= 0 else "stands nowhere"
-                found.notes.append(f"{place_}: {text!r} {where} in the paragraph; left out of training")
+                found.notes.append(
+                    f"{found.path}: {place_}: {text!r} {where} in the paragraph; left out of training"
+                )
             return None
         exact = context[at[0] : at[1]] == text
         found.repaired += not exact or start >= 0 and at[0] != start

@@ -8,6 +8,8 @@ from .record import DataRecord
 
 _CORRECTED = {
     "repaired": "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
+    "located": "answers had no answer_start and were found in their paragraph",
+    "ambiguous": "of them stand there several times: the first place that is a whole word was taken",
     "empty_answers": "answers without text were left out of training",
     "made_ids": "questions had no id and were given one",
     "renamed_ids": "questions of train had the id of another question in test or validation and were given one of their own",

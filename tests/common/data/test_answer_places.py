@@ -33,7 +33,7 @@ from common.data.answer_places import place
         ("reddish, a red, red", "red", -1, "11"),
         ("reddish, a Red", "RED", -1, "11"),
         ("reddish, scarred", "red", -1, "0"),
-        ("red2, x\u0301red, \N{HONEYBEE}red", "red", -1, "9"),
+        ("red2, x\u0301red, \N{HONEYBEE}red", "red", -1, "14"),
         ("\u4ed6\u7ea2\u8272\u7ea2", "\u7ea2", -1, "1"),
         ("zero\u200bwidth  and\r\nline", "zerowidth and line", -1, "0"),
         ("a\N{HONEYBEE} Red boat, a red boat", "red", 4, "3"),
