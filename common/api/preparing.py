@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..tasks.naming import check_name
 from ..tasks.table import DEFAULT_TASK, task_of
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def prepare(
     """
     from ..data import labelled_texts, prepared, questions
     from ..data.record import DataRecord
+    from ..data_name import check_name
 
     kind = task_of(task).data
     texts = kind != "qa"

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ..errors import UserError
 from ..faults import Fault, refuse
@@ -43,6 +43,8 @@ class About:
     multi_label: bool = False
     skip: bool = False
     """Whether faulty rows are left out; else they are refused."""
+    hub: Mapping[str, str] = field(default_factory=dict)
+    """`DataRecord.hub`."""
 
 
 def prepare_files(
@@ -175,7 +177,7 @@ def fingerprint(splits: Mapping[str, Sequence[Example]], labels: Sequence[str] =
     for split in SPLITS:
         digest.update(f"\n{split}\n".encode())
         for e in splits[split]:
-            content = [e[name] for name in ("id", "text", "text_pair", "label") if name in e]
+            content = [e[name] for name in ("id", "text", "text_pair", "label", "origin") if name in e]
             digest.update(json.dumps(content, ensure_ascii=True).encode())
     return digest.hexdigest()
 
@@ -221,34 +223,52 @@ def _prepare(
         if split not in made:
             made["train"], made[split] = carve(made["train"], about.validation_share, about.seed)
     splits = {split: made[split] for split in SPLITS}
-    trained = {_content(e) for split in ("train", "validation") for e in splits[split]}
     skipped = [*skipped, *unusable]
+    kind = "multi-label text" if about.multi_label else "text"
     record = DataRecord(
-        kind="multi-label text" if about.multi_label else "text",
+        kind=kind,
         labels=labels,
         pairs=pairs,
         source=about.source,
         name=about.name,
-        version="multi-label"
-        if about.multi_label
-        else "binary"
-        if len(labels) == 2
-        else f"{len(labels)} labels",
         files=about.files,
+        hub=dict(about.hub),
         skipped=len(skipped),
         seed=about.seed,
         validation_share=about.validation_share,
-        counts={split: _counts(part, labels) for split, part in splits.items()},
-        label_counts={}
+        test_by=None if "test" in parts else "text",
+        **described(splits, labels, kind),
+    )
+    return write(splits, record, output_dir, features(pairs, about.multi_label), skipped)
+
+
+class Described(TypedDict):
+    """Fields of a record that the splits of texts decide."""
+
+    version: str
+    counts: dict[str, dict[str, int]]
+    label_counts: dict[str, dict[str, int]]
+    test_texts_also_in_train: int
+    fingerprint: str
+
+
+def described(splits: Mapping[str, Sequence[Example]], labels: tuple[str, ...], kind: str) -> Described:
+    """What the record says of the content of the splits."""
+    trained = {_content(e) for split in ("train", "validation") for e in splits[split]}
+    several = "binary" if len(labels) == 2 else f"{len(labels)} labels"
+    return {
+        "version": "multi-label" if kind == "multi-label text" else several,
+        "counts": {split: _counts(part, labels) for split, part in splits.items()},
+        "label_counts": {}
         if labels == SENTIMENT
         else {s: _of_labels(part, labels) for s, part in splits.items()},
-        test_texts_also_in_train=len(trained & {_content(e) for e in splits["test"]}),
-        fingerprint=fingerprint(splits, labels),
-    )
-    return write(splits, record, output_dir, _features(pairs, about.multi_label), skipped)
+        "test_texts_also_in_train": len(trained & {_content(e) for e in splits["test"]}),
+        "fingerprint": fingerprint(splits, labels),
+    }
 
 
-def _features(pairs: bool, multi_label: bool) -> dict[str, object]:
+def features(pairs: bool, multi_label: bool) -> dict[str, object]:
+    """The columns of prepared texts, as `datasets.Features` takes them."""
     from datasets import List, Value
 
     text = {"text": Value("string")} | ({"text_pair": Value("string")} if pairs else {})

@@ -14,6 +14,10 @@ _RESERVED = ("low", "high")
 """Ends of names of metrics: test_f1_low is the lower end of an interval, not a score on the set `low`."""
 
 
+_CORRECTED = ("repaired", "dropped", "located", "ambiguous", "empty_answers", "made_ids", "made_titles")
+"""Fields of a record that are the sum of those of the sets."""
+
+
 class Part(NamedTuple):
     """A set that is mixed with others."""
 
@@ -135,7 +139,6 @@ def _written(
         pairs=first.pairs,
         source="mix",
         name=name or "+".join(part.name for part in parts),
-        named=name is not None,
         files=[file for record in records for file in record.files],
         mix=[
             {"name": part.name, "weight": part.weight, "fingerprint": record.fingerprint}
@@ -146,19 +149,13 @@ def _written(
     )
     if first.kind == "qa":
         unanswerable = any(record.has_unanswerable for record in records)
-        corrected = (
-            "repaired",
-            "dropped",
-            "located",
-            "ambiguous",
-            "empty_answers",
-            "made_ids",
-            "made_titles",
-        )
+        sums: dict[str, Any] = {
+            name: sum(getattr(each, name) or 0 for each in records) for name in _CORRECTED
+        }
         record = DataRecord(
             **shared,
             version="v2.0" if unanswerable else "v1.1",
-            **{field: sum(getattr(each, field) or 0 for each in records) for field in corrected},
+            **sums,
             notes=[note for each in records for note in each.notes or ()][:100],
             validation_by="given",
             **questions.split_counts(splits),

@@ -31,7 +31,15 @@ class Summary(NamedTuple):
 
 def summary(record: DataRecord, folder: Path) -> Summary:
     """What was prepared into a folder."""
-    return _of_questions(record, folder) if record.kind == "qa" else _of_texts(record, folder)
+    found = _of_questions(record, folder) if record.kind == "qa" else _of_texts(record, folder)
+    found.lines.extend(f"  train takes {part['weight']:g} of {part['name']}" for part in record.mix)
+    if record.test_by:
+        found.warnings.append(
+            f"  WARNING: no test data was given, so test was carved out of train, by {record.test_by}. Its scores tell how well a "
+            "model does on data like that which it was trained on; they are not comparable with those on a test set of the data's "
+            "authors. --test_file (for a hub's data set --test_split) names one."
+        )
+    return found
 
 
 def _of_texts(record: DataRecord, folder: Path) -> Summary:

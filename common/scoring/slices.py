@@ -46,6 +46,7 @@ def text_slices(example: Mapping) -> dict[str, str]:
     return {
         "text length": _bin("text length", _whole(example)),
         "label": str(example.get("label_name", example["label"])),
+        **_origin(example),
     }
 
 
@@ -57,6 +58,7 @@ def label_set_slices(example: Mapping) -> dict[str, str]:
         "text length": _bin("text length", _whole(example)),
         "number of labels": number,
         **{f"label {name}": "texts that have it" for name in example.get("label_names", ())},
+        **_origin(example),
     }
 
 
@@ -67,6 +69,7 @@ def question_slices(example: Mapping) -> dict[str, str]:
         "question type": question_type(example["question"]),
         "context length": _bin("context length", example["context"]),
         "answerable": "answerable" if golds else "unanswerable",
+        **_origin(example),
     }
     # The answer that is trained on; unanswerable questions have a slice of their own.
     return found | ({"answer length": _bin("answer length", golds[0])} if golds else {})
@@ -136,6 +139,11 @@ def agreement(a: Scores, b: Scores) -> dict[str, int]:
 
 def _whole(example: Mapping) -> str:
     return f"{example['text']} {example.get('text_pair', '')}"
+
+
+def _origin(example: Mapping) -> dict[str, str]:
+    """The set that an example of mixed data is of."""
+    return {"origin": example["origin"]} if "origin" in example else {}
 
 
 def _bin(dimension: str, text: str) -> str:

@@ -10,6 +10,7 @@ import mlflow
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
+from ..data_name import is_name
 from ..scoring.names import LABELS
 from ..tasks import naming
 from ..tasks.interface import Task
@@ -76,7 +77,7 @@ def _with_tasks() -> list[tuple[Experiment, Task]]:
     active = {experiment.name: experiment for experiment in mlflow.search_experiments()}
     found = [(active.pop(task.experiment), task) for task in TASKS.values() if task.experiment in active]
     for experiment in active.values():
-        called = f"tags.{naming.TAG} = '{experiment.name}'" if naming.is_name(experiment.name) else None
+        called = f"tags.{naming.TAG} = '{experiment.name}'" if is_name(experiment.name) else None
         runs = called and mlflow.search_runs(
             [experiment.experiment_id], called, max_results=1, output_format="list"
         )

@@ -1,7 +1,8 @@
 """What a run keeps of its tested model: the figures, the predictions, the curves, the saved model and one sentence."""
 
 import csv
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def figures(tested: Tested, task: Task) -> dict[str, float]:
             100 * tested.each[name]
         )
         found[f"best_validation_{name}"] = tested.validation_scores[name]
+        for origin, members in _by_origin(tested.test.examples).items():
+            found[f"test_{name}_{origin}"] = float(100 * np.asarray(tested.each[name], float)[members].mean())
     found |= {
         "evaluation_seconds": tested.seconds,
         "evaluation_samples_per_second": len(tested.test.features) / tested.seconds,
@@ -59,6 +62,15 @@ def figures(tested: Tested, task: Task) -> dict[str, float]:
     }
     if tested.decision is not None:
         found |= task.decided(tested.decision)
+    return found
+
+
+def _by_origin(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Set that examples of mixed data are of → their indices; the name as MLflow allows it in a metric's."""
+    found: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        if "origin" in example:
+            found.setdefault(re.sub(r"[^\w. -]", "_", example["origin"], flags=re.ASCII), []).append(i)
     return found
 
 

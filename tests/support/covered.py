@@ -2,6 +2,9 @@
 this list against the folders."""
 
 COVERED_BY = {
+    "data/annotation_exports.py": "common/data/test_question_files.py",
+    "data/question_fields.py": "common/data/test_question_files.py",
+    "data/source_flags.py": "scripts/test_prepare_data.py",
     "data/hub_files.py": "common/data/test_questions.py",
     "data/prepared.py": "common/data/test_questions.py",
     "data/squad_shapes.py": "common/data/test_squad_json.py",
