@@ -34,7 +34,15 @@ def add_source_flags(group: Group) -> None:
         "--columns",
         metavar="FIELD=COLUMN,...",
         default=SUPPRESS,
-        help="which column holds what, where its name is not a usual one: question=q,context=text,answer=a (files, text, hub)",
+        help="which column holds what, where its name is not a usual one: question=q,context=text,answer=a, or "
+        "label=toxic+obscene for labels that are columns of 0 and 1 (files, text, hub)",
+    )
+    group.add_argument(
+        "--multi_label",
+        action="store_true",
+        default=SUPPRESS,
+        help="a text has any number of labels: a list, a text with | or ; between them, or a column of 0 and 1 for each "
+        "(text, hub)",
     )
     group.add_argument(
         "--format",

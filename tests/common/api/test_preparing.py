@@ -47,6 +47,18 @@ def test_texts_are_prepared_for_their_task(tmp_path):
     assert record.kind == "text" and record.counts["test"]["texts"] == 8
 
 
+def test_texts_with_several_labels_and_a_name(tmp_path):
+    frame = pd.DataFrame(
+        [row | {"label": ["any", str(row["label"])][: 1 + i % 2]} for i, row in enumerate(make_texts(24))]
+    )
+    task = "multi-label-classification"
+    folder = prepare(frame, frame[:8], tmp_path / "tags", task=task, validation_share=0.3, name="tags")
+    _, record = prepared.load(folder)
+    assert (record.kind, record.called, record.labels) == ("multi-label text", "tags", ("0", "1", "any"))
+    with pytest.raises(UserError, match="--name"):
+        prepare(frame, frame[:8], tmp_path / "tags", task=task, name="a/b")
+
+
 @pytest.mark.parametrize(
     ("train", "settings", "message"),
     [
