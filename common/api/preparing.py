@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 def prepare(
     train: "str | PathLike[str] | pd.DataFrame | Sequence[Mapping[str, Any]]",
-    test: "str | PathLike[str] | pd.DataFrame | Sequence[Mapping[str, Any]]",
+    test: "str | PathLike[str] | pd.DataFrame | Sequence[Mapping[str, Any]] | None",
     output_dir: str | PathLike[str],
     *,
     task: str = DEFAULT_TASK,
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
+    columns: Mapping[str, str] | None = None,
     name: str = "",
 ) -> Path:
     """Prepare data for `fit(..., data_dir=...)`; returns the folder, which is replaced when the new one is complete.
 
-    train, test: files, DataFrames or lists of rows. Rows for question answering have `question`, `context` and `answers`
+    train, test: files in any format that prepare_data.py reads, DataFrames or lists of rows; test: None carves it out of train.
+    columns: field → name of its column, where that is not a usual one: {"question": "q"}. Rows for question answering have `question`, `context` and `answers`
     ({"text": [...], "answer_start": [...]}, empty lists where the text has no answer), and may have `id` and `title`; rows
     for classification have `text` (and `text_pair`) and `label`, a list of labels for multi-label classification. Validation
     is taken out of train. on_bad_rows: "skip" leaves faulty rows out and lists them in skipped.json; "error" raises a
@@ -36,6 +38,7 @@ def prepare(
     these are called after the task.
     """
     from ..data import labelled_texts, prepared, questions
+    from ..data.columns import parse
     from ..data.record import DataRecord
     from ..data_name import check_name
 
@@ -55,9 +58,15 @@ def prepare(
         files = [
             _file(source, Path(scratch) / f"{folder.name}-{part}.{'jsonl' if texts else 'json'}", texts)
             for part, source in (("train", train), ("test", test))
+            if source is not None
         ]
         record = prepare_files(
-            *files, folder, seed=seed, validation_share=validation_share, on_bad_rows=on_bad_rows
+            *(files if test is not None else (*files, None)),
+            folder,
+            seed=seed,
+            validation_share=validation_share,
+            on_bad_rows=on_bad_rows,
+            columns=None if columns is None else parse(columns),
         )
         if name:
             prepared.call(folder, record, name)

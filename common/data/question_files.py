@@ -20,7 +20,7 @@ from .squad_json import (
     read_squad_json,
     read_table_rows,
 )
-from .squad_shapes import FORMS, POSITIONS, as_articles, flat_rows, is_mrqa, of_mrqa, row_fields
+from .squad_shapes import FORMS, POSITIONS, as_articles, flat_rows, is_mrqa, numbered, of_mrqa, row_fields
 
 _LINE = 1 << 20
 """Characters of a first line beyond which a file whose name does not end in .jsonl is a document of one line."""
@@ -74,8 +74,7 @@ def stream_questions(
         if rows is None:
             questions = reader.articles(as_articles(path, content, form, columns))
         else:
-            places = ((f"row {n}", row) for n, row in enumerate(rows))
-            questions = reader.rows(places, row_fields(columns))
+            questions = reader.rows(numbered(rows), row_fields(columns))
     yield from _checked(found, questions, skipped)
 
 

@@ -3,7 +3,7 @@
 Nothing here reports what is wrong with a record: it is passed on, for the reader to report with its place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,15 @@ def flat_rows(content: Any, form: str = "auto", columns: Columns | None = None) 
     named = resolve(first, ("question", "context"), columns)
     nested = {"paragraphs", "qas", "annotations", "document"} & set(first)
     return records if form == "rows" or isinstance(named, dict) and not nested else None
+
+
+def numbered(rows: list[Any]) -> Iterator[tuple[str, Any]]:
+    """(place, row, or what is wrong with it) of each of the rows that `flat_rows` gave."""
+    for n, row in enumerate(rows):
+        yield (
+            f"row {n}",
+            row if isinstance(row, dict) else f" must be an object, not {type(row).__name__}.",
+        )
 
 
 def marked(row: dict[str, Any]) -> dict[str, Any]:

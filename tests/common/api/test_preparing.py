@@ -81,3 +81,12 @@ def test_faulty_rows_can_be_left_out(tmp_path):
     faulty = [*rows("train"), {"id": "x", "question": "Q?", "context": None, "answers": None}]
     folder = prepare(faulty, rows("test"), tmp_path / "own", validation_share=0.3, on_bad_rows="skip")
     assert len(json.loads((folder / "skipped.json").read_text())) == 1
+
+
+def test_columns_are_named_and_test_is_carved(tmp_path):
+    frame = pd.DataFrame(rows("train")).rename(columns={"question": "ask"})
+    folder = prepare(frame, None, tmp_path / "own", columns={"question": "ask"}, validation_share=0.3)
+    _, record = prepared.load(folder)
+    assert record.test_by == "article" and sum(c["questions"] for c in record.counts.values()) == len(
+        EXAMPLES
+    )
