@@ -196,7 +196,7 @@ def prepare_saved(
 ) -> DataRecord:
     """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other split as test.
 
-    Its rows are checked like those of files.
+    Where it has train alone, test is carved out of it like validation. Its rows are checked like those of files.
     """
     from datasets import load_from_disk
 
@@ -206,8 +206,8 @@ def prepare_saved(
         saved = load_from_disk(str(path))
     except Exception as error:
         raise UserError(f"--path {path} cannot be read: {first_line(error)}") from None
-    if "train" not in saved or not {"validation", "test"} & set(saved):
-        raise UserError(f"--path {path} holds {sorted(saved)}: it must hold train, and test or validation.")
+    if "train" not in saved:
+        raise UserError(f"--path {path} holds {sorted(saved)}: it must hold train.")
     rows = {split: saved[split].to_list() for split in SPLITS if split in saved}
     for split in rows:
         missing = {"id", "context", "question", "answers"} - set(saved[split].column_names)
@@ -219,7 +219,7 @@ def prepare_saved(
     files = [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))]
     source = Source("saved", Path(path).name, files)
     validation = parts["validation"] if len(parts) == 3 else None
-    test = parts["test" if "test" in parts else "validation"]
+    test = parts.get("test", parts.get("validation"))
     return _prepare(parts["train"], validation, test, output_dir, source, seed, validation_share)
 
 
