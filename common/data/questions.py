@@ -89,8 +89,7 @@ def prepare_parts(
         files=source.files or [file_record(f.path) for files in read.values() for f in files]
     )
     whole = {split: _merged(files) for split, files in read.items()}
-    train, validation, test = (whole.get(split) for split in SPLITS)
-    assert train is not None
+    train, validation, test = whole["train"], whole.get("validation"), whole.get("test")
     return _prepare(train, validation, test, output_dir, source, seed, share)
 
 

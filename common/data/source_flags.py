@@ -16,6 +16,12 @@ class Group(Protocol):
 
 def add_source_flags(group: Group) -> None:
     """Add the flags of all sources; one that is not given leaves no value, so that it can be told from its default."""
+    _add_files(group)
+    _add_hub(group)
+    _add_folders(group)
+
+
+def _add_files(group: Group) -> None:
     group.add_argument(
         "--train_file",
         nargs="+",
@@ -50,6 +56,9 @@ def add_source_flags(group: Group) -> None:
         default=SUPPRESS,
         help="the shape of the files; auto finds it out (files; default: auto)",
     )
+
+
+def _add_hub(group: Group) -> None:
     group.add_argument(
         "--dataset",
         metavar="NAME",
@@ -75,6 +84,9 @@ def add_source_flags(group: Group) -> None:
         default=SUPPRESS,
         help="the split for test (hub; default: test, else validation, else carved out of train)",
     )
+
+
+def _add_folders(group: Group) -> None:
     group.add_argument(
         "--mix",
         metavar="FOLDER[=WEIGHT],...",
