@@ -118,7 +118,8 @@ def _merged(files: Sequence[SquadFile]) -> SquadFile:
     whole = SquadFile(files[0].path, files[0].version)
     home: dict[str, tuple[Path, Example]] = {}
     for file in files:
-        renamed = {}
+        renamed: dict[str, str] = {}
+        taken = {*home, *(e["id"] for e in file.examples)}
         for e in file.examples:
             path, other = home.get(e["id"], (file.path, None))
             if other is not None and (other["context"], other["question"]) == (e["context"], e["question"]):
@@ -126,7 +127,8 @@ def _merged(files: Sequence[SquadFile]) -> SquadFile:
                     f"id {e['id']!r} is used twice, in {path} and {file.path}; ids must be unique."
                 )
             if other is not None:
-                renamed[e["id"]] = _free(f"{file.path.stem}-{e['id']}", home)
+                renamed[e["id"]] = _free(f"{file.path.stem}-{e['id']}", taken)
+                taken.add(renamed[e["id"]])
         for e in (*file.examples, *file.placed):
             e["id"] = renamed.get(e["id"], e["id"])
         home |= {e["id"]: (file.path, e) for e in file.examples}

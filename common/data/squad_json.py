@@ -44,7 +44,7 @@ class SquadFile:
     path: Path
     version: str = "v1.1"
     version_named: bool = True
-    """False for rows of a table: where none of them is marked is_impossible, some could be all the same."""
+    """False for shapes that name no version, such as tables: where no question is marked is_impossible, some could be."""
     examples: list[Example] = field(default_factory=list)
     """`id`, `title`, `context`, `question`, `answers`: the references as the file gives them (`text`), with the place of that
     text in the context as `answer_start`, or -1. Scores are computed from these."""
