@@ -1,7 +1,8 @@
 """Score a predictions file against a file of questions, as the official evaluation scripts do; prints JSON.
 
-The file is read by the rules of prepare_data.py, in any of its formats. The rules of v2.0 apply if the file's version says so, or if any
-question is marked is_impossible, else those of v1.1.
+The file is read as prepare_data.py reads it, in any of its formats. The rules of v2.0 apply if the file states that version
+or marks a question as is_impossible, else those of v1.1. Questions with a language, in the file or by --language, are
+compared by the rules published for it.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import _path  # noqa: F401
 
 from common.bounds import number
 from common.cli import Parser
+from common.data.language import checked
 from common.data.question_files import read_questions
 from common.errors import UserError
 from common.scoring.prediction_files import differences, read_no_answer_probabilities, read_predictions
@@ -53,13 +55,22 @@ def parser() -> Parser:
         default=1.0,
         help='v2.0: a higher probability counts as the prediction "no answer" (default: %(default)s)',
     )
+    made.add_argument(
+        "--language",
+        metavar="CODE",
+        help="of the answers: en, es, hi, vi, de, ar, zh (MLQA's rules), ja, ko, or the conventions korquad, cmrc (default: what the "
+        "file says of its questions, else SQuAD's rules)",
+    )
     return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(arguments)
+        language = checked(args.language) if args.language else None
         squad = read_questions(args.data)
+        if language:
+            squad.examples[:] = [example | {"language": language} for example in squad.examples]
         predictions = read_predictions(args.predictions)
         probabilities = read_no_answer_probabilities(args.na_prob_file) if args.na_prob_file else None
         for note in differences([example["id"] for example in squad.examples], predictions, squad.version):

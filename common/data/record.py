@@ -28,6 +28,9 @@ class DataRecord:
     version: str
     """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; for texts `binary`, `<n> labels` or
     `multi-label`."""
+    language: str | None = None
+    """Language by whose published rules answers are scored ("de"), or a convention ("korquad"); None: SQuAD's rules, or each
+    question says so itself."""
     files: list[FileRecord]
     hub: dict[str, str] = field(default_factory=dict)
     """For data of a hub: its `repository`, `config` and `revision`, and the `splits` that became train and test."""

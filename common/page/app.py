@@ -151,8 +151,9 @@ def result(entry: Entry, asked: Asked, reply: Reply) -> dict[str, Any]:
         "loading_seconds": reply.loading_seconds,
     }
     if asked.truths is not None:
-        shown["exact_match"] = squad.exact_match(best["answer"], asked.truths)
-        shown["f1"] = squad.f1(best["answer"], asked.truths)
+        language = entry.facts.get("data_language")
+        for name, score in (("exact_match", squad.exact_match), ("f1", squad.f1)):
+            shown[name] = score(best["answer"], asked.truths, language=language)
     return shown
 
 

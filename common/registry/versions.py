@@ -175,8 +175,8 @@ def _promotion(tags: Mapping[str, str], verdict: Verdict) -> str:
 def tags_of(run: Run) -> dict[str, str]:
     """What a version must record itself: MLflow gives its run's metrics and parameters back as None."""
     names = (
-        f"technique family task checkpoint base_fingerprint data_name {naming.TAG} labels data_version data_fingerprint "
-        "run_fingerprint git_commit git_dirty"
+        f"technique family task checkpoint base_fingerprint data_name {naming.TAG} labels data_version data_language "
+        "data_fingerprint run_fingerprint git_commit git_dirty"
     )
     tags = {name: run.data.tags[name] for name in names.split() if run.data.tags.get(name)}
     figures = {

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .bootstrap import Scores, bootstrap_interval
+from .languages import words
 
 _QUESTION_WORDS = (
     ("how many", r"\bhow (many|much)\b"),
@@ -64,9 +65,14 @@ def label_set_slices(example: Mapping) -> dict[str, str]:
 
 def question_slices(example: Mapping) -> dict[str, str]:
     """Dimension → slice of a question on a context."""
-    golds = example["answers"]["text"]
-    found = {
-        "question type": question_type(example["question"]),
+    golds, language = example["answers"]["text"], example.get("language")
+    # The question words are English.
+    found = (
+        {"language": language}
+        if language and not language.startswith("en")
+        else {"question type": question_type(example["question"])}
+    )
+    found |= {
         "context length": _bin("context length", example["context"]),
         "answerable": "answerable" if golds else "unanswerable",
         **_origin(example),
@@ -147,5 +153,5 @@ def _origin(example: Mapping) -> dict[str, str]:
 
 
 def _bin(dimension: str, text: str) -> str:
-    words = len(text.split())
-    return next(name for limit, name in _BINS[dimension] if limit is None or words <= limit)
+    count = len(words(text))
+    return next(name for limit, name in _BINS[dimension] if limit is None or count <= limit)

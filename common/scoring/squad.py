@@ -1,16 +1,18 @@
 """Predictions + references → scores, exactly as the official SQuAD v1.1 and v2.0 evaluation scripts compute them.
 
 A reference is any mapping with `id` and `answers` (`{"text": [...]}`, empty for an unanswerable question), so that
-the examples of a SQuAD data set are references as they are.
+the examples of a SQuAD data set are references as they are. One with a field `language` is scored by the rules of that
+language (`languages`), one without by SQuAD's own.
 """
 
 import re
 import string
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+
+from .languages import Rules, rules_of
 
 Version = Literal["v1.1", "v2.0"]
 
@@ -23,21 +25,30 @@ def normalize_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
-def exact_match(prediction: str, golds: Sequence[str], version: Version = "v2.0") -> float:
+SQUAD = Rules(normalize_answer)
+
+
+def exact_match(
+    prediction: str, golds: Sequence[str], version: Version = "v2.0", language: str | None = None
+) -> float:
     """1.0 if the prediction equals one of the golds once both are normalized, else 0.0.
 
     v2.0: golds that normalize to nothing do not count, and without any gold the right prediction is the empty one.
     v1.1: ValueError without golds.
     """
-    return _exact_match(normalize_answer(prediction), _normalized(golds, version))
+    rules = rules_of(language) or SQUAD
+    return _exact_match(rules.normalize(prediction), _normalized(golds, version, rules))
 
 
-def f1(prediction: str, golds: Sequence[str], version: Version = "v2.0") -> float:
+def f1(
+    prediction: str, golds: Sequence[str], version: Version = "v2.0", language: str | None = None
+) -> float:
     """The highest F1, 0 to 1, between the bags of words of the normalized prediction and of one gold.
 
     If either has no words, v2.0 gives 1 if both have none, v1.1 always 0. Golds as in `exact_match`.
     """
-    return _f1(normalize_answer(prediction), _normalized(golds, version), version)
+    rules = rules_of(language) or SQUAD
+    return _f1(rules.normalize(prediction), _normalized(golds, version, rules), version, rules)
 
 
 def score_examples(
@@ -108,8 +119,8 @@ def squad_scores(
     return result
 
 
-def _normalized(golds: Sequence[str], version: Version) -> list[str]:
-    normalized = [normalize_answer(gold) for gold in golds]
+def _normalized(golds: Sequence[str], version: Version, rules: Rules) -> list[str]:
+    normalized = [rules.normalize(gold) for gold in golds]
     if version == "v2.0":
         return [gold for gold in normalized if gold] or [""]
     if not normalized:
@@ -121,15 +132,15 @@ def _exact_match(prediction: str, golds: Sequence[str]) -> float:
     return float(prediction in golds)
 
 
-def _f1(prediction: str, golds: Sequence[str], version: Version) -> float:
-    words = prediction.split()
-    return max(_overlap(words, gold.split(), version) for gold in golds)
+def _f1(prediction: str, golds: Sequence[str], version: Version, rules: Rules) -> float:
+    tokens = rules.tokens(prediction)
+    return max(_overlap(tokens, rules.tokens(gold), version, rules) for gold in golds)
 
 
-def _overlap(predicted: list[str], gold: list[str], version: Version) -> float:
+def _overlap(predicted: list[str], gold: list[str], version: Version, rules: Rules) -> float:
     if version == "v2.0" and not (predicted and gold):
         return float(predicted == gold)
-    same = sum((Counter(predicted) & Counter(gold)).values())
+    same = rules.shared(predicted, gold)
     if same == 0:
         return 0.0
     # The official order of operations, so that not even the last bit differs.
@@ -147,9 +158,10 @@ def _scores(
     for reference in references:
         id_, golds = reference["id"], reference["answers"]["text"]
         if id_ in predictions:
-            normalized = _normalized(golds, version)
-            text = normalize_answer(predictions[id_])
-            yield id_, _exact_match(text, normalized), _f1(text, normalized, version), bool(golds)
+            rules = rules_of(reference.get("language")) or SQUAD
+            normalized = _normalized(golds, version, rules)
+            text = rules.normalize(predictions[id_])
+            yield id_, _exact_match(text, normalized), _f1(text, normalized, version, rules), bool(golds)
         elif version == "v1.1":
             yield id_, 0.0, 0.0, bool(golds)
 

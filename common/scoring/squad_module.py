@@ -1,6 +1,7 @@
 """The suite's SQuAD scores as an `evaluate` module that needs no hub.
 
-`evaluate.load` copies this file and `squad.py` beside it into its own cache; so both import no other module of the suite.
+`evaluate.load` copies this file and those beside it that it names, `squad.py` and `languages.py`, into its own cache; so
+they import no other module of the suite.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from .languages import CODE
 from .squad import squad_scores
 
 _DESCRIPTION = """\
@@ -17,6 +19,7 @@ Configurations: "v1.1" (the default) and "v2.0", which adds unanswerable questio
 _USAGE = """
 predictions: dicts of `id` and `prediction_text`; v2.0: also `no_answer_probability`.
 references: dicts of `id` and `answers` ({"text": [...], "answer_start": [...]}, empty lists if unanswerable).
+language: such as "de": answers are compared by the rules of that language (MLQA's, KorQuAD's, ...); default: SQuAD's.
 no_answer_threshold: v2.0 only; predictions of a higher no-answer probability count as "no answer".
 
 >>> metric = evaluate.load("common/scoring/squad_module.py", "v1.1")
@@ -62,7 +65,14 @@ class SquadMetric(evaluate.Metric):
         predictions: list[dict[str, Any]],
         references: list[dict[str, Any]],
         no_answer_threshold: float = 1.0,
+        language: str | None = None,
     ) -> dict[str, float]:
+        if language is not None:
+            if not CODE.fullmatch(language):
+                raise ValueError(
+                    f"language is {language!r}: name one such as 'de' or 'zh-Hans', or a convention"
+                )
+            references = [{**reference, "language": language} for reference in references]
         texts = {prediction["id"]: prediction["prediction_text"] for prediction in predictions}
         if self.config_name != "v2.0":
             return squad_scores(texts, references, "v1.1")

@@ -92,6 +92,8 @@ def _tags(planned: Plan) -> dict[str, str]:
         tags["labels"] = listed(record.labels)
     if record.called:
         tags[naming.TAG] = record.called
+    if record.language:
+        tags["data_language"] = record.language
     return tags | ({"mlflow.parentRunId": args.parent_run} if args.parent_run else {})
 
 

@@ -146,3 +146,14 @@ def test_starts_without_the_heavy_libraries():
     command = [sys.executable, "-c", program, str(ROOT / "scripts" / "score.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "scripts")
     assert done.stdout.endswith("[]\n")
+
+
+def test_the_rules_of_a_language(score):
+    german = squad("1.1", ("1", ["die Donau"]), ("2", ["Haus"]))
+    predictions = {"1": "der „Donau“", "2": "ein Haus"}
+    done = score(german, predictions, "--language", "de")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"exact_match": 100.0, "f1": 100.0}
+    assert json.loads(score(german, predictions).stdout)["exact_match"] == 0.0
+    refused = score(german, predictions, "--language", "german")
+    assert refused.returncode == 2 and "--language is 'german': give a code such as de" in refused.stderr

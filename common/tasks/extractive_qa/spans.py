@@ -4,7 +4,7 @@ Logits are reduced to the n best spans of each window as they are produced, so t
 windows x n_best and never with windows x length.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -256,13 +256,19 @@ def tune_null_threshold(predictions: Sequence[Prediction], references: Sequence[
     differences moved together; of equally good differences, or 0, the one nearest to 0, so that nothing changes
     without gain.
     """
-    golds = {reference["id"]: reference["answers"]["text"] for reference in references}
+    golds = {
+        reference["id"]: (reference["answers"]["text"], reference.get("language")) for reference in references
+    }
     known = [prediction for prediction in predictions if prediction.id in golds]
     if not known:
         return 0.0
     difference = np.array([prediction.null_score - prediction.score for prediction in known])
-    answered = np.array([f1(_best_text(prediction), golds[prediction.id]) for prediction in known])
-    declined = np.array([f1("", golds[prediction.id]) for prediction in known])
+
+    def scores(answer: Callable[[Prediction], str]) -> np.ndarray:
+        of_each = ((answer(prediction), *golds[prediction.id]) for prediction in known)
+        return np.array([f1(text, truths, language=language) for text, truths, language in of_each])
+
+    answered, declined = scores(_best_text), scores(lambda _: "")
     order = np.argsort(difference, kind="stable")
     difference = difference[order]
     totals = declined.sum() + np.concatenate([[0.0], np.cumsum((answered - declined)[order])])

@@ -39,6 +39,12 @@ def test_an_unanswerable_question_has_no_answer_length():
     assert slices.question_slices(example(context="word " * 201))["context length"] == "201-400 words"
 
 
+def test_questions_in_other_languages_have_no_english_question_word():
+    found = slices.question_slices(example(context="北京是中国的首都" * 20) | {"language": "zh"})
+    assert found["language"] == "zh" and "question type" not in found
+    assert found["context length"] == "101-200 words"
+
+
 def test_texts_are_sliced_by_length_and_label():
     assert slices.text_slices({"id": "1", "text": "good " * 150, "label": 1, "label_name": "positive"}) == {
         "text length": "101-200 words",

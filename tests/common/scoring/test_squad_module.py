@@ -16,8 +16,9 @@ import evaluate
 given = json.load(sys.stdin)
 plain = evaluate.load(given["path"]).compute(predictions=given["v1"], references=given["answerable"])
 metric = evaluate.load(given["path"], "v2.0")
+german = evaluate.load(given["path"]).compute(language="de", **given["german"])
 strict = metric.compute(predictions=given["v2"], references=given["references"], no_answer_threshold=0.5)
-print(json.dumps([plain, strict]))
+print(json.dumps([plain, strict, german]))
 """
 
 
@@ -36,6 +37,10 @@ def test_loads_offline_from_any_directory_and_scores_alike(tmp_path):
             {"id": id_, "prediction_text": text, "no_answer_probability": odds[id_]}
             for id_, text in texts.items()
         ],
+        "german": {
+            "predictions": [{"id": "1", "prediction_text": "die „Donau“"}],
+            "references": [{"id": "1", "answers": {"text": ["Donau"], "answer_start": [0]}}],
+        },
         "answerable": references[:2],
         "references": references,
     }
@@ -55,6 +60,7 @@ def test_loads_offline_from_any_directory_and_scores_alike(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    plain, strict = json.loads(done.stdout)
+    plain, strict, german = json.loads(done.stdout)
     assert plain == squad_scores(texts, references[:2], "v1.1")
     assert strict == squad_scores(texts, references, "v2.0", odds, 0.5)
+    assert german == {"exact_match": 100.0, "f1": 100.0}
