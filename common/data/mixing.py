@@ -155,13 +155,14 @@ def _written(
         record = DataRecord(
             **shared,
             version="v2.0" if unanswerable else "v1.1",
+            language=questions.only_language(splits),
             **sums,
             notes=[note for each in records for note in each.notes or ()][:100],
             validation_by="given",
             **questions.split_counts(splits),
             fingerprint=questions.fingerprint(splits),
         )
-        return write(splits, record, output_dir, questions.features(origin=True))
+        return write(splits, record, output_dir, questions.features(splits))
     record = DataRecord(**shared, **labelled_texts.described(splits, labels, first.kind))
     columns = labelled_texts.features(first.pairs, first.kind == "multi-label text")
     return write(splits, record, output_dir, columns | {"origin": columns["id"]})

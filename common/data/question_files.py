@@ -10,6 +10,7 @@ from ..faults import Fault
 from ..files import read_text
 from . import tables
 from .columns import Columns, resolve
+from .language import of_file
 from .question_fields import is_true
 from .squad_json import (
     Question,
@@ -70,6 +71,7 @@ def stream_questions(
         questions = reader.articles(_mrqa(path))
     else:
         content = _document(path)
+        found.language = of_file(content, form)
         rows = flat_rows(content, form, columns)
         if rows is None:
             questions = reader.articles(as_articles(path, content, form, columns))

@@ -38,6 +38,8 @@ class Source(NamedTuple):
     """What was read; where it is empty, `prepare_parts` takes the files that it reads."""
     hub: Mapping[str, str] = {}
     """`DataRecord.hub`."""
+    language: str | None = None
+    """Of all questions, whatever the files say; None: what they say."""
 
 
 def prepare_files(
@@ -51,18 +53,19 @@ def prepare_files(
     on_bad_rows: str = "error",
     columns: Columns | None = None,
     form: str = "auto",
+    language: str | None = None,
 ) -> DataRecord:
     """Prepare files of questions; returns the record. UserError names the file and place of any fault.
 
     Each is a file, or several, or a glob, in any format of `question_files`; columns and form as there. test: None: it is carved
-    out of train like validation, and of the same size. name: of the data.
+    out of train like validation, and of the same size. name: of the data. language: of the questions (`language.checked`); None: what the files say.
 
     Answers that are not found in their context are left out of train, and stay in validation and test, where they are scored.
     on_bad_rows: "skip" leaves faulty questions out, and lists them with the reasons next to the data (`skipped.json`).
     """
     parts = {"train": _expanded(train)} | ({} if test is None else {"test": _expanded(test)})
     first = parts["train"][0]
-    source = Source("files" if name is None else name, name or first.name, [])
+    source = Source("files" if name is None else name, name or first.name, [], language=language)
     return prepare_parts(
         parts, output_dir, source, seed, validation_share, on_bad_rows, columns=columns, form=form
     )
@@ -194,6 +197,7 @@ def prepare_saved(
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
+    language: str | None = None,
 ) -> DataRecord:
     """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other split as test.
 
@@ -218,7 +222,7 @@ def prepare_saved(
     version = "v1.1" if answered else "v2.0"
     parts = {split: read_rows(Path(path) / split, part, version, on_bad_rows) for split, part in rows.items()}
     files = [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))]
-    source = Source("saved", Path(path).name, files)
+    source = Source("saved", Path(path).name, files, language=language)
     validation = parts["validation"] if len(parts) == 3 else None
     test = parts.get("test", parts.get("validation"))
     return _prepare(parts["train"], validation, test, output_dir, source, seed, validation_share)
@@ -238,6 +242,7 @@ def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
                 e["answers"]["text"],
                 e["answers"]["answer_start"],
                 *([e["origin"]] if "origin" in e else ()),
+                *([{"language": e["language"]}] if e.get("language") else ()),
             ]
             digest.update(json.dumps(row, ensure_ascii=True).encode())
     return digest.hexdigest()
@@ -261,12 +266,16 @@ def _prepare(
     renamed = _part_ids(train, read[1:])
     skipped = [{"file": part.path.name, **fault} for part in read for fault in part.skipped]
     counts = sum((part.counts for part in read), Counter())
+    if source.language:
+        for e in (e for part in read for e in (*part.examples, *part.placed)):
+            e["language"] = source.language
     splits, carved = _split(train, validation, test, seed, share)
     _check_ids(splits)
     record = DataRecord(
         source=source.source,
         name=source.name,
         version=train.version,
+        language=only_language(splits),
         files=source.files,
         hub=dict(source.hub),
         repaired=sum(part.repaired for part in read),
@@ -286,15 +295,27 @@ def _prepare(
         **split_counts(splits),
         fingerprint=fingerprint(splits),
     )
-    return write(splits, record, output_dir, features(), skipped)
+    return write(splits, record, output_dir, features(splits), skipped)
 
 
-def features(origin: bool = False) -> dict[str, object]:
-    """The columns of prepared questions, as `datasets.Features` takes them. origin: whether they have the set they are of."""
+def only_language(splits: Mapping[str, Sequence[Example]]) -> str | None:
+    """The language of all questions; None if there are several, or if some name none."""
+    found = {e.get("language") for part in splits.values() for e in part}
+    return found.pop() if len(found) == 1 else None
+
+
+def features(splits: Mapping[str, Sequence[Example]]) -> dict[str, object]:
+    """The columns of prepared questions, as `datasets.Features` takes them: `origin`, the set that a question is of, and
+    `language` are there if a question has them. Each of the questions gets these columns."""
     from datasets import Value
 
     answers = {"text": [Value("string")], "answer_start": [Value("int32")]}
-    names = ("id", "title", "context", "question", *(("origin",) if origin else ()))
+    names = ["id", "title", "context", "question"]
+    for name in ("origin", "language"):
+        if any(e.get(name) for part in splits.values() for e in part):
+            names.append(name)
+            for e in (e for part in splits.values() for e in part):
+                e.setdefault(name, None)
     return {name: Value("string") for name in names} | {"answers": answers}
 
 

@@ -17,6 +17,13 @@ class Group(Protocol):
 def add_source_flags(group: Group) -> None:
     """Add the flags of all sources; one that is not given leaves no value, so that it can be told from its default."""
     _add_files(group)
+    group.add_argument(
+        "--language",
+        metavar="CODE",
+        default=SUPPRESS,
+        help="of the questions: answers are scored by the rules published for en, es, hi, vi, de, ar, zh (MLQA), ja, ko, or the "
+        "conventions korquad, cmrc; others by SQuAD's (files, hub, saved; default: what the files say, else SQuAD's rules)",
+    )
     _add_hub(group)
     _add_folders(group)
 

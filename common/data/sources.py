@@ -10,7 +10,7 @@ from ..data_name import check_name
 from ..data_name import folder as folder_of
 from ..errors import UserError
 from ..paths import ROOT
-from . import columns, hub_sets, labelled_texts, mixing, questions
+from . import columns, hub_sets, labelled_texts, language, mixing, questions
 from .prepared import call
 from .record import DataRecord
 
@@ -28,7 +28,7 @@ _TABLES = Source(needed=("train_file",), optional=("test_file", "columns", "on_b
 SOURCES = {
     "sample": Source(),
     "sample-texts": Source(),
-    "files": Source(_TABLES.needed, (*_TABLES.optional, "format")),
+    "files": Source(_TABLES.needed, (*_TABLES.optional, "format", "language")),
     "hub": Source(
         optional=(
             "dataset",
@@ -39,9 +39,10 @@ SOURCES = {
             "columns",
             "multi_label",
             "on_bad_rows",
+            "language",
         )
     ),
-    "saved": Source(needed=("path",), optional=("on_bad_rows",)),
+    "saved": Source(needed=("path",), optional=("on_bad_rows", "language")),
     "text": Source(_TABLES.needed, (*_TABLES.optional, "multi_label")),
     "aclimdb": Source(needed=("path",)),
     "mix": Source(needed=("mix",)),
@@ -94,6 +95,8 @@ def _prepared(
 ) -> tuple[DataRecord, Path]:
     carved: dict[str, Any] = {"seed": seed, "validation_share": validation_share}
     rules: dict[str, Any] = {"on_bad_rows": given["on_bad_rows"]} if "on_bad_rows" in given else {}
+    if "language" in given:
+        rules["language"] = language.checked(given["language"])
     dataset = given.get("dataset", DATASETS[0])
     if source == "mix":
         return _mix(given["mix"], output_dir, seed)
@@ -140,7 +143,8 @@ def _hub(
         parts = {split: [file] for split, file in found.splits.items()}
         folder = output_dir or ROOT / f"{found.name}_data"
         if found.kind == "qa":
-            source = questions.Source("hub", dataset, found.files, found.about)
+            spoken = language.checked(given["language"]) if "language" in given else None
+            source = questions.Source("hub", dataset, found.files, found.about, spoken)
             record = questions.prepare_parts(
                 parts, folder, source, seed, validation_share, on_bad_rows, columns=named
             )

@@ -19,6 +19,7 @@ from ..faults import Fault, refuse
 from ..files import read_text
 from .answer_places import first_whole, place, places
 from .columns import Columns, Fields
+from .language import named, of_file
 from .question_fields import (
     FAULT,
     PLACE,
@@ -59,6 +60,8 @@ class SquadFile:
     """A sentence for each of the first 100 of those."""
     counts: Counter[str] = field(default_factory=Counter)
     """Other corrections, by the names that the record has for them."""
+    language: str | None = None
+    """Of those questions that name none themselves."""
     skipped: list[Fault] = field(default_factory=list)
     """`place` and `reason` of questions that were left out because of a fault."""
 
@@ -88,7 +91,7 @@ def read_squad_json(
     articles = as_articles(path, content, form, columns)
     if not articles:
         raise UserError(f"{path}: 'data' is empty; there is no article to read.")
-    found = SquadFile(path, version=_version(content, articles))
+    found = SquadFile(path, version=_version(content, articles), language=of_file(content, form))
     return collected(found, QuestionReader(found).articles(articles), on_bad_rows)
 
 
@@ -108,6 +111,7 @@ def read_table_rows(
     fields = row_fields(columns)
     marks = any(_is_marked(fields, row) for _, row in rows)
     found = SquadFile(path, "v2.0" if marks else _named_version(content), version_named=False)
+    found.language = of_file(content)
     groups: dict[str, dict[str, list[Question]]] = {}
     for question in QuestionReader(found).rows(rows, fields):
         paragraphs = groups.setdefault(question.scored["title"], {})
@@ -176,7 +180,7 @@ class QuestionReader:
         context = context_of(row)
         # Without a title, each paragraph is an article.
         title = context if row.get("title") is None else str(row["title"])
-        yield self._question(title, context, marked(row), place_, (n,))
+        yield self._question(title, context, marked(row), place_, (n,), named(row))
 
     def _table_row(self, n: int, place_: str, row: Any, fields: Fields) -> Iterator[Question]:
         values = row if isinstance(row, str) else as_question(row, fields)
@@ -190,7 +194,7 @@ class QuestionReader:
                 # Rows without a title are one article.
                 title = f"{self.found.path.stem} 0"
                 self.found.counts["made_titles"] = max(1, self.found.counts["made_titles"])
-            yield self._question(title, context_of(values), values, place_, (n,))
+            yield self._question(title, context_of(values), values, place_, (n,), named(row))
         except QuestionFault as fault:
             self.found.skipped.append({"place": place_, "reason": str(fault)})
 
@@ -215,11 +219,11 @@ class QuestionReader:
             return
         for p, paragraph in enumerate(paragraphs):
             place_ = here if PLACE in article else f"{here}, paragraph {p}"
-            read = partial(self._paragraph, title, place_, paragraph, (a, p))
+            read = partial(self._paragraph, title, place_, paragraph, (a, p), named(article, paragraph))
             yield from self._attempt(place_, read)
 
     def _paragraph(
-        self, title: str, here: str, paragraph: Any, number: tuple[int, int]
+        self, title: str, here: str, paragraph: Any, number: tuple[int, int], language: str | None
     ) -> Iterator[Question]:
         context = context_of(paragraph)
         for q, qa in enumerate(field_of(paragraph, "qas", list)):
@@ -227,11 +231,20 @@ class QuestionReader:
             if isinstance(qa, dict) and as_id(qa.get("id")):
                 place_ = f"{here}, id {as_id(qa['id'])!r}"
             try:
-                yield self._question(title, context, qa, place_, (*number, q))
+                spoken = named(qa) or language
+                yield self._question(title, context, qa, place_, (*number, q), spoken)
             except QuestionFault as fault:
                 self.found.skipped.append({"place": place_, "reason": str(fault)})
 
-    def _question(self, title: str, context: str, qa: Any, place_: str, number: tuple[int, ...]) -> Question:
+    def _question(
+        self,
+        title: str,
+        context: str,
+        qa: Any,
+        place_: str,
+        number: tuple[int, ...],
+        language: str | None,
+    ) -> Question:
         if not isinstance(qa, dict):
             raise QuestionFault(f" must be an object, not {type(qa).__name__}.")
         question = field_of(qa, "question", str)
@@ -260,6 +273,8 @@ class QuestionReader:
         self.found.counts["made_ids"] += not as_id(qa.get("id"))
         self.found.counts["empty_answers"] += len(listed) - len(given) if not impossible else 0
         example = {"id": id_, "title": title, "context": context, "question": question}
+        if language := language or self.found.language:
+            example["language"] = language
         return self._with_answers(example, [] if impossible else listed if given else [], place_)
 
     def _with_answers(self, example: Example, listed: list[Answer], place_: str) -> Question:

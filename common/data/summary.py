@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from ..scoring.languages import rules_of
 from .label_values import alike
 from .record import DataRecord
 
@@ -74,6 +75,12 @@ def _of_questions(record: DataRecord, folder: Path) -> Summary:
         f"of {c['titles']} articles"
         for split, c in record.counts.items()
     ]
+    if record.language:
+        known = rules_of(record.language) is not None
+        rules = (
+            f"for {record.language}" if known else f"of SQuAD, for none are published for {record.language}"
+        )
+        lines.append(f"  answers are scored by the rules {rules}")
     corrected = {what: getattr(record, name) for name, what in _CORRECTED.items()}
     lines += [f"  {count} {what}" for what, count in corrected.items() if count]
     warnings = [f"  not trained on: {note}" for note in (record.notes or ())[:_NOTES]]
