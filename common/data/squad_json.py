@@ -192,7 +192,7 @@ class QuestionReader:
             title = as_id(values.get("title"))
             if not title:
                 # Rows without a title are one article.
-                title = f"{self.found.path.stem} 0"
+                title = made_title(self.found.path)
                 self.found.counts["made_titles"] = max(1, self.found.counts["made_titles"])
             yield self._question(title, context_of(values), values, place_, (n,), named(row))
         except QuestionFault as fault:
@@ -319,6 +319,11 @@ class QuestionReader:
 
 
 MOST_NOTES = 100
+
+
+def made_title(path: Path) -> str:
+    """The title of the rows of a table that have none."""
+    return f"{path.stem} 0"
 
 
 def _is_marked(fields: Fields, row: Any) -> bool:
