@@ -359,7 +359,12 @@ SHAPES = {
 def test_shapes_of_known_data_sets(form, content, tmp_path):
     path = save(tmp_path / "a.json", content)
     found = read_questions(path, form=form)
-    assert read_questions(path).examples == found.examples
+    # A shape that is named names the rules that its answers are scored by, where it has its own.
+    convention = {e.pop("language", None) for e in found.examples}
+    assert convention == ({form} if form in ("cmrc", "korquad") else {None})
+    for e in (guessed := read_questions(path).examples):
+        e.pop("language", None)
+    assert guessed == found.examples
     assert not found.dropped and not found.repaired
     (text, *_), (start, *_) = found.placed[0]["answers"].values()
     assert found.placed[0]["context"].startswith(text, start) and text.startswith(("1901", "1443"))
