@@ -14,24 +14,35 @@ import _path  # noqa: F401
 from common.bounds import SEEDS, number
 from common.cli import Parser, guarded
 from common.data import sources
+from common.data.source_flags import add_source_flags
 from common.data.summary import summary
 
 EXAMPLES = """sources:
   sample, sample-texts   questions and reviews written for this project; need no network
-  files                  SQuAD JSON, v1.1 or v2.0, also flat rows and gzip
-  hub                    squad, squad_v2 or imdb
+  files                  questions: CSV, TSV, JSON lines, JSON, Parquet, Arrow; SQuAD and the shapes of --format
+  text                   labelled texts: CSV, TSV, JSON lines, JSON, Parquet, Arrow
+  hub                    any data set of the hub that is Parquet, Arrow, CSV or JSON: squad, squad_v2, imdb, OWNER/NAME
   saved                  a folder written by save_to_disk
-  text                   parquet, JSON lines or CSV with the columns text and label (0 or 1, or neg or pos)
   aclimdb                the unpacked folder of the original reviews
+  mix                    prepared folders as one, with weights
+
+fields of --columns:
+  question, context, answer, answer_start, is_impossible, id, title; text, text_pair, label
 
 examples:
   python scripts/prepare_data.py --source sample
   python scripts/prepare_data.py --source sample-texts
   python scripts/prepare_data.py --source files --train_file train-v1.1.json --test_file dev-v1.1.json
+  python scripts/prepare_data.py --source files --train_file 'parts/*.csv' more.jsonl --columns question=q,context=text,answer=a
+  python scripts/prepare_data.py --source files --train_file export.json --format label-studio --on_bad_rows skip
   python scripts/prepare_data.py --source hub --dataset squad_v2
+  python scripts/prepare_data.py --source hub --dataset deepset/germanquad --test_split test
   python scripts/prepare_data.py --source hub --dataset imdb
   python scripts/prepare_data.py --source text --train_file train.parquet --test_file test.csv
+  python scripts/prepare_data.py --source text --train_file topics.csv --name ag-news
+  python scripts/prepare_data.py --source text --train_file tags.jsonl --multi_label --name tags
   python scripts/prepare_data.py --source aclimdb --path aclImdb
+  python scripts/prepare_data.py --source mix --mix squad_data=0.3,my_data --output_dir mixed_data
 """
 
 
@@ -49,50 +60,16 @@ def parser() -> Parser:
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="replaced when the data is complete (default: imdb_data for texts, else squad_data)",
+        help="replaced when the data is complete (default: imdb_data for texts, mixed_data for mix, NAME_data for OWNER/NAME of "
+        "the hub, else squad_data)",
     )
-    read = made.add_argument_group("what is read")
-    # Suppressed, so that a flag of another source can be distinguished from a default.
-    quiet = argparse.SUPPRESS
-    read.add_argument(
-        "--train_file",
-        type=Path,
-        metavar="FILE",
-        default=quiet,
-        help="file for train and validation (files, text)",
+    made.add_argument(
+        "--name",
+        default="",
+        help="what the data is called: its folder (NAME_data), its MLflow experiment and its registered model (default: those "
+        "of the task)",
     )
-    read.add_argument(
-        "--test_file",
-        type=Path,
-        metavar="FILE",
-        default=quiet,
-        help="file for test, such as the dev set (files, text)",
-    )
-    read.add_argument(
-        "--dataset",
-        choices=sources.DATASETS,
-        default=quiet,
-        help=f"the data set of the hub (hub; default: {sources.DATASETS[0]})",
-    )
-    read.add_argument(
-        "--path",
-        type=Path,
-        metavar="DIR",
-        default=quiet,
-        help="the saved DatasetDict (saved), or aclImdb (aclimdb)",
-    )
-    read.add_argument(
-        "--on_bad_rows",
-        choices=("error", "skip"),
-        default=quiet,
-        help="error: every fault is listed and nothing is written; skip: faulty questions or texts are left out and listed with "
-        "their reasons in skipped.json beside the data (files, text, saved; default: error)",
-    )
-    _add_carving(made)
-    return made
-
-
-def _add_carving(made: Parser) -> None:
+    add_source_flags(made.add_argument_group("what is read"))
     carved = made.add_argument_group("what becomes validation")
     carved.add_argument(
         "--seed",
@@ -107,11 +84,12 @@ def _add_carving(made: Parser) -> None:
         default=0.1,
         help="share of the training questions or texts that become validation, between 0 and 1 (default: %(default)s)",
     )
+    return made
 
 
 def main() -> None:
     given = vars(parser().parse_args())
-    shared = {name: given.pop(name) for name in ("source", "output_dir", "seed", "validation_share")}
+    shared = {name: given.pop(name) for name in ("source", "output_dir", "seed", "validation_share", "name")}
     record, folder = sources.prepare(given=given, **shared)
     shown = summary(record, folder)
     print("\n".join(shown.lines))

@@ -1,8 +1,8 @@
-"""Score a predictions file against a SQuAD file, as the official evaluation scripts do; prints JSON.
+"""Score a predictions file against a file of questions, as the official evaluation scripts do; prints JSON.
 
-The SQuAD file is read as prepare_data.py reads it. The rules of v2.0 apply if the file states that version or marks a
-question as is_impossible, else those of v1.1. Questions with a language, in the file or by --language, are compared by the
-rules published for it.
+The file is read as prepare_data.py reads it, in any of its formats. The rules of v2.0 apply if the file states that version
+or marks a question as is_impossible, else those of v1.1. Questions with a language, in the file or by --language, are
+compared by the rules published for it.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import _path  # noqa: F401
 from common.bounds import number
 from common.cli import Parser
 from common.data.language import checked
-from common.data.squad_json import read_squad_json
+from common.data.question_files import read_questions
 from common.errors import UserError
 from common.scoring.prediction_files import differences, read_no_answer_probabilities, read_predictions
 from common.scoring.squad import Version, squad_scores
@@ -33,7 +33,12 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("data", metavar="DATA.json", type=Path, help="SQuAD file, v1.1 or v2.0")
+    made.add_argument(
+        "data",
+        metavar="DATA",
+        type=Path,
+        help="SQuAD file, or another file of questions that prepare_data.py reads",
+    )
     made.add_argument(
         "predictions", metavar="PREDICTIONS.json", type=Path, help='{"question id": "answer", ...}'
     )
@@ -63,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(arguments)
         language = checked(args.language) if args.language else None
-        squad = read_squad_json(args.data)
+        squad = read_questions(args.data)
         if language:
             squad.examples[:] = [example | {"language": language} for example in squad.examples]
         predictions = read_predictions(args.predictions)

@@ -67,20 +67,26 @@ class Model:
         `start` and `end` in characters of the context; with `top_k` above 1 also `alternatives`, a list of such."""
         return self._one({"question": question, "context": context}, parameters)
 
-    def classify(self, text: str, **parameters: Any) -> dict[str, Any]:
-        """The `label` of a text and its `score`, a probability; with `top_k` above 1 also `alternatives`, the other labels."""
-        return self._one({"text": text}, parameters)
+    def classify(self, text: str, text_pair: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """The `label` of a text, or of a pair of texts, and its `score`, a probability.
+
+        A model with any number of labels gives `labels` and `scores`, two lists. With `top_k` above 1 there are also
+        `alternatives`, the other labels.
+        """
+        return self._one({"text": text} | ({} if text_pair is None else {"text_pair": text_pair}), parameters)
 
     def _one(self, row: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
         if set(row) != set(self.asked):
-            right = "classify(text)" if self.asked == ("text",) else "answer(question, context)"
-            raise UserError(f"{self.name} takes {' and '.join(self.asked)}: call {right}.")
+            raise UserError(f"{self.name} takes {' and '.join(self.asked)}: call {self._call}.")
         found: dict[str, Any] = self.predict(row, **parameters).iloc[0].to_dict()
         return found
 
+    @property
+    def _call(self) -> str:
+        return f"{'classify' if 'text' in self.asked else 'answer'}({', '.join(self.asked)})"
+
     def __repr__(self) -> str:
-        call = "classify(text)" if self.asked == ("text",) else "answer(question, context)"
-        return f"<{self.name}: .{call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
+        return f"<{self.name}: .{self._call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
 
 
 def load(model: "str | PathLike[str] | Run") -> Model:
@@ -147,5 +153,8 @@ def _folder(folder: Path) -> Model:
     opened.load_context(SimpleNamespace(artifacts={"bundle": str(bundle)}, model_config=None))
     parameters = [spec.name for spec in served.SIGNATURE.params or ()]
     return Model(
-        str(folder), lambda frame, given: opened.predict(None, frame, given), tuple(served.ASKED), parameters
+        str(folder),
+        lambda frame, given: opened.predict(None, frame, given),
+        tuple(getattr(opened, "asked", served.ASKED)),
+        parameters,
     )

@@ -21,6 +21,18 @@ def checked(language: str, name: str = "--language") -> str:
     return code.lower() if "-" not in code else code
 
 
+def of_file(content: Any, form: str = "auto") -> str | None:
+    """The language of a JSON file's questions, where it or the shape that the user names says so; None if neither does.
+
+    Files of KorQuAD name themselves as their version.
+    """
+    version = str(content.get("version")).lower() if isinstance(content, Mapping) else ""
+    convention = next(
+        (name for name in ("korquad", "cmrc") if name == form or version.startswith(name)), None
+    )
+    return named(content) or convention
+
+
 def named(*records: Any) -> str | None:
     """The language that the innermost of these records names, outermost first; None if none does, or by no code."""
     for record in reversed(records):

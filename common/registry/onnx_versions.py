@@ -33,8 +33,11 @@ MOST_LOST = 1.0
 
 
 @store.explained()
-def export_version(task: Task, version: str, data_dir: str | Path | None = None) -> list[str]:
-    """Export a version of the task's registered model; a line for each precision says what was registered and how it compares.
+def export_version(
+    task: Task, version: str, data_dir: str | Path | None = None, registered: str | None = None
+) -> list[str]:
+    """Export a version of a registered model, by default of the task's own; a line for each precision says what was
+    registered and how it compares.
 
     The version and both exports answer every test example that a served model accepts. data_dir: the prepared data;
     default: the folder that the version's run was trained from. UserError if fp32 answers differently, if ONNX is not
@@ -47,14 +50,15 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     needed("onnx", "onnxscript")
     store.configure()
     client = MlflowClient()
-    name = f"{task.registered}-onnx"
-    found = client.get_model_version(task.registered, version)
+    registered = registered or task.registered
+    name = f"{registered}-onnx"
+    found = client.get_model_version(registered, version)
     already = _exported(client, name, found)
     if set(already) == set(PRECISIONS):
         return [f"Version {version} is exported already: {_listed(name, already)}."]
     run = mlflow.get_run(found.tags["run_id"])
     with scratch() as folder:
-        bundle, example = versions.self_contained(f"models:/{task.registered}/{version}", folder)
+        bundle, example = versions.self_contained(f"models:/{registered}/{version}", folder)
         asked = checking.questions(run, example, data_dir, task)
         records = _records(asked, task)
         own = first_answers(bundle, records, task)
@@ -74,7 +78,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
             figures["lost"] = expected - figures["score"]
             if precision == "fp32" and figures["furthest"] > TOLERANCE:
                 raise UserError(
-                    f"The ONNX version of {task.registered} version {version} answers {figures['other']} of "
+                    f"The ONNX version of {registered} version {version} answers {figures['other']} of "
                     f"{len(records)} test {task.unit} differently (probabilities up to {figures['furthest']:.3f} apart), "
                     "so it was not registered."
                 )
@@ -111,27 +115,21 @@ def _records(asked: checking.Questions, task: Task) -> list[dict]:
     served = model_logging.module_of(task)
     if not asked.examples:
         return [{**record, "id": row["id"]} for record, row in zip(asked.asked, asked.rows, strict=True)]
-    records = [
-        {"id": row["id"], **{name: asked.examples[row["id"]][name] for name in served.ASKED}}
-        for row in asked.every
-    ]
-    return [record for record in records if served.is_taken(record)]
+    records = [{"id": row["id"], **task.request(asked.examples[row["id"]])} for row in asked.every]
+    return [record for record in records if served.is_taken(task.request(record))]
 
 
 def first_answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
     """The first answer to each record, without going through MLflow."""
     served = model_logging.module_of(task)
-    plain = [{name: record[name] for name in served.ASKED} for record in records]
+    plain = [{name: value for name, value in record.items() if name != "id"} for record in records]
     return served.best_answers(bundle, plain)
 
 
 def _parity(own: Sequence[Mapping], answers: Sequence[Mapping], task: Task) -> dict[str, float]:
     """`same`: equal answers; `other`: the rest; `furthest`: the largest difference in probability among those."""
-    apart = [
-        abs(a["score"] - b["score"])
-        for a, b in zip(own, answers, strict=True)
-        if any(a[place] != b[place] for place in task.same_answer)
-    ]
+    distances = [task.apart(a, b) for a, b in zip(own, answers, strict=True)]
+    apart = [distance for distance in distances if distance is not None]
     return {"same": len(own) - len(apart), "other": len(apart), "furthest": max(apart, default=0.0)}
 
 

@@ -2,8 +2,12 @@
 this list against the folders."""
 
 COVERED_BY = {
+    "data/annotation_exports.py": "common/data/test_question_files.py",
+    "data/question_fields.py": "common/data/test_question_files.py",
+    "data/source_flags.py": "scripts/test_prepare_data.py",
     "data/hub_files.py": "common/data/test_questions.py",
     "data/squad_shapes.py": "common/data/test_squad_json.py",
+    "data/text_rows.py": "common/data/test_labelled_texts.py",
     "data/validation_split.py": "common/data/test_questions.py",
     "hub.py": "common/data/test_ensure.py",
     "models/checkpoint_files.py": "common/models/test_base.py",
@@ -34,9 +38,7 @@ COVERED_BY = {
     "studies/runner.py": "scripts/test_study.py",
     "studies/sections.py": "common/studies/test_declaration.py",
     "studies/status.py": "scripts/test_study_dry_run.py",
-    "tasks/classification/confusion.py": "common/tasks/classification/test_work.py",
     "tasks/classification/task.py": "common/tasks/classification/test_work.py",
-    "tasks/classification/texts.py": "common/tasks/classification/test_work.py",
     "tasks/extractive_qa/prediction.py": "common/models/test_base.py",
     "tasks/extractive_qa/task.py": "common/tasks/test_table.py",
     "tasks/extractive_qa/work.py": "common/models/test_base.py",
@@ -54,7 +56,6 @@ COVERED_BY = {
     "training/fit.py": "common/training/test_survival.py",
     "training/job.py": "common/training/test_survival.py",
     "training/planning.py": "common/training/test_fingerprint.py",
-    "training/results.py": "common/tasks/classification/test_work.py",
     "training/sampling.py": "common/tasks/classification/test_work.py",
     "training/trainer.py": "common/training/test_survival.py",
 }

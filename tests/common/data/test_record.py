@@ -59,9 +59,9 @@ def test_texts_are_the_same_json():
 
 
 def test_what_another_release_wrote_beside_it_is_kept():
-    more = QUESTIONS | {"language": "en", "tables": {"rows": 3}}
+    more = QUESTIONS | {"licence": "MIT", "tables": {"rows": 3}}
     record = DataRecord.from_json(more)
-    assert record.further == {"language": "en", "tables": {"rows": 3}} and record.to_json() == more
+    assert record.further == {"licence": "MIT", "tables": {"rows": 3}} and record.to_json() == more
 
 
 def test_only_questions_of_version_2_may_have_no_answer():
