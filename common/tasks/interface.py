@@ -179,8 +179,11 @@ class Task(ABC):
     def loss(self, model: "torch.nn.Module", batch: "Batch", labels: "torch.Tensor") -> "torch.Tensor":
         """The loss, summed over every label that is not -100. batch: without its labels."""
 
-    def training_loss(self, features: Any, args: Settings) -> Loss:
-        """The loss that training uses: `loss`, or one that also depends on the features that are trained on."""
+    def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
+        """The loss that training uses: `loss`, or one that also depends on the features that are trained on.
+
+        labels: names of the data's labels, by number.
+        """
         return self.loss
 
     def unpadded_loss(self, family: "Family") -> Loss:

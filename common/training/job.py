@@ -210,7 +210,7 @@ class Job:
     def _loss(self, train: Split) -> Loss:
         if self.args.pack_batches:
             return self.task.unpadded_loss(self.plan.family)
-        return self.task.training_loss(train.features, self.args)
+        return self.task.training_loss(train.features, self.args, self.record.labels)
 
     def _best(self, trainer: TaskTrainer) -> Any:
         """The model with the weights of the best epoch."""

@@ -41,9 +41,13 @@ def labels_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
 
 
-def weighted_loss(made: texts.Texts) -> Loss:
-    """`labels_loss` in which a label that a text has counts as `class_weights.of_positives` gives it for these texts."""
-    weights = torch.tensor(class_weights.of_positives(made.labels, len(made.names)), dtype=torch.float32)
+def weighted_loss(targets: Sequence[np.ndarray], classes: int) -> Loss:
+    """`labels_loss` in which a label that a text has counts as `class_weights.of_positives` gives it for texts of these targets.
+
+    targets: a 1 for each label that the text has, (classes,) each.
+    """
+    label_sets = [np.flatnonzero(target) for target in targets]
+    weights = torch.tensor(class_weights.of_positives(label_sets, classes), dtype=torch.float32)
 
     def loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         logits = model(**batch).logits.float()

@@ -47,11 +47,13 @@ class MultiLabelClassification(Classification):
 
         return labels_loss(model, batch, labels)
 
-    def training_loss(self, features: Any, args: Settings) -> Loss:
+    def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
         """With `class_weights` "balanced", the labels that a text has count more, the rarer they are."""
         from .label_sets import weighted_loss
 
-        return weighted_loss(features) if args.class_weights == "balanced" else self.loss
+        if args.class_weights != "balanced":
+            return self.loss
+        return weighted_loss([features[i]["labels"] for i in range(len(features))], len(labels))
 
     def predictions(
         self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: Decision

@@ -78,11 +78,13 @@ class Classification(Task):
 
         return label_loss(model, batch, labels)
 
-    def training_loss(self, features: Any, args: Settings) -> Loss:
+    def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
         """With `class_weights` "balanced", classes count alike however many texts each has."""
         from .work import weighted_loss
 
-        return weighted_loss(features) if args.class_weights == "balanced" else self.loss
+        if args.class_weights != "balanced":
+            return self.loss
+        return weighted_loss([features[i]["labels"] for i in range(len(features))], len(labels))
 
     def outputs(
         self,

@@ -34,13 +34,13 @@ def label_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor)
     return torch.nn.functional.cross_entropy(model(**batch).logits.float(), labels, reduction="sum")
 
 
-def weighted_loss(made: texts.Texts) -> Loss:
-    """`label_loss` with each text weighted by its class, as `class_weights.of_classes` gives it for these texts.
+def weighted_loss(labels: Sequence[int], classes: int) -> Loss:
+    """`label_loss` with each text weighted by its class, as `class_weights.of_classes` gives it for texts of these labels.
 
     Sums are divided by the number of texts, as without weights: their mean weight is 1, so the learning rate keeps its
     meaning, and a text has the same gradient in whatever batch it is.
     """
-    weights = torch.tensor(class_weights.of_classes(made.labels, len(made.names)), dtype=torch.float32)
+    weights = torch.tensor(class_weights.of_classes(np.array(labels), classes), dtype=torch.float32)
 
     def loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         logits = model(**batch).logits.float()

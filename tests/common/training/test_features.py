@@ -17,7 +17,12 @@ from common.training import features
 from common.training.features import training_features
 from common.training.settings import RunArgs
 
-FAMILY = {"extractive-qa": "bert", "classification": "distilbert", "generative-qa": "t5"}
+FAMILY = {
+    "extractive-qa": "bert",
+    "classification": "distilbert",
+    "generative-qa": "t5",
+    "multi-label-classification": "bert",
+}
 
 
 @pytest.fixture(scope="module", params=TASKS)

@@ -122,10 +122,10 @@ def test_the_loss_is_that_of_every_label_and_weights_count_labels_that_are_there
 
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     torch.testing.assert_close(label_sets.labels_loss(Model(), {}, labels), expected.sum())
-    made_of = type("Texts", (), {"names": NAMES, "labels": [np.array([0]), np.array([2, 3]), np.array([2])]})
+    trained = np.array([[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0]])
     weights = torch.tensor([2.0, 1.0, 0.5, 2.0])
     weighed = (expected * torch.where(labels == 1, weights, 1.0)).sum()
-    torch.testing.assert_close(label_sets.weighted_loss(made_of)(Model(), {}, labels), weighed)
+    torch.testing.assert_close(label_sets.weighted_loss(trained, 4)(Model(), {}, labels), weighed)
 
 
 def test_what_is_kept_of_a_test(tmp_path):

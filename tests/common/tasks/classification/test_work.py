@@ -110,13 +110,13 @@ def test_with_weights_a_rare_class_counts_as_much_as_a_frequent_one(saved):
     made = features(saved, some)
     batch = collator([made[i] for i in range(len(made))])
     labels = batch.pop("labels")
-    loss = TASK.training_loss(made, SimpleNamespace(class_weights="balanced"))
+    loss = TASK.training_loss(made, SimpleNamespace(class_weights="balanced"), ("no", "yes"))
     with torch.no_grad():
         each = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="none")
         weighed = loss(model, batch, labels)
     expected = sum(each[labels == i].mean() * len(some) / 2 for i in range(2))
     torch.testing.assert_close(weighed, expected)
-    assert TASK.training_loss(made, SimpleNamespace(class_weights="none")) == TASK.loss
+    assert TASK.training_loss(made, SimpleNamespace(class_weights="none"), ("no", "yes")) == TASK.loss
 
 
 @pytest.mark.parametrize("classes", [2, 5])
