@@ -68,7 +68,10 @@ def export(model: torch.nn.Module, outputs: Sequence[str], folder: Path) -> dict
         program.save(str(files["fp32"]), external_data=False)
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        quantize_dynamic(files["fp32"], files["int8"], weight_type=QuantType.QInt8, per_channel=True)
+        network = importlib.import_module("onnx").load(str(files["fp32"]))
+        # For the head of a classifier the exporter leaves a shape behind that the quantizer's own inference contradicts.
+        del network.graph.value_info[:]
+        quantize_dynamic(network, files["int8"], weight_type=QuantType.QInt8, per_channel=True)
     return files
 
 
