@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,16 +70,17 @@ def certify(
 
     confidence, wrong = np.asarray(confidence, dtype=np.float64), ~np.asarray(right, dtype=bool)
     order = np.argsort(-confidence, kind="stable")
-    errors = np.concatenate([[0], np.cumsum(wrong[order])])
-    answered = np.searchsorted(-confidence[order], -np.array(GRID), side="right")
+    errors: np.ndarray = np.concatenate([[0], np.cumsum(wrong[order])])
+    thresholds: np.ndarray = -np.array(GRID)
+    answered: Any = np.searchsorted(-confidence[order], thresholds, side="right")
     delta = (1 - level) / choices
     promises = []
     for alpha in max_errors:
         p = binom.cdf(errors[answered], answered, alpha)
         testable = answered >= max(needed(alpha, 1 - delta), FIRST * len(confidence))
         # From the first that can be tested to the one before the first that is not rejected.
-        stops = np.flatnonzero(testable & (p > delta))
-        last = (stops[0] if len(stops) else len(GRID)) - 1
+        stops = np.flatnonzero(testable & (p > delta)).tolist()
+        last = (stops[0] if stops else len(GRID)) - 1
         if last < 0 or not testable[last]:
             promises.append(Promise(alpha, None, 0, 0))
         else:

@@ -54,7 +54,7 @@ class Candidates:
 
     def confidence(self, temperature: float = 1.0) -> np.ndarray:
         """(N,) the probability of the given answer: the softmax over its example's candidates of score / temperature."""
-        counts = np.diff(np.append(self.first, len(self.score)))
+        counts: np.ndarray = np.diff(np.append(self.first, len(self.score)))
         highest = np.maximum.reduceat(self.score, self.first)
         weight = np.exp((self.score - np.repeat(highest, counts)) / temperature)
         return weight[self.given] / np.add.reduceat(weight, self.first)

@@ -14,7 +14,17 @@ from ..models.bundles import load_bundle
 from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.classification.texts import make_texts, predict_logits, probabilities
-from .requests import as_frame, check_parameters, checked_rows, is_within, refuse
+from .requests import (
+    PROMISED,
+    abstaining,
+    as_frame,
+    best_first,
+    check_parameters,
+    checked_rows,
+    is_within,
+    least_confidence,
+    refuse,
+)
 from .runtime import fetch, share_cores
 
 MAX_TEXT = 200_000
@@ -23,7 +33,7 @@ MAX_CHARACTERS = 4_000_000
 MAX_LABELS = 100
 """Characters of a text, rows and characters of a request, labels for a text: more could run into the server's time-out."""
 
-PARAMETERS = {"top_k": 1}
+PARAMETERS = {"top_k": 1, **PROMISED}
 """What a request may leave out, or give as null."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
@@ -32,21 +42,32 @@ ASKED = {"text": MAX_TEXT}
 """The columns of a request and the most characters in each."""
 
 ANSWER = {"label": DataType.string, "score": DataType.double}
+FURTHER = {"raw_score": DataType.double, "abstained": DataType.boolean}
 
 SIGNATURE = ModelSignature(
     # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
     outputs=Schema(
         [
-            *(ColSpec(kind, name) for name, kind in ANSWER.items()),
+            *(ColSpec(kind, name, required=name in ANSWER) for name, kind in (ANSWER | FURTHER).items()),
             ColSpec(
-                Array(Object([Property(name, kind) for name, kind in ANSWER.items()])),
+                Array(
+                    Object(
+                        [Property(name, kind, name in ANSWER) for name, kind in (ANSWER | FURTHER).items()]
+                    )
+                ),
                 "alternatives",
                 required=False,
             ),
         ]
     ),
-    params=ParamSchema([ParamSpec("top_k", DataType.long, PARAMETERS["top_k"])]),
+    params=ParamSchema(
+        [
+            ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]),
+            ParamSpec("max_error", DataType.double, PARAMETERS["max_error"]),
+            ParamSpec("raw_scores", DataType.boolean, PARAMETERS["raw_scores"]),
+        ]
+    ),
 )
 
 
@@ -60,25 +81,32 @@ class Classifier:
         # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
         self.tokenizing = threading.Lock()
 
-    def classify(self, records: Sequence[Mapping[str, str]], top_k: int = 1) -> list[list[dict]]:
-        """For each record (`text`) its labels, likeliest first: at most `top_k` dicts of `label` and `score`, its
-        probability. Of a text that is longer than the model's `max_length` in tokens, the beginning decides."""
+    def classify(
+        self, records: Sequence[Mapping[str, str]], top_k: int = 1, max_error: float | None = None
+    ) -> list[list[dict]]:
+        """For each record (`text`) its labels, likeliest first: at most `top_k` dicts of `label`, `score`, its
+        probability, and `raw_score`, the same before calibration. With `max_error` also `abstained`: where it is true the
+        one label is empty. Of a text that is longer than the model's `max_length` in tokens, the beginning decides."""
         if not records:
             return []
+        settings = self.info.settings
+        least = least_confidence(settings, max_error)
         with self.tokenizing:
             texts = make_texts(
                 self.tokenizer,
                 records,
-                max_length=self.info.settings["max_length"],
+                max_length=settings["max_length"],
                 segment_ids=uses_segment_ids(self.model.config),
-                names=self.info.settings["labels"],
+                names=settings["labels"],
             )
         _, logits = predict_logits(self.model, texts, self.collator)
         ranked = []
-        for each in probabilities(logits).tolist():
-            named = zip(texts.names, each, strict=True)
-            ranked.append([{"label": label, "score": p} for label, p in sorted(named, key=lambda x: -x[1])])
-        return [labels[:top_k] for labels in ranked]
+        calibrated = probabilities(logits / settings.get("temperature", 1.0))
+        for each in zip(calibrated.tolist(), probabilities(logits).tolist(), strict=True):
+            named = sorted(zip(texts.names, *each, strict=True), key=lambda x: -x[2])
+            labels = [{"label": label, "score": p, "raw_score": raw} for label, p, raw in named[:top_k]]
+            ranked.append(abstaining(labels, least, {"label": ""}))
+        return ranked
 
 
 class Classification(PythonModel):
@@ -91,11 +119,10 @@ class Classification(PythonModel):
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `label` and `score`; with `top_k` above 1 also `alternatives`, a list for each row."""
         records = checked_rows(model_input, ASKED, rows=MAX_ROWS, characters=MAX_CHARACTERS)
-        top_k = _checked_top_k(params or {})
-        ranked = self.classifier.classify(records, top_k)
-        rows = [labels[0] for labels in ranked]
-        if top_k > 1:
-            rows = [{**row, "alternatives": labels[1:]} for row, labels in zip(rows, ranked, strict=True)]
+        params = params or {}
+        top_k = _checked_top_k(params)
+        ranked = self.classifier.classify(records, top_k, params.get("max_error"))
+        rows = [best_first(labels, top_k, bool(params.get("raw_scores"))) for labels in ranked]
         return as_frame(rows, model_input, list(ANSWER))
 
 

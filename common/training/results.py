@@ -16,6 +16,7 @@ from ..scoring import bootstrap
 from ..scoring.names import LABELS
 from ..tasks.interface import Extras, Task
 from ..tracking.run_log import RunLog
+from . import confidence
 from .evaluation import Split
 from .gradient_norms import split_off
 from .planning import Plan
@@ -39,6 +40,8 @@ class Tested:
     """Metric → array of the score of each test example, from 0 to 1."""
     seconds: float
     """Spent on the test."""
+    confidence: confidence.Tested | None
+    """None for a task without a confidence."""
 
 
 def figures(tested: Tested, task: Task) -> dict[str, float]:
@@ -58,7 +61,7 @@ def figures(tested: Tested, task: Task) -> dict[str, float]:
     }
     if tested.decision is not None:
         found["null_threshold"] = tested.decision
-    return found
+    return found | (tested.confidence.figures() if tested.confidence else {})
 
 
 def sentence(planned: Plan, found: Mapping[str, float]) -> str:
@@ -77,6 +80,7 @@ def write_predictions(tested: Tested, task: Task, folder: Path) -> None:
         {"id": example["id"]}
         | {name: float(tested.each[name][i]) for name in task.metrics}
         | task.row(prediction, example)
+        | ({"calibrated": float(tested.confidence.calibrated[i])} if tested.confidence else {})
         for i, (prediction, example) in enumerate(
             zip(tested.test_predictions, tested.test.examples, strict=True)
         )
@@ -120,9 +124,7 @@ class Saved:
     """Size of the trained weights."""
 
 
-def save_model(
-    model: torch.nn.Module, tokenizer: Any, planned: Plan, decision: float | None, folder: Path
-) -> Saved:
+def save_model(model: torch.nn.Module, tokenizer: Any, planned: Plan, tested: Tested, folder: Path) -> Saved:
     """Save the trained model into new folders below a folder."""
     bundle, base = folder / "bundle", None
     info = bundles.BundleInfo(
@@ -132,7 +134,8 @@ def save_model(
         base_fingerprint="",
         task=planned.task.name,
         head=planned.head,
-        settings=planned.task.stored_settings(planned.args, planned.record, decision),
+        settings=planned.task.stored_settings(planned.args, planned.record, tested.decision)
+        | (tested.confidence.fitted.settings() if tested.confidence else {}),
     )
     if planned.technique.peft_config(planned.family) is not None:
         base = folder / "base"

@@ -1,7 +1,7 @@
 """Whether a model that was loaded back labels texts as its run recorded."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..interface import Answer, Row
 
@@ -10,18 +10,33 @@ TOLERANCE = {"fp32": 0.005, "fp16": 0.05, "bf16": 0.1}
 adapter merged. By the run's precision."""
 
 
-def relabelled(recorded: Sequence[Row], answers: Sequence[Answer], tolerance: float) -> list[str]:
+def relabelled(
+    recorded: Sequence[Row], answers: Sequence[Answer], tolerance: float, temperature: float = 1.0
+) -> list[str]:
     """A line for each text that is not classified as recorded.
 
     recorded: rows of a run's predictions/test.json; answers: `label` and `score` for each. The probability must be the
     recorded one within `tolerance`; another label agrees if the run held it for as likely within `tolerance`.
+    temperature: of the served scores; the rows hold probabilities at 1.
     """
     wrong = []
     for row, answer in zip(recorded, answers, strict=True):
         label, score = answer["label"], answer["score"]
         known = row["probabilities"].get(label, -math.inf)
-        if not (abs(score - known) <= tolerance and row["probability"] - known <= tolerance):
+        expected = _calibrated(row["probabilities"], temperature).get(label, -math.inf)
+        # A low temperature makes as much more of every difference.
+        allowed = tolerance * max(1.0, 1 / temperature)
+        if not (abs(score - expected) <= allowed and row["probability"] - known <= tolerance):
             wrong.append(
                 f"{row['id']}: was {row['prediction']!r} ({row['probability']:.3f}), now {label!r} ({score:.3f})"
             )
     return wrong
+
+
+def _calibrated(probabilities: Mapping[str, float], temperature: float) -> Mapping[str, float]:
+    """Probabilities at a temperature."""
+    if temperature == 1.0:
+        return probabilities
+    highest = max(probabilities.values())
+    weight = {label: (p / highest) ** (1 / temperature) for label, p in probabilities.items()}
+    return {label: each / sum(weight.values()) for label, each in weight.items()}
