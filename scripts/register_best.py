@@ -9,8 +9,11 @@ becomes champion if it passes the gate, else challenger; the tags and the page o
      Or it is not worse by more than --tolerance points, and cheaper by --cheaper_latency or --cheaper_size.
   4. No slice of the questions (type, length of answer and context, unanswerable; or label and length of a text) has
      lost more than --max_slice_loss points.
+  5. On the test part of each folder of prepared data that --also_on names, it is not worse than the champion by more than the
+     points behind the name: the paired bootstrap interval of the difference lies above that.
+  6. It answers every question of the file --must_pass right (exact match; or the right label).
 
-The first version needs 1 and 2 only, as does a version whose champion is on other data: scores on other data cannot be
+The first version needs 1, 2 and 6 only, as does a version whose champion is on other data: scores on other data cannot be
 compared. The run's errors are logged into its artifacts, error_analysis/. Running this twice changes nothing, except that a
 challenger is judged again, by the rules of the second call.
 """
@@ -18,13 +21,12 @@ challenger is judged again, by the rules of the second call.
 import _path  # noqa: F401  # isort: skip
 import argparse
 import sys
-from dataclasses import fields
 from pathlib import Path
 
-from common.bounds import bounds_of
 from common.cli import Parser, guarded
 from common.registry import reporting
-from common.registry.gate import Rules, check
+from common.registry.gate import check
+from common.registry.options import add_rules, rules_of
 from common.tasks.table import DEFAULT_TASK, TASKS, task_of
 
 EXAMPLES = """examples:
@@ -32,6 +34,8 @@ EXAMPLES = """examples:
       every check and figure; nothing is written
   python scripts/register_best.py --cheaper_latency 0.3 --tolerance 0.5
       a third faster and half a point worse will do
+  python scripts/register_best.py --also_on other_data:1.0 --must_pass golden.jsonl
+      at most a point less on other data, and every question of a file right
   python scripts/register_best.py --rollback
       the champion before is champion again; repeated: the one before that
 """
@@ -63,31 +67,7 @@ def parser() -> Parser:
         metavar="DIR",
         help="the prepared data, whose test questions are asked again (default: the folder the run was trained from)",
     )
-    rules = made.add_argument_group("what a champion must do")
-    for name, kind, metavar, text in (
-        ("confidence", float, "SHARE", "of the intervals by which it is compared"),
-        ("tolerance", float, "POINTS", "that a cheaper one may be worse by, at that confidence"),
-        (
-            "cheaper_latency",
-            float,
-            "SHARE",
-            "of the champion's median latency to be saved to count as cheaper, such as 0.3; both are measured now",
-        ),
-        ("cheaper_size", float, "SHARE", "of the champion's size to be saved to count as cheaper"),
-        ("max_latency_ms", float, "MS", "bound for the median latency of single requests on this machine"),
-        ("max_slice_loss", float, "POINTS", "that no slice may have lost, at that confidence"),
-        ("min_slice", int, "EXAMPLES", "that a slice needs to be judged"),
-    ):
-        default, bounds = getattr(Rules(), name), bounds_of(Rules)[name]
-        shown = "does not count" if default is None and "cheaper" in name else default
-        shown = "none" if shown is None else shown
-        rules.add_argument(
-            f"--{name}",
-            type=kind,
-            metavar=metavar,
-            default=default,
-            help=f"{text} ({bounds}; default: {shown})",
-        )
+    add_rules(made)
     doing = made.add_argument_group("what is done")
     doing.add_argument(
         "--dry_run", action="store_true", help="print what would happen, and write nothing to the store"
@@ -115,18 +95,20 @@ def main() -> None:
         before, after = register.rollback(task, args.dry_run)
         print(reporting.rolled_back(task.registered, before, after, args.dry_run))
         return
-    rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
+    rules = rules_of(args)
     # Before the libraries are imported, which takes seconds.
     check(rules)
     from common.registry import register
+    from common.registry.demands import AlsoOn, Demands
     from common.tracking import experiments, store
 
+    demands = Demands(tuple(map(AlsoOn.parse, args.also_on)), args.must_pass)
     store.configure()
     experiment = experiments.experiment_name(
         args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment
     )
     done = register.register_best(
-        experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run
+        experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run, demands
     )
     if args.explain:
         print("\n".join([*done.figures, ""]) if done.figures else "Nothing was judged.")

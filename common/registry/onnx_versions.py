@@ -4,6 +4,7 @@ They belong to a registered model of their own, `<name>-onnx`, under the aliases
 code: only the network itself runs elsewhere.
 """
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import mlflow
 
+from ..data import prepared
 from ..errors import UserError
 from ..models.bundles import load_bundle, write_info
 from ..models.onnx import ONNX, export, needed
@@ -19,7 +21,7 @@ from ..scratch import scratch
 from ..serving import model_logging
 from ..tasks.interface import Task
 from ..tracking import store
-from . import champion, checking, versions
+from . import champion, checking, recertifying, versions
 
 PRECISIONS = ("fp32", "int8")
 
@@ -66,7 +68,11 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
             model.config.save_pretrained(made / "base")
             tokenizer.save_pretrained(made / "base")
             shutil.copy(files[precision], made / ONNX)
-            write_info(made, replace(info, runtime=f"onnx-{precision}"))
+            exported = replace(info, runtime=f"onnx-{precision}")
+            write_info(made, exported)
+            # Answering needs the file already.
+            settings = _recertified(made, exported, run, asked, data_dir, task)
+            write_info(made, replace(exported, settings=settings))
             answers = _answers(made, records, task)
             figures = _parity(own, answers, task) | {"score": _score(answers, records, asked, task)}
             figures["lost"] = expected - figures["score"]
@@ -86,6 +92,16 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
             number = _register(client, name, logged.model_uri, found, precision, figures, size, kind)
             lines.append(f"{kind}, {size:.0f} MiB: models:/{name}@{precision}, version {number}.")
     return lines
+
+
+def _recertified(made: Path, info, run, asked: checking.Questions, data_dir, task: Task) -> dict:
+    """The settings of an export, whose promises rest on its own answers to the validation data."""
+    validation, record = [], None
+    if asked.examples:
+        splits, record = prepared.load(data_dir or run.data.params.get("data_dir", task.data_dir))
+        validation = splits["validation"].to_list()
+    choices = max(1, math.ceil(float(run.data.params.get("num_train_epochs", 1))))
+    return recertifying.settings(task, made, dict(info.settings), validation, record, choices)
 
 
 def _exported(client, name: str, version) -> dict[str, str]:

@@ -135,8 +135,10 @@ def note(
     against: str | None,
     measured: Mapping[str, float],
     rules: Rules,
+    demands: str = "",
 ) -> None:
-    """Record on a version how it was judged, as tags and on its page; against: the champion's number.
+    """Record on a version how it was judged, as tags and on its page; against: the champion's number. demands: what the rules
+    were accompanied by, in words.
 
     What was found is recorded, not who is champion: the alias alone says that.
     """
@@ -146,7 +148,9 @@ def note(
         "gate": PASSED if passed else HELD_BACK,
         "gate_against": f"version {against}" if against else "no champion",
         "gate_reasons": "; ".join(verdict.reasons)[:5000],
-        "gate_rules": " ".join(f"{name}={value}" for name, value in vars(rules).items()),
+        "gate_rules": " ".join(
+            [*(f"{name}={value}" for name, value in vars(rules).items()), demands]
+        ).strip()[:5000],
         **{name: f"{value:.4f}" for name, value in figures.items() if math.isfinite(value)},
     }
     name, number = version.name, version.version

@@ -235,6 +235,12 @@ class Task(ABC):
         run's own predictions then stand for the truth.
         """
 
+    def served_each(self, answers: Sequence[Answer], examples: Sequence[Example]) -> "np.ndarray":
+        """The deciding score, 0 to 1, of each answer of a served model. examples: the prepared data's, one for each answer."""
+        import numpy as np
+
+        return np.array(self.served_right(answers, examples), dtype=float)
+
     def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
         """Whether each answer of a served model is right. examples: the prepared data's, one for each answer."""
         raise TypeError(f"{self.name} has no answers that are right or wrong as a whole")
