@@ -196,7 +196,7 @@ def _row(place: str, line: str, task: Task) -> dict[str, Any]:
         if not isinstance(row[name], str):
             raise UserError(f"{place}: {name} must be a string.")
     if task.data == "text":
-        return {"id": place, "text": row["text"], "label_name": row["label"]}
+        return {"id": place, "text": row["text"], "true_label": row["label"]}
     answers = [row["answers"]] if isinstance(row["answers"], str) else row["answers"]
     if not isinstance(answers, list) or not all(isinstance(answer, str) and answer for answer in answers):
         raise UserError(f"{place}: answers must be a text or a list of texts.")

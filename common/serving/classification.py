@@ -15,7 +15,9 @@ from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.classification.texts import make_texts, predict_logits, probabilities
 from .requests import (
+    FURTHER,
     PROMISED,
+    PROMISED_SPECS,
     abstaining,
     as_frame,
     best_first,
@@ -42,7 +44,6 @@ ASKED = {"text": MAX_TEXT}
 """The columns of a request and the most characters in each."""
 
 ANSWER = {"label": DataType.string, "score": DataType.double}
-FURTHER = {"raw_score": DataType.double, "abstained": DataType.boolean}
 
 SIGNATURE = ModelSignature(
     # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
@@ -61,13 +62,7 @@ SIGNATURE = ModelSignature(
             ),
         ]
     ),
-    params=ParamSchema(
-        [
-            ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]),
-            ParamSpec("max_error", DataType.double, PARAMETERS["max_error"]),
-            ParamSpec("raw_scores", DataType.boolean, PARAMETERS["raw_scores"]),
-        ]
-    ),
+    params=ParamSchema([ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]), *PROMISED_SPECS]),
 )
 
 

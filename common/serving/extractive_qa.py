@@ -21,7 +21,9 @@ from .question_requests import ASKED, check_length, checked_rows, context_limit
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
 from .requests import (
+    FURTHER,
     PROMISED,
+    PROMISED_SPECS,
     abstaining,
     as_frame,
     best_first,
@@ -45,9 +47,6 @@ ANSWER = {
     "start": DataType.long,
     "end": DataType.long,
 }
-
-FURTHER = {"raw_score": DataType.double, "abstained": DataType.boolean}
-"""What answers have beside where a request asks for it."""
 
 SIGNATURE = ModelSignature(
     # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
@@ -75,8 +74,7 @@ SIGNATURE = ModelSignature(
             ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]),
             ParamSpec("max_answer_length", DataType.long, PARAMETERS["max_answer_length"]),
             ParamSpec("null_threshold", DataType.double, PARAMETERS["null_threshold"]),
-            ParamSpec("max_error", DataType.double, PARAMETERS["max_error"]),
-            ParamSpec("raw_scores", DataType.boolean, PARAMETERS["raw_scores"]),
+            *PROMISED_SPECS,
         ]
     ),
 )

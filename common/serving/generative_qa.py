@@ -19,7 +19,8 @@ from .question_requests import ASKED, check_length, checked_rows, context_limit
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
 from .requests import (
-    PROMISED,
+    FURTHER,
+    PROMISED_SPECS,
     abstaining,
     as_frame,
     best_first,
@@ -44,17 +45,10 @@ SIGNATURE = ModelSignature(
     outputs=Schema(
         [
             *(ColSpec(kind, name) for name, kind in ANSWER.items()),
-            ColSpec(DataType.double, "raw_score", required=False),
-            ColSpec(DataType.boolean, "abstained", required=False),
+            *(ColSpec(kind, name, required=False) for name, kind in FURTHER.items()),
         ]
     ),
-    params=ParamSchema(
-        [
-            ParamSpec("max_answer_length", DataType.long, None),
-            ParamSpec("max_error", DataType.double, PROMISED["max_error"]),
-            ParamSpec("raw_scores", DataType.boolean, PROMISED["raw_scores"]),
-        ]
-    ),
+    params=ParamSchema([ParamSpec("max_answer_length", DataType.long, None), *PROMISED_SPECS]),
 )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.types import DataType, ParamSpec
 
 FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
 BESIDE = ("params",)
@@ -247,6 +248,14 @@ def check_parameters(params: Mapping | None, known: Sequence[str]) -> None:
 PROMISED = {"max_error": None, "raw_scores": False}
 """What a request for answers with a confidence may leave out, or give as null: the share of wrong answers that is allowed, and
 whether answers show their score before calibration too."""
+
+PROMISED_SPECS = (
+    ParamSpec("max_error", DataType.double, PROMISED["max_error"]),
+    ParamSpec("raw_scores", DataType.boolean, PROMISED["raw_scores"]),
+)
+
+FURTHER = {"raw_score": DataType.double, "abstained": DataType.boolean}
+"""What answers have beside where a request asks for it."""
 
 
 def least_confidence(settings: Mapping, max_error: float | None) -> float | None:

@@ -16,12 +16,12 @@ from mlflow.types.schema import Array, Object, Property
 
 from ..models.bundles import load_shared_base, read_bundle
 from . import extractive_qa
-from .extractive_qa import ANSWER, FURTHER, Answerer, as_rows, checked_parameters
+from .extractive_qa import ANSWER, Answerer, as_rows, checked_parameters
 from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
 from .question_requests import checked_rows, context_limit
 from .question_requests import is_taken as is_taken
-from .requests import as_frame, check_parameters, refuse
+from .requests import FURTHER, as_frame, check_parameters, refuse
 from .runtime import fetch
 
 ALL = "all"

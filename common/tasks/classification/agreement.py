@@ -23,7 +23,7 @@ def relabelled(
     for row, answer in zip(recorded, answers, strict=True):
         label, score = answer["label"], answer["score"]
         known = row["probabilities"].get(label, -math.inf)
-        expected = _calibrated(row["probabilities"], temperature).get(label, -math.inf)
+        expected = _calibrated(row, label, temperature)
         # A low temperature makes as much more of every difference.
         allowed = tolerance * max(1.0, 1 / temperature)
         if not (abs(score - expected) <= allowed and row["probability"] - known <= tolerance):
@@ -33,10 +33,13 @@ def relabelled(
     return wrong
 
 
-def _calibrated(probabilities: Mapping[str, float], temperature: float) -> Mapping[str, float]:
-    """Probabilities at a temperature."""
-    if temperature == 1.0:
-        return probabilities
+def _calibrated(row: Row, label: str, temperature: float) -> float:
+    """The probability of a label at a temperature: as it was recorded, or of the probabilities that the row holds."""
+    probabilities: Mapping[str, float] = row["probabilities"]
+    if label == row["prediction"] and "calibrated" in row:
+        return float(row["calibrated"])
+    if temperature == 1.0 or label not in probabilities:
+        return probabilities.get(label, -math.inf)
     highest = max(probabilities.values())
-    weight = {label: (p / highest) ** (1 / temperature) for label, p in probabilities.items()}
-    return {label: each / sum(weight.values()) for label, each in weight.items()}
+    weight = {name: (p / highest) ** (1 / temperature) for name, p in probabilities.items()}
+    return weight[label] / sum(weight.values())

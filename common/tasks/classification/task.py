@@ -155,12 +155,13 @@ class Classification(Task):
     def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
         """The right label; examples: as `described` gives them."""
         pairs = zip(answers, examples, strict=True)
-        return [answer["label"] == example["label_name"] for answer, example in pairs]
+        return [answer["label"] == example["true_label"] for answer, example in pairs]
 
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
-        """The example with the name of its label."""
+        """The example with the name of its label, by which it is sliced and judged."""
         names = record.labels
-        return {**example, "label_name": names[example["label"]]} if names else dict(example)
+        name = names[example["label"]] if names else None
+        return {**example, "label_name": name, "true_label": name} if names else dict(example)
 
     def slices(self, example: Example) -> dict[str, str]:
         """By length and label."""
