@@ -50,7 +50,9 @@ def disagreements(
 
 
 def _calibrated(row: Row, temperature: float) -> float:
-    """The probability of a row's answer at a temperature."""
+    """The probability of a row's answer at a temperature: as it was recorded, or of the candidates that the row holds."""
+    if "calibrated" in row:
+        return float(row["calibrated"])
     if temperature == 1.0 or not row["n_best"]:
         return float(row["probability"])
     highest = max(entry["score"] for entry in row["n_best"])
