@@ -24,9 +24,12 @@ from common.scratch import scratch
 from common.serving import model_logging, stored_code
 from common.tasks.table import task_of
 from common.tracking import store
+from common.training.sampling import sample
 
 ROWS, CHARACTERS = 64, 300_000
 """Of a request: below what a served model takes."""
+
+SEED = 42
 
 
 def requests(records: list[dict[str, str]]) -> list[list[dict[str, str]]]:
@@ -47,7 +50,9 @@ def measured(uri: str, data_dir: Path, limit: int | None) -> dict:
     task = task_of(about.task)
     served = model_logging.module_of(task)
     splits, record = prepared.load(data_dir)
-    examples = [task.described(example, record) for example in splits["test"]][:limit]
+    # As a run samples its test data: files may hold one label after the other.
+    chosen = sample(splits["test"].to_list(), limit, SEED, task.balanced_by)
+    examples = [task.described(example, record) for example in chosen]
     asked = [{column: example[column] for column in served.ASKED} for example in examples]
     kept = [i for i, each in enumerate(asked) if served.is_taken(each)]
     examples, asked = [examples[i] for i in kept], [asked[i] for i in kept]
@@ -126,7 +131,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("models", nargs="+", metavar="URI", help="runs:/RUN_ID/model or models:/NAME@ALIAS")
     p.add_argument("--data_dir", type=Path, required=True, help="prepared data, whose test part is asked")
-    p.add_argument("--max_test_samples", type=int, help="ask the first ones only")
+    p.add_argument("--max_test_samples", type=int, help="ask a sample only, that of runs with seed 42")
     p.add_argument("--output", type=Path, help="file for the figures as JSON")
     args = p.parse_args()
     store.configure()

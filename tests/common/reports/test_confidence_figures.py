@@ -24,8 +24,8 @@ def test_the_reliability_diagram_has_a_point_for_each_bin(graded):
     named = {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
     assert list(named) == list(bins)
     for name, line in named.items():
-        assert line.get_xdata() == [b.confidence for b in bins[name]]
-        assert line.get_ydata() == [b.right for b in bins[name]]
+        assert list(line.get_xdata()) == [b.confidence for b in bins[name]]
+        assert list(line.get_ydata()) == [b.right for b in bins[name]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(bins)
 
 
