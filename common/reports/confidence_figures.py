@@ -46,10 +46,10 @@ def risk_coverage_curve(
     axes = figure.add_subplot()
     axes.plot(coverage, risk, color=BLUE, linewidth=1.6, label="answered by confidence")
     for i, (allowed, share, error) in enumerate(promises):
-        label = "certified threshold, from the allowed to the measured error" if i == 0 else None
-        axes.plot([share, share], [allowed, error], color=VERMILION, linewidth=1)
-        axes.plot(share, error, "o", color=VERMILION, markersize=6, label=label, zorder=3)
-        axes.plot(share, allowed, "_", color=VERMILION, markersize=14, markeredgewidth=1.6)
+        label = "certified threshold: allowed error (bar), measured error (dot)" if i == 0 else None
+        axes.plot([share, share], [allowed, error], color=VERMILION, linewidth=1, clip_on=False)
+        axes.plot(share, error, "o", color=VERMILION, markersize=6, label=label, zorder=3, clip_on=False)
+        axes.plot(share, allowed, "_", color=VERMILION, markersize=14, markeredgewidth=1.6, clip_on=False)
         axes.annotate(f"{allowed:.0%}", (share, allowed), (0, 5), textcoords="offset points", ha="center")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
@@ -57,7 +57,7 @@ def risk_coverage_curve(
     axes.set_ylabel("risk: share of these that is wrong")
     axes.grid(alpha=0.25)
     _percent(axes)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    axes.legend(loc="upper left", frameon=False)
     return figure
 
 

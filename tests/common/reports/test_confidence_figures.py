@@ -38,7 +38,7 @@ def test_the_risk_coverage_curve_marks_what_was_promised(graded):
     curve = axes.get_lines()[0]
     assert (curve.get_xdata() == coverage).all() and (curve.get_ydata() == risk).all()
     assert [text.get_text() for text in axes.texts] == ["5%", "10%"]
-    assert len(figure.legends[0].get_texts()) == 2
+    assert len(axes.get_legend().get_texts()) == 2
     # Without a promise there is the curve alone.
     alone = confidence_figures.risk_coverage_curve(coverage, risk, [], "texts")
     assert len(alone.axes[0].get_lines()) == 1
