@@ -31,6 +31,12 @@ def main() -> None:
     parser.add_argument(
         "--top_k", type=number(minimum=1), default=3, help="answers to show (default: %(default)s)"
     )
+    parser.add_argument(
+        "--max_error",
+        type=number(float, above=0, below=1),
+        metavar="SHARE",
+        help="share of wrong answers that is allowed, such as 0.1: a model that is less sure abstains (default: any)",
+    )
     args = parser.parse_args()
     context = text_or_file(args.context, "--context")
     if not context.strip():
@@ -55,12 +61,19 @@ def main() -> None:
         # Models that generate text give one answer.
         known = [param.name for param in model.metadata.get_params_schema() or ()]
         params = {"top_k": args.top_k} if "top_k" in known else {}
+        if args.max_error is not None:
+            if "max_error" not in known:
+                raise UserError(
+                    f"{args.model} was stored by an earlier version, which promises no error: train again."
+                )
+            params["max_error"] = args.max_error
         answer = model.predict(asked, params=params).iloc[0]
     except mlflow.MlflowException as error:
         raise UserError(error.message) from None
     print(f"{args.model}\n\n{context}\n\n{args.question}")
+    nothing = "(not sure enough: it abstains)" if answer.get("abstained") else "(no answer)"
     for row in [answer, *(answer.get("alternatives") or [])]:
-        print(f"  {row['score']:6.1%}  {row['answer'] or '(no answer)'}")
+        print(f"  {row['score']:6.1%}  {row['answer'] or nothing}")
 
 
 if __name__ == "__main__":

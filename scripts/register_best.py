@@ -9,22 +9,24 @@ becomes champion if it passes the gate, else challenger; the tags and the page o
      Or it is not worse by more than --tolerance points, and cheaper by --cheaper_latency or --cheaper_size.
   4. No slice of the questions (type, length of answer and context, unanswerable; or label and length of a text) loses
      more than --max_slice_loss points.
+  5. On the test part of each folder of prepared data that --also_on names, it is not worse than the champion by more than the
+     points behind the name: the paired bootstrap interval of the difference lies above that.
+  6. It answers every question of the file --must_pass right (exact match; or the right label).
 
-The first version needs only 1 and 2. So does a version whose champion was trained on other data, because those scores cannot
-be compared. An analysis of the run's errors is logged into its artifacts, error_analysis/. A second call changes nothing,
-except that a challenger is judged again by the rules of that call.
+The first version needs only 1, 2 and 6. So does a version whose champion was trained on other data, because those scores
+cannot be compared. An analysis of the run's errors is logged into its artifacts, error_analysis/. A second call changes
+nothing, except that a challenger is judged again by the rules of that call.
 """
 
 import _path  # noqa: F401  # isort: skip
 import argparse
 import sys
-from dataclasses import fields
 from pathlib import Path
 
-from common.bounds import bounds_of
 from common.cli import Parser, guarded
 from common.registry import reporting
-from common.registry.gate import Rules, check
+from common.registry.gate import check
+from common.registry.options import add_rules, rules_of
 from common.tasks.table import DEFAULT_TASK, TASKS, task_of
 
 EXAMPLES = """examples:
@@ -32,6 +34,8 @@ EXAMPLES = """examples:
       shows every check and figure, and writes nothing
   python scripts/register_best.py --cheaper_latency 0.3 --tolerance 0.5
       a candidate that is a third faster may be half a point worse
+  python scripts/register_best.py --also_on other_data:1.0 --must_pass golden.jsonl
+      at most a point less on other data, and every question of a file right
   python scripts/register_best.py --rollback
       the previous champion is champion again; repeat it for the one before
 """
@@ -63,7 +67,7 @@ def parser() -> Parser:
         metavar="DIR",
         help="prepared data whose test questions are asked again (default: the folder that the run was trained from)",
     )
-    _add_rules(made)
+    add_rules(made)
     doing = made.add_argument_group("what is done")
     doing.add_argument(
         "--dry_run", action="store_true", help="print what would happen, and write nothing to the store"
@@ -71,10 +75,11 @@ def parser() -> Parser:
     doing.add_argument(
         "--export",
         choices=("onnx",),
-        help="also register the version for ONNX Runtime, in fp32 and int8, if both answer the test data as it does",
+        help="also register the version for ONNX Runtime, in fp32 and int8, once both answer the test data as it does",
     )
     doing.add_argument(
-        "--name", help="the registered model to roll back (default: the task's; runs say the name of theirs)"
+        "--name",
+        help="the registered model to roll back (default: the task's; runs say the name of theirs)",
     )
     doing.add_argument("--explain", action="store_true", help="print every check and figure")
     doing.add_argument(
@@ -83,29 +88,6 @@ def parser() -> Parser:
         help="make the previous champion champion again; this script does not promote the rolled-back version again",
     )
     return made
-
-
-def _add_rules(made: Parser) -> None:
-    rules = made.add_argument_group("what a champion must do")
-    for name, kind, metavar, text in (
-        ("confidence", float, "SHARE", "confidence of the intervals by which it is compared"),
-        ("tolerance", float, "POINTS", "points that a cheaper candidate may lose, at that confidence"),
-        ("cheaper_latency", float, "SHARE", "share of the median latency that a cheaper candidate saves"),
-        ("cheaper_size", float, "SHARE", "share of the champion's size that a cheaper candidate saves"),
-        ("max_latency_ms", float, "MS", "bound for the median latency of single requests on this machine"),
-        ("max_slice_loss", float, "POINTS", "most points that a slice may lose, at that confidence"),
-        ("min_slice", int, "EXAMPLES", "least number of examples in a slice that is judged"),
-    ):
-        default, bounds = getattr(Rules(), name), bounds_of(Rules)[name]
-        shown = "does not count" if default is None and "cheaper" in name else default
-        shown = "none" if shown is None else shown
-        rules.add_argument(
-            f"--{name}",
-            type=kind,
-            metavar=metavar,
-            default=default,
-            help=f"{text} ({bounds}; default: {shown})",
-        )
 
 
 def main() -> None:
@@ -117,18 +99,20 @@ def main() -> None:
         before, after = register.rollback(name, args.dry_run)
         print(reporting.rolled_back(name, before, after, args.dry_run))
         return
-    rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
+    rules = rules_of(args)
     # Before the libraries are imported, because that takes seconds.
     check(rules)
     from common.registry import register
+    from common.registry.demands import AlsoOn, Demands
     from common.tracking import experiments, store
 
+    demands = Demands(tuple(map(AlsoOn.parse, args.also_on)), args.must_pass)
     store.configure()
     experiment = experiments.experiment_name(
         args.experiment_name, task_of(args.task or DEFAULT_TASK).experiment
     )
     done = register.register_best(
-        experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run
+        experiment, args.data_fingerprint, args.data_dir, args.task, rules, args.dry_run, demands
     )
     if args.explain:
         print("\n".join([*done.figures, ""]) if done.figures else "Nothing was judged.")

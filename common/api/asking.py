@@ -64,7 +64,8 @@ class Model:
 
     def answer(self, question: str, context: str, **parameters: Any) -> dict[str, Any]:
         """The answer to a question about a text: `answer` ("" for no answer), `score`, its probability among the candidates,
-        `start` and `end` in characters of the context; with `top_k` above 1 also `alternatives`, a list of such."""
+        `start` and `end` in characters of the context; with `top_k` above 1 also `alternatives`, a list of such; with
+        `max_error` also `abstained`, with `raw_scores` also `raw_score`."""
         return self._one({"question": question, "context": context}, parameters)
 
     def classify(self, text: str, text_pair: str | None = None, **parameters: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..data.squad_json import read_squad_json
 from ..errors import UserError
 from ..paths import SAMPLE
 from ..scoring import squad
+from ..scoring.abstention import MAX_ERRORS
 from ..serving.question_requests import MAX_QUESTION
 from ..serving.requests import check_known
 from .catalogue import KEPT, Busy, Catalogue, Entry, Reply, Unanswered
@@ -29,7 +30,7 @@ MAX_TRUTH = 2_000
 MAX_BODY = 1_000_000
 """Bytes: enough for the longest texts as JSON or as a form, where a character may take twelve."""
 
-FIELDS = ("question", "context", "truth", "unanswerable", "models")
+FIELDS = ("question", "context", "truth", "unanswerable", "models", "max_error")
 
 ANSWERS = 4
 """The best answer and its alternatives."""
@@ -74,10 +75,13 @@ class Asked:
     truths: tuple[str, ...] | None
     """The true answers; empty: there is none; None: not given."""
     entries: tuple[Entry, ...]
+    max_error: float | None = None
+    """The share of wrong answers that is allowed; None: every question is answered."""
 
 
 def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
-    """A question from `question`, `context`, `truth` (an answer a line), `unanswerable` and `models` (URIs of entries).
+    """A question from `question`, `context`, `truth` (an answer a line), `unanswerable`, `models` (URIs of entries) and
+    `max_error` (a number or its text).
 
     Raises Fault.
     """
@@ -106,6 +110,12 @@ def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
             "The true answer has no word that counts: EM and F1 leave out a, an, the and punctuation.",
             "truth",
         )
+    try:
+        max_error = float(fields["max_error"]) if fields.get("max_error") not in (None, "") else None
+    except (TypeError, ValueError):
+        raise Fault("The allowed error must be a number.", "max_error") from None
+    if max_error is not None and not 0 < max_error < 1 or fields.get("max_error") is True:
+        raise Fault("The allowed error must be above 0 and below 1.", "max_error")
     wanted, known = fields.get("models", ()), {entry.uri: entry for entry in entries}
     if not isinstance(wanted, list) or not all(isinstance(uri, str) for uri in wanted):
         raise Fault("models must be a list of strings.", "models")
@@ -120,6 +130,7 @@ def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
         fields["context"],
         truths if truths or fields.get("unanswerable") else None,
         tuple(entry for uri, entry in known.items() if uri in wanted),
+        max_error,
     )
 
 
@@ -142,7 +153,8 @@ def pieces(context: str, answer: tuple[int, int], truths: Sequence[str] = ()) ->
 
 
 def result(entry: Entry, asked: Asked, reply: Reply) -> dict[str, Any]:
-    """What the page and its script show of an answer; `exact_match` and `f1`, 0 to 1, where the truth is known."""
+    """What the page and its script show of an answer; `exact_match` and `f1`, 0 to 1, where the truth is known and
+    the model does not abstain."""
     best, *others = reply.answers
     shown = best | {
         "uri": entry.uri,
@@ -150,7 +162,7 @@ def result(entry: Entry, asked: Asked, reply: Reply) -> dict[str, Any]:
         "seconds": reply.seconds,
         "loading_seconds": reply.loading_seconds,
     }
-    if asked.truths is not None:
+    if asked.truths is not None and not best.get("abstained"):
         language = entry.facts.get("data_language")
         for name, score in (("exact_match", squad.exact_match), ("f1", squad.f1)):
             shown[name] = score(best["answer"], asked.truths, language=language)
@@ -240,7 +252,7 @@ class Page:
 
     def ask_by_form(self) -> str | tuple[str, int]:
         """The page with the answers to the form's question, or with what is wrong with it."""
-        names = ("question", "context", "truth", "unanswerable")
+        names = ("question", "context", "truth", "unanswerable", "max_error")
         # Browsers send line ends as CRLF.
         fields: dict[str, Any] = {name: request.form.get(name, "").replace("\r\n", "\n") for name in names}
         fields["models"] = request.form.getlist("models")
@@ -265,7 +277,7 @@ class Page:
         results = []
         for entry in asked.entries:
             try:
-                reply = self.catalogue.ask(entry, asked.question, asked.context, ANSWERS)
+                reply = self.catalogue.ask(entry, asked.question, asked.context, ANSWERS, asked.max_error)
                 results.append(result(entry, asked, reply) | {"entry": entry})
             except Unanswered as error:
                 results.append({"entry": entry, "uri": entry.uri, "error": str(error)})
@@ -293,6 +305,7 @@ class Page:
             chosen=fields.get("models", [entry.uri for entry in listed[:2]]),
             entries=listed,
             examples=self.examples,
+            max_errors=MAX_ERRORS,
             asked=asked,
             results=results,
             fault=fault,

@@ -33,6 +33,7 @@ PATIENCE = 120
 _MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
 _RUN = re.compile(r"runs:/(?P<id>[0-9a-f]+)/.+")
+_SHOWN = ("answer", "score", "start", "end")
 _WARM_UP = {"question": "What is it?", "context": "It is a text."}
 
 
@@ -172,18 +173,24 @@ class Catalogue:
         """The models that can be asked, read again each time: aliases may have moved and versions been added."""
         return entries(self.uris)
 
-    def ask(self, entry: Entry, question: str, context: str, top_k: int) -> Reply:
-        """The `top_k` best answers, as `mlflow models serve` gives them; raises Unanswered, or Busy."""
+    def ask(
+        self, entry: Entry, question: str, context: str, top_k: int, max_error: float | None = None
+    ) -> Reply:
+        """The `top_k` best answers, as `mlflow models serve` gives them; raises Unanswered, or Busy.
+
+        max_error: the share of wrong answers that is allowed, below whose threshold a model abstains; None: it answers
+        everything.
+        """
         if not self._turn.acquire(timeout=self._patience):
             raise Busy
         try:
             loading = self._ready(entry.uri)
             model = self._loaded[entry.uri]
             started = time.perf_counter()
-            row = _predict(model, {"question": question, "context": context}, top_k)
+            row = _predict(model, {"question": question, "context": context}, top_k, max_error)
             seconds = time.perf_counter() - started
             answers = [
-                {name: answer[name] for name in ("answer", "score", "start", "end")}
+                {name: answer[name] for name in (*_SHOWN, "abstained") if name in answer}
                 for answer in (row, *row.get("alternatives", ()))
             ]
             return Reply(answers, seconds, loading)
@@ -209,8 +216,18 @@ class Catalogue:
         return time.perf_counter() - started
 
 
-def _predict(model: Any, record: Mapping[str, str], top_k: int) -> dict[str, Any]:
-    return model.predict(pd.DataFrame([record]), params={"top_k": top_k}).iloc[0].to_dict()
+def _predict(
+    model: Any, record: Mapping[str, str], top_k: int, max_error: float | None = None
+) -> dict[str, Any]:
+    params: dict[str, float] = {"top_k": top_k}
+    if max_error is not None:
+        # MLflow drops a parameter that a model does not know, and the answer would be one without a promise.
+        if "max_error" not in [spec.name for spec in model.metadata.get_params_schema() or ()]:
+            raise UserError(
+                "It was stored by an earlier version, which promises no error: allow any error, or train again."
+            )
+        params["max_error"] = max_error
+    return model.predict(pd.DataFrame([record]), params=params).iloc[0].to_dict()
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,8 @@ class Contender:
     size_mib: float = math.nan
     failed: tuple[str, ...] = ()
     """A sentence for each of its own checks that failed."""
+    uri: str = ""
+    """Where it is loaded from."""
 
 
 def contest(

@@ -4,24 +4,28 @@ They belong to a registered model of their own, `<name>-onnx`, with the aliases 
 the network itself runs in ONNX Runtime.
 """
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
+from ..data import prepared
 from ..errors import UserError
-from ..models.bundles import load_bundle, write_info
+from ..models.bundles import BundleInfo, load_bundle, write_info
 from ..models.onnx import ONNX, export, needed
 from ..scoring.names import LABELS
 from ..scratch import scratch
 from ..serving import model_logging
 from ..tasks.interface import Task
 from ..tracking import store
-from . import champion, checking, versions
+from . import champion, checking, recertifying, versions
 
 PRECISIONS = ("fp32", "int8")
 
@@ -72,7 +76,11 @@ def export_version(
             model.config.save_pretrained(made / "base")
             tokenizer.save_pretrained(made / "base")
             shutil.copy(files[precision], made / ONNX)
-            write_info(made, replace(info, runtime=f"onnx-{precision}"))
+            exported = replace(info, runtime=f"onnx-{precision}")
+            write_info(made, exported)
+            # Answering needs the file already.
+            settings = _recertified(made, exported, run, asked, data_dir, task)
+            write_info(made, replace(exported, settings=settings))
             answers = first_answers(made, records, task)
             figures = _parity(own, answers, task) | {"score": _score(answers, records, asked, task)}
             figures["lost"] = expected - figures["score"]
@@ -92,6 +100,24 @@ def export_version(
             number = _register(client, name, logged.model_uri, found, precision, figures, size, kind)
             lines.append(f"{kind}, {size:.0f} MiB: models:/{name}@{precision}, version {number}.")
     return lines
+
+
+def _recertified(
+    made: Path,
+    info: BundleInfo,
+    run: Run,
+    asked: checking.Questions,
+    data_dir: str | Path | None,
+    task: Task,
+) -> dict[str, Any]:
+    """The settings of an export, whose promises rest on its own answers to the validation data."""
+    validation: list[Mapping[str, Any]] = []
+    record = None
+    if asked.examples:
+        splits, record = prepared.load(data_dir or run.data.params.get("data_dir", task.data_dir))
+        validation = splits["validation"].to_list()
+    choices = max(1, math.ceil(float(run.data.params.get("num_train_epochs", 1))))
+    return recertifying.settings(task, made, dict(info.settings), validation, record, choices)
 
 
 def _exported(client: MlflowClient, name: str, version: ModelVersion) -> dict[str, str]:

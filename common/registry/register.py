@@ -6,7 +6,7 @@ champion (`gate`); a version that does not pass is registered as challenger.
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -29,6 +29,7 @@ from . import champion as promotion
 from . import checking, error_analysis, gate, versions
 from .checking import Checked, Questions
 from .choosing import choose
+from .demands import Demands, Judge
 from .gate import CHALLENGER, CHAMPION, Rules, Verdict
 from .head_to_head import Contender, contest, sentence
 
@@ -62,13 +63,14 @@ def register_best(
     task: str | None = None,
     rules: Rules | None = None,
     dry_run: bool = False,
+    demands: Demands | None = None,
 ) -> Outcome:
     """Register the finished run with the best validation score on one data set, and make it champion if it passes.
 
     The score is the task's deciding one: F1 of answers, accuracy of labels. task: its name; default: the newest run's.
     data_fingerprint: first characters of the data's fingerprint; default: the newest run's. data_dir: the prepared data,
     for its contexts or texts; default: the folder that the run was trained from. rules: the rules of promotion.
-    dry_run: judge the run's own model, and write nothing anywhere.
+    dry_run: judge the run's own model, and write nothing anywhere. demands: what promotion requires beside the test data.
 
     A run that is registered already is not registered again: a challenger is judged again, and a former champion stays as it
     is. UserError if there is no run, or nothing to check its model with.
@@ -89,9 +91,11 @@ def register_best(
     best, notes = choose(limited, data_fingerprint, of)
     notes = [f"Left out: {line}." for line in left_out] + notes
     run = mlflow.get_run(best["run_id"])
+    # Read before anything is measured.
+    further = Judge(demands or Demands(), of)
     # Two processes on this machine would both find nothing registered; `promotion` handles those on other machines.
     with contextlib.nullcontext() if dry_run else store.lock("register"):
-        return _Registration(run, found, data_dir, of, rules, dry_run, notes).carried_out()
+        return _Registration(run, found, data_dir, of, rules, further, dry_run, notes).carried_out()
 
 
 @store.explained()
@@ -126,11 +130,12 @@ class _Registration:
         data_dir: str | Path | None,
         task: Task,
         rules: Rules,
+        further: Judge,
         dry_run: bool,
         notes: list[str],
     ):
         self.run, self.runs, self.data_dir, self.task = run, runs, data_dir, task
-        self.rules, self.dry_run, self.notes = rules, dry_run, notes
+        self.rules, self.further, self.dry_run, self.notes = rules, further, dry_run, notes
         self.client, self.name = mlflow.MlflowClient(), naming.registered(task, run.data.tags)
         self.figures: list[str] = []
         self._known: dict[str, Contender] = {}
@@ -164,7 +169,13 @@ class _Registration:
             str(version.version),
             judge=self._judge(str(version.version), candidate),
             note=lambda verdict, against: versions.note(
-                self.client, version, verdict, against, _measured(candidate), self.rules
+                self.client,
+                version,
+                verdict,
+                against,
+                _measured(candidate),
+                self.rules,
+                str(self.further.demands),
             ),
         )
         self._note_verdict(settled.verdict, f"version {version.version}", settled.incumbent)
@@ -227,7 +238,7 @@ class _Registration:
         tags = versions.tags_of(run) if version is None else version.tags
         scores = {row["id"]: row[self.task.metric] for row in asked.every}
         name = f"run {run.info.run_id}" if version is None else f"version {version.version}"
-        contender = Contender(name, tags, scores, checked.latency_ms, size, checked.failed)
+        contender = Contender(name, tags, scores, checked.latency_ms, size, checked.failed, uri)
         return _Candidate(contender, checked, asked, uri)
 
     def _new_version(self, candidate: _Candidate) -> ModelVersion:
@@ -254,14 +265,12 @@ class _Registration:
             return self._registered(which, candidate)
 
         def judge(new: str | None, old: str | None) -> Verdict:
-            verdict, lines = contest(
-                contender(new),
-                None if old is None else contender(old),
-                candidate.questions.examples,
-                self.rules,
-            )
+            one, other = contender(new), None if old is None else contender(old)
+            failed, further = self.further.judged(one, other, self.rules)
+            one = replace(one, failed=(*one.failed, *failed))
+            verdict, lines = contest(one, other, candidate.questions.examples, self.rules)
             if new == number:
-                self.figures = [*_about(candidate, self.task, self.rules), *lines]
+                self.figures = [*_about(candidate, self.task, self.rules), *lines, *further]
                 self.figures += [f"Verdict: {verdict.alias}: {'; '.join(verdict.reasons)}."]
             return verdict
 
@@ -274,10 +283,11 @@ class _Registration:
             rows = _rows(tags)
             scores = None if rows is None else {row["id"]: row[self.task.metric] for row in rows}
             latency = float(tags.get("latency_ms", "nan"))
+            uri = f"models:/{self.name}/{number}"
             if self.rules.cheaper_latency is not None:
-                latency = checking.latency(f"models:/{self.name}/{number}", candidate.questions)
+                latency = checking.latency(uri, candidate.questions)
             size = float(tags.get("size_mib", "nan"))
-            self._known[number] = Contender(f"version {number}", tags, scores, latency, size)
+            self._known[number] = Contender(f"version {number}", tags, scores, latency, size, uri=uri)
         return self._known[number]
 
     def _foreseen(self, candidate: _Candidate, version: ModelVersion | None, champion: str | None) -> Outcome:

@@ -136,8 +136,10 @@ def note(
     against: str | None,
     measured: Mapping[str, float],
     rules: Rules,
+    demands: str = "",
 ) -> None:
-    """Record the verdict on a version, as tags and on its page. against: the champion's number.
+    """Record the verdict on a version, as tags and on its page. against: the champion's number. demands: further requirements
+    that were judged, in words.
 
     The result is recorded, not which version is champion: only the alias says that.
     """
@@ -147,7 +149,9 @@ def note(
         "gate": PASSED if passed else HELD_BACK,
         "gate_against": f"version {against}" if against else "no champion",
         "gate_reasons": "; ".join(verdict.reasons)[:5000],
-        "gate_rules": " ".join(f"{name}={value}" for name, value in vars(rules).items()),
+        "gate_rules": " ".join(
+            [*(f"{name}={value}" for name, value in vars(rules).items()), demands]
+        ).strip()[:5000],
         **{name: f"{value:.4f}" for name, value in figures.items() if math.isfinite(value)},
     }
     name, number = version.name, version.version

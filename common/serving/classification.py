@@ -16,7 +16,19 @@ from ..models.bundles import load_bundle
 from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.classification.texts import make_texts, predict_logits, probabilities
-from .requests import as_frame, check_parameters, checked_rows, is_within, refuse
+from .requests import (
+    FURTHER,
+    PROMISED,
+    PROMISED_SPECS,
+    abstaining,
+    as_frame,
+    best_first,
+    check_parameters,
+    checked_rows,
+    is_within,
+    least_confidence,
+    refuse,
+)
 from .runtime import fetch, share_cores
 
 MAX_TEXT = 200_000
@@ -25,7 +37,7 @@ MAX_CHARACTERS = 4_000_000
 MAX_LABELS = 100
 """Characters of a text, rows and characters of a request, labels for a text: more could run into the server's time-out."""
 
-PARAMETERS = {"top_k": 1}
+PARAMETERS: dict[str, Any] = {"top_k": 1, **PROMISED}
 """What a request may leave out, or give as null."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
@@ -45,17 +57,20 @@ INPUTS = {
 }
 """Whether texts come in pairs → what a request holds."""
 
-ALTERNATIVES = ColSpec(
-    Array(Object([Property(name, kind) for name, kind in ANSWER.items()])), "alternatives", required=False
-)
+GIVEN = [(name, kind, name in ANSWER) for name, kind in (ANSWER | FURTHER).items()]
+"""(name, type, whether it is always there) of the fields of a label."""
+
+ALTERNATIVES = ColSpec(Array(Object([Property(*each) for each in GIVEN])), "alternatives", required=False)
 
 
 def signature(request: Collection[str]) -> ModelSignature:
     """MLflow's signature of a model that is asked with such a request. request: its columns."""
     return ModelSignature(
         inputs=INPUTS["text_pair" in request],
-        outputs=Schema([*(ColSpec(kind, name) for name, kind in ANSWER.items()), ALTERNATIVES]),
-        params=ParamSchema([ParamSpec("top_k", DataType.long, PARAMETERS["top_k"])]),
+        outputs=Schema(
+            [*(ColSpec(kind, name, required=always) for name, kind, always in GIVEN), ALTERNATIVES]
+        ),
+        params=ParamSchema([ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]), *PROMISED_SPECS]),
     )
 
 
@@ -96,21 +111,25 @@ class Classifier:
             )
         return predict_logits(self.model, texts, self.collator)[1]
 
-    def classify(self, records: Sequence[Mapping[str, str]], top_k: int = 1) -> list[list[dict[str, Any]]]:
-        """For each record its labels, likeliest first: at most `top_k` dicts of `label` and `score`, its probability.
+    def classify(
+        self, records: Sequence[Mapping[str, str]], top_k: int = 1, max_error: float | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """For each record its labels, likeliest first: at most `top_k` dicts of `label`, `score`, its probability, and
+        `raw_score`, the same before calibration. With `max_error` also `abstained`: where it is true the one label is empty.
 
         Of a text that is longer than the model's `max_length` in tokens, the beginning decides; of a pair that is longer,
         tokens are taken off the longer text.
         """
         if not records:
             return []
-        return [ranked(self.names, each)[:top_k] for each in probabilities(self.logits(records)).tolist()]
-
-
-def ranked(names: Sequence[str], probabilities: Sequence[float]) -> list[dict[str, Any]]:
-    """`label` and `score` of every label, the likeliest first."""
-    pairs = zip(names, probabilities, strict=True)
-    return [{"label": name, "score": p} for name, p in sorted(pairs, key=lambda pair: -pair[1])]
+        least, logits = least_confidence(self.info.settings, max_error), self.logits(records)
+        calibrated = probabilities(logits / self.info.settings.get("temperature", 1.0))
+        found = []
+        for each in zip(calibrated.tolist(), probabilities(logits).tolist(), strict=True):
+            named = sorted(zip(self.names, *each, strict=True), key=lambda x: -x[2])
+            labels = [{"label": label, "score": p, "raw_score": raw} for label, p, raw in named[:top_k]]
+            found.append(abstaining(labels, least, {"label": ""}))
+        return found
 
 
 class Classification(PythonModel):
@@ -126,12 +145,11 @@ class Classification(PythonModel):
     ) -> pd.DataFrame:
         """Rows of `label` and `score`; with `top_k` above 1 also `alternatives`, a list for each row."""
         records = checked_rows(model_input, self.asked, rows=MAX_ROWS, characters=MAX_CHARACTERS)
+        params = params or {}
         check_parameters(params, list(PARAMETERS))
-        top_k = checked_top_k(params or {})
-        found = self.classifier.classify(records, top_k)
-        rows = [labels[0] for labels in found]
-        if top_k > 1:
-            rows = [{**row, "alternatives": labels[1:]} for row, labels in zip(rows, found, strict=True)]
+        top_k = checked_top_k(params)
+        found = self.classifier.classify(records, top_k, params.get("max_error"))
+        rows = [best_first(labels, top_k, bool(params.get("raw_scores"))) for labels in found]
         return as_frame(rows, model_input, list(ANSWER))
 
 
@@ -149,7 +167,7 @@ def checked_top_k(params: Mapping[str, Any]) -> int:
 
 
 def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The likeliest label of each record by a saved model with its base inside, without MLflow between."""
+    """The likeliest label of each record by a saved model with its base inside, without going through MLflow."""
     return [labels[0] for labels in Classifier(bundle).classify(records)]
 
 

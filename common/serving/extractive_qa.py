@@ -16,18 +16,28 @@ from ..models.bundles import SharedBase, load_bundle
 from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.extractive_qa.prediction import decode_spans, predict_spans
-from ..tasks.extractive_qa.spans import Prediction
+from ..tasks.extractive_qa.spans import Prediction, tempered
 from ..tasks.extractive_qa.windows import make_windows
 from .question_requests import ASKED, check_length, checked_rows, context_limit
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
-from .requests import as_frame, check_parameters, refuse
+from .requests import (
+    FURTHER,
+    PROMISED,
+    PROMISED_SPECS,
+    abstaining,
+    as_frame,
+    best_first,
+    check_parameters,
+    least_confidence,
+    refuse,
+)
 from .runtime import fetch, share_cores
 
 MAX_ANSWERS = 100
 """Answers to a question: more could run into the server's time-out."""
 
-PARAMETERS: dict[str, Any] = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
+PARAMETERS: dict[str, Any] = {"top_k": 1, "max_answer_length": None, "null_threshold": None, **PROMISED}
 """What a request may leave out, or give as null; None stands for the model's own."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
@@ -45,8 +55,16 @@ SIGNATURE = ModelSignature(
     outputs=Schema(
         [
             *(ColSpec(kind, name) for name, kind in ANSWER.items()),
+            *(ColSpec(kind, name, required=False) for name, kind in FURTHER.items()),
             ColSpec(
-                Array(Object([Property(name, kind) for name, kind in ANSWER.items()])),
+                Array(
+                    Object(
+                        [
+                            *(Property(name, kind) for name, kind in ANSWER.items()),
+                            *(Property(name, kind, required=False) for name, kind in FURTHER.items()),
+                        ]
+                    )
+                ),
                 "alternatives",
                 required=False,
             ),
@@ -57,6 +75,7 @@ SIGNATURE = ModelSignature(
             ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]),
             ParamSpec("max_answer_length", DataType.long, PARAMETERS["max_answer_length"]),
             ParamSpec("null_threshold", DataType.double, PARAMETERS["null_threshold"]),
+            *PROMISED_SPECS,
         ]
     ),
 )
@@ -80,15 +99,20 @@ class Answerer:
         top_k: int = 1,
         max_answer_length: int | None = None,
         null_threshold: float | None = None,
+        max_error: float | None = None,
     ) -> list[list[dict]]:
         """For each record (`question`, `context`) its answers, best first: at most `top_k` dicts.
 
-        Each has `answer`, `score` (its probability among the candidates), `start` and `end` (characters of the
-        context, end exclusive; -1 with an empty answer: there is none).
+        Each has `answer`, `score` (its probability among the candidates), `raw_score` (the same before calibration), `start`
+        and `end` (characters of the context, end exclusive; -1 with an empty answer: there is none). With `max_error` also
+        `abstained`: where it is true the one answer is empty, and the scores are those of the answer that was held back.
         """
         if not records:
             return []
         settings = self.info.settings
+        least = least_confidence(settings, max_error)
+        if least is not None and top_k > settings["n_best"]:
+            refuse(f"top_k is {top_k}; with max_error it is {settings['n_best']} at most.")
         examples = [{**record, "id": str(i)} for i, record in enumerate(records)]
         with self.tokenizing:
             windows = make_windows(
@@ -109,21 +133,28 @@ class Answerer:
         if self.info.has_unanswerable:
             null_threshold = settings["null_threshold"] if null_threshold is None else null_threshold
         predictions = decode_spans(spans, windows, examples, n_best=n_best, null_threshold=null_threshold)
-        return [_ranked(prediction)[:top_k] for prediction in predictions]
+        temperature = settings.get("temperature", 1.0)
+        ranked = [_ranked(prediction, temperature)[:top_k] for prediction in predictions]
+        return [abstaining(answers, least, {"answer": "", "start": -1, "end": -1}) for answers in ranked]
 
 
-def _ranked(prediction: Prediction) -> list[dict]:
+def _ranked(prediction: Prediction, temperature: float) -> list[dict]:
     """The given answer, then the other candidates by score."""
-    given = {name: getattr(prediction, name) for name in ("text", "start", "end", "probability")}
-    others = [
-        entry
-        for entry in prediction.n_best
-        if (entry["start"], entry["end"]) != (given["start"], given["end"])
+    calibrated = tempered(prediction.n_best, temperature)
+    ranked = [
+        {
+            "answer": entry["text"],
+            "score": score,
+            "raw_score": entry["probability"],
+            "start": entry["start"],
+            "end": entry["end"],
+        }
+        for entry, score in zip(prediction.n_best, calibrated, strict=True)
     ]
-    return [
-        {"answer": e["text"], "score": e["probability"], "start": e["start"], "end": e["end"]}
-        for e in (given, *others)
-    ]
+    # Only a text without any span, where "no answer" cannot win, has no candidate.
+    given = [each for each in ranked if (each["start"], each["end"]) == (prediction.start, prediction.end)]
+    others = [each for each in ranked if each not in given]
+    return [*given, *others] or [{"answer": "", "score": 0.0, "raw_score": 0.0, "start": -1, "end": -1}]
 
 
 class QuestionAnswering(PythonModel):
@@ -140,15 +171,18 @@ class QuestionAnswering(PythonModel):
         """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
         records = checked_rows(model_input, self.max_context)
         params = checked_parameters(params or {})
-        rows = as_rows(self.answerer.answer(records, **params), params["top_k"])
+        rows = as_rows(self.answerer, records, params)
         return as_frame(rows, model_input, list(ANSWER))
 
 
-def as_rows(answers: Sequence[Sequence[dict]], top_k: int) -> list[dict]:
-    """The best answer of each question; with `top_k` above 1 also `alternatives`, the others."""
-    if top_k == 1:
-        return [ranked[0] for ranked in answers]
-    return [{**ranked[0], "alternatives": ranked[1:]} for ranked in answers]
+def as_rows(answerer: Answerer, records: Sequence[Mapping[str, str]], params: Mapping) -> list[dict]:
+    """The best answer of each question; with `top_k` above 1 also `alternatives`, the others.
+
+    params: what `checked_parameters` gave.
+    """
+    asked = {name: value for name, value in params.items() if name != "raw_scores"}
+    answers = answerer.answer(records, **asked)
+    return [best_first(ranked, params["top_k"], params["raw_scores"]) for ranked in answers]
 
 
 def checked_parameters(params: Mapping) -> dict:
@@ -162,6 +196,9 @@ def checked_parameters(params: Mapping) -> dict:
     check_length(given["max_answer_length"])
     if given["null_threshold"] is not None and math.isnan(given["null_threshold"]):
         refuse("null_threshold must be a number.")
+    own = [name for name in ("max_answer_length", "null_threshold") if given[name] is not None]
+    if given["max_error"] is not None and own:
+        refuse(f"max_error is promised for the model's own {own[0]}: leave one of the two out.")
     return given
 
 

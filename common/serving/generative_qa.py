@@ -15,11 +15,20 @@ from ..errors import UserError
 from ..graphemes import cuts
 from ..models.bundles import load_bundle
 from ..models.families import family_of, usable_positions
-from ..tasks.generative_qa.writing import Collator, choose, make_prompts, write
+from ..tasks.generative_qa.writing import Collator, choose, make_prompts, tempered, write
 from .question_requests import ASKED, check_length, checked_rows, context_limit
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
-from .requests import as_frame, check_parameters, refuse
+from .requests import (
+    FURTHER,
+    PROMISED_SPECS,
+    abstaining,
+    as_frame,
+    best_first,
+    check_parameters,
+    least_confidence,
+    refuse,
+)
 from .runtime import fetch, share_cores
 
 EXAMPLE_PARAMETERS = {"max_answer_length": 8}
@@ -34,8 +43,13 @@ ANSWER = {
 SIGNATURE = ModelSignature(
     # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
     inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
-    outputs=Schema([ColSpec(kind, name) for name, kind in ANSWER.items()]),
-    params=ParamSchema([ParamSpec("max_answer_length", DataType.long, None)]),
+    outputs=Schema(
+        [
+            *(ColSpec(kind, name) for name, kind in ANSWER.items()),
+            *(ColSpec(kind, name, required=False) for name, kind in FURTHER.items()),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("max_answer_length", DataType.long, None), *PROMISED_SPECS]),
 )
 
 
@@ -59,17 +73,22 @@ class Writer:
         return None if room is None else room - self.info.settings["max_length"] - 1
 
     def answer(
-        self, records: Sequence[Mapping[str, str]], max_answer_length: int | None = None
+        self,
+        records: Sequence[Mapping[str, str]],
+        max_answer_length: int | None = None,
+        max_error: float | None = None,
     ) -> list[dict]:
-        """For each record (`question`, `context`) a dict of `answer`, `score`, `start` and `end`.
+        """For each record (`question`, `context`) a dict of `answer`, `score`, `raw_score`, `start` and `end`.
 
-        The score is the probability of the written text; an empty answer means that there is none. start, end:
-        characters of the context, end exclusive, where the answer occurs in it exactly once; otherwise -1. UserError if a
-        question is too long for the model.
+        The score is the calibrated probability that the written text is right, `raw_score` the probability of the text
+        itself; an empty answer means that there is none. start, end: characters of the context, end exclusive, where the
+        answer occurs in it exactly once; otherwise -1. With `max_error` also `abstained`: where it is true the answer is
+        empty, and the scores are those of the answer that was held back. UserError if a question is too long for the model.
         """
         if not records:
             return []
         settings = self.info.settings
+        least = least_confidence(settings, max_error)
         longest = max_answer_length or settings["max_answer_length"]
         if self.longest is not None and longest > self.longest:
             raise UserError(
@@ -87,10 +106,17 @@ class Writer:
             )
         written = write(self.model, prompts, self.collator, max_answer_length=longest)
         answers = choose(written, prompts.example_index, [example["id"] for example in examples])
-        return [
-            {"answer": answer.text, "score": answer.score} | place_of(answer.text, record["context"])
+        temperature = settings.get("temperature", 1.0)
+        found = [
+            {
+                "answer": answer.text,
+                "score": tempered(answer.score, temperature),
+                "raw_score": answer.score,
+                **place_of(answer.text, record["context"]),
+            }
             for answer, record in zip(answers, records, strict=True)
         ]
+        return [abstaining([each], least, {"answer": "", "start": -1, "end": -1})[0] for each in found]
 
 
 def place_of(answer: str, context: str) -> dict[str, int]:
@@ -124,12 +150,16 @@ class GenerativeAnswering(PythonModel):
         """Rows of `answer`, `score`, `start`, `end`."""
         records = checked_rows(model_input, self.max_context)
         check_parameters(params, [spec.name for spec in SIGNATURE.params])
-        length = (params or {}).get("max_answer_length")
+        params = params or {}
+        length, max_error = params.get("max_answer_length"), params.get("max_error")
         check_length(length)
+        if length is not None and max_error is not None:
+            refuse("max_error is promised for the model's own max_answer_length: leave one of the two out.")
         try:
-            rows = self.writer.answer(records, length)
+            answers = self.writer.answer(records, length, max_error)
         except UserError as error:
             refuse(str(error))
+        rows = [best_first([answer], 1, bool(params.get("raw_scores"))) for answer in answers]
         return as_frame(rows, model_input, list(ANSWER))
 
 

@@ -20,7 +20,6 @@ from .classification import (
     MAX_ROWS,
     Classifier,
     checked_top_k,
-    ranked,
 )
 from .classification import ASKED as ASKED
 from .classification import is_taken as is_taken
@@ -50,6 +49,12 @@ def signature(request: Mapping[str, Any]) -> ModelSignature:
 
 
 SIGNATURE = signature(ASKED)
+
+
+def ranked(names: Sequence[str], probabilities: Sequence[float]) -> list[dict[str, Any]]:
+    """`label` and `score` of every label, the likeliest first."""
+    pairs = zip(names, probabilities, strict=True)
+    return [{"label": name, "score": p} for name, p in sorted(pairs, key=lambda pair: -pair[1])]
 
 
 class MultiLabelClassifier(Classifier):

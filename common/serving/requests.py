@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.types import DataType, ParamSpec
 
 FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
 BESIDE = ("params",)
@@ -243,6 +244,59 @@ def check_parameters(params: Mapping | None, known: Sequence[str]) -> None:
         check_known("the request has the parameter", params or (), known)
     except ValueError as error:
         refuse(str(error))
+
+
+PROMISED = {"max_error": None, "raw_scores": False}
+"""What a request for answers with a confidence may leave out, or give as null: the share of wrong answers that is allowed, and
+whether answers show their score before calibration too."""
+
+PROMISED_SPECS = (
+    ParamSpec("max_error", DataType.double, PROMISED["max_error"]),
+    ParamSpec("raw_scores", DataType.boolean, PROMISED["raw_scores"]),
+)
+
+FURTHER = {"raw_score": DataType.double, "abstained": DataType.boolean}
+"""What answers have beside where a request asks for it."""
+
+
+def least_confidence(settings: Mapping, max_error: float | None) -> float | None:
+    """The raw score below which a saved model with these settings abstains, None without a `max_error`.
+
+    It is the threshold of the largest promised error that is not above `max_error`; a model that can promise none refuses.
+    """
+    if max_error is None:
+        return None
+    if not 0 < max_error < 1:
+        refuse(f"max_error is {max_error:g}; it is a share of wrong answers, such as 0.1.")
+    held = settings.get("abstention", {"thresholds": []})["thresholds"]
+    # What is asked for may have gone through float32.
+    below = [threshold for error, threshold in held if error <= max_error * (1 + 1e-6)]
+    if not below or below[-1] is None:
+        possible = ", ".join(f"{error:g}" for error, threshold in held if threshold is not None)
+        refuse(
+            f"max_error is {max_error:g}, which this model cannot promise; it can promise {possible or 'no error at all'}. "
+            "Leave max_error out to have every question answered."
+        )
+    return below[-1]
+
+
+def abstaining(ranked: Sequence[dict], least: float | None, nothing: Mapping) -> list[dict]:
+    """Answers, best first, each with `abstained`; only `nothing` with the best one's scores where that is below `least`.
+
+    least: as `least_confidence` gives it; None leaves the answers as they are.
+    """
+    if least is None:
+        return list(ranked)
+    if ranked[0]["raw_score"] >= least:
+        return [{**answer, "abstained": False} for answer in ranked]
+    return [{**ranked[0], **nothing, "abstained": True}]
+
+
+def best_first(ranked: Sequence[dict], top_k: int, raw_scores: bool) -> dict:
+    """The best answer; with `top_k` above 1 also `alternatives`, the others. raw_scores: whether they keep `raw_score`."""
+    hidden = () if raw_scores else ("raw_score",)
+    best, *others = ({name: v for name, v in each.items() if name not in hidden} for each in ranked)
+    return best | ({"alternatives": others} if top_k > 1 else {})
 
 
 def as_frame(rows: Sequence[Mapping], asked: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

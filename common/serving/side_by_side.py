@@ -22,7 +22,7 @@ from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
 from .question_requests import checked_rows, context_limit
 from .question_requests import is_taken as is_taken
-from .requests import as_frame, check_parameters, refuse
+from .requests import FURTHER, as_frame, check_parameters, refuse
 from .runtime import fetch
 
 ALL = "all"
@@ -30,20 +30,22 @@ ALL = "all"
 EXAMPLE_PARAMETERS = {"top_k": 1}
 
 _ANSWER = {"technique": DataType.string} | ANSWER
-_OTHERS = Array(Object([Property(name, kind) for name, kind in ANSWER.items()]))
+_FURTHER = [Property(name, kind, required=False) for name, kind in FURTHER.items()]
+_OTHERS = Array(Object([*(Property(name, kind) for name, kind in ANSWER.items()), *_FURTHER]))
 
 SIGNATURE = ModelSignature(
     inputs=extractive_qa.SIGNATURE.inputs,
     # A row holds one technique's answer, or the `answers` of all.
     outputs=Schema(
         [
-            *(ColSpec(kind, name, required=False) for name, kind in _ANSWER.items()),
+            *(ColSpec(kind, name, required=False) for name, kind in (_ANSWER | FURTHER).items()),
             ColSpec(_OTHERS, "alternatives", required=False),
             ColSpec(
                 Array(
                     Object(
                         [
                             *(Property(name, kind) for name, kind in _ANSWER.items()),
+                            *_FURTHER,
                             Property("alternatives", _OTHERS, required=False),
                         ]
                     )
@@ -67,19 +69,18 @@ class SideBySide:
         self.answerers = {answerer.info.technique: answerer for answerer in answerers}
         """By technique, in the order of the folders."""
 
+    def chosen(self, technique: str | None = None) -> dict[str, Answerer]:
+        """Technique → what answers with it: the one that is named, all, or the first one; KeyError where there is none."""
+        if technique == ALL:
+            return self.answerers
+        name = next(iter(self.answerers)) if technique is None else technique
+        return {name: self.answerers[name]}
+
     def answer(
         self, records: Sequence[Mapping[str, str]], technique: str | None = None, **params: Any
     ) -> dict[str, list[list[dict]]]:
-        """Technique → the result of its `Answerer.answer`: for the named one, for all, or for the first one.
-
-        KeyError if there is no such technique.
-        """
-        if technique == ALL:
-            chosen = self.answerers
-        else:
-            name = next(iter(self.answerers)) if technique is None else technique
-            chosen = {name: self.answerers[name]}
-        return {name: answerer.answer(records, **params) for name, answerer in chosen.items()}
+        """Technique → what its `Answerer.answer` gives, for those that are `chosen`."""
+        return {name: answerer.answer(records, **params) for name, answerer in self.chosen(technique).items()}
 
 
 class SideBySideAnswering(PythonModel):
@@ -100,8 +101,8 @@ class SideBySideAnswering(PythonModel):
         technique = self._technique((params or {}).get("technique"))
         params = checked_parameters({n: v for n, v in (params or {}).items() if n != "technique"})
         found = {
-            name: [{"technique": name, **row} for row in as_rows(answers, params["top_k"])]
-            for name, answers in self.models.answer(records, technique, **params).items()
+            name: [{"technique": name, **row} for row in as_rows(answerer, records, params)]
+            for name, answerer in self.models.chosen(technique).items()
         }
         if technique == ALL:
             rows = [{"answers": list(each)} for each in zip(*found.values(), strict=True)]

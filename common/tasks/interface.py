@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..data.record import DataRecord
     from ..models.bundles import BundleInfo
     from ..models.families import Family
+    from ..scoring.calibration import Candidates
     from .batching import Batch
 
 Example = Mapping[str, Any]
@@ -226,6 +227,13 @@ class Task(ABC):
     ) -> tuple[Figures, dict[str, "np.ndarray"]]:
         """(figures in percent by name, {metric: score of each example, 0 to 1})."""
 
+    def candidates(self, predictions: Sequence[Any]) -> "Candidates | None":
+        """What each example could have been answered with, and was: the raw confidence that a served model's `raw_score` is.
+
+        None: the task gives no confidence in its answers as a whole, and nothing is calibrated.
+        """
+        return None
+
     @abstractmethod
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """The fields of a prediction in predictions/test.json beside `id` and the scores; `prediction` is one of them."""
@@ -268,6 +276,16 @@ class Task(ABC):
         rows: the run's own, one for each answer. examples: the test data, likewise; empty where it is not available, and
         the run's own predictions then count as the truth.
         """
+
+    def served_each(self, answers: Sequence[Answer], examples: Sequence[Example]) -> "np.ndarray":
+        """The deciding score, 0 to 1, of each answer of a served model. examples: the prepared data's, one for each answer."""
+        import numpy as np
+
+        return np.array(self.served_right(answers, examples), dtype=float)
+
+    def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
+        """Whether each answer of a served model is right. examples: the prepared data's, one for each answer."""
+        raise TypeError(f"{self.name} has no answers that are right or wrong as a whole")
 
     # Analysis of errors.
 

@@ -68,6 +68,21 @@ class QuestionTask(Task):
         unanswerable = any(not reference["answers"]["text"] for reference in references)
         return float(squad_scores(predictions, references, "v2.0" if unanswerable else "v1.1")["f1"])
 
+    def served_each(self, answers: Sequence[Answer], examples: Sequence[Example]) -> "np.ndarray":
+        """F1 of each answer."""
+        from ..scoring.squad import score_examples
+
+        given = {example["id"]: answer["answer"] for answer, example in zip(answers, examples, strict=True)}
+        unanswerable = any(not example["answers"]["text"] for example in examples)
+        return score_examples(given, examples, "v2.0" if unanswerable else "v1.1")[self.metric]
+
+    def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
+        """An exact match; "" is one where there is no answer."""
+        from ..scoring.squad import exact_match
+
+        pairs = zip(answers, examples, strict=True)
+        return [bool(exact_match(answer["answer"], example["answers"]["text"])) for answer, example in pairs]
+
     def slices(self, example: Example) -> dict[str, str]:
         """By question word, lengths, and whether there is an answer."""
         from ..scoring.slices import question_slices

@@ -14,7 +14,7 @@ from ..reports.text_tables import to_markdown, to_text
 from ..scoring.names import LABELS
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, task_of
-from . import comparison, experiments, provenance, runs, store
+from . import comparison, decisive, experiments, provenance, runs, store
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Compared:
     """A row for each run, the best one first; columns as `comparison.columns` names them."""
     task: Task
     experiment: str
+    decisive: list[str]
+    """What the test data can show, and what would decide each tie with the best run; a sentence each."""
     left_out: list[str]
     """A sentence for each run of this task and data that is not compared."""
     other_tasks: list[str]
@@ -51,6 +53,7 @@ class Compared:
             comparison.note(self.task),
         ]
         notes = {
+            "What this test data can show:": self.decisive,
             "Other tasks in this experiment:": self.other_tasks,
             "Left out:": self.left_out,
             "Other data in this experiment, to be compared with:": self.other_data,
@@ -67,6 +70,7 @@ class Compared:
         figure.savefig(folder / picture)
         (folder / "comparison.md").write_text(
             f"# {self.title}\n\n{to_markdown(comparison.display(self.table, self.task))}\n{comparison.note(self.task)}\n\n"
+            f"{''.join(f'- {line}' + chr(10) for line in self.decisive)}\n"
             f"Data fingerprint `{self.table.iloc[0]['data_fingerprint']}`, MLflow experiment `{self.experiment}`.\n\n"
             f"![Test {LABELS[self.task.metric]} against trainable parameters]({picture})\n",
             encoding="utf-8",
@@ -113,7 +117,8 @@ def compare_experiment(
     found, other_data = comparison.choose_data(found, data_fingerprint)
     chosen, scores, left_out = comparison.choose_runs(found, runs.predictions, all_runs, of_task)
     table = comparison.compare(chosen, scores, of_task)
-    return Compared(table, of_task, experiment, left_out, other_tasks, other_data)
+    lines = decisive.sentences(table, scores, of_task)
+    return Compared(table, of_task, experiment, lines, left_out, other_tasks, other_data)
 
 
 def _nothing_to_compare(experiment_name: str, elsewhere: list[str]) -> str:

@@ -13,6 +13,7 @@ from ..scoring.bootstrap import paired_bootstrap
 from ..scoring.names import LABELS
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, TASKS
+from .decisive import smallest_differences
 
 QA = TASKS[DEFAULT_TASK]
 
@@ -34,6 +35,7 @@ def columns(task: Task) -> tuple[str, ...]:
         f"{task.metric}_difference_low",
         f"{task.metric}_difference_high",
         f"{task.metric}_p",
+        f"{task.metric}_detectable",
         "trainable_percent",
         "trainable_parameters",
         "total_parameters",
@@ -143,6 +145,9 @@ def compare(
     table[f"{metric}_difference_low"] = [100 * found["low"] for found in differences]
     table[f"{metric}_difference_high"] = [100 * found["high"] for found in differences]
     table[f"{metric}_p"] = [found["p"] for found in differences]
+    table[f"{metric}_detectable"] = smallest_differences(
+        table, {run_id: np.asarray(each, dtype=np.float64) for run_id, each in scores.items()}
+    )
     table["trainable_percent"] = 100 * table["trainable_parameters"] / table["total_parameters"]
     table["label"] = _labels(table)
     # Runs of earlier versions lack scores that do not decide.

@@ -1,5 +1,6 @@
 """A plan carried out: data split, a model trained, its best epoch tested once, everything logged to the run."""
 
+import math
 import resource
 import time
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from ..models import base as models
 from ..models.cpu_kernels import keep_memory, quicken
 from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
-from . import checkpoints, results
+from . import checkpoints, confidence, results
 from .evaluation import Evaluation, Split
 from .features import training_features
 from .planning import Plan
@@ -100,7 +101,10 @@ class Job:
         if not self.is_main:
             return None
         test_scores, each = evaluation.scores(predictions, test.examples)
-        validation_scores, _ = evaluation.scores(validated, validation.examples)
+        validation_scores, validated_each = evaluation.scores(validated, validation.examples)
+        # The epoch, too, was chosen by validation.
+        epochs = max(1, math.ceil(self.technique.num_train_epochs))
+        fitted = confidence.fit(self.task, validated, validated_each, epochs)
         return results.Tested(
             validation=validation,
             test=test,
@@ -111,6 +115,7 @@ class Job:
             test_scores=test_scores,
             each=each,
             seconds=seconds,
+            confidence=confidence.measure(fitted, self.task, predictions, each) if fitted else None,
         )
 
     def _arguments(self) -> TrainingArguments:
@@ -240,13 +245,17 @@ class Job:
     ) -> None:
         """Log the model, its predictions and its curves; print the result."""
         figures = results.figures(tested, self.task)
-        saved = results.save_model(model, tokenizer, self.plan, tested.decision, self.scratch)
+        saved = results.save_model(model, tokenizer, self.plan, tested, self.scratch)
         figures["adapter_mib"] = saved.mib
         log.set_tags({"base_fingerprint": saved.base_fingerprint})
         log.log_model(saved.bundle, saved.base, self.task.request(tested.test.examples[0]), figures)
         folder = self.scratch / "predictions"
         results.write_predictions(tested, self.task, folder)
         log.log_artifact(folder)
+        if tested.confidence:
+            folder = self.scratch / confidence.FOLDER
+            tested.confidence.write(folder, self.task.unit)
+            log.log_artifact(folder)
         results.log_curves(log, log_history, self.plan)
         result = results.sentence(self.plan, figures)
         # The description on the run's page.

@@ -18,6 +18,7 @@ from ..scoring import bootstrap
 from ..scoring.names import LABELS
 from ..tasks.interface import Decision, Extras, Task
 from ..tracking.run_log import RunLog
+from . import confidence
 from .evaluation import Split
 from .gradient_norms import split_off
 from .planning import Plan
@@ -41,6 +42,8 @@ class Tested:
     """Metric → array of the score of each test example, from 0 to 1."""
     seconds: float
     """Spent on the test."""
+    confidence: confidence.Tested | None
+    """None for a task without a confidence."""
 
 
 def figures(tested: Tested, task: Task) -> dict[str, float]:
@@ -62,7 +65,7 @@ def figures(tested: Tested, task: Task) -> dict[str, float]:
     }
     if tested.decision is not None:
         found |= task.decided(tested.decision)
-    return found
+    return found | (tested.confidence.figures() if tested.confidence else {})
 
 
 def _by_origin(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
@@ -90,6 +93,7 @@ def write_predictions(tested: Tested, task: Task, folder: Path) -> None:
         {"id": example["id"]}
         | {name: float(tested.each[name][i]) for name in task.metrics}
         | task.row(prediction, example)
+        | ({"calibrated": float(tested.confidence.calibrated[i])} if tested.confidence else {})
         for i, (prediction, example) in enumerate(
             zip(tested.test_predictions, tested.test.examples, strict=True)
         )
@@ -138,9 +142,7 @@ class Saved:
     """Size of the trained weights."""
 
 
-def save_model(
-    model: torch.nn.Module, tokenizer: Any, planned: Plan, decision: Decision, folder: Path
-) -> Saved:
+def save_model(model: torch.nn.Module, tokenizer: Any, planned: Plan, tested: Tested, folder: Path) -> Saved:
     """Save the trained model into new folders below a folder."""
     bundle, base = folder / "bundle", None
     info = bundles.BundleInfo(
@@ -150,7 +152,8 @@ def save_model(
         base_fingerprint="",
         task=planned.task.name,
         head=planned.head,
-        settings=planned.task.stored_settings(planned.args, planned.record, decision),
+        settings=planned.task.stored_settings(planned.args, planned.record, tested.decision)
+        | (tested.confidence.fitted.settings() if tested.confidence else {}),
     )
     if planned.technique.peft_config(planned.family) is not None:
         base = folder / "base"

@@ -21,11 +21,12 @@ function fields() {
     truth: data.get("truth"),
     unanswerable: data.has("unanswerable"),
     models: data.getAll("models"),
+    max_error: data.get("max_error"),
   };
 }
 
 function fill(values) {
-  for (const name of ["question", "context", "truth"]) form.elements[name].value = values[name] ?? "";
+  for (const name of ["question", "context", "truth", "max_error"]) form.elements[name].value = values[name] ?? "";
   form.elements.unanswerable.checked = Boolean(values.unanswerable);
   blame(null);
 }
@@ -94,7 +95,7 @@ form.addEventListener("submit", async (event) => {
       showPlace(card);
       answers.push(answered);
     }
-    status_.textContent = answers.map((answered) => `${title(answered.uri)}: ${answered.error ?? (answered.answer || "no answer")}`).join(". ");
+    status_.textContent = answers.map((answered) => `${title(answered.uri)}: ${answered.error ?? inWords(answered)}`).join(". ");
     remember(asked, answers);
     if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView({ block: "start" });
   } catch (error) {
@@ -118,6 +119,10 @@ document.querySelectorAll("[data-example]").forEach((link) => link.addEventListe
   form.elements.question.focus();
 }));
 
+function inWords(answered) {
+  return answered.abstained ? "abstained" : answered.answer || "no answer";
+}
+
 function title(uri) {
   const box = [...form.querySelectorAll("input[name=models]")].find((input) => input.value === uri);
   return box ? box.parentElement.textContent.trim().replace(/\s+/g, " ") : uri;
@@ -132,8 +137,8 @@ function remembered() {
 }
 
 function remember(asked, answered) {
-  const answers = answered.filter((one) => !one.error).map(({ uri, answer, score, exact_match, f1, seconds }) =>
-    ({ uri, title: title(uri), answer, score, exact_match, f1, seconds }));
+  const answers = answered.filter((one) => !one.error).map(({ uri, answer, abstained, score, exact_match, f1, seconds }) =>
+    ({ uri, title: title(uri), answer, abstained, score, exact_match, f1, seconds }));
   if (!answers.length) return;
   let kept = [{ asked, answers }, ...remembered()].slice(0, REMEMBERED);
   // A tab may keep a few megabytes: long contexts push the oldest out.
@@ -186,7 +191,7 @@ function showHistory() {
       const score = answer.f1 === undefined ? `${(100 * answer.score).toFixed(1)}%` : `F1 ${(100 * answer.f1).toFixed(0)}`;
       line.append(
         element("span", answer.title, { className: "quiet" }),
-        answer.answer ? element("span", answer.answer, { dir: "auto" }) : element("i", "No answer"),
+        answer.answer ? element("span", answer.answer, { dir: "auto" }) : element("i", answer.abstained ? "Abstained" : "No answer"),
         element("span", score),
       );
       return line;

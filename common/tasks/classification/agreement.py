@@ -10,17 +10,23 @@ TOLERANCE = {"fp32": 0.005, "fp16": 0.05, "bf16": 0.1}
 adapter merged. By the run's precision."""
 
 
-def relabelled(recorded: Sequence[Row], answers: Sequence[Answer], tolerance: float) -> list[str]:
+def relabelled(
+    recorded: Sequence[Row], answers: Sequence[Answer], tolerance: float, temperature: float = 1.0
+) -> list[str]:
     """A line for each text that is not classified as recorded.
 
     recorded: rows of a run's predictions/test.json; answers: `label` and `score` for each. The probability must be the
     recorded one within `tolerance`; another label agrees if the run held it for as likely within `tolerance`.
+    temperature: of the served scores; the rows hold probabilities at 1.
     """
     wrong = []
     for row, answer in zip(recorded, answers, strict=True):
         label, score = answer["label"], answer["score"]
         known = row["probabilities"].get(label, -math.inf)
-        if not (abs(score - known) <= tolerance and row["probability"] - known <= tolerance):
+        expected = _calibrated(row, label, temperature)
+        # A low temperature makes as much more of every difference.
+        allowed = tolerance * max(1.0, 1 / temperature)
+        if not (abs(score - expected) <= allowed and row["probability"] - known <= tolerance):
             wrong.append(
                 f"{row['id']}: was {row['prediction']!r} ({row['probability']:.3f}), now {label!r} ({score:.3f})"
             )
@@ -53,3 +59,15 @@ def relabelled_sets(
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "no label"
+
+
+def _calibrated(row: Row, label: str, temperature: float) -> float:
+    """The probability of a label at a temperature: as it was recorded, or of the probabilities that the row holds."""
+    probabilities: Mapping[str, float] = row["probabilities"]
+    if label == row["prediction"] and "calibrated" in row:
+        return float(row["calibrated"])
+    if temperature == 1.0 or label not in probabilities:
+        return probabilities.get(label, -math.inf)
+    highest = max(probabilities.values())
+    weight = {name: (p / highest) ** (1 / temperature) for name, p in probabilities.items()}
+    return weight[label] / sum(weight.values())

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
+    from ...scoring.calibration import Candidates
 
 
 MOST_SLICES = 30
@@ -122,6 +123,12 @@ class Classification(Task):
 
         return score(predictions, examples)
 
+    def candidates(self, predictions: Sequence[Any]) -> "Candidates | None":
+        """The labels; the logarithms of their probabilities are their logits, but for a constant."""
+        from .work import candidates
+
+        return candidates(predictions)
+
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Predicted and true label, and the probabilities; of many labels those of the likeliest."""
         from .work import likeliest
@@ -155,7 +162,8 @@ class Classification(Task):
         """Another label agrees where the run held it for as likely."""
         from .agreement import TOLERANCE, relabelled
 
-        return relabelled(rows, answers, TOLERANCE.get(precision, TOLERANCE["fp32"]))
+        tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
+        return relabelled(rows, answers, tolerance, about.settings.get("temperature", 1.0))
 
     def served_score(
         self, answers: Sequence[Answer], rows: Sequence[Row], examples: Sequence[Example]
@@ -164,13 +172,19 @@ class Classification(Task):
         right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
         return 100 * sum(right) / len(right)
 
+    def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
+        """The right label; examples: as `described` gives them."""
+        pairs = zip(answers, examples, strict=True)
+        return [answer["label"] == example["true_label"] for answer, example in pairs]
+
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
-        """The example with the name of its label, which is a slice."""
+        """The example with the name of its label, by which it is judged, and of its slice."""
         names = record.labels
         if not names:
             return dict(example)
         name, shown = names[example["label"]], self.slices_of(record)
-        return {**example, "label_name": name if name in shown else f"another of {len(names)} labels"}
+        of_slice = name if name in shown else f"another of {len(names)} labels"
+        return {**example, "label_name": of_slice, "true_label": name}
 
     def slices(self, example: Example) -> dict[str, str]:
         """By length and label."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...scoring.calibration import Candidates
 from ..interface import Example, Extras, Figures, Loss
 from . import class_weights, confusion, texts
 
@@ -77,6 +78,13 @@ def score(
         figures["f1_low"], figures["f1_high"] = confusion.f1_interval(counts)
     right = [float(p.label == e["label"]) for p, e in zip(predictions, examples, strict=True)]
     return {name: 100 * float(value) for name, value in figures.items()}, {"accuracy": np.array(right)}
+
+
+def candidates(predictions: Sequence[Prediction]) -> Candidates:
+    """Each text's labels with the logarithms of their probabilities, and which one was given."""
+    with np.errstate(divide="ignore"):
+        scores = [np.log(p.probabilities).tolist() for p in predictions]
+    return Candidates.of(scores, [p.label for p in predictions])
 
 
 def matrix(predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:

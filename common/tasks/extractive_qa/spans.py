@@ -278,6 +278,15 @@ def _prediction(
     )
 
 
+def tempered(n_best: NBest, temperature: float) -> list[float]:
+    """The probability of each candidate: a softmax over score / temperature. 1.0 gives `n_best.probability` as it is."""
+    if temperature == 1.0 or not len(n_best):
+        return n_best.probability
+    score = np.array(n_best.score)
+    weight = np.exp((score - score.max()) / temperature)
+    return (weight / weight.sum()).tolist()
+
+
 def tune_null_threshold(predictions: Sequence[Prediction], references: Sequence[Mapping[str, Any]]) -> float:
     """The `null_threshold` at which `predictions` have the highest F1 on `references` (dicts of id and answers).
 

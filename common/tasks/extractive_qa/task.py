@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
     from ...models.families import Family
+    from ...scoring.calibration import Candidates
     from ..batching import Batch
 
 
@@ -127,6 +128,17 @@ class ExtractiveQA(QuestionTask):
         """The threshold of "no answer"."""
         return {"null_threshold": decision}
 
+    def candidates(self, predictions: Sequence[Any]) -> "Candidates | None":
+        """The n best spans of a question, and "no answer" where it competes; their scores are sums of two logits."""
+        from ...scoring.calibration import Candidates
+
+        places = [list(zip(p.n_best.start, p.n_best.end, strict=True)) for p in predictions]
+        given = [
+            place.index((p.start, p.end)) if place else 0
+            for p, place in zip(predictions, places, strict=True)
+        ]
+        return Candidates.of([p.n_best.score for p in predictions], given)
+
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Question, answer, its place and probability, and the other candidates."""
         kept = asdict(prediction) | {"n_best": list(prediction.n_best)}
@@ -152,4 +164,5 @@ class ExtractiveQA(QuestionTask):
 
         settings = about.settings
         threshold = settings["null_threshold"] if settings["version"] == "v2.0" else None
-        return disagreements(rows, answers, threshold, TOLERANCE.get(precision, TOLERANCE["fp32"]))
+        tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
+        return disagreements(rows, answers, threshold, tolerance, settings.get("temperature", 1.0))

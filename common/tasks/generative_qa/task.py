@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ...data.record import DataRecord
     from ...models.bundles import BundleInfo
+    from ...scoring.calibration import Candidates
     from ..batching import Batch
 
 HEADS = {"decoder": "CausalLM", "encoder-decoder": "Seq2SeqLM"}
@@ -123,6 +124,12 @@ class GenerativeQA(QuestionTask):
 
         return choose(outputs, features.example_index, [example["id"] for example in examples])
 
+    def candidates(self, predictions: Sequence[Any]) -> "Candidates | None":
+        """What was written, and everything else that could have been written: two candidates."""
+        from .work import candidates
+
+        return candidates(predictions)
+
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Question, written answer and its probability."""
         return {
@@ -145,4 +152,5 @@ class GenerativeQA(QuestionTask):
         """Another answer agrees where it is equally probable."""
         from .agreement import TOLERANCE, rewritten
 
-        return rewritten(rows, answers, TOLERANCE.get(precision, TOLERANCE["fp32"]))
+        tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
+        return rewritten(rows, answers, tolerance, about.settings.get("temperature", 1.0))

@@ -1,9 +1,21 @@
 """The loss of generative question answering."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
+from ...scoring.calibration import Candidates
 from ..batching import Batch
-from .writing import IGNORED
+from .writing import IGNORED, Answer
+
+
+def candidates(answers: Sequence[Answer]) -> Candidates:
+    """What was written and everything else that could have been, with the logarithms of their probabilities."""
+    p = np.array([answer.score for answer in answers])
+    with np.errstate(divide="ignore"):
+        scores = np.stack([np.log(p), np.log1p(-np.minimum(p, 1.0))], axis=1)
+    return Candidates.of(scores.tolist(), [0] * len(answers))
 
 
 def answer_loss(model: torch.nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:

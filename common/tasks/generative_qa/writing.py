@@ -292,6 +292,15 @@ class Answer:
     score: float
 
 
+def tempered(score: float, temperature: float) -> float:
+    """How likely an answer is right whose probability is `score`, 0 to 1: its log odds are divided by the temperature, as in a
+    softmax over the answer and everything else that could have been written. 1.0 gives the score as it is."""
+    if temperature == 1.0 or not 0.0 < score < 1.0:
+        return score
+    odds = (np.log(score) - np.log1p(-score)) / temperature
+    return float(np.exp(-np.logaddexp(0.0, -odds)))
+
+
 def choose(written: Written, example_index: np.ndarray, ids: Sequence[str]) -> list[Answer]:
     """One answer for each example, in the order of `ids`: the most probable one of its windows.
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
@@ -149,6 +150,70 @@ def test_the_form_works_without_a_script(client):
         assert f"F1 {100 * received['f1']:.0f}" in shown["text"]
     checked = [box["value"] for box in document.all("input", name="models") if "checked" in box]
     assert checked == URIS
+
+
+class Cautious:
+    """A stored model that abstains where an error is to be kept."""
+
+    def __init__(self, *parameters):
+        specs = [SimpleNamespace(name=name) for name in parameters]
+        self.metadata = SimpleNamespace(get_params_schema=lambda: specs)
+        self.asked = []
+
+    def predict(self, frame, params):
+        self.asked.append(params)
+        low = "max_error" in params
+        answer = {
+            "answer": "" if low else "Marie",
+            "score": 0.3,
+            "start": -1 if low else 0,
+            "end": -1 if low else 5,
+        }
+        return pd.DataFrame([answer | {"alternatives": []} | ({"abstained": True} if low else {})])
+
+
+def cautious(*parameters):
+    """(client of a page with one such model, the model)."""
+    model = Cautious(*parameters)
+
+    class Listed(Catalogue):
+        def entries(self):
+            return [Entry("models:/m/1", "Version 1", (), {})]
+
+    return app.create_app(Listed(load=lambda uri: model)).test_client(), model
+
+
+def test_a_model_abstains_where_an_error_is_allowed():
+    client, model = cautious("top_k", "max_error")
+    fields = GOOD | {"context": "Marie Curie", "truth": "Marie", "models": ["models:/m/1"]}
+    (received,) = ask(client, **fields, max_error="0.1")
+    assert (received["abstained"], received["answer"]) == (True, "") and "f1" not in received
+    assert "Abstained" in received["html"] and "Not sure enough for an error of 10%" in received["html"]
+    assert model.asked[-1] == {"top_k": app.ANSWERS, "max_error": 0.1}
+    # The form without a script; the choice stays.
+    document = Document(client.post("/", data=fields | {"max_error": "0.1"}).text)
+    assert document.one("p", **{"class": "given"})["text"] == "Abstained"
+    (chosen,) = [option for option in document.all("option") if "selected" in option]
+    assert chosen["value"] == "0.1" and len(document.all("option")) == 6
+    for anything in ({}, {"max_error": ""}, {"max_error": None}):
+        (received,) = ask(client, **fields, **anything)
+        assert (
+            "abstained" not in received and received["f1"] == 1 and model.asked[-1] == {"top_k": app.ANSWERS}
+        )
+
+
+def test_a_model_that_promises_nothing_is_asked_for_no_promise(client):
+    old, _ = cautious("top_k")
+    (received,) = ask(old, models=["models:/m/1"], max_error=0.1)
+    assert "earlier version" in received["error"] and "earlier version" in received["html"]
+    for received in ask(client, max_error=0.1):
+        assert "cannot promise" in received["error"]
+
+
+@pytest.mark.parametrize("value", ["much", 0, 1, "1.5", [0.1], -0.1, "nan", True])
+def test_an_allowed_error_is_a_share(client, value):
+    answer = client.post("/answer", json=GOOD | {"max_error": value})
+    assert answer.status_code == 400 and answer.get_json()["field"] == "max_error"
 
 
 def test_the_card_tells_what_the_store_knows(client, world):

@@ -89,6 +89,10 @@ def test_all_answer_side_by_side_and_the_best_one_by_default(world):
         len({tuple(a["score"] for row in rows for a in [row["answers"][i]]) for i in range(len(done.runs))})
         > 1
     )
+    (first, *_) = ask(model, examples[:1], technique="all", raw_scores=True)[0]["answers"]
+    assert first["raw_score"] == first["score"]
+    with pytest.raises(MlflowException, match="max_error is 0.1, which this model cannot promise"):
+        ask(model, examples, max_error=0.1)
     with pytest.raises(MlflowException, match="technique is 'GPT'; choose one of .*LoRA.*all") as caught:
         ask(model, examples, technique="GPT")
     assert caught.value.get_http_status_code() == 400

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from common.serving.requests import check_json, read_csv
+from common.serving.requests import (
+    Refusal,
+    abstaining,
+    best_first,
+    check_json,
+    least_confidence,
+    read_csv,
+)
 
 
 def test_an_empty_line_of_one_column_is_an_empty_text():
@@ -23,3 +30,54 @@ def test_texts_of_a_csv_stay_as_they_are():
 @pytest.mark.parametrize("content", [{"inputs": {"text": "one"}}, {"inputs": {"text": ["a", "b"]}}])
 def test_columns_are_taken(content):
     check_json(json.dumps(content).encode(), ["text"], ["top_k"])
+
+
+HELD = {"abstention": {"thresholds": [[0.01, None], [0.05, 0.9], [0.1, 0.5]]}}
+
+
+@pytest.mark.parametrize(
+    ("max_error", "least"),
+    [(None, None), (0.05, 0.9), (0.07, 0.9), (0.1, 0.5), (0.09999999, 0.5), (0.5, 0.5)],
+)
+def test_the_threshold_of_the_largest_promise_that_is_allowed(max_error, least):
+    assert least_confidence(HELD, max_error) == least
+
+
+@pytest.mark.parametrize(
+    ("settings", "max_error", "reason"),
+    [
+        (HELD, 0.02, "max_error is 0.02, which this model cannot promise; it can promise 0.05, 0.1"),
+        (HELD, 0.001, "it can promise 0.05, 0.1"),
+        ({"abstention": {"thresholds": [[0.1, None]]}}, 0.1, "it can promise no error at all"),
+        ({}, 0.1, "it can promise no error at all"),
+        (HELD, 0.0, "it is a share of wrong answers"),
+        (HELD, 1.0, "it is a share of wrong answers"),
+        (HELD, float("nan"), "it is a share of wrong answers"),
+    ],
+)
+def test_what_cannot_be_promised_is_refused(settings, max_error, reason):
+    with pytest.raises(Refusal, match=reason):
+        least_confidence(settings, max_error)
+
+
+def test_below_the_threshold_the_answer_is_held_back():
+    ranked = [
+        {"answer": "a", "score": 0.6, "raw_score": 0.7},
+        {"answer": "b", "score": 0.4, "raw_score": 0.3},
+    ]
+    assert abstaining(ranked, None, {"answer": ""}) == ranked
+    assert abstaining(ranked, 0.7, {"answer": ""}) == [each | {"abstained": False} for each in ranked]
+    assert abstaining(ranked, 0.71, {"answer": ""}) == [
+        {"answer": "", "score": 0.6, "raw_score": 0.7, "abstained": True}
+    ]
+
+
+def test_raw_scores_are_shown_where_they_are_asked_for():
+    ranked = [
+        {"answer": "a", "score": 0.6, "raw_score": 0.7},
+        {"answer": "b", "score": 0.4, "raw_score": 0.3},
+    ]
+    assert best_first(ranked, 1, False) == {"answer": "a", "score": 0.6}
+    assert best_first(ranked, 1, True) == ranked[0]
+    assert best_first(ranked, 2, False)["alternatives"] == [{"answer": "b", "score": 0.4}]
+    assert best_first(ranked[:1], 2, True) == ranked[0] | {"alternatives": []}

@@ -32,3 +32,5 @@ def test_text_and_files_hold_the_same_table(experiment, tmp_path):
     score = f"{found.table['test_f1'][0]:.1f}"
     assert score in found.as_text() and score in (tmp_path / "out" / "comparison.md").read_text()
     assert found.as_text().startswith(found.title)
+    assert found.decisive and found.decisive[0] in found.as_text()
+    assert f"- {found.decisive[0]}\n" in (tmp_path / "out" / "comparison.md").read_text()

@@ -36,3 +36,11 @@ ROW = {
 def test_answers_must_be_those_of_training_but_for_ties(answer, threshold, agrees):
     given = dict(zip(("answer", "score", "start", "end"), answer, strict=True))
     assert (not agreement.disagreements([ROW], [given], threshold, 0.01)) == agrees
+
+
+def test_scores_are_held_against_those_of_the_models_temperature():
+    weight = [2.718281828 ** ((s - 5.5) / 2) for s in (5.0, 4.995, 1.0, 5.5)]
+    row = ROW | {"probability": 0.282}
+    for score, agrees in ((weight[0] / sum(weight), True), (0.282, False)):
+        given = {"answer": "Marie", "score": score, "start": 8, "end": 13}
+        assert (not agreement.disagreements([row], [given], 1.0, 0.01, temperature=2.0)) == agrees

@@ -1,0 +1,189 @@
+"""Promotion may ask for other data and for questions that must not be missed."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from common.data import prepared
+from common.errors import UserError
+from common.registry import checking, demands, register
+from common.registry.demands import AlsoOn, Demands, Judge
+from common.registry.gate import Rules
+from common.registry.head_to_head import Contender
+from common.tasks.table import TASKS
+from tests.support import trained
+from tests.support.questions import EXAMPLES
+
+QA, TEXTS = TASKS["extractive-qa"], TASKS["classification"]
+NEW, OLD = (Contender(name, {}, {}, uri=name) for name in ("version 2", "version 1"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demands")
+    trained.prepare_data(folder)
+    return folder / "data"
+
+
+@pytest.fixture
+def answering(monkeypatch):
+    """{URI: how many of the questions it answers right}; what is asked of each is counted."""
+    right, asked = {}, []
+
+    def ask(uri, records):
+        asked.append(uri)
+        if uri not in right:
+            raise checking.Unloadable("it is gone")
+        known = {e["context"] + e["question"]: e["answers"]["text"] for e in EXAMPLES}
+        answers = []
+        for i, record in enumerate(records):
+            golds = known[record["context"] + record["question"]]
+            answers.append({"answer": (golds[0] if golds else "") if i < right[uri] else "wrong words"})
+        return {"answers": answers}
+
+    monkeypatch.setattr(checking, "ask", ask)
+    return right, asked
+
+
+@pytest.mark.parametrize(
+    ("text", "folder", "tolerance"), [("a/b:1.5", "a/b", 1.5), ("c:/data:0", "c:/data", 0.0)]
+)
+def test_also_on_names_a_folder_and_points(text, folder, tolerance):
+    found = AlsoOn.parse(text)
+    assert (str(found.folder), found.tolerance) == (folder, tolerance)
+
+
+@pytest.mark.parametrize("text", ["data", "data:", ":1", "data:much", "data:-1", "data:nan", "data:inf"])
+def test_what_names_none_is_refused(text):
+    with pytest.raises(UserError, match="FOLDER:POINTS"):
+        AlsoOn.parse(text)
+
+
+def test_a_loss_on_other_data_holds_a_candidate_back(folder, answering):
+    right, asked = answering
+    judge = Judge(Demands((AlsoOn(folder, 1.0),)), QA)
+    right |= {"version 1": len(EXAMPLES), "version 2": 0}
+    failed, lines = judge.judged(NEW, OLD, Rules())
+    assert len(failed) == 1 and "not shown to be within 1 points of the champion" in failed[0]
+    assert lines[0].startswith("On data: F1 on its") and "at most 1 less" in lines[0]
+    # Each model is asked once, however often it is judged.
+    assert judge.judged(OLD, NEW, Rules())[0] == [] and sorted(asked) == ["version 1", "version 2"]
+
+
+def test_an_equal_model_passes_within_any_tolerance(folder, answering):
+    right, _ = answering
+    right |= {"version 1": 5, "version 2": 5}
+    for tolerance in (0.0, 1.0):
+        assert Judge(Demands((AlsoOn(folder, tolerance),)), QA).judged(NEW, OLD, Rules())[0] == []
+
+
+def test_one_question_of_eight_is_not_shown_to_be_within_a_point(folder, answering):
+    right, _ = answering
+    right |= {"version 1": 5, "version 2": 4}
+    demanded = AlsoOn(folder, 1.0)
+    assert Judge(Demands((demanded,)), QA).judged(NEW, OLD, Rules())[0]
+    assert not Judge(Demands((replace(demanded, tolerance=99.0),)), QA).judged(NEW, OLD, Rules())[0]
+
+
+def test_without_a_champion_other_data_is_not_asked(folder, answering):
+    failed, lines = Judge(Demands((AlsoOn(folder, 1.0),)), QA).judged(NEW, None, Rules())
+    assert not failed and "no champion" in lines[0] and not answering[1]
+
+
+def test_a_champion_that_does_not_answer_stays(folder, answering):
+    answering[0]["version 2"] = 8
+    (failure,) = Judge(Demands((AlsoOn(folder, 1.0),)), QA).judged(NEW, OLD, Rules())[0]
+    assert "version 1 does not answer it (it is gone)" in failure
+
+
+@pytest.fixture
+def golden(tmp_path):
+    file = tmp_path / "golden.jsonl"
+    rows = [
+        {"question": e["question"], "context": e["context"], "answers": e["answers"]["text"]}
+        for e in EXAMPLES
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    return file
+
+
+def test_every_question_of_the_file_must_be_right(golden, answering):
+    right, _ = answering
+    right |= {"version 1": 2, "version 2": len(EXAMPLES)}
+    judge = Judge(Demands(must_pass=golden), QA)
+    assert judge.judged(NEW, OLD, Rules()) == (
+        [],
+        [f"Must pass: {len(EXAMPLES)} of {len(EXAMPLES)} are right; the champion 2."],
+    )
+    ((failure,), _) = judge.judged(OLD, None, Rules())
+    assert f"misses {len(EXAMPLES) - 2} of {len(EXAMPLES)} questions that it must pass" in failure
+    assert repr(EXAMPLES[2]["question"][:80]) in failure and "more" in failure
+
+
+def test_squad_json_and_labelled_texts_can_be_demanded(folder, tmp_path):
+    rows = demands.read_must_pass(folder.parent / "test.json", QA)
+    assert len(rows) == len(EXAMPLES) and rows[0]["answers"]["text"]
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "Good.", "label": "positive"}\n')
+    (row,) = demands.read_must_pass(file, TEXTS)
+    assert (row["text"], row["true_label"]) == ("Good.", "positive")
+    assert TEXTS.served_right([{"label": "positive"}], [row]) == [True]
+    assert TEXTS.served_each([{"label": "negative"}], [row]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "holds no questions"),
+        ("{", "line 1 is no JSON"),
+        ('{"question": "a", "context": "b"}', "line 1 must be an object with question, context, answers"),
+        ('\n{"question": 1, "context": "b", "answers": []}', "line 2: question must be a string"),
+        ('{"question": "a", "context": "b", "answers": [1]}', "answers must be a text or a list of texts"),
+        ('{"question": " ", "context": "b", "answers": "x"}', "is empty, or longer"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(content, reason, tmp_path):
+    file = tmp_path / "golden.jsonl"
+    file.write_text(content)
+    with pytest.raises(UserError, match=reason):
+        demands.read_must_pass(file, QA)
+
+
+def test_a_folder_of_other_data_must_fit_the_task(folder, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        Judge(Demands((AlsoOn(tmp_path / "none", 1.0),)), QA)
+    with pytest.raises(UserError, match="no 'text'"):
+        Judge(Demands((AlsoOn(folder, 1.0),)), TEXTS)
+    with pytest.raises(UserError, match="No such file"):
+        Judge(Demands(must_pass=tmp_path / "none.jsonl"), QA)
+
+
+def test_demands_decide_who_is_champion(tmp_path_factory, tiny, monkeypatch):
+    folder = tmp_path_factory.mktemp("gate")
+    monkeypatch.setattr(QA, "registered", "demanding")
+    with trained.store(folder), trained.checked_here():
+        record = trained.prepare_data(folder)
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
+        trained.log_run(folder, tiny, record, examples, experiment="one", test_f1=0.5)
+        file = folder / "golden.jsonl"
+        row = SimpleNamespace(**examples[0])
+        file.write_text(
+            json.dumps({"question": row.question, "context": row.context, "answers": "no model says this"})
+        )
+        demanded = Demands((AlsoOn(folder / "data", 2.0),), file)
+        done = register.register_best("one", demands=demanded)
+        assert done.alias == "challenger" and any("must pass" in note for note in done.notes)
+        import mlflow
+
+        tags = mlflow.MlflowClient().get_model_version("demanding", done.version).tags
+        assert f"also_on={folder / 'data'}:2 must_pass={file}" in tags["gate_rules"]
+        assert any(line.startswith("Must pass: 0 of 1") for line in done.figures)
+        # Without the file it passes; a later one is held against it on the other data too.
+        assert register.register_best("one").alias == "champion"
+        trained.log_run(
+            folder, tiny, record, examples, experiment="two", technique="ia3", seed=3, test_f1=1.0
+        )
+        done = register.register_best("two", demands=Demands((AlsoOn(folder / "data", 100.0),)))
+        assert done.alias == "champion" and any(line.startswith("On data: F1") for line in done.figures)

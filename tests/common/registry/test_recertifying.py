@@ -1,0 +1,60 @@
+"""A converted model's promises rest on its own answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from common.data import prepared
+from common.models import bundles
+from common.registry import recertifying
+from common.scoring import abstention
+from common.serving.extractive_qa import Answerer
+from common.tasks.table import TASKS
+from tests.support import trained
+
+QA = TASKS["extractive-qa"]
+BEFORE = {"temperature": 1.5, "abstention": {"confidence": 0.95, "examples": 9, "thresholds": [[0.1, 0.25]]}}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny):
+    """(bundle, its settings, validation that the model mostly has right, record)."""
+    folder = tmp_path_factory.mktemp("recertifying")
+    record = trained.prepare_data(folder)
+    bundle, _, _, _, info = trained.save(folder, tiny, technique="standard")
+    info = replace(info, settings={**info.settings, **BEFORE})
+    bundles.write_info(bundle, info)
+    test = prepared.load(folder / "data")[0]["test"].to_list() * 10
+    # Of the same batches, as candidates lie close to each other.
+    answers = Answerer(bundle).answer([QA.request(e) for e in test])
+    truth = [{"text": [a[0]["answer"]] if a[0]["answer"] else [], "answer_start": []} for a in answers]
+    right = [e | {"answers": t} for e, t in zip(test, truth, strict=True)]
+    right[0] |= {"answers": {"text": ["no model says this"], "answer_start": []}}
+    return bundle, dict(info.settings), right, record
+
+
+def test_promises_are_certified_on_its_own_raw_scores(world):
+    bundle, settings, validation, record = world
+    found = recertifying.settings(QA, bundle, settings, validation, record, choices=2)
+    raw = [a[0]["raw_score"] for a in Answerer(bundle).answer([QA.request(e) for e in validation])]
+    right = np.ones(len(raw), dtype=bool)
+    right[0] = False
+    expected = abstention.certify(np.array(raw), right, choices=2)
+    held = found["abstention"]
+    assert held["thresholds"] == [[p.max_error, p.threshold] for p in expected]
+    assert held["examples"] == len(raw) and any(threshold is not None for _, threshold in held["thresholds"])
+    changed = {name for name in settings if settings[name] != found[name]}
+    assert changed == {"abstention"}
+
+
+def test_without_validation_nothing_is_promised(world):
+    bundle, settings, _, _ = world
+    found = recertifying.settings(QA, bundle, settings, [], None, choices=1)
+    assert all(threshold is None for _, threshold in found["abstention"]["thresholds"])
+
+
+def test_a_model_that_promised_nothing_stays_as_it_is(world):
+    bundle, settings, validation, record = world
+    before = {name: value for name, value in settings.items() if name != "abstention"}
+    assert recertifying.settings(QA, bundle, before, validation, record, choices=1) == before
