@@ -14,7 +14,7 @@ from ..models.bundles import load_bundle
 from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.classification.texts import make_texts, predict_logits, probabilities
-from .requests import as_frame, check_parameters, checked_rows, is_within, refuse
+from .requests import as_frame, check_parameters, checked_rows, in_force, is_within, refuse
 from .runtime import fetch, share_cores
 
 MAX_TEXT = 200_000
@@ -90,7 +90,7 @@ class Classification(PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Rows of `label` and `score`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = checked_rows(model_input, ASKED, rows=MAX_ROWS, characters=MAX_CHARACTERS)
+        records = checked_rows(model_input, in_force(ASKED), rows=MAX_ROWS, characters=MAX_CHARACTERS)
         top_k = _checked_top_k(params or {})
         ranked = self.classifier.classify(records, top_k)
         rows = [labels[0] for labels in ranked]

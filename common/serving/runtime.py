@@ -15,6 +15,7 @@ import torch
 
 from ..models.bundles import check_base, read_bundle, read_reference
 from .server_guard import guard_server
+from .server_process import workers
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where a container says how much of the processors it may use (cgroup v2)."""
@@ -42,17 +43,6 @@ def cores() -> int:
         # No such file, or "max".
         pass
     return allowed
-
-
-def workers(argv: Sequence[str]) -> int | None:
-    """How many processes `mlflow models serve` was told to start, None for another command line than its server's.
-
-    A worker process has the command line of the one that started it.
-    """
-    if not argv or Path(argv[0]).name != "uvicorn":
-        return None
-    given = [value for name, value in zip(argv, argv[1:], strict=False) if name == "--workers"]
-    return int(given[-1]) if given else int(os.environ.get("WEB_CONCURRENCY", 1))
 
 
 def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "Cores | None":
