@@ -25,7 +25,7 @@ from .runtime import fetch, share_cores
 MAX_ANSWERS = 100
 """Answers to a question: more could run into the server's time-out."""
 
-PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None}
+PARAMETERS = {"top_k": 1, "max_answer_length": None, "null_threshold": None, "null_odds": False}
 """What a request may leave out, or give as null; None stands for the model's own."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
@@ -48,6 +48,7 @@ SIGNATURE = ModelSignature(
                 "alternatives",
                 required=False,
             ),
+            ColSpec(DataType.double, "null_odds", required=False),
         ]
     ),
     params=ParamSchema(
@@ -55,6 +56,7 @@ SIGNATURE = ModelSignature(
             ParamSpec("top_k", DataType.long, PARAMETERS["top_k"]),
             ParamSpec("max_answer_length", DataType.long, PARAMETERS["max_answer_length"]),
             ParamSpec("null_threshold", DataType.double, PARAMETERS["null_threshold"]),
+            ParamSpec("null_odds", DataType.boolean, PARAMETERS["null_odds"]),
         ]
     ),
 )
@@ -78,11 +80,13 @@ class Answerer:
         top_k: int = 1,
         max_answer_length: int | None = None,
         null_threshold: float | None = None,
+        null_odds: bool = False,
     ) -> list[list[dict]]:
         """For each record (`question`, `context`) its answers, best first: at most `top_k` dicts.
 
         Each has `answer`, `score` (its probability among the candidates), `start` and `end` (characters of the
-        context, end exclusive; -1 with an empty answer: there is none).
+        context, end exclusive; -1 with an empty answer: there is none). null_odds: whether the first one also has `null_odds`,
+        the logarithm of how much likelier "no answer" is than the best answer (a difference of two sums of logits).
         """
         if not records:
             return []
@@ -107,7 +111,11 @@ class Answerer:
         if self.info.has_unanswerable:
             null_threshold = settings["null_threshold"] if null_threshold is None else null_threshold
         predictions = decode_spans(spans, windows, examples, n_best=n_best, null_threshold=null_threshold)
-        return [_ranked(prediction)[:top_k] for prediction in predictions]
+        answers = [_ranked(prediction)[:top_k] for prediction in predictions]
+        if null_odds:
+            for ranked, prediction in zip(answers, predictions, strict=True):
+                ranked[0]["null_odds"] = prediction.null_score - prediction.score
+        return answers
 
 
 def _ranked(prediction) -> list[dict]:
@@ -133,7 +141,8 @@ class QuestionAnswering(PythonModel):
         self.answerer = Answerer(*fetch(context))
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
+        """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row, and with
+        `null_odds` a column of that name."""
         records = checked_rows(model_input, self.max_context)
         params = checked_parameters(params or {})
         rows = as_rows(self.answerer.answer(records, **params), params["top_k"])

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
+from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -81,6 +82,14 @@ def load(uri: str):
     # A model may read its files as long as it lives, and no longer: a page that is open for weeks loads many.
     weakref.finalize(model, release)
     return model
+
+
+def logged_model_of(uri: str) -> LoggedModel:
+    """The logged model that a URI leads to, as the store has it; UserError where it leads to none."""
+    if not re.match(r"(models|runs):/", uri):
+        raise _no_model(uri)
+    client = mlflow.MlflowClient()
+    return client.get_logged_model(_model_id(client, uri))
 
 
 def verified(uri: str, folder: Path) -> Path:

@@ -227,6 +227,15 @@ class Task(ABC):
         run's own predictions then stand for the truth.
         """
 
+    @abstractmethod
+    def judged(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[list[Any], Sequence[Example]]:
+        """(predictions, references) as `score` takes them, of a served model's answers to any examples.
+
+        answers: with all `alternatives` where they are labels.
+        """
+
     # Analysis of errors.
 
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:

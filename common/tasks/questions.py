@@ -1,6 +1,7 @@
 """What the tasks with questions on contexts have in common."""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -66,6 +67,16 @@ class QuestionTask(Task):
         predictions = {row["id"]: answer["answer"] for row, answer in zip(rows, answers, strict=True)}
         unanswerable = any(not reference["answers"]["text"] for reference in references)
         return float(squad_scores(predictions, references, "v2.0" if unanswerable else "v1.1")["f1"])
+
+    def judged(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[list[Any], Sequence[Example]]:
+        """The texts of the answers."""
+        given = [
+            SimpleNamespace(id=example["id"], text=answer["answer"])
+            for answer, example in zip(answers, examples, strict=True)
+        ]
+        return given, examples
 
     def slices(self, example: Example) -> dict[str, str]:
         """By question word, lengths, and whether there is an answer."""

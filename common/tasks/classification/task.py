@@ -144,6 +144,14 @@ class Classification(Task):
         right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
         return 100 * sum(right) / len(right)
 
+    def judged(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[list[Any], Sequence[Example]]:
+        """Labels are matched by their names: a model may have been trained on data that numbers them otherwise."""
+        from .work import judged
+
+        return judged(answers, examples)
+
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
         """The example with the name of its label."""
         names = record.labels
