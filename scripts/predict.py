@@ -66,23 +66,41 @@ def parser() -> Parser:
     )
     asked.add_argument("--max_answer_length", type=number(minimum=1), metavar="N", help="tokens of an answer")
     made.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    cluster = made.add_argument_group("many machines (requirements-ray.txt)")
+    cluster.add_argument(
+        "--backend",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: one model on each worker of a Ray cluster",
+    )
+    cluster.add_argument("--address", help="of the cluster (default: Ray on this machine)")
+    cluster.add_argument(
+        "--workers",
+        type=number(minimum=1),
+        metavar="N",
+        help="default: as many as there are GPUs, or else CPUs",
+    )
     return made
 
 
 def main() -> None:
     args = parser().parse_args()
     from common.inference import models, predicting
+    from common.inference.backends import backend
     from common.inference.outputs import Outputs
     from common.inference.source import source_of
 
     outputs = Outputs(args.output, args.n_best, args.null_odds, args.csv)
     outputs.check()
-    columns = None
     model = models.load(args.model)
-    source = source_of(args.file, model.asked, columns=columns, format=args.format)
-    asked = {"null_threshold": args.null_threshold, "max_answer_length": args.max_answer_length}
+    source = source_of(args.file, model.asked, columns=None, format=args.format)
+    wanted = {"null_threshold": args.null_threshold, "max_answer_length": args.max_answer_length}
+    asked = predicting.request(model, outputs, wanted)
     try:
-        done = predicting.predict(model, source, outputs, parameters=asked, resume=args.resume)
+        with backend(args.backend, model, asked, address=args.address, workers=args.workers) as answering:
+            done = predicting.predict(
+                model, source, outputs, parameters=wanted, resume=args.resume, backend=answering
+            )
     except (KeyboardInterrupt, SystemExit):
         words = [word for word in sys.argv if word != "--resume"]
         print(f"\nStopped. To go on: {shlex.join([interpreter(), *words, '--resume'])}", file=sys.stderr)

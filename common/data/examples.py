@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..faults import Fault
-from .labelled_texts import read_files
+from .labelled_texts import LABELS, read_files
 from .record import Example
 from .squad_json import read_squad_json
 
@@ -23,7 +23,8 @@ def read_examples(
     if columns or format != "auto":
         raise UserError("--columns and --format are not offered for this kind of file.")
     if kind == "text":
-        yield from read_files(files, "test", skipped)
+        for example in read_files(files, "test", skipped):
+            yield example | {"label": LABELS[example["label"]]}
         return
     for file in files:
         yield from read_squad_json(file, "error" if skipped is None else "skip").examples

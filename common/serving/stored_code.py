@@ -92,6 +92,14 @@ def logged_model_of(uri: str) -> LoggedModel:
     return client.get_logged_model(_model_id(client, uri))
 
 
+def with_version(uri: str) -> str:
+    """models:/NAME@ALIAS as models:/NAME/VERSION, which stays the same model when the alias moves; any other URI as it is."""
+    if not uri.startswith("models:/") or _LOGGED.match(uri):
+        return uri
+    name, version = get_model_name_and_version(mlflow.MlflowClient(), uri)
+    return f"models:/{name}/{version}"
+
+
 def verified(uri: str, folder: Path) -> Path:
     """A copy of a stored model, in the folder, with its base inside.
 
