@@ -2,6 +2,7 @@
 this list against the folders."""
 
 COVERED_BY = {
+    "data/examples.py": "common/inference/test_predicting.py",
     "data/hub_files.py": "common/data/test_questions.py",
     "data/prepared.py": "common/data/test_questions.py",
     "data/squad_shapes.py": "common/data/test_squad_json.py",

@@ -80,11 +80,11 @@ def test_the_tables_say_what_was_found(evaluation, tmp_path, logged):
     assert "typing errors in one of ten words" in text
     files = evaluation_report.write(evaluation, tmp_path, logged)
     assert files == ["evaluation.md", "evaluation.csv", "slices.csv"]
-    table = pd.read_csv(tmp_path / "evaluation.csv").fillna("")
+    table = pd.read_csv(tmp_path / "evaluation.csv", keep_default_na=False)
     assert len(table) == 6 and set(table["variant"]) == {"", "typos", "distractor"}
     assert set(table["run_id"]) == set(logged.values())
     first = table.iloc[0]
-    assert first["f1"] == pytest.approx(evaluation.results[0].figures["f1"])
+    assert float(first["f1"]) == pytest.approx(evaluation.results[0].figures["f1"])
     assert {"to_best_p", "to_original_difference"} <= set(table)
     slices = pd.read_csv(tmp_path / "slices.csv")
     assert {"question type", "answerable"} <= set(slices["dimension"]) and slices["model"].nunique() == 2
