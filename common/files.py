@@ -1,15 +1,18 @@
 """A user's files: read as text with plain errors, and identified by their checksums."""
 
+import codecs
+import contextlib
 import gzip
 import hashlib
+import io
 import json
 import re
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TextIO, TypedDict, TypeVar
 
 from .atomic import atomic_write
 from .errors import UserError
@@ -22,12 +25,12 @@ _SETTLED = 2.0
 
 FORMATS = {
     b"PK\x03\x04": "a zip archive; unpack it and name the file in it",
-    b"PAR1": "Parquet; texts with a label are read from FILE.parquet (--source text), questions from JSON or a saved dataset",
+    b"PAR1": "Parquet; prepare_data.py reads it",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"BZh": "compressed with bzip2; unpack it (bunzip2)",
     b"\xfd7zXZ": "compressed with xz; unpack it (unxz)",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it (unzstd)",
-    b"ARROW1": "an Arrow file; name the folder that save_to_disk wrote (--source saved)",
+    b"ARROW1": "an Arrow file; prepare_data.py reads it, and folders that save_to_disk wrote (--source saved)",
     b"%PDF": "a PDF; save its text",
     b"\x89PNG": "a picture",
     b"SQLite format 3": "an SQLite database",
@@ -44,10 +47,7 @@ def read_text(path: Path) -> str:
 
     UserError if the file has another format, which it names with the remedy, or cannot be read or is empty.
     """
-    if path.is_dir():
-        raise UserError(
-            f"{path} is a folder; name the file in it (or use --source saved for a saved dataset)."
-        )
+    _refuse_folder(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -55,12 +55,83 @@ def read_text(path: Path) -> str:
     return _decoded(raw, path)
 
 
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder; name the file in it (or use --source saved for a saved dataset)."
+        )
+
+
 def _decoded(raw: bytes, path: Path | str) -> str:
-    if raw.startswith(b"\x1f\x8b"):
+    if raw.startswith(_GZIP):
         try:
             raw = gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error) as error:
+        except _DAMAGED_GZIP as error:
             raise UserError(f"{path} is damaged gzip ({error}); download it again.") from None
+    encoding = _encoding(raw[:_BEGIN], path)
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _undecodable(path, encoding, error.start, error.object[error.start]) from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; save or download it again.")
+    return text
+
+
+@contextlib.contextmanager
+def text_stream(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """The text of a file for reading in pieces, in the encodings and with the errors of `read_text`; it may be empty.
+
+    newline: where lines end, as `open` takes it.
+    """
+    _refuse_folder(path)
+    try:
+        with open(path, "rb") as file:
+            compressed = file.read(2) == _GZIP
+            file.seek(0)
+            binary: Any = gzip.GzipFile(fileobj=file) if compressed else file
+            encoding = _encoding(binary.read(_BEGIN), path)
+            binary.seek(0)
+            yield io.TextIOWrapper(binary, encoding, newline=newline)
+    except UnicodeDecodeError as error:
+        # It counts from the beginning of a piece of the file.
+        at, byte = _first_undecodable(path, encoding) or (error.start, error.object[error.start])
+        raise _undecodable(path, encoding, at, byte) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is damaged gzip ({error}); download it again.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}.") from None
+
+
+def _first_undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
+    """(place, value) of the first byte of a text file that cannot be decoded."""
+    with open(path, "rb") as file:
+        binary: Any = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file
+        decoder, read = codecs.getincrementaldecoder(encoding)(), 0
+        while True:
+            piece = binary.read(1 << 20)
+            waiting = len(decoder.getstate()[0])
+            try:
+                decoder.decode(piece, not piece)
+            except UnicodeDecodeError as error:
+                return read - waiting + error.start, error.object[error.start]
+            if not piece:
+                return None
+            read += len(piece)
+
+
+def _undecodable(path: Path | str, encoding: str, at: int, byte: int) -> UserError:
+    if encoding in _MARKED:
+        return UserError(
+            f"{path} is {_MARKED[encoding]} that breaks off or is damaged; save it again as UTF-8."
+        )
+    return UserError(
+        f"{path} is not UTF-8: byte {at} is {byte:#04x}. Save it as UTF-8 (for example: iconv -f latin1 -t utf-8)."
+    )
+
+
+def _encoding(raw: bytes, path: Path | str) -> str:
+    """The encoding of a file by its first bytes; UserError if they are not those of text."""
     for start, what in FORMATS.items():
         if raw.startswith(start):
             raise UserError(f"{path} is not text: it is {what}.")
@@ -73,28 +144,13 @@ def _decoded(raw: bytes, path: Path | str) -> str:
             f"{path} is a web page: the download saved a page about the file; download the file itself."
         )
     if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
-        encoding, name = "utf-32", "UTF-32"
-    elif raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding, name = "utf-16", "UTF-16"
-    else:
-        encoding, name = "utf-8-sig", ""
-        if b"\0" in (begin := raw[:1000]):
-            like = "UTF-16 without a byte-order mark" if 3 * begin.count(b"\0") > len(begin) else "not text"
-            raise UserError(f"{path} is {like}; save it as UTF-8 text.")
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        if name:
-            raise UserError(
-                f"{path} is {name} that breaks off or is damaged; save it again as UTF-8."
-            ) from None
-        raise UserError(
-            f"{path} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}. Save it as UTF-8 "
-            f"(for example: iconv -f latin1 -t utf-8)."
-        ) from None
-    if not text.strip():
-        raise UserError(f"{path} is empty; save or download it again.")
-    return text
+        return "utf-32"
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if b"\0" in (begin := raw[:1000]):
+        like = "UTF-16 without a byte-order mark" if 3 * begin.count(b"\0") > len(begin) else "not text"
+        raise UserError(f"{path} is {like}; save it as UTF-8 text.")
+    return "utf-8-sig"
 
 
 def text_or_file(argument: str, flag: str) -> str:
@@ -132,6 +188,12 @@ _PATH = re.compile(
     | [^\n]*\S\.(txt|text|md|rst|html?|jsonl?|csv|tsv|xml|tex|log|ya?ml|rtf|odt|docx?|pdf|gz)""",
     re.I | re.X,
 )
+_GZIP = b"\x1f\x8b"
+_DAMAGED_GZIP = (OSError, EOFError, zlib.error)
+_BEGIN = 4096
+"""First bytes of a file that tell its format."""
+_MARKED = {"utf-16": "UTF-16", "utf-32": "UTF-32"}
+"""Encodings that a byte-order mark tells."""
 _WEB_PAGE = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype html|<html)", re.I | re.S
 )

@@ -13,6 +13,7 @@ import _path  # noqa: F401
 from common.bounds import number
 from common.cli import Parser, guarded
 from common.data import perturb
+from common.data.columns import parse
 from common.errors import UserError
 from common.paths import ROOT
 
@@ -74,7 +75,9 @@ def main() -> None:
     loaded = [models.load(name) for name in dict.fromkeys(args.model)]
     sets = []
     for name, file in zip(names, args.file, strict=True):
-        source = source_of([file], loaded[0].asked, columns=None, format=args.format, answers_required=True)
+        source = source_of(
+            [file], loaded[0].asked, columns=parse(args.columns), format=args.format, answers_required=True
+        )
         sets += evaluating.DataSet(name, list(source.examples())).variants(kinds, args.seed)
     evaluation = evaluating.evaluate(loaded, sets)
     print(evaluation_report.as_text(evaluation))

@@ -13,6 +13,7 @@ import _path  # noqa: F401
 
 from common.bounds import number
 from common.cli import Parser, guarded
+from common.data.columns import parse
 from common.paths import interpreter
 
 EXAMPLES = """examples:
@@ -93,7 +94,7 @@ def main() -> None:
     outputs = Outputs(args.output, args.n_best, args.null_odds, args.csv)
     outputs.check()
     model = models.load(args.model)
-    source = source_of(args.file, model.asked, columns=None, format=args.format)
+    source = source_of(args.file, model.asked, columns=parse(args.columns), format=args.format)
     wanted = {"null_threshold": args.null_threshold, "max_answer_length": args.max_answer_length}
     asked = predicting.request(model, outputs, wanted)
     try:

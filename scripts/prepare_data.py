@@ -14,24 +14,33 @@ import _path  # noqa: F401
 from common.bounds import SEEDS, number
 from common.cli import Parser, guarded
 from common.data import sources
+from common.data.source_flags import add_source_flags
 from common.data.summary import summary
 
 EXAMPLES = """sources:
   sample, sample-texts   questions and reviews written for this project; need no network
-  files                  SQuAD JSON, v1.1 or v2.0, also flat rows and gzip
-  hub                    squad, squad_v2 or imdb
+  files                  questions: CSV, TSV, JSON lines, JSON, Parquet, Arrow; SQuAD and the shapes of --format
+  text                   labelled texts: CSV, TSV, JSON lines, JSON, Parquet, Arrow
+  hub                    any data set of the hub that is Parquet, Arrow, CSV or JSON: squad, squad_v2, imdb, OWNER/NAME
   saved                  a folder written by save_to_disk
-  text                   parquet, JSON lines or CSV with the columns text and label (0 or 1, or neg or pos)
   aclimdb                the unpacked folder of the original reviews
+  mix                    prepared folders as one, with weights
+
+fields of --columns:
+  question, context, answer, answer_start, is_impossible, id, title; text, text_pair, label
 
 examples:
   python scripts/prepare_data.py --source sample
   python scripts/prepare_data.py --source sample-texts
   python scripts/prepare_data.py --source files --train_file train-v1.1.json --test_file dev-v1.1.json
+  python scripts/prepare_data.py --source files --train_file 'parts/*.csv' more.jsonl --columns question=q,context=text,answer=a
+  python scripts/prepare_data.py --source files --train_file export.json --format label-studio --on_bad_rows skip
   python scripts/prepare_data.py --source hub --dataset squad_v2
+  python scripts/prepare_data.py --source hub --dataset deepset/germanquad --test_split test
   python scripts/prepare_data.py --source hub --dataset imdb
   python scripts/prepare_data.py --source text --train_file train.parquet --test_file test.csv
   python scripts/prepare_data.py --source aclimdb --path aclImdb
+  python scripts/prepare_data.py --source mix --mix squad_data=0.3,my_data --output_dir mixed_data
 """
 
 
@@ -49,41 +58,10 @@ def parser() -> Parser:
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="replaced when the data is complete (default: imdb_data for texts, else squad_data)",
+        help="replaced when the data is complete (default: imdb_data for texts, mixed_data for mix, NAME_data for OWNER/NAME of "
+        "the hub, else squad_data)",
     )
-    read = made.add_argument_group("what is read")
-    # Suppressed, so that a flag of another source can be told from a default.
-    quiet = argparse.SUPPRESS
-    read.add_argument(
-        "--train_file",
-        type=Path,
-        metavar="FILE",
-        default=quiet,
-        help="for train and validation (files, text)",
-    )
-    read.add_argument(
-        "--test_file", type=Path, metavar="FILE", default=quiet, help="for test, the dev set (files, text)"
-    )
-    read.add_argument(
-        "--dataset",
-        choices=sources.DATASETS,
-        default=quiet,
-        help=f"the data set of the hub (hub; default: {sources.DATASETS[0]})",
-    )
-    read.add_argument(
-        "--path",
-        type=Path,
-        metavar="DIR",
-        default=quiet,
-        help="the saved DatasetDict (saved), or aclImdb (aclimdb)",
-    )
-    read.add_argument(
-        "--on_bad_rows",
-        choices=("error", "skip"),
-        default=quiet,
-        help="error: every fault is listed and nothing is written; skip: faulty questions or texts are left out and listed with "
-        "their reasons in skipped.json beside the data (files, text, saved; default: error)",
-    )
+    add_source_flags(made.add_argument_group("what is read"))
     carved = made.add_argument_group("what becomes validation")
     carved.add_argument(
         "--seed",

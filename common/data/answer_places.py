@@ -5,22 +5,21 @@ from functools import lru_cache
 
 
 def place(context: str, text: str, start: int) -> tuple[int, int] | None:
-    """(start, end) of the answer in code points of the context, end exclusive; None if it is not certain.
+    """(start, end) of the answer in code points of the context, end exclusive; None if it is not there.
 
     start: the file's offset, in code points or in UTF-16 code units (Java, JavaScript); -1 if it gives none. The text
-    may differ from the context by case, white space and Unicode normalisation (NFKD).
+    may differ from the context by case, white space, zero-width characters and Unicode normalisation (NFKD).
 
     Of several places the nearest to `start` is taken. A place that is spelled exactly like the text is preferred, unless it is
-    more than twice as far away. Without a `start` the text must be at one place only.
+    more than twice as far away. Without a `start` it is the first of `places` that is a whole word or several, else the first.
     """
     if not text.strip():
         return None
-    if start >= 0 and context.startswith(text, start):
-        return start, start + len(text)
-    exact = [(at, at + len(text)) for at in _occurrences(context, text)]
     if start < 0:
-        found = exact or _alike(context, text)
-        return found[0] if len(found) == 1 else None
+        return first_whole(context, places(context, text))
+    if context.startswith(text, start):
+        return start, start + len(text)
+    exact = _exact(context, text)
     starts = {start, _in_code_points(context, start)}
 
     spelled = set(exact)
@@ -30,6 +29,30 @@ def place(context: str, text: str, start: int) -> tuple[int, int] | None:
         return (distance, False) if found in spelled else (2 * distance, True)
 
     return min([*exact, *_alike(context, text)], key=rank, default=None)
+
+
+def places(context: str, text: str) -> list[tuple[int, int]]:
+    """Every place of the text as it is spelled; where there is none, every place of it in another case or normalisation."""
+    return (_exact(context, text) or _alike(context, text)) if text.strip() else []
+
+
+def first_whole(context: str, found: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """The first of these places with no letter or digit directly before or after it; else the first; None if there is none.
+
+    In a script without blanks between words most places have letters beside them, so there it is mostly the first.
+    """
+
+    def in_word(character: str) -> bool:
+        return character.isalnum() or bool(character) and unicodedata.category(character).startswith("M")
+
+    def whole(at: tuple[int, int]) -> bool:
+        return not (in_word(context[max(at[0] - 1, 0) : at[0]]) or in_word(context[at[1] : at[1] + 1]))
+
+    return next(filter(whole, found), found[0] if found else None)
+
+
+def _exact(context: str, text: str) -> list[tuple[int, int]]:
+    return [(at, at + len(text)) for at in _occurrences(context, text)]
 
 
 def _in_code_points(context: str, units: int) -> int:

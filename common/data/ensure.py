@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
+from ..paths import command
 from . import labelled_texts, questions
 from .prepared import Splits, has_content, held, load
 from .record import DataRecord
@@ -45,11 +46,17 @@ def ensure(data_dir: str | Path, kind: str = "qa") -> tuple[Splits, DataRecord]:
     if not has_content(folder):
         with held(folder):
             if not has_content(folder):
+                if kind not in _DEFAULTS:
+                    raise UserError(
+                        f"--data_dir {folder} holds no data: prepare {kind}s of your own, for example with "
+                        f"{command('prepare_data.py')} --source text --multi_label --train_file FILE --test_file FILE."
+                    )
                 _make(folder, _DEFAULTS[kind])
     splits, record = load(folder)
     if record.kind != kind:
         raise UserError(
-            f"--data_dir {folder} holds data of the kind {record.kind!r}; this task needs {kind!r}: name another folder."
+            f"--data_dir {folder} holds data of the kind {record.kind!r}; this task needs {kind!r}: name another folder, "
+            "or another --task."
         )
     return splits, record
 

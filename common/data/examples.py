@@ -1,30 +1,124 @@
 """The examples of a user's files, one after another, whatever their format."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..faults import Fault
-from .labelled_texts import LABELS, read_files
+from . import tables
+from .columns import Columns, Fields
+from .question_fields import as_id
+from .question_files import stream_lines, stream_questions
 from .record import Example
-from .squad_json import read_squad_json
+
+STDIN = "-"
+"""Stands for JSON lines on the standard input."""
 
 
 def read_examples(
-    files: Sequence[Path],
+    files: Sequence[str | Path],
     kind: str,
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     format: str = "auto",
     answers_required: bool = True,
     skipped: list[Fault] | None = None,
 ) -> Iterator[Example]:
-    """The examples of files of a kind, "qa" or "text"."""
-    if columns or format != "auto":
-        raise UserError("--columns and --format are not offered for this kind of file.")
-    if kind == "text":
-        for example in read_files(files, "test", skipped):
-            yield example | {"label": LABELS[example["label"]]}
-        return
-    for file in files:
-        yield from read_squad_json(file, "error" if skipped is None else "skip").examples
+    """The examples of files of a kind, in their order; files may be globs, or "-" for JSON lines on the standard input.
+
+    kind "qa": `id`, `title`, `context`, `question` and `answers` (`text`, `answer_start`, which is -1 where the text does not stand
+    so in the context). kind "text": `id`, `text`, perhaps `text_pair`, and `label` as the file spells it. Each has its `place` in
+    the file for messages, and the name of its `file`. Without answers_required both answers and labels may be missing: answers
+    are then empty lists, a label None.
+
+    Tables are read in pieces; of what was read, ids are kept. columns, format: as `prepare_data.py` takes them. skipped: takes the
+    faulty rows; without it the first one is refused by a UserError that names file and place. Ids must differ in all files.
+    """
+    seen: dict[str, str] = {}
+    paths = [
+        path for file in files for path in ([Path(STDIN)] if str(file) == STDIN else tables.expand([file]))
+    ]
+    for path in paths:
+        if kind == "text":
+            found = _texts(path, columns, answers_required, skipped)
+        else:
+            found = _questions(path, columns, format, answers_required, skipped)
+        for example in found:
+            if len(paths) > 1:
+                if example["id"] in seen:
+                    raise UserError(
+                        f"id {example['id']!r} is used twice, in {seen[example['id']]} and {path}; ids must be unique."
+                    )
+                seen[example["id"]] = str(path)
+            yield example
+
+
+def _questions(
+    path: Path, columns: Columns | None, form: str, answers_required: bool, skipped: list[Fault] | None
+) -> Iterator[Example]:
+    how: dict[str, Any] = dict(columns=columns, answers_required=answers_required, skipped=skipped)
+    if str(path) == STDIN:
+        questions = stream_lines(sys.stdin, "stdin", **how)
+    else:
+        questions = stream_questions(path, form=form, **how)
+    name = "stdin" if str(path) == STDIN else path.name
+    for question in questions:
+        yield question.scored | {"place": question.place, "file": name}
+
+
+def _texts(
+    path: Path, columns: Columns | None, labels_required: bool, skipped: list[Fault] | None
+) -> Iterator[Example]:
+    wanted, more = ("text", "label"), ("text_pair", "id")
+    fields = (
+        Fields(wanted, columns, more) if labels_required else Fields(("text",), columns, ("label", *more))
+    )
+    name, stem = ("stdin", "stdin") if str(path) == STDIN else (path.name, path.stem)
+    if str(path) == STDIN:
+        rows = tables.parse_lines(sys.stdin)
+    else:
+        table = tables.read(path, known=(columns or {}).values())
+        if table.columns is not None and isinstance(named := fields.named(table.columns), str):
+            raise UserError(f"{path}{named}")
+        rows = table.rows
+    ids: set[str] = set()
+    for n, (place, row) in enumerate(rows):
+        values = row if isinstance(row, str) else fields.of(row)
+        fault = values if isinstance(values, str) else _text_fault(values, labels_required)
+        if not fault and isinstance(values, dict):
+            example = _text(values, f"{stem}-{n}")
+            if example["id"] not in ids:
+                ids.add(example["id"])
+                yield example | {"place": place, "file": name}
+                continue
+            fault = f": the id {example['id']!r} is used twice; ids must be unique."
+        if skipped is None:
+            raise UserError(f"{name if str(path) == STDIN else path}: {place}{fault}")
+        skipped.append({"file": name, "place": place, "reason": str(fault)})
+
+
+def _text(values: dict[str, Any], id_: str) -> Example:
+    example: Example = {"id": as_id(values.get("id")) or id_, "text": values["text"]}
+    if values.get("text_pair") is not None:
+        example["text_pair"] = values["text_pair"]
+    return example | {"label": values.get("label")}
+
+
+def _text_fault(values: dict[str, Any], labels_required: bool) -> str:
+    for field in ("text", "text_pair"):
+        text = values.get(field)
+        if field == "text_pair" and text is None:
+            continue
+        if not isinstance(text, str) or not text.strip():
+            what = "is empty" if text is None or isinstance(text, str) else f"is {text!r}, not text"
+            return f": the {field} {what}; remove the row or give its text."
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f": the {field} has half of a surrogate pair; correct it."
+    label = values.get("label")
+    if labels_required and (label is None or isinstance(label, str) and not label.strip()):
+        return ": the label is empty; remove the row or give its label."
+    return ""

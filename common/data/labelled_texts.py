@@ -1,88 +1,135 @@
-"""Labelled texts of any source → `imdb_data/`: a saved DatasetDict with train, validation and test, and a record.
+"""Labelled texts of any source → a folder: a saved DatasetDict with train, validation and test, and a record.
 
-The splits have the columns id, text and label (0 negative, 1 positive).
+The splits have the columns id, text, for pairs of texts text_pair, and label: the number of a label, whose names are in the
+record, or in multi-label data a list of numbers.
 """
 
-import csv
 import hashlib
-import io
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from ..errors import UserError, first_line
+from ..errors import UserError
 from ..faults import Fault, refuse
 from ..files import FileRecord, file_record, read_text, sha256
 from ..paths import SAMPLE, command
+from . import label_values, tables
+from .columns import Columns
 from .hub_files import download_parquet
+from .label_values import SENTIMENT
 from .prepared import SPLITS, write
 from .record import DataRecord, Example
-from .validation_split import carve_by_label
+from .text_rows import TextFile, TextRow, read_texts
+from .validation_split import carve_by_label, carve_by_label_sets
 
-LABELS = ("negative", "positive")
 HUB = {"imdb": "stanfordnlp/imdb"}
 
-_SPELLINGS = {"0": 0, "neg": 0, "negative": 0, "1": 1, "pos": 1, "positive": 1}
-_SPELLINGS |= {"label_0": 0, "label_1": 1}
+Files = Path | str | Sequence[Path | str]
+"""A file, or several; each may be a glob."""
 
-_COLUMNS = {
-    "text": ("text", "review", "sentence", "content", "comment", "tweet"),
-    "label": ("label", "sentiment", "labels", "target", "class", "polarity"),
-}
-"""Names of the two columns, in upper or lower case; the first one found is taken."""
 
-_DELIMITERS = ",;\t|"
+@dataclass(frozen=True)
+class About:
+    """What the record says of prepared texts besides their content."""
 
-Row = tuple[object, object] | str
-"""Text and label as they were read, or what is wrong with the row."""
+    source: str
+    name: str
+    named: bool
+    """Whether the name was given, and not made of the source."""
+    seed: int
+    validation_share: float
+    files: list[FileRecord] = field(default_factory=list)
+    multi_label: bool = False
+    skip: bool = False
+    """Whether faulty rows are left out; else they are refused."""
+    hub: Mapping[str, str] = field(default_factory=dict)
+    """`DataRecord.hub`."""
 
 
 def prepare_files(
-    train: Path,
-    test: Path,
+    train: Files,
+    test: Files | None,
     output_dir: Path,
     *,
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
+    columns: Columns | None = None,
+    multi_label: bool = False,
+    name: str | None = None,
 ) -> DataRecord:
-    """Prepare two files with a text and a label (0 and 1, or neg and pos, in several spellings); returns the record.
+    """Prepare files of texts, or pairs of texts, with labels; returns the record.
 
-    Parquet, JSON lines, or CSV with commas, semicolons or tabs; the columns are `text` and `label`, or a name like them.
+    Any format of `tables`; columns: field → name of its column, by default `text` (and `text_pair`) and `label`, or names like
+    them. Labels are strings or integers; with multi_label a text has any number of them. test: None: as large a part of
+    train as validation is taken for it. name: of the data, which the model is then called by.
 
     UserError names the file and the row (from 0) or line of each of its first 20 faults. on_bad_rows: "skip" leaves faulty rows
     out, and lists them with the reasons next to the data (`skipped.json`).
     """
-    skipped: list[Fault] | None = [] if on_bad_rows == "skip" else None
-    parts = {
-        split: read_files([Path(file)], split, skipped) for split, file in (("train", train), ("test", test))
+    parts = {"train": tables.expand(_several(train))}
+    if test is not None:
+        parts["test"] = tables.expand(_several(test))
+    about = About(
+        source="text",
+        name=name or parts["train"][0].name,
+        named=name is not None,
+        seed=seed,
+        validation_share=validation_share,
+        multi_label=multi_label,
+        skip=on_bad_rows == "skip",
+    )
+    return prepare_parts(parts, output_dir, about, columns)
+
+
+def prepare_parts(
+    parts: Mapping[str, Sequence[Path]], output_dir: Path, about: About, columns: Columns | None = None
+) -> DataRecord:
+    """Prepare the files of train, and of validation and test where there are any; returns the record."""
+    read = {
+        split: [read_texts(path, columns, about.multi_label) for path in paths]
+        for split, paths in parts.items()
     }
-    files = [file_record(file) for file in (train, test)]
-    name = Path(train).name
-    return _prepare(parts, output_dir, "text", name, files, seed, validation_share, skipped or ())
+    skipped: list[Fault] = []
+    for split, paths in parts.items():
+        for path, file in zip(paths, read[split], strict=True):
+            if not about.skip:
+                refuse(path, file.faults)
+            skipped += file.faults
+        if not any(file.rows for file in read[split]):
+            raise UserError(f"{', '.join(map(str, paths))}: they hold no texts.")
+    rows = {split: [row for file in files for row in file.rows] for split, files in read.items()}
+    about = replace(about, files=[file_record(path) for paths in parts.values() for path in paths])
+    return _prepare(rows, output_dir, about, skipped=skipped, listed=_listed_names(read))
 
 
-def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
+def prepare_sample(
+    output_dir: Path, *, seed: int = 42, validation_share: float = 0.1, name: str | None = None
+) -> DataRecord:
     """Prepare the packaged short reviews; needs no network."""
-    files = {split: SAMPLE / f"reviews-{split}.csv" for split in ("train", "test")}
-    parts = {split: read_files([file], split) for split, file in files.items()}
-    records = [file_record(file) for file in files.values()]
-    return _prepare(parts, output_dir, "sample-texts", "sample-texts", records, seed, validation_share)
+    parts = {split: [SAMPLE / f"reviews-{split}.csv"] for split in ("train", "test")}
+    about = About("sample-texts", name or "sample-texts", name is not None, seed, validation_share)
+    return prepare_parts(parts, output_dir, about)
 
 
 def prepare_aclimdb(
-    path: Path, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+    path: Path,
+    output_dir: Path,
+    *,
+    seed: int = 42,
+    validation_share: float = 0.1,
+    name: str | None = None,
 ) -> DataRecord:
     """Prepare the unpacked folder of the original reviews: train and test, in each neg/*.txt and pos/*.txt."""
-    parts: dict[str, list[Example]] = {}
+    parts: dict[str, list[TextRow]] = {}
     files: list[FileRecord] = []
     for split in ("train", "test"):
         parts[split] = []
-        for label, name in enumerate(("neg", "pos")):
-            folder = Path(path) / split / name
+        for sentiment in ("neg", "pos"):
+            folder = Path(path) / split / sentiment
             found = sorted(folder.glob("*.txt"))
             if not found:
                 raise UserError(
@@ -93,22 +140,27 @@ def prepare_aclimdb(
                 text = read_text(file)
                 digest.update(f"{file.name}:{sha256(file)}\n".encode())
                 size += file.stat().st_size
-                parts[split].append({"id": f"{split}/{name}/{file.stem}", "text": text, "label": label})
+                parts[split].append(TextRow(text, None, (sentiment,), f"{split}/{sentiment}", file.stem))
             # One checksum for a folder: nobody would read a record of 50,000.
-            files.append({"name": f"{split}/{name}", "sha256": digest.hexdigest(), "bytes": size})
-    return _prepare(parts, output_dir, "aclimdb", "imdb", files, seed, validation_share)
+            files.append({"name": f"{split}/{sentiment}", "sha256": digest.hexdigest(), "bytes": size})
+    about = About("aclimdb", name or "imdb", name is not None, seed, validation_share, files)
+    return _prepare(parts, output_dir, about, ids=lambda split, n, row: f"{row.file}/{row.place}")
 
 
 def prepare_hub(
-    dataset: str, output_dir: Path, *, seed: int = 42, validation_share: float = 0.1
+    dataset: str,
+    output_dir: Path,
+    *,
+    seed: int = 42,
+    validation_share: float = 0.1,
+    name: str | None = None,
 ) -> DataRecord:
     """Prepare `imdb` from the hub."""
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
     files = download(dataset)
-    parts = {split: read_files(names, split) for split, names in files.items()}
-    records = [file_record(file) for names in files.values() for file in names]
-    return _prepare(parts, output_dir, "hub", dataset, records, seed, validation_share)
+    about = About("hub", name or dataset, name is not None, seed, validation_share)
+    return prepare_parts(files, output_dir, about)
 
 
 def download(dataset: str) -> dict[str, list[Path]]:
@@ -122,221 +174,220 @@ def download(dataset: str) -> dict[str, list[Path]]:
     )
 
 
-def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
-    """sha256 over the content of every text of every split, in order."""
+def fingerprint(splits: Mapping[str, Sequence[Example]], labels: Sequence[str] = SENTIMENT) -> str:
+    """sha256 over the content of every text of every split, in order, and over the names of the labels.
+
+    negative and positive are left out of it: data of two sentiments has the fingerprint that it had before names counted.
+    """
     digest = hashlib.sha256()
+    if tuple(labels) != SENTIMENT:
+        digest.update(json.dumps(list(labels), ensure_ascii=True).encode())
     for split in SPLITS:
         digest.update(f"\n{split}\n".encode())
         for e in splits[split]:
-            digest.update(json.dumps([e["id"], e["text"], e["label"]], ensure_ascii=True).encode())
+            content = [e[name] for name in ("id", "text", "text_pair", "label", "origin") if name in e]
+            digest.update(json.dumps(content, ensure_ascii=True).encode())
     return digest.hexdigest()
 
 
-def read_files(files: Sequence[Path], split: str, skipped: list[Fault] | None = None) -> list[Example]:
-    """Rows `id`, `text`, `label` of files. skipped: takes the faulty rows; without it they are refused."""
-    examples: list[Example] = []
-    for path in files:
-        faults: list[Fault] = []
-        for place, row in _reader(path)(path):
-            reason = row if isinstance(row, str) else _fault(*row)
-            if isinstance(row, str) or reason:
-                faults.append({"file": path.name, "place": place, "reason": reason})
-                continue
-            text, label = row
-            examples.append({"id": f"{split}-{len(examples)}", "text": text, "label": _label(label)})
-        if skipped is None:
-            refuse(path, faults)
-        else:
-            skipped += faults
-    if not examples:
-        raise UserError(f"{', '.join(map(str, files))}: they hold no texts.")
-    return examples
+def _several(files: Files) -> list[Path | str]:
+    return [files] if isinstance(files, Path | str) else list(files)
 
 
-def _fault(text: object, label: object) -> str:
-    """What is wrong with a row; empty if nothing is."""
-    if not isinstance(text, str) or not text.strip():
-        what = "is empty" if text is None or isinstance(text, str) else f"is {text!r}, not text"
-        return f": the text {what}; remove the row or give its text."
-    if _label(label) is None:
-        return f": the label is {label!r}; it must be 0 or 1, neg or pos, negative or positive, or LABEL_0 or LABEL_1."
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return ": the text has half of a surrogate pair; correct it."
-    return ""
-
-
-def _label(label: object) -> int | None:
-    """0 or 1; None if the label means neither. A number may have zeros after its point: pandas writes 1.0."""
-    if isinstance(label, bool):
-        return None
-    return _SPELLINGS.get(re.sub(r"^([01])\.0*$", r"\1", str(label).strip().lower()))
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[tuple[str, Row]]]:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    kind = suffixes[-1] if suffixes else ""
-    return {".parquet": _parquet, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_lines}.get(
-        kind, _csv
-    )
-
-
-def _csv(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line at which it ends, row) of each record; the header shows which delimiter separates the columns."""
-    content = read_text(path)
-    if content.lstrip().startswith(("{", "[")):
-        yield from _json_lines(path)
-        return
-    # Reviews may be longer than the 131,072 characters that a field may have by default.
-    csv.field_size_limit(10**9)
-    delimiter = _delimiter(content)
-    try:
-        records = _records(content, delimiter)
-    except csv.Error as error:
-        if delimiter != "\t":
-            raise UserError(f"{path}: {error}.") from None
-        # Most files with tabs quote nothing: quotation marks in them belong to the text.
-        records = _records(content, delimiter, quoting=csv.QUOTE_NONE)
-    header = records[0][1] if records else []
-    names = _named(header)
-    if isinstance(names, str):
-        raise UserError(f"{path}{names}")
-    text, label = map(header.index, names)
-    for line, record in records[1:]:
-        if len(record) > len(header):
-            yield (
-                f"line {line}",
-                f" has more fields than the header; quote texts that hold {delimiter!r}.",
-            )
-        else:
-            record += [None] * (len(header) - len(record))
-            yield f"line {line}", (record[text], record[label])
-
-
-def _records(content: str, delimiter: str, **how: Any) -> list[tuple[int, list[str | None]]]:
-    """(line at which it ends, fields) of each record that is not empty; csv.Error names the line."""
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=delimiter, **how)
-    try:
-        return [(reader.line_num, [*record]) for record in reader if record]
-    except csv.Error as error:
-        raise csv.Error(f"line {reader.line_num}: {error}") from None
-
-
-def _delimiter(content: str) -> str:
-    """The delimiter that splits the header into the most known names: names contain none, unlike the texts below them."""
-    header = content.partition("\n")[0].rstrip("\r")
-
-    def known(delimiter: str) -> int:
-        names = {name.strip().strip('"').lower() for name in header.split(delimiter)}
-        return sum(bool(names & set(wanted)) for wanted in _COLUMNS.values())
-
-    return max(_DELIMITERS, key=known)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line, row) of each object: one object a line, or a list of objects."""
-    content = read_text(path)
-    if content.lstrip().startswith("["):
-        numbered = [("row", 0, content)]
-    else:
-        # Not splitlines: JSON allows U+2028 and U+0085 within a text.
-        numbered = [("line", n, line) for n, line in enumerate(content.split("\n"), 1) if line.strip()]
-    for what, n, source in numbered:
-        try:
-            value = json.loads(source)
-        except (ValueError, RecursionError) as error:
-            if what == "row":
-                raise UserError(f"{path} is not JSON: {error}.") from None
-            yield f"line {n}", f" is not JSON: {error}."
-            continue
-        rows = enumerate(value) if isinstance(value, list) else [(n, value)]
-        for place, row in rows:
-            yield f"{'row' if isinstance(value, list) else 'line'} {place}", _text_and_label(row)
-
-
-def _text_and_label(row: object) -> Row:
-    if not isinstance(row, dict):
-        return f" must be an object with text and label, not {type(row).__name__}."
-    names = _named(row)
-    return names if isinstance(names, str) else (row[names[0]], row[names[1]])
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
-    """(row, text and label) of each row."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with open(path, "rb") as file:
-            table = pyarrow.parquet.read_table(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"{path} cannot be read as parquet: {reason}") from None
-    names = _named(table.column_names)
-    if isinstance(names, str):
-        raise UserError(f"{path}{names}")
-    for n, values in enumerate(zip(*(table[name] for name in names), strict=True)):
-        try:
-            text, label = (value.as_py() for value in values)
-            yield f"row {n}", (text, label)
-        except UnicodeDecodeError:
-            yield f"row {n}", " is not UTF-8; write the file again from UTF-8 text."
-
-
-def _named(columns: Iterable[Any]) -> tuple[str, str] | str:
-    """Names of the columns of text and label, or what is wrong with the columns."""
-    columns = list(columns)
-    by_name = {str(name).strip().lower(): name for name in reversed(columns)}
-    found = [next((by_name[n] for n in known if n in by_name), None) for known in _COLUMNS.values()]
-    text, label = found
-    if text is None or label is None:
-        wanted = list(_COLUMNS)[found.index(None)]
-        held = ", ".join(map(repr, columns)) or "none"
-        return f" has no column {wanted!r} (or {', '.join(_COLUMNS[wanted][1:])}); its columns are {held}."
-    return text, label
+def _listed_names(read: Mapping[str, Sequence[TextFile]]) -> tuple[str, ...]:
+    """The labels that the files list themselves, in their order; UserError where two files list others."""
+    found = {file.names for files in read.values() for file in files}
+    if len(found) > 1:
+        shown = " and ".join(", ".join(names[:5]) or "none" for names in sorted(found))
+        raise UserError(f"The files name different classes for their labels: {shown}.")
+    return found.pop() if found else ()
 
 
 def _prepare(
-    parts: dict[str, list[Example]],
+    parts: Mapping[str, list[TextRow]],
     output_dir: Path,
-    source: str,
-    name: str,
-    files: list[FileRecord],
-    seed: int,
-    share: float,
+    about: About,
+    *,
     skipped: Sequence[Fault] = (),
+    listed: Sequence[str] = (),
+    ids: Callable[[str, int, TextRow], str] = lambda split, n, row: f"{split}-{n}",
 ) -> DataRecord:
-    """Write what was read, with validation carved out of train."""
-    from datasets import Value
+    """Write what was read, with what is missing (validation, test) carved out of train."""
+    _check_pairs(parts)
+    labels, unusable = _labels(parts, about, listed), list[Fault]()
+    if labels == SENTIMENT:
+        parts = _as_sentiments(parts)
+    else:
+        parts, unusable = _usable(parts, about)
+        labels = _labels(parts, about, listed) if unusable else labels
+    numbers = {name: i for i, name in enumerate(labels)}
+    made = {
+        split: [_example(ids(split, n, row), row, numbers, about.multi_label) for n, row in enumerate(rows)]
+        for split, rows in parts.items()
+    }
+    pairs = any(row.text_pair is not None for rows in parts.values() for row in rows)
+    carve = carve_by_label_sets if pairs or about.multi_label else carve_by_label
+    for split in ("test", "validation"):
+        if split not in made:
+            made["train"], made[split] = carve(made["train"], about.validation_share, about.seed)
+    splits = {split: made[split] for split in SPLITS}
+    skipped = [*skipped, *unusable]
+    kind = "multi-label text" if about.multi_label else "text"
+    record = DataRecord(
+        kind=kind,
+        labels=labels,
+        pairs=pairs,
+        source=about.source,
+        name=about.name,
+        named=about.named,
+        files=about.files,
+        hub=dict(about.hub),
+        skipped=len(skipped),
+        seed=about.seed,
+        validation_share=about.validation_share,
+        test_by=None if "test" in parts else "text",
+        **described(splits, labels, kind),
+    )
+    return write(splits, record, output_dir, features(pairs, about.multi_label), skipped)
 
-    for label, of_label in enumerate(LABELS):
-        if len({e["text"] for e in parts["train"] if e["label"] == label}) < 2:
+
+class Described(TypedDict):
+    """Fields of a record that the splits of texts decide."""
+
+    version: str
+    counts: dict[str, dict[str, int]]
+    label_counts: dict[str, dict[str, int]]
+    test_texts_also_in_train: int
+    fingerprint: str
+
+
+def described(splits: Mapping[str, Sequence[Example]], labels: tuple[str, ...], kind: str) -> Described:
+    """What the record says of the content of the splits."""
+    trained = {_content(e) for split in ("train", "validation") for e in splits[split]}
+    several = "binary" if len(labels) == 2 else f"{len(labels)} labels"
+    return {
+        "version": "multi-label" if kind == "multi-label text" else several,
+        "counts": {split: _counts(part, labels) for split, part in splits.items()},
+        "label_counts": {}
+        if labels == SENTIMENT
+        else {s: _of_labels(part, labels) for s, part in splits.items()},
+        "test_texts_also_in_train": len(trained & {_content(e) for e in splits["test"]}),
+        "fingerprint": fingerprint(splits, labels),
+    }
+
+
+def features(pairs: bool, multi_label: bool) -> dict[str, object]:
+    """The columns of prepared texts, as `datasets.Features` takes them."""
+    from datasets import List, Value
+
+    text = {"text": Value("string")} | ({"text_pair": Value("string")} if pairs else {})
+    number = Value("int64")
+    return {"id": Value("string"), **text, "label": List(number) if multi_label else number}
+
+
+def _check_pairs(parts: Mapping[str, Sequence[TextRow]]) -> None:
+    """UserError where some texts have a second one and others have none."""
+    rows = [row for part in parts.values() for row in part]
+    single = next((row for row in rows if row.text_pair is None), None)
+    pair = next((row for row in rows if row.text_pair is not None), None)
+    if single and pair:
+        raise UserError(
+            f"{single.file}: {single.place} has a single text, {pair.file}: {pair.place} a pair; all must be of one kind "
+            "(--columns text=...,text_pair=... names the columns)."
+        )
+
+
+def _labels(parts: Mapping[str, Sequence[TextRow]], about: About, listed: Sequence[str]) -> tuple[str, ...]:
+    """Names of the labels, by number: negative and positive, or those that the files list, or else those that occur, sorted."""
+    values = {label for rows in parts.values() for row in rows for label in row.labels}
+    if not about.multi_label and label_values.is_sentiment(values):
+        return SENTIMENT
+    # Classes that the files list and never use would be trained for nothing.
+    labels = tuple(name for name in dict.fromkeys(listed) if name in values) or label_values.ordered(values)
+    if len(labels) < 2:
+        held = f"all texts have the label {labels[0]!r}" if labels else "no text has a label"
+        raise UserError(f"The data has nothing to tell apart: {held}; at least two labels are needed.")
+    if len(labels) > label_values.MOST:
+        raise UserError(
+            f"The data has {len(labels):,} different labels, such as {', '.join(map(repr, labels[:3]))}; at most "
+            f"{label_values.MOST:,} are taken. Is that column the label? --columns label=NAME names another."
+        )
+    return labels
+
+
+def _usable(parts: Mapping[str, list[TextRow]], about: About) -> tuple[dict[str, list[TextRow]], list[Fault]]:
+    """(the rows that can be trained on and tested, faults of the others, where they are to be left out).
+
+    A label needs two different texts in train, one of them for validation, and one that train lacks cannot be tested.
+    """
+    kept, faults = dict(parts), list[Fault]()
+    # What is left out with one label may have been the second text of another.
+    while few := _too_few(
+        kept["train"], {label for rows in kept.values() for row in rows for label in row.labels}
+    ):
+        for split, rows in kept.items():
+            for row in rows:
+                for label in sorted(few.keys() & row.labels):
+                    number = "one text" if few[label] else "no text"
+                    reason = f": the label {label!r} has {number} in the training data; at least two different ones are needed."
+                    faults.append(row.fault(reason))
+            kept[split] = [row for row in rows if not few.keys() & row.labels]
+        if not about.skip:
+            refuse("The data", [{**f, "place": f"{f['file']}: {f['place']}"} for f in faults])
+    if not all(kept.values()):
+        raise UserError("No label has two different texts in the training data: is that column the label?")
+    return kept, faults
+
+
+def _too_few(train: Sequence[TextRow], labels: Iterable[str]) -> dict[str, int]:
+    """Label → different texts that train has with it, of those that have fewer than two."""
+    different: dict[str, set[object]] = {name: set() for name in labels}
+    for row in train:
+        for label in row.labels:
+            different[label].add(row.content)
+    return {label: len(texts) for label, texts in different.items() if len(texts) < 2}
+
+
+def _as_sentiments(parts: Mapping[str, list[TextRow]]) -> dict[str, list[TextRow]]:
+    """The rows with negative and positive for however these were spelled; UserError where train lacks one of them."""
+    rows = {
+        split: [replace(row, labels=tuple(map(label_values.sentiment, row.labels))) for row in part]
+        for split, part in parts.items()
+    }
+    for of_label in SENTIMENT:
+        if of_label in _too_few(rows["train"], SENTIMENT):
             raise UserError(
                 f"The training data has fewer than two different texts that are {of_label}; add more."
             )
-    train, validation = carve_by_label(parts["train"], share, seed)
-    splits = dict(zip(SPLITS, (train, validation, parts["test"]), strict=True))
-    trained = {e["text"] for e in parts["train"]}
-    record = DataRecord(
-        kind="text",
-        labels=LABELS,
-        source=source,
-        name=name,
-        version="binary",
-        files=files,
-        skipped=len(skipped),
-        seed=seed,
-        validation_share=share,
-        counts={split: _counts(part) for split, part in splits.items()},
-        test_texts_also_in_train=len(trained & {e["text"] for e in parts["test"]}),
-        fingerprint=fingerprint(splits),
+    return rows
+
+
+def _example(id_: str, row: TextRow, numbers: Mapping[str, int], multi_label: bool) -> Example:
+    """A row of prepared data."""
+    classes = sorted(numbers[label] for label in row.labels)
+    example: dict[str, Any] = {"id": id_, "text": row.text}
+    if row.text_pair is not None:
+        example["text_pair"] = row.text_pair
+    return example | {"label": classes if multi_label else classes[0]}
+
+
+def _content(example: Mapping[str, Any]) -> tuple[str, str | None]:
+    return example["text"], example.get("text_pair")
+
+
+def _counts(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, int]:
+    """Texts and different texts; of multi-label data those without a label, of sentiments those of each."""
+    found = {"texts": len(examples), "different": len({_content(e) for e in examples})}
+    if tuple(labels) == SENTIMENT:
+        return found | _of_labels(examples, labels)
+    if examples and isinstance(examples[0]["label"], list):
+        found["without_label"] = sum(not e["label"] for e in examples)
+    return found
+
+
+def _of_labels(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, int]:
+    """Label → texts that have it."""
+    counts = Counter(
+        label for e in examples for label in (e["label"] if isinstance(e["label"], list) else [e["label"]])
     )
-    columns = {"id": Value("string"), "text": Value("string"), "label": Value("int64")}
-    return write(splits, record, output_dir, columns, skipped)
-
-
-def _counts(examples: Sequence[Example]) -> dict[str, int]:
-    labels = Counter(e["label"] for e in examples)
-    by_name = {name: labels[label] for label, name in enumerate(LABELS)}
-    return {"texts": len(examples), "different": len({e["text"] for e in examples}), **by_name}
+    return {name: counts[i] for i, name in enumerate(labels)}

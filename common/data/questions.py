@@ -6,55 +6,149 @@ The splits have the columns of the hub's `squad`: id, title, context, question, 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from ..errors import UserError, first_line
 from ..files import FileRecord, file_record
 from ..paths import SAMPLE
+from .columns import Columns
 from .hub_files import download_parquet
 from .prepared import SPLITS, write
+from .question_files import read_questions
 from .record import DataRecord, Example
-from .squad_json import SquadFile, read_rows, read_squad_json
+from .squad_json import MOST_NOTES, SquadFile, read_rows
 from .squad_shapes import marked
+from .tables import expand
 from .validation_split import carve
+
+Files = Path | str | Sequence[Path | str]
+"""A file, or several; each may be a glob."""
 
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """Where questions come from, as the record names it."""
 
     source: str
     name: str
     files: list[FileRecord]
+    """What was read; where it is empty, `prepare_parts` takes the files that it reads."""
+    hub: Mapping[str, str] = {}
+    """`DataRecord.hub`."""
 
 
 def prepare_files(
-    train: Path,
-    test: Path,
+    train: Files,
+    test: Files | None,
     output_dir: Path,
     *,
     name: str | None = None,
     seed: int = 42,
     validation_share: float = 0.1,
     on_bad_rows: str = "error",
+    columns: Columns | None = None,
+    form: str = "auto",
 ) -> DataRecord:
-    """Prepare two SQuAD JSON files; returns the record. UserError names the file and place of any fault.
+    """Prepare files of questions; returns the record. UserError names the file and place of any fault.
+
+    Each is a file, or several, or a glob, in any format of `question_files`; columns and form as there. test: None: it is carved
+    out of train like validation, and of the same size. name: of the data.
 
     Answers that are not found in their context are left out of train, and stay in validation and test, where they are scored.
     on_bad_rows: "skip" leaves faulty questions out, and lists them with the reasons next to the data (`skipped.json`).
     """
-    read = [read_squad_json(file, on_bad_rows) for file in (train, test)]
-    if read[0].version != read[1].version:
+    parts = {"train": _expanded(train)} | ({} if test is None else {"test": _expanded(test)})
+    first = parts["train"][0]
+    source = Source("files" if name is None else name, name or first.name, [])
+    return prepare_parts(
+        parts, output_dir, source, seed, validation_share, on_bad_rows, columns=columns, form=form
+    )
+
+
+def prepare_parts(
+    parts: Mapping[str, Sequence[Path]],
+    output_dir: Path,
+    source: Source,
+    seed: int,
+    share: float,
+    on_bad_rows: str = "error",
+    *,
+    columns: Columns | None = None,
+    form: str = "auto",
+) -> DataRecord:
+    """Prepare the files of train, and of validation and test where there are any; returns the record."""
+    read = {
+        split: [read_questions(file, on_bad_rows, columns=columns, form=form) for file in files]
+        for split, files in parts.items()
+    }
+    _agree_on_version([file for files in read.values() for file in files])
+    source = source._replace(
+        files=source.files or [file_record(f.path) for files in read.values() for f in files]
+    )
+    whole = {split: _merged(files) for split, files in read.items()}
+    train, validation, test = (whole.get(split) for split in SPLITS)
+    assert train is not None
+    return _prepare(train, validation, test, output_dir, source, seed, share)
+
+
+def _expanded(files: Files) -> list[Path]:
+    return expand([files] if isinstance(files, str | Path) else files)
+
+
+def _agree_on_version(files: Sequence[SquadFile]) -> None:
+    """Make the version of all files one: rows of a table that mark nothing follow that of the others."""
+    first = next((file for file in files if file.version_named), files[0])
+    if any(file.version == "v2.0" for file in files):
+        for file in files:
+            file.version = "v1.1" if file.version_named and file.version == "v1.1" else "v2.0"
+    other = next((file for file in files if file.version != first.version), None)
+    if other is not None:
         raise UserError(
-            f"{train} is SQuAD {read[0].version} and {test} is {read[1].version}: train and test must be of one version; "
-            'where no question of a file is marked is_impossible, its "version": "v2.0" says that some could be.'
+            f"{first.path} is SQuAD {first.version} and {other.path} is {other.version}: train and test must be of one "
+            'version; where no question of a file is marked is_impossible, its "version": "v2.0" says that some could be.'
         )
-    files = [file_record(file.path) for file in read]
-    source = _Source("files" if name is None else name, name or Path(train).name, files)
-    return _prepare(read[0], None, read[1], output_dir, source, seed, validation_share)
+
+
+def _merged(files: Sequence[SquadFile]) -> SquadFile:
+    """Several files as one: a question whose id an earlier file uses for another one is renamed after its file."""
+    if len(files) == 1:
+        return files[0]
+    whole = SquadFile(files[0].path, files[0].version)
+    home: dict[str, tuple[Path, Example]] = {}
+    for file in files:
+        renamed = {}
+        for e in file.examples:
+            path, other = home.get(e["id"], (file.path, None))
+            if other is not None and (other["context"], other["question"]) == (e["context"], e["question"]):
+                raise UserError(
+                    f"id {e['id']!r} is used twice, in {path} and {file.path}; ids must be unique."
+                )
+            if other is not None:
+                renamed[e["id"]] = _free(f"{file.path.stem}-{e['id']}", home)
+        for e in (*file.examples, *file.placed):
+            e["id"] = renamed.get(e["id"], e["id"])
+        home |= {e["id"]: (file.path, e) for e in file.examples}
+        whole.examples += file.examples
+        whole.placed += file.placed
+        whole.repaired += file.repaired
+        whole.dropped += file.dropped
+        whole.notes += file.notes
+        whole.counts += file.counts
+        whole.counts["renamed_ids"] += len(renamed)
+        whole.skipped += [{"file": file.path.name, **fault} for fault in file.skipped]
+    return whole
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """The name, or one made of it that is not taken."""
+    n, free = 1, name
+    while free in taken:
+        n += 1
+        free = f"{name}-{n}"
+    return free
 
 
 def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
@@ -83,7 +177,7 @@ def prepare_hub(
         split: read_rows(Path(HUB[dataset]) / split, pyarrow.parquet.read_table(names).to_pylist(), version)
         for split, names in files.items()
     }
-    source = _Source("hub", dataset, [file_record(file) for names in files.values() for file in names])
+    source = Source("hub", dataset, [file_record(file) for names in files.values() for file in names])
     return _prepare(parts["train"], None, parts["validation"], output_dir, source, seed, validation_share)
 
 
@@ -123,7 +217,7 @@ def prepare_saved(
     version = "v1.1" if answered else "v2.0"
     parts = {split: read_rows(Path(path) / split, part, version, on_bad_rows) for split, part in rows.items()}
     files = [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))]
-    source = _Source("saved", Path(path).name, files)
+    source = Source("saved", Path(path).name, files)
     validation = parts["validation"] if len(parts) == 3 else None
     test = parts["test" if "test" in parts else "validation"]
     return _prepare(parts["train"], validation, test, output_dir, source, seed, validation_share)
@@ -142,6 +236,7 @@ def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
                 e["question"],
                 e["answers"]["text"],
                 e["answers"]["answer_start"],
+                *([e["origin"]] if "origin" in e else ()),
             ]
             digest.update(json.dumps(row, ensure_ascii=True).encode())
     return digest.hexdigest()
@@ -150,13 +245,13 @@ def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
 def _prepare(
     train: SquadFile,
     validation: SquadFile | None,
-    test: SquadFile,
+    test: SquadFile | None,
     output_dir: Path,
-    source: _Source,
+    source: Source,
     seed: int,
     share: float,
 ) -> DataRecord:
-    """Write what was read, with validation carved out of train where there is none."""
+    """Write what was read, with validation and test carved out of train where there is none."""
     read = [part for part in (train, validation, test) if part is not None]
     if not train.placed:
         raise UserError(
@@ -165,52 +260,81 @@ def _prepare(
     renamed = _part_ids(train, read[1:])
     skipped = [{"file": part.path.name, **fault} for part in read for fault in part.skipped]
     counts = sum((part.counts for part in read), Counter())
-    splits, unit = _split(train, validation, test, seed, share)
+    splits, carved = _split(train, validation, test, seed, share)
     _check_ids(splits)
-    contexts = {split: {e["context"] for e in part} for split, part in splits.items()}
     record = DataRecord(
         source=source.source,
         name=source.name,
         version=train.version,
         files=source.files,
+        hub=dict(source.hub),
         repaired=sum(part.repaired for part in read),
+        located=counts["located"],
+        ambiguous=counts["ambiguous"],
         dropped=sum(part.dropped for part in read),
         notes=_notes(read),
         empty_answers=counts["empty_answers"],
         made_ids=counts["made_ids"],
         made_titles=counts["made_titles"],
-        renamed_ids=renamed,
+        renamed_ids=renamed + counts["renamed_ids"],
         skipped=len(skipped),
         seed=seed,
         validation_share=share,
-        validation_by=unit,
-        counts={name: _counts(part) for name, part in splits.items()},
-        validation_paragraphs_also_in_train=len(contexts["train"] & contexts["validation"]),
-        test_paragraphs_also_in_train=len((contexts["train"] | contexts["validation"]) & contexts["test"]),
+        validation_by=carved["validation"],
+        test_by=carved["test"] if test is None else None,
+        **split_counts(splits),
         fingerprint=fingerprint(splits),
     )
+    return write(splits, record, output_dir, features(), skipped)
+
+
+def features(origin: bool = False) -> dict[str, object]:
+    """The columns of prepared questions, as `datasets.Features` takes them. origin: whether they have the set they are of."""
     from datasets import Value
 
     answers = {"text": [Value("string")], "answer_start": [Value("int32")]}
-    columns = {name: Value("string") for name in ("id", "title", "context", "question")}
-    return write(splits, record, output_dir, columns | {"answers": answers}, skipped)
+    names = ("id", "title", "context", "question", *(("origin",) if origin else ()))
+    return {name: Value("string") for name in names} | {"answers": answers}
+
+
+class SplitCounts(TypedDict):
+    """Fields of a record that are counted in the splits."""
+
+    counts: dict[str, dict[str, int]]
+    validation_paragraphs_also_in_train: int
+    test_paragraphs_also_in_train: int
+
+
+def split_counts(splits: Mapping[str, Sequence[Example]]) -> SplitCounts:
+    """How much there is in the splits of questions, and how many of their paragraphs they share."""
+    contexts = {split: {e["context"] for e in part} for split, part in splits.items()}
+    return {
+        "counts": {name: _counts(part) for name, part in splits.items()},
+        "validation_paragraphs_also_in_train": len(contexts["train"] & contexts["validation"]),
+        "test_paragraphs_also_in_train": len((contexts["train"] | contexts["validation"]) & contexts["test"]),
+    }
 
 
 def _split(
-    train: SquadFile, validation: SquadFile | None, test: SquadFile, seed: int, share: float
-) -> tuple[dict[str, list[Example]], str]:
-    """(split → its examples; "article" or "paragraph" if validation was carved by it, else "given")."""
+    train: SquadFile, validation: SquadFile | None, test: SquadFile | None, seed: int, share: float
+) -> tuple[dict[str, list[Example]], dict[str, str]]:
+    """({split: its examples}, {split: "article" or "paragraph" if it was carved by it, else "given"})."""
     placed = {e["id"]: e for e in train.placed}
-    if validation is None:
-        trained, validated, unit = carve(train.examples, share, seed)
+    rest, carved = train.examples, {"validation": "given", "test": "given"}
+    if test is None:
+        rest, tested, carved["test"] = carve(rest, share, seed)
     else:
-        trained, validated, unit = train.examples, validation.examples, "given"
-    trained = [placed[e["id"]] for e in trained if e["id"] in placed]
+        tested = test.examples
+    if validation is None:
+        rest, validated, carved["validation"] = carve(rest, share, seed)
+    else:
+        validated = validation.examples
+    trained = [placed[e["id"]] for e in rest if e["id"] in placed]
     if not trained:
         raise UserError(
             "None of the questions left for train has an answer that is found in its context; correct answer_start."
         )
-    return dict(zip(SPLITS, (trained, validated, test.examples), strict=True)), unit
+    return dict(zip(SPLITS, (trained, validated, tested), strict=True)), carved
 
 
 def _check_ids(splits: Mapping[str, Sequence[Example]]) -> None:
@@ -255,4 +379,4 @@ def _counts(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def _notes(read: Sequence[SquadFile]) -> list[str]:
-    return [f"{file.path}: {note}" for file in read for note in file.notes][:100]
+    return [note for file in read for note in file.notes][:MOST_NOTES]

@@ -15,17 +15,30 @@ class DataRecord:
     """What `record.json` in a folder of prepared data holds; a run logs it as `data_record.json`."""
 
     kind: str = "qa"
-    """"qa" (questions on contexts) or "text" (texts with a label)."""
+    """"qa" (questions on contexts), "text" (texts with a label) or "multi-label text" (texts with any number of labels)."""
     labels: tuple[str, ...] = ()
     """Names of the labels of texts, by number."""
+    pairs: bool = False
+    """Whether texts come in pairs, `text` and `text_pair`."""
     source: str
-    """What the data was read from: sample, files, hub, saved, text, aclimdb or sample-texts."""
+    """What the data was read from: sample, files, hub, saved, text, aclimdb, sample-texts or mix."""
     name: str
+    named: bool = False
+    """Whether the user gave the name: the experiment and the registered model are then called by it."""
     version: str
-    """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; `binary` for texts."""
+    """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; for texts `binary`, `<n> labels` or
+    `multi-label`."""
     files: list[FileRecord]
+    hub: dict[str, str] = field(default_factory=dict)
+    """For data of a hub: its `repository`, `config` and `revision`, and the `splits` that became train and test."""
+    mix: list[dict[str, Any]] = field(default_factory=list)
+    """The sets that the data was mixed of: `name`, `weight`, and the `fingerprint` of each. Rows name theirs as `origin`."""
     repaired: int | None = None
     """Answers whose place or spelling was corrected; None for texts, like the next two fields."""
+    located: int = 0
+    """Answers whose place the files do not give, and which were found in their context."""
+    ambiguous: int = 0
+    """Those of them that stand there several times: the first place that is a whole word was taken."""
     dropped: int | None = None
     """Answers that were not found in their context: they are left out of training and stay in scoring."""
     notes: list[str] | None = None
@@ -43,8 +56,12 @@ class DataRecord:
     """Wanted share of validation, 0 to 1, if it was carved out of train."""
     validation_by: str | None = None
     """For questions: "article" or "paragraph" if validation was carved out of train by it, else "given"."""
+    test_by: str | None = None
+    """What test was carved out of train by ("article", "paragraph" or "text"); None if it was given."""
     counts: dict[str, dict[str, int]]
     """Split → what is counted → how many."""
+    label_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Split → label → texts that have it; empty where the labels are negative and positive, which stand in `counts`."""
     validation_paragraphs_also_in_train: int | None = None
     test_paragraphs_also_in_train: int | None = None
     """Paragraphs of test that are in train or validation too."""
@@ -61,6 +78,11 @@ class DataRecord:
     def has_unanswerable(self) -> bool:
         """Whether some questions may have no answer, which a model may then give."""
         return self.version == "v2.0"
+
+    def texts_by_label(self, split: str) -> dict[str, int]:
+        """Label → texts of a split that have it; empty for questions."""
+        counts = self.label_counts.get(split, self.counts.get(split, {}))
+        return {name: counts[name] for name in self.labels if name in counts}
 
     def to_json(self) -> dict[str, Any]:
         """The content of `record.json`: the fields in order, without those that have their default."""
@@ -92,7 +114,7 @@ class DataRecord:
 
 _KINDS = {
     **dict.fromkeys(("kind", "source", "name", "version", "fingerprint"), str),
-    **dict.fromkeys(("counts", "stored"), dict),
+    **dict.fromkeys(("counts", "label_counts", "stored"), dict),
     **dict.fromkeys(("labels", "files"), list),
 }
 """Types that other code relies on: a record that was changed by hand must fail when it is read, not later."""

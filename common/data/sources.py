@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import ROOT
-from . import labelled_texts, questions
+from . import columns, hub_sets, labelled_texts, mixing, questions
 from .record import DataRecord
 
 
@@ -20,20 +20,23 @@ class Source:
     optional: tuple[str, ...] = ()
 
 
-_FILES = Source(needed=("train_file", "test_file"), optional=("on_bad_rows",))
+_TABLES = Source(needed=("train_file",), optional=("test_file", "columns", "on_bad_rows"))
 
 SOURCES = {
     "sample": Source(),
     "sample-texts": Source(),
-    "files": _FILES,
-    "hub": Source(optional=("dataset",)),
+    "files": Source(_TABLES.needed, (*_TABLES.optional, "format")),
+    "hub": Source(
+        optional=("dataset", "config", "revision", "train_split", "test_split", "columns", "on_bad_rows")
+    ),
     "saved": Source(needed=("path",), optional=("on_bad_rows",)),
-    "text": _FILES,
+    "text": _TABLES,
     "aclimdb": Source(needed=("path",)),
+    "mix": Source(needed=("mix",)),
 }
 
 DATASETS = (*questions.HUB, *labelled_texts.HUB)
-"""Names of the hub's data sets; the first one is the default."""
+"""Names of the hub's data sets that need no further flag; the first one is the default."""
 
 
 def check(source: str, given: dict[str, Any]) -> None:
@@ -65,7 +68,13 @@ def prepare(
     given: the source's own settings, as `check` takes them. output_dir: None stands for squad_data or imdb_data in the project.
     """
     check(source, given)
+    carved: dict[str, Any] = {"seed": seed, "validation_share": validation_share}
+    rules = {"on_bad_rows": given["on_bad_rows"]} if "on_bad_rows" in given else {}
     dataset = given.get("dataset", DATASETS[0])
+    if source == "mix":
+        return _mix(given["mix"], output_dir, seed)
+    if source == "hub" and (dataset not in DATASETS or set(given) - {"dataset"}):
+        return _hub(dataset, given, output_dir, **carved)
     texts = source in ("sample-texts", "text", "aclimdb") or source == "hub" and dataset in labelled_texts.HUB
     # Each module prepares its own kind of data, by functions of the same names.
     module: Any = labelled_texts if texts else questions
@@ -73,7 +82,10 @@ def prepare(
     if source in ("sample", "sample-texts"):
         prepare = module.prepare_sample
     elif source in ("files", "text"):
-        prepare = partial(module.prepare_files, given["train_file"], given["test_file"])
+        rules["columns"] = columns.parse(given.get("columns"))
+        if "format" in given:
+            rules["form"] = given["format"]
+        prepare = partial(module.prepare_files, given["train_file"], given.get("test_file"))
     elif source == "hub":
         prepare = partial(module.prepare_hub, dataset)
     elif source == "saved":
@@ -81,5 +93,43 @@ def prepare(
     else:
         prepare = partial(labelled_texts.prepare_aclimdb, given["path"])
     folder = output_dir or ROOT / ("imdb_data" if texts else "squad_data")
-    rules = {"on_bad_rows": given["on_bad_rows"]} if "on_bad_rows" in given else {}
-    return prepare(folder, seed=seed, validation_share=validation_share, **rules), folder
+    return prepare(folder, **carved, **rules), folder
+
+
+def _hub(
+    dataset: str, given: dict[str, Any], output_dir: Path | None, *, seed: int, validation_share: float
+) -> tuple[DataRecord, Path]:
+    """Prepare any data set of the hub, of questions or of texts, as its columns show."""
+    known = {**questions.HUB, **labelled_texts.HUB}
+    named = columns.parse(given.get("columns"))
+    chosen = {
+        name: given[name] for name in ("config", "revision", "train_split", "test_split") if name in given
+    }
+    on_bad_rows = given.get("on_bad_rows", "error")
+    with hub_sets.opened(known.get(dataset, dataset), columns=named, **chosen) as found:
+        parts = {split: [file] for split, file in found.splits.items()}
+        folder = output_dir or ROOT / f"{found.name}_data"
+        if found.kind == "qa":
+            source = questions.Source("hub", dataset, found.files, found.about)
+            record = questions.prepare_parts(
+                parts, folder, source, seed, validation_share, on_bad_rows, columns=named
+            )
+        else:
+            about = labelled_texts.About(
+                source="hub",
+                name=dataset,
+                named=False,
+                files=found.files,
+                seed=seed,
+                validation_share=validation_share,
+                skip=on_bad_rows == "skip",
+                hub=found.about,
+            )
+            record = labelled_texts.prepare_parts(parts, folder, about, named)
+    return record, folder
+
+
+def _mix(text: str, output_dir: Path | None, seed: int) -> tuple[DataRecord, Path]:
+    parts = mixing.parse(text)
+    folder = output_dir or ROOT / "mixed_data"
+    return mixing.prepare_mix(parts, folder, seed=seed), folder

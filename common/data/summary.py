@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from .label_values import alike
 from .record import DataRecord
 
 _CORRECTED = {
     "repaired": "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
+    "located": "answers had no answer_start and were found in their paragraph",
+    "ambiguous": "of them stand there several times: the first place that is a whole word was taken",
     "empty_answers": "answers without text were left out of training",
     "made_ids": "questions had no id and were given one",
     "renamed_ids": "questions of train had the id of another question in test or validation and were given one of their own",
@@ -17,6 +20,10 @@ _NOTES = 10
 """How many answers that are not trained on are named."""
 
 
+_LABELS = 10
+"""How many labels are named, the most frequent ones."""
+
+
 class Summary(NamedTuple):
     lines: list[str]
     warnings: list[str]
@@ -24,18 +31,39 @@ class Summary(NamedTuple):
 
 def summary(record: DataRecord, folder: Path) -> Summary:
     """What was prepared into a folder."""
-    return _of_texts(record, folder) if record.kind == "text" else _of_questions(record, folder)
+    found = _of_questions(record, folder) if record.kind == "qa" else _of_texts(record, folder)
+    found.lines.extend(f"  train takes {part['weight']:g} of {part['name']}" for part in record.mix)
+    if record.test_by:
+        found.warnings.append(
+            f"  WARNING: no test data was given, so test was carved out of train, by {record.test_by}. Its scores tell how well a "
+            "model does on data like that which it was trained on; they are not comparable with those on a test set of the data's "
+            "authors. --test_file (for a hub's data set --test_split) names one."
+        )
+    return found
 
 
 def _of_texts(record: DataRecord, folder: Path) -> Summary:
+    kind = "pairs of texts" if record.pairs else "texts"
     lines = [f"{folder}: {record.name}, fingerprint {record.fingerprint[:12]}"]
     for split, c in record.counts.items():
-        labels = ", ".join(f"{c[name]} {name}" for name in record.labels)
-        lines.append(f"  {split:10} {c['texts']:6} texts ({labels}), {c['different']} of them different")
+        counts = record.texts_by_label(split)
+        most = sorted(counts, key=lambda name: -counts[name])[:_LABELS] if len(counts) > _LABELS else counts
+        labels = ", ".join(f"{counts[name]} {name}" for name in most)
+        labels += f", and {len(counts) - _LABELS} further labels" if len(counts) > _LABELS else ""
+        if "without_label" in c:
+            labels += f"; {c['without_label']} without a label"
+        lines.append(f"  {split:10} {c['texts']:6} {kind} ({labels}), {c['different']} of them different")
     if record.skipped:
         lines.append(f"  {record.skipped} texts were left out because of a fault: skipped.json lists them")
     shared = record.test_texts_also_in_train
-    warnings = [f"  warning: {shared} test texts are in train or validation too"] if shared else []
+    warnings = [f"  warning: {shared} test {kind} are in train or validation too"] if shared else []
+    for group in alike(record.labels):
+        warnings.append(
+            f"  warning: the labels {' and '.join(map(repr, group))} differ in case or spaces alone"
+        )
+    lacking = [name for name, count in record.texts_by_label("validation").items() if not count]
+    if lacking:
+        warnings.append(f"  warning: validation has no text with the label {', '.join(lacking[:_LABELS])}")
     return Summary(lines, warnings)
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 from ..errors import UserError
 from .record import Example
@@ -69,6 +70,73 @@ def carve_by_label(examples: list[Example], share: float, seed: int) -> tuple[li
     for e in examples:
         sides[e["text"] in chosen].append(e)
     return sides
+
+
+def carve_by_label_sets(
+    examples: list[Example], share: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """(train, validation) of examples with several labels each, or of pairs of texts: validation has its share of each label.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011): the rarest label is divided first, each of its texts
+    going where more of that label are still wanted. Rows with the same text stay together, for a premise or a question that
+    is asked again would be known; if all rows have one text, only equal pairs do. Two texts of a label are never both taken
+    out of train where the share is at most a half.
+    """
+    _check_share(share)
+    groups: dict[object, list[int]] = defaultdict(list)
+    for i, e in enumerate(examples):
+        groups[e["text"]].append(i)
+    if len(groups) == 1:
+        groups = defaultdict(list)
+        for i, e in enumerate(examples):
+            groups[e.get("text_pair", i)].append(i)
+    members = [groups[key] for key in sorted(groups, key=str)]
+    random.Random(seed).shuffle(members)
+    chosen = _divided(
+        [Counter(_labels_of(examples, rows)) for rows in members], list(map(len, members)), share
+    )
+    in_validation = {i for rows, taken in zip(members, chosen, strict=True) if taken for i in rows}
+    sides: tuple[list[Example], list[Example]] = ([], [])
+    for i, e in enumerate(examples):
+        sides[i in in_validation].append(e)
+    return sides
+
+
+def _labels_of(examples: list[Example], rows: list[int]) -> Iterator[int]:
+    for i in rows:
+        label = examples[i]["label"]
+        yield from label if isinstance(label, list) else [label]
+
+
+def _divided(labels: list[Counter[int]], sizes: list[int], share: float) -> list[bool]:
+    """For each group whether it belongs to validation. labels: of the group's rows; sizes: how many rows it has."""
+    holders: dict[int, list[int]] = defaultdict(list)
+    total: Counter[int] = Counter()
+    for i, each in enumerate(labels):
+        total.update(each)
+        for label in each:
+            holders[label].append(i)
+    wanted = [{label: part * n for label, n in total.items()} for part in (1 - share, share)]
+    rows = [part * sum(sizes) for part in (1 - share, share)]
+    side: list[bool | None] = [None] * len(labels)
+
+    def put(i: int, preferred: tuple[float, float]) -> None:
+        # Ties go by the rows that are wanted, then to train.
+        taken = (preferred[1], rows[1]) > (preferred[0], rows[0])
+        side[i] = taken
+        rows[taken] -= sizes[i]
+        for label, n in labels[i].items():
+            wanted[taken][label] -= n
+
+    # The order by what is left changes little and would cost a search for each label.
+    for label in sorted(holders, key=lambda name: (total[name], name)):
+        for i in holders[label]:
+            if side[i] is None:
+                put(i, (wanted[0][label], wanted[1][label]))
+    for i, placed in enumerate(side):
+        if placed is None:
+            put(i, (rows[0], rows[1]))
+    return [bool(taken) for taken in side]
 
 
 def _check_share(share: float) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..data import perturb
+from ..data.label_values import is_sentiment, sentiment, several, spelled
 from ..data.record import Example
 from ..errors import UserError
 from ..scoring.bootstrap import bootstrap_interval, paired_bootstrap
@@ -23,6 +25,12 @@ from .predicting import answer
 
 EVERY_LABEL = 100
 """Labels that a classifier is asked for: as many as models of every version give."""
+
+MOST_SLICES = 30
+"""Labels that have a slice of their own."""
+
+WHERE = ("file", "place")
+"""Fields of an example that say where it was read, not what it is."""
 
 ORIGINAL = ""
 """The variant that is the data set as it is."""
@@ -57,7 +65,8 @@ class DataSet:
         """sha256 over the content of the examples, in order, whatever format they were read from."""
         digest = hashlib.sha256()
         for example in self.examples:
-            digest.update(json.dumps(example, sort_keys=True).encode())
+            content = {name: value for name, value in example.items() if name not in WHERE}
+            digest.update(json.dumps(content, sort_keys=True).encode())
         return digest.hexdigest()
 
     def variants(self, kinds: Sequence[str], seed: int) -> "list[DataSet]":
@@ -160,7 +169,7 @@ def _check_references(data: DataSet, task: Task) -> None:
 def _result(model: Model, data: DataSet) -> Result:
     task = model.task
     parameters: dict[str, Any] = {}
-    if task.data == "text":
+    if task.data != "qa":
         parameters = {"top_k": EVERY_LABEL}
     elif data.version == "v2.0" and model.origin.always_answers:
         # It was not trained here: nothing has chosen a threshold for it.
@@ -172,10 +181,53 @@ def _result(model: Model, data: DataSet) -> Result:
         for block in blocks(data.examples, model.asked):
             answers += answer(model, parameters, block)
             bar.update(len(block))
-    predictions, references = task.judged(answers, data.examples)
+    given, named = _named(task, answers, data)
+    predictions, references = task.judged(given, named)
     figures, each = task.score(predictions, references, data.version)
     figures = {name: value for name, value in figures.items() if name not in ("exact", "total")}
     for name in task.metrics:
         figures[f"{name}_low"], figures[f"{name}_high"] = bootstrap_interval(100 * each[name])
-    slices = scores_by_slice(data.examples, each[task.metric], task.slices)
+    slices = scores_by_slice(_sliced(task, named), each[task.metric], task.slices)
     return Result(model, data, answers, figures, each, slices)
+
+
+def _named(task: Task, answers: Answers, data: DataSet) -> tuple[Answers, Sequence[Example]]:
+    """(answers, examples) with labels by their names; questions as they are.
+
+    Where all labels on both sides spell negative or positive (0 and 1, neg and pos, LABEL_0 and LABEL_1), they get these
+    names, as in prepared data. UserError names an example whose label has no name.
+    """
+    if task.data == "qa":
+        return answers, data.examples
+    named = []
+    for example in data.examples:
+        names = several(example["label"]) if task.multi_label else spelled(example["label"])
+        if isinstance(names, str) and (task.multi_label or not names):
+            place = f"{example.get('file', data.name)}: {example.get('place', example['id'])}"
+            raise UserError(f"{place} has the label {example['label']!r}, which is no name of one.")
+        named.append({**example, "label": names})
+    if task.multi_label:
+        return answers, named
+    if is_sentiment({e["label"] for e in named} | {a["label"] for a in answers}):
+        named = [{**example, "label": sentiment(example["label"])} for example in named]
+        answers = [_as_sentiment(given) for given in answers]
+    return answers, named
+
+
+def _sliced(task: Task, named: Sequence[Example]) -> Sequence[Example]:
+    """The examples as slices know them: of very many labels the most frequent ones by name."""
+    if task.data == "qa":
+        return named
+    listed = [e["label"] if task.multi_label else [e["label"]] for e in named]
+    shown = {name for name, _ in Counter(name for names in listed for name in names).most_common(MOST_SLICES)}
+    if task.multi_label:
+        return [
+            {**e, "label_names": [n for n in names if n in shown]}
+            for e, names in zip(named, listed, strict=True)
+        ]
+    return [{**e, "label_name": e["label"] if e["label"] in shown else "another label"} for e in named]
+
+
+def _as_sentiment(given: Mapping[str, Any]) -> dict[str, Any]:
+    others = [{**each, "label": sentiment(each["label"])} for each in given.get("alternatives") or ()]
+    return {**given, "label": sentiment(given["label"]), "alternatives": others}

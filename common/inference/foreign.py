@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotHere, UserError
+from ..tasks.interface import Task
 from ..tasks.table import TASKS, head_of
 
 LENGTHS = {"max_length": 384, "doc_stride": 128, "max_answer_length": 30, "n_best": 20}
@@ -35,7 +36,10 @@ def save(name: str, folder: Path) -> str:
             (
                 task
                 for task in TASKS.values()
-                if task.onnx_outputs and (head := head_of(task, family)) and built.endswith(f"For{head}")
+                if task.onnx_outputs
+                and (head := head_of(task, family))
+                and built.endswith(f"For{head}")
+                and task.multi_label == (config.problem_type == "multi_label_classification")
             ),
             None,
         )
@@ -54,23 +58,22 @@ def save(name: str, folder: Path) -> str:
         ) from None
     except UserError as error:
         raise UserError(str(error).removeprefix("--model_checkpoint ")) from None
-    settings = _settings(model.config, task.name == "classification")
+    settings = _settings(model.config, task)
     info = BundleInfo("Standard", config.model_type, checkpoint.name, "", task.name, head, settings)
     saving.save_bundle(folder, info, model, tokenizer)
     return fingerprint.checkpoint(checkpoint)
 
 
-def _settings(config: Any, classifies: bool) -> dict[str, Any]:
+def _settings(config: Any, task: Task) -> dict[str, Any]:
     """What answering needs beside the weights, for a model that was not trained here."""
     from ..models.families import usable_positions
 
     most = usable_positions(config)
-    if classifies:
+    if task.data != "qa":
         longest = min(LONGEST_TEXT, most or LONGEST_TEXT)
-        return {
-            "max_length": longest,
-            "labels": [str(config.id2label[i]) for i in range(config.num_labels)],
-        }
+        labels = [str(config.id2label[i]) for i in range(config.num_labels)]
+        limits = {"thresholds": [0.5] * len(labels)} if task.multi_label else {}
+        return {"max_length": longest, "labels": labels, **limits}
     longest = min(LENGTHS["max_length"], most or LENGTHS["max_length"])
     stride = min(LENGTHS["doc_stride"], longest // 4)
     return LENGTHS | {

@@ -44,7 +44,8 @@ class Model:
     """A model that answers questions about texts, or classifies texts, exactly as its server does.
 
     name: what it was loaded by. predict: (DataFrame of requests, parameters) → DataFrame of answers. asked: the columns of
-    a request. parameters: the names of the parameters that it takes. origin: where it comes from.
+    a request. given: the columns of an answer. parameters: the names of the parameters that it takes. origin: where it comes
+    from.
     """
 
     def __init__(
@@ -52,17 +53,22 @@ class Model:
         name: str,
         predict: "Callable[[pd.DataFrame, dict[str, Any]], pd.DataFrame]",
         asked: Sequence[str],
+        given: Sequence[str],
         parameters: Sequence[str],
         origin: Origin,
     ):
         self.name, self._predict, self.origin = name, predict, origin
-        self.asked, self.parameters = tuple(asked), tuple(parameters)
+        self.asked, self.given, self.parameters = tuple(asked), tuple(given), tuple(parameters)
 
     @property
     def task(self) -> Task:
         """A task whose rules its answers are scored by: all tasks with questions have the same ones."""
-        kind = "qa" if "question" in self.asked else "text"
-        return next(task for task in TASKS.values() if task.data == kind)
+        questions = "question" in self.asked
+        return next(
+            task
+            for task in TASKS.values()
+            if (task.data == "qa") == questions and task.multi_label == ("labels" in self.given)
+        )
 
     def predict(
         self, rows: "pd.DataFrame | Sequence[Mapping[str, str]] | Mapping[str, str]", **parameters: Any
@@ -94,20 +100,26 @@ class Model:
         `start` and `end` in characters of the context; with `top_k` above 1 also `alternatives`, a list of such."""
         return self._one({"question": question, "context": context}, parameters)
 
-    def classify(self, text: str, **parameters: Any) -> dict[str, Any]:
-        """The `label` of a text and its `score`, a probability; with `top_k` above 1 also `alternatives`, the other labels."""
-        return self._one({"text": text}, parameters)
+    def classify(self, text: str, text_pair: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """The `label` of a text, or of a pair of texts, and its `score`, a probability.
+
+        A model with any number of labels gives `labels` and `scores`, two lists. With `top_k` above 1 there are also
+        `alternatives`, the other labels.
+        """
+        return self._one({"text": text} | ({} if text_pair is None else {"text_pair": text_pair}), parameters)
 
     def _one(self, row: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
         if set(row) != set(self.asked):
-            right = "classify(text)" if self.asked == ("text",) else "answer(question, context)"
-            raise UserError(f"{self.name} takes {' and '.join(self.asked)}: call {right}.")
+            raise UserError(f"{self.name} takes {' and '.join(self.asked)}: call {self._call}.")
         found: dict[str, Any] = self.predict(row, **parameters).iloc[0].to_dict()
         return found
 
+    @property
+    def _call(self) -> str:
+        return f"{'classify' if 'text' in self.asked else 'answer'}({', '.join(self.asked)})"
+
     def __repr__(self) -> str:
-        call = "classify(text)" if self.asked == ("text",) else "answer(question, context)"
-        return f"<{self.name}: .{call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
+        return f"<{self.name}: .{self._call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
 
 
 def load(name: str) -> Model:
@@ -154,6 +166,7 @@ def stored(uri: str) -> Model:
         uri,
         lambda frame, given: loaded.predict(frame, params=given),
         signature.inputs.input_names(),
+        signature.outputs.input_names(),
         parameters,
         Origin(f"logged model {logged.model_id}", logged.model_id, logged.source_run_id),
     )
@@ -210,7 +223,8 @@ def opened(name: str, bundle: Path, content: str, *, always_answers: bool = Fals
     return Model(
         name,
         lambda frame, given: model.predict(None, frame, given),
-        tuple(served.ASKED),
+        getattr(model, "asked", served.ASKED),
+        served.SIGNATURE.outputs.input_names(),
         parameters,
         Origin(f"{content}, code {fingerprint.code('serving')}", always_answers=always_answers),
     )

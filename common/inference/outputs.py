@@ -12,7 +12,7 @@ from ..atomic import atomic_write
 from ..errors import UserError
 
 Answered = Mapping[str, Any]
-"""`id`, `answer` or `label`, `score`, and what else was asked for."""
+"""`id`, `answer` (or `label`, or `labels`), `score` (or `scores`), and what else was asked for."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,17 @@ def _objects(value: Callable[[Answered], Any]) -> Callable[[TextIO, Iterable[Ans
 
 
 def _given(answer: Answered) -> Any:
-    return answer["answer"] if "answer" in answer else answer["label"]
+    """The answer, the label, or the list of labels."""
+    return next(answer[name] for name in ("answer", "label", "labels") if name in answer)
 
 
 def _candidates(answer: Answered) -> list[dict[str, Any]]:
-    ranked = [answer, *(answer.get("alternatives") or ())]
+    if "labels" in answer:
+        own = zip(answer["labels"], answer["scores"], strict=True)
+        ranked: list[Answered] = [{"label": label, "score": score} for label, score in own]
+    else:
+        ranked = [answer]
+    ranked += answer.get("alternatives") or ()
     return [
         {"text": _given(each), "probability": each["score"]}
         | {place: each[place] for place in ("start", "end") if place in each}
@@ -99,7 +105,11 @@ def _no_answer(answer: Answered) -> float:
 def _table(file: TextIO, answers: Iterable[Answered]) -> None:
     writer: Any = None
     for answer in answers:
-        row = {name: value for name, value in answer.items() if name != "alternatives"}
+        row = {
+            name: "; ".join(map(str, value)) if isinstance(value, list) else value
+            for name, value in answer.items()
+            if name != "alternatives"
+        }
         if writer is None:
             writer = csv.DictWriter(file, list(row), lineterminator="\n")
             writer.writeheader()

@@ -14,7 +14,7 @@ from ..errors import UserError
 from .blocks import Answers, Journal, blocks, digest
 from .models import Model
 from .outputs import Outputs
-from .source import Source
+from .source import Source, check_new
 
 N_BEST = 20
 """Candidates for each question in an n-best list."""
@@ -99,17 +99,11 @@ def _waiting(journal: Journal, source: Source, asked: Sequence[str]) -> Iterator
     seen: set[int] | None = None if source.again else set()
     for number, block in enumerate(blocks(source.examples(), asked)):
         if seen is not None:
-            _check_ids(block, seen, source.name)
+            # What cannot be read twice is checked on its way.
+            for example in block:
+                check_new(example, seen, source.name)
         if not journal.has(number, digest(block, asked)):
             yield number, block
-
-
-def _check_ids(block: Sequence[Example], seen: set[int], name: str) -> None:
-    """What cannot be read twice is checked on its way."""
-    for example in block:
-        if (key := hash(example["id"])) in seen:
-            raise UserError(f"{name}: the id {example['id']!r} stands twice; ids must be unique.")
-        seen.add(key)
 
 
 def _here(

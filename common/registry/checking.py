@@ -95,7 +95,7 @@ def questions(run, example: Mapping, data_dir: str | Path | None, task: Task) ->
         )
         return Questions([row], [example], rows, {}, note)
     examples = {e["id"]: task.described(e, record) for e in splits["test"]}
-    asked = {id_: {name: e[name] for name in served.ASKED} for id_, e in examples.items()}
+    asked = {id_: task.request(e) for id_, e in examples.items()}
     taken = [row for row in rows if served.is_taken(asked[row["id"]])]
     taken = taken[:: max(1, math.ceil(len(taken) / SAMPLE))]
     return Questions(taken, [asked[row["id"]] for row in taken], rows, examples)

@@ -109,27 +109,21 @@ def _records(asked: checking.Questions, task: Task) -> list[dict]:
     served = model_logging.module_of(task)
     if not asked.examples:
         return [{**record, "id": row["id"]} for record, row in zip(asked.asked, asked.rows, strict=True)]
-    records = [
-        {"id": row["id"], **{name: asked.examples[row["id"]][name] for name in served.ASKED}}
-        for row in asked.every
-    ]
-    return [record for record in records if served.is_taken(record)]
+    records = [{"id": row["id"], **task.request(asked.examples[row["id"]])} for row in asked.every]
+    return [record for record in records if served.is_taken(task.request(record))]
 
 
 def _answers(bundle: Path, records: Sequence[Mapping], task: Task) -> list[dict]:
     """The first answer to each record, without MLflow between."""
     served = model_logging.module_of(task)
-    plain = [{name: record[name] for name in served.ASKED} for record in records]
+    plain = [{name: value for name, value in record.items() if name != "id"} for record in records]
     return served.best_answers(bundle, plain)
 
 
 def _parity(own: Sequence[Mapping], answers: Sequence[Mapping], task: Task) -> dict[str, float]:
     """`same`: equal answers; `other`: the rest; `furthest`: the largest difference in probability among those."""
-    apart = [
-        abs(a["score"] - b["score"])
-        for a, b in zip(own, answers, strict=True)
-        if any(a[place] != b[place] for place in task.same_answer)
-    ]
+    distances = [task.apart(a, b) for a, b in zip(own, answers, strict=True)]
+    apart = [distance for distance in distances if distance is not None]
     return {"same": len(own) - len(apart), "other": len(apart), "furthest": max(apart, default=0.0)}
 
 

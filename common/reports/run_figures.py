@@ -100,30 +100,82 @@ def f1_against_parameters(table: pd.DataFrame, metric: str = "f1") -> Figure:
     return figure
 
 
-def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Counts and shares of each label's row, labels downwards, predictions across; darker is the higher share.
+LARGE_CELLS = 12
+"""Classes up to which a cell of a confusion matrix has room for a count and its share."""
 
-    counts: (classes, classes), rows are the labels.
+MOST_CLASSES = 50
+"""Classes that a confusion matrix shows one by one."""
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Counts of each pair of label (downwards) and prediction (across); darker is the higher share of the label's row.
+
+    counts: (classes, classes), rows are the labels. Up to LARGE_CELLS classes the shares are written too. Of more than
+    MOST_CLASSES those that are confused most often are shown, and the rest together.
     """
+    counts, names = most_confused(counts, [_shortened(name) for name in names])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = max(3.2, 1.1 * len(names))
-    figure = new_figure(size + 1.8, size + 0.6)
+    large = len(names) <= LARGE_CELLS
+    longest = max(map(len, names))
+    # Inches of a cell: two lines at the usual size, or three digits at the smallest that can be read.
+    size = max(3.2, (1.1 if large else 0.27) * len(names))
+    beside = 1.8 + (0.0 if large and longest <= 10 else 0.075 * longest)
+    figure = new_figure(size + beside, size + beside - 1.2)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+    if longest <= 10 and large:
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+    else:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9 if large else 7)
+        axes.set_yticks(range(len(names)), names, fontsize=9 if large else 7)
+    if not large:
+        edges = np.arange(len(names) + 1) - 0.5
+        axes.hlines(edges, -0.5, len(names) - 0.5, color=GREY, linewidth=0.3, alpha=0.4)
+        axes.vlines(edges, -0.5, len(names) - 0.5, color=GREY, linewidth=0.3, alpha=0.4)
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     axes.spines[:].set_visible(False)
     for (i, j), share in np.ndenumerate(shares):
+        if not large and not counts[i, j]:
+            continue
         # Half way the map is as far from black as from white.
-        colour = "white" if share > 0.5 else "black"
-        text = f"{counts[i, j]:,}\n{share:.1%}"
-        axes.text(j, i, text, ha="center", va="center", color=colour)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+        style = {"color": "white" if share > 0.5 else "black"} | ({} if large else {"fontsize": 6})
+        text = f"{counts[i, j]:,}\n{share:.1%}" if large else _short_number(int(counts[i, j]))
+        axes.text(j, i, text, ha="center", va="center", **style)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8 if large else 0.3)
     bar.set_label("share of the label")
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
+
+
+def most_confused(counts: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """A confusion matrix of the MOST_CLASSES classes with the most errors, in their order, and of the others as one."""
+    if len(names) <= MOST_CLASSES:
+        return counts, list(names)
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diagonal(counts)
+    kept = np.sort(np.argsort(-errors, kind="stable")[:MOST_CLASSES])
+    # Class → its place in the figure.
+    place = np.full(len(names), MOST_CLASSES)
+    place[kept] = np.arange(MOST_CLASSES)
+    grouped = np.zeros((MOST_CLASSES + 1,) * 2, dtype=counts.dtype)
+    rows, columns = np.nonzero(counts)
+    np.add.at(grouped, (place[rows], place[columns]), counts[rows, columns])
+    return grouped, [*(names[i] for i in kept), f"{len(names) - MOST_CLASSES:,} others"]
+
+
+def _shortened(name: str) -> str:
+    flat = " ".join(name.split())
+    return flat if len(flat) <= 30 else f"{flat[:29]}…"
+
+
+def _short_number(count: int) -> str:
+    """At most four characters: 999, 9.9k, 99k, 9.9M."""
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if count >= size:
+            value = count / size
+            return f"{value:.1f}{unit}" if value < 9.95 else f"{value:.0f}{unit}"
+    return str(count)
 
 
 def slice_scores(

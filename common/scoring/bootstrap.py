@@ -1,8 +1,12 @@
 """Intervals and tests of mean scores by resampling examples, with no assumption about their distribution."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Scores = Sequence[float] | np.ndarray
 
@@ -13,6 +17,33 @@ def bootstrap_interval(
     """Percentile bootstrap interval (low, high) of the mean, in the units of `values` (Efron, 1979)."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(_resampled_means(values, n, seed), (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def interval_of_sums(
+    counts: "np.ndarray | csr_array",
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (low, high) of what is computed from sums over examples, such as micro- and macro-F1.
+
+    Such a score is no mean over examples: examples are resampled, and it is computed again from the sums of each sample.
+    counts: (examples, k), may be sparse. statistic: sums (samples, k) → (samples,).
+    """
+    examples, k = counts.shape
+    if not examples:
+        raise ValueError("Resampling needs at least one example")
+    rng, found = np.random.default_rng(seed), []
+    across = counts.T
+    at_once = max(1, 4_000_000 // max(examples, k))
+    for done in range(0, n, at_once):
+        drawn = rng.integers(examples, size=(min(at_once, n - done), examples))
+        times = np.stack([np.bincount(sample, minlength=examples) for sample in drawn], axis=1)
+        found.append(statistic(np.asarray((across @ times).T)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(found), (tail, 1 - tail))
     return float(low), float(high)
 
 

@@ -42,10 +42,23 @@ def question_type(question: str) -> str:
 
 
 def text_slices(example: Mapping) -> dict[str, str]:
-    """Dimension → slice of a text with a label."""
+    """Dimension → slice of a text, or a pair of texts, with a label."""
     return {
-        "text length": _bin("text length", example["text"]),
+        "text length": _bin("text length", _whole(example)),
         "label": str(example.get("label_name", example["label"])),
+        **_origin(example),
+    }
+
+
+def label_set_slices(example: Mapping) -> dict[str, str]:
+    """Dimension → slice of a text, or a pair of texts, with any number of labels; each of its labels is a dimension."""
+    count = len(example["label"])
+    number = ("none", "1", "2")[count] if count < 3 else "3 or more"
+    return {
+        "text length": _bin("text length", _whole(example)),
+        "number of labels": number,
+        **{f"label {name}": "texts that have it" for name in example.get("label_names", ())},
+        **_origin(example),
     }
 
 
@@ -56,6 +69,7 @@ def question_slices(example: Mapping) -> dict[str, str]:
         "question type": question_type(example["question"]),
         "context length": _bin("context length", example["context"]),
         "answerable": "answerable" if golds else "unanswerable",
+        **_origin(example),
     }
     # The answer that is trained on; unanswerable questions have a slice of their own.
     return found | ({"answer length": _bin("answer length", golds[0])} if golds else {})
@@ -121,6 +135,15 @@ def agreement(a: Scores, b: Scores) -> dict[str, int]:
         "only_second": int((~first & second).sum()),
         "neither": int((~first & ~second).sum()),
     }
+
+
+def _whole(example: Mapping) -> str:
+    return f"{example['text']} {example.get('text_pair', '')}"
+
+
+def _origin(example: Mapping) -> dict[str, str]:
+    """The set that an example of mixed data is of."""
+    return {"origin": example["origin"]} if "origin" in example else {}
 
 
 def _bin(dimension: str, text: str) -> str:

@@ -1,9 +1,11 @@
-"""Classification as it is served: texts in, labels out, from the same tokens and logits as in evaluation."""
+"""Classification as it is served: texts, or pairs of texts, in, labels out, from the same tokens and logits as in evaluation."""
 
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
@@ -31,23 +33,33 @@ EXAMPLE_PARAMETERS = {"top_k": 1}
 ASKED = {"text": MAX_TEXT}
 """The columns of a request and the most characters in each."""
 
+ASKED_PAIR = ASKED | {"text_pair": MAX_TEXT}
+"""The same for a model of pairs of texts."""
+
 ANSWER = {"label": DataType.string, "score": DataType.double}
 
-SIGNATURE = ModelSignature(
+INPUTS = {
     # Not string: of that MLflow makes "None" of null and "5" of 5 before `predict` can refuse them.
-    inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
-    outputs=Schema(
-        [
-            *(ColSpec(kind, name) for name, kind in ANSWER.items()),
-            ColSpec(
-                Array(Object([Property(name, kind) for name, kind in ANSWER.items()])),
-                "alternatives",
-                required=False,
-            ),
-        ]
-    ),
-    params=ParamSchema([ParamSpec("top_k", DataType.long, PARAMETERS["top_k"])]),
+    pairs: Schema([ColSpec(AnyType(), name) for name in asked])
+    for pairs, asked in ((False, ASKED), (True, ASKED_PAIR))
+}
+"""Whether texts come in pairs → what a request holds."""
+
+ALTERNATIVES = ColSpec(
+    Array(Object([Property(name, kind) for name, kind in ANSWER.items()])), "alternatives", required=False
 )
+
+
+def signature(request: Mapping[str, str]) -> ModelSignature:
+    """MLflow's signature of a model that is asked with such a request."""
+    return ModelSignature(
+        inputs=INPUTS["text_pair" in request],
+        outputs=Schema([*(ColSpec(kind, name) for name, kind in ANSWER.items()), ALTERNATIVES]),
+        params=ParamSchema([ParamSpec("top_k", DataType.long, PARAMETERS["top_k"])]),
+    )
+
+
+SIGNATURE = signature(ASKED)
 
 
 class Classifier:
@@ -60,61 +72,81 @@ class Classifier:
         # A fast tokenizer keeps its truncation as state, which two requests at once would take from each other.
         self.tokenizing = threading.Lock()
 
-    def classify(self, records: Sequence[Mapping[str, str]], top_k: int = 1) -> list[list[dict]]:
-        """For each record (`text`) its labels, likeliest first: at most `top_k` dicts of `label` and `score`, its
-        probability. Of a text that is longer than the model's `max_length` in tokens, the beginning decides."""
-        if not records:
-            return []
+    @property
+    def asked(self) -> dict[str, int]:
+        """The columns of a request and the most characters in each."""
+        return ASKED_PAIR if self.info.settings.get("pairs") else ASKED
+
+    @property
+    def names(self) -> list[str]:
+        """The labels, in the order of the logits."""
+        return list(self.info.settings["labels"])
+
+    def logits(self, records: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """(records, labels) logits of records with the columns of `asked`, in order; at least one record."""
         with self.tokenizing:
             texts = make_texts(
                 self.tokenizer,
                 records,
                 max_length=self.info.settings["max_length"],
                 segment_ids=uses_segment_ids(self.model.config),
-                names=self.info.settings["labels"],
+                names=self.names,
             )
-        _, logits = predict_logits(self.model, texts, self.collator)
-        ranked = []
-        for each in probabilities(logits).tolist():
-            named = zip(texts.names, each, strict=True)
-            ranked.append([{"label": label, "score": p} for label, p in sorted(named, key=lambda x: -x[1])])
-        return [labels[:top_k] for labels in ranked]
+        return predict_logits(self.model, texts, self.collator)[1]
+
+    def classify(self, records: Sequence[Mapping[str, str]], top_k: int = 1) -> list[list[dict[str, Any]]]:
+        """For each record its labels, likeliest first: at most `top_k` dicts of `label` and `score`, its probability.
+
+        Of a text that is longer than the model's `max_length` in tokens, the beginning decides; of a pair that is longer,
+        tokens are taken off the longer text.
+        """
+        if not records:
+            return []
+        return [ranked(self.names, each)[:top_k] for each in probabilities(self.logits(records)).tolist()]
+
+
+def ranked(names: Sequence[str], probabilities: Sequence[float]) -> list[dict[str, Any]]:
+    """`label` and `score` of every label, the likeliest first."""
+    pairs = zip(names, probabilities, strict=True)
+    return [{"label": name, "score": p} for name, p in sorted(pairs, key=lambda pair: -pair[1])]
 
 
 class Classification(PythonModel):
     """MLflow's face of `Classifier`: checks requests, answers in rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: Any) -> None:
         """Open the saved model; an adapter's shared base is fetched from the store where it is not inside."""
         self.classifier = Classifier(*fetch(context))
+        self.asked = self.classifier.asked
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Rows of `label` and `score`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = checked_rows(model_input, in_force(ASKED), rows=MAX_ROWS, characters=MAX_CHARACTERS)
-        top_k = _checked_top_k(params or {})
-        ranked = self.classifier.classify(records, top_k)
-        rows = [labels[0] for labels in ranked]
+        records = checked_rows(model_input, in_force(self.asked), rows=MAX_ROWS, characters=MAX_CHARACTERS)
+        check_parameters(params, list(PARAMETERS))
+        top_k = checked_top_k(params or {})
+        found = self.classifier.classify(records, top_k)
+        rows = [labels[0] for labels in found]
         if top_k > 1:
-            rows = [{**row, "alternatives": labels[1:]} for row, labels in zip(rows, ranked, strict=True)]
+            rows = [{**row, "alternatives": labels[1:]} for row, labels in zip(rows, found, strict=True)]
         return as_frame(rows, model_input, list(ANSWER))
 
 
 def is_taken(record: Mapping[str, str]) -> bool:
-    """Whether a served model takes this text, which evaluation may have classified all the same."""
-    return is_within(record, ASKED)
+    """Whether a served model takes this text or pair, which evaluation may have classified all the same."""
+    return is_within(record, ASKED_PAIR if "text_pair" in record else ASKED)
 
 
-def _checked_top_k(params: Mapping) -> int:
-    check_parameters(params, list(PARAMETERS))
+def checked_top_k(params: Mapping[str, Any]) -> int:
+    """How many labels a request asks for; refused where that is out of bounds."""
     top_k = PARAMETERS["top_k"] if params.get("top_k") is None else params["top_k"]
     if not 1 <= top_k <= MAX_LABELS:
         refuse(f"top_k is {top_k}; choose 1 to {MAX_LABELS}.")
-    return top_k
+    return int(top_k)
 
 
-def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict]:
+def best_answers(bundle: Path, records: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     """The likeliest label of each record by a saved model with its base inside, without MLflow between."""
-    return [ranked[0] for ranked in Classifier(bundle).classify(records)]
+    return [labels[0] for labels in Classifier(bundle).classify(records)]
 
 
 MODEL = Classification

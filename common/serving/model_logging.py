@@ -140,7 +140,7 @@ def log_bundle(
                 python_model=str(loader),
                 code_paths=[str(package)],
                 artifacts={"bundle": str(bundle)},
-                signature=module.SIGNATURE,
+                signature=module.signature(example) if hasattr(module, "signature") else module.SIGNATURE,
                 model_config=getattr(module, "CONFIG", None),
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
                 pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in packages],

@@ -12,7 +12,8 @@ import torch
 class Collator:
     """Pads a batch of windows to its longest one: no token is computed that no window of the batch needs.
 
-    `labels` are stacked: (batch, 2), the first and the last token of each answer, or (batch,) where each is a class.
+    `labels` are stacked: (batch, 2), the first and the last token of each answer; (batch,) where each is a class;
+    (batch, classes) where each is a 0 or 1 for every class.
     """
 
     pad_token_id: int

@@ -32,6 +32,9 @@ Figures = dict[str, float]
 Loss = Callable[[Any, dict[str, "torch.Tensor"], "torch.Tensor"], "torch.Tensor"]
 """(model, batch without its labels, labels) → the loss, summed over every label that is not -100."""
 
+Decision = Any
+"""What validation decides for a run, such as a threshold, or one for each label; None: nothing. Only its task reads it."""
+
 
 class Settings(Protocol):
     """The settings of a run that tasks read."""
@@ -44,6 +47,8 @@ class Settings(Protocol):
     def max_answer_length(self) -> int: ...
     @property
     def n_best(self) -> int: ...
+    @property
+    def class_weights(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Extras:
 
     documents: Mapping[str, Any] = field(default_factory=dict)
     """What is written as JSON."""
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """What is written as CSV: rows with the same keys."""
     arrays: Mapping[str, Mapping[str, "np.ndarray"]] = field(default_factory=dict)
     """What is written as a compressed .npz: name → array."""
     confusion: Mapping[str, tuple["np.ndarray", Sequence[str]]] = field(default_factory=dict)
@@ -78,8 +85,10 @@ class Task(ABC):
     registered: str
     """Name of the registered model."""
     served: str
-    """Module of the package `common` that serves the task. It defines MODEL, SIGNATURE, EXAMPLE_PARAMETERS, ASKED (the
-    columns of a request), `is_taken` and `best_answers`."""
+    """Module of the package `common` that serves the task. It defines MODEL, SIGNATURE (or `signature`, which makes it for a
+    request such as the given one), EXAMPLE_PARAMETERS, ASKED (the columns of a request), `is_taken` and `best_answers`."""
+    multi_label: bool = False
+    """Whether an example has any number of labels."""
     description: str = ""
     """What the registered model takes and gives."""
     unit: str = "questions"
@@ -88,6 +97,10 @@ class Task(ABC):
     """Field of a row that says how sure the model was."""
     right: str
     """What "right" means, in words, for an example whose last metric is 1."""
+    further_scores: tuple[str, ...] = ()
+    """Scores of the whole test that comparisons show beside `metrics`: logged as `test_<name>` with `_low` and `_high`."""
+    weighs_classes: bool = False
+    """Whether --class_weights applies to its loss."""
     balanced_by: str | None = None
     """Column whose values are drawn equally often where only a part of the examples is used."""
     packs: bool = False
@@ -154,6 +167,10 @@ class Task(ABC):
     def loss(self, model: Any, batch: dict[str, "torch.Tensor"], labels: "torch.Tensor") -> "torch.Tensor":
         """The loss, summed over every label that is not -100. batch: without its labels."""
 
+    def training_loss(self, features: Any, args: Settings) -> Loss:
+        """The loss that training uses: `loss`, or one that also depends on the features that are trained on."""
+        return self.loss
+
     def unpadded_loss(self, family: "Family") -> Loss:
         """`loss` on the batch's real tokens alone. Only tasks that pack have one."""
         raise TypeError(f"{self.name} has no loss without padding")
@@ -176,13 +193,17 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(
-        self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: float | None
+        self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: Decision
     ) -> list[Any]:
-        """One prediction for each example, in order. decision: the number that validation decided, if any."""
+        """One prediction for each example, in order. decision: what validation decided, if anything."""
 
-    def decide(self, predictions: Sequence[Any], examples: Sequence[Example], version: str) -> float | None:
-        """The number that validation decides, from predictions that were made with 0 in its place; None: nothing."""
+    def decide(self, predictions: Sequence[Any], examples: Sequence[Example], version: str) -> Decision:
+        """What validation decides, from predictions that were made before anything was decided; None: nothing."""
         return None
+
+    def decided(self, decision: Decision) -> Figures:
+        """The metrics that a run logs of what validation decided."""
+        return {}
 
     @abstractmethod
     def score(
@@ -205,7 +226,7 @@ class Task(ABC):
         """The fields of an example that a served model is asked with."""
 
     @abstractmethod
-    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: Decision) -> dict[str, Any]:
         """What the module that serves the task needs to know of a run, as JSON holds it. decision: what validation decided."""
 
     @abstractmethod
@@ -216,6 +237,12 @@ class Task(ABC):
 
         rows: of the run; answers: of the served model to the same examples; precision: the run's.
         """
+
+    def apart(self, answer: Answer, other: Answer) -> float | None:
+        """How far the probabilities of two different answers lie apart, 0 to 1; None where the answers are the same."""
+        if all(answer[name] == other[name] for name in self.same_answer):
+            return None
+        return abs(float(answer["score"]) - float(other["score"]))
 
     @abstractmethod
     def served_score(
@@ -233,7 +260,8 @@ class Task(ABC):
     ) -> tuple[list[Any], Sequence[Example]]:
         """(predictions, references) as `score` takes them, of a served model's answers to any examples.
 
-        answers: with all `alternatives` where they are labels.
+        answers: with all `alternatives` where they are labels. examples: with `label` as the name of a label, or the list of
+        names.
         """
 
     # Analysis of errors.

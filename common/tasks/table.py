@@ -2,6 +2,7 @@
 
 from ..errors import UserError
 from ..models.families import Family
+from .classification.multi_label import MultiLabelClassification
 from .classification.task import Classification
 from .extractive_qa.task import ExtractiveQA
 from .generative_qa.task import GenerativeQA
@@ -13,6 +14,7 @@ TASKS: dict[str, Task] = {
         ExtractiveQA(),
         Classification(),
         GenerativeQA(),
+        MultiLabelClassification(),
     )
 }
 

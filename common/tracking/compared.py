@@ -39,7 +39,7 @@ class Compared:
     def as_text(self) -> str:
         """Scores, costs and what was left out, for a terminal."""
         shown = comparison.display(self.table, self.task)
-        quality = list(comparison.score_columns(self.task))
+        quality = [name for name in comparison.score_columns(self.task) if name in shown]
         costs = ["technique", *(name for name in shown if name not in quality)]
         fingerprint = self.table.iloc[0]["data_fingerprint"][:12]
         parts = [

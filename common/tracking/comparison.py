@@ -22,7 +22,7 @@ COSTS = ("trainable", "time", "samples/s", "memory MiB", "adapter MiB", "learnin
 
 def columns(task: Task) -> tuple[str, ...]:
     """Columns of a comparison. Scores are in percent, the difference of the deciding one in points."""
-    scores = [f"test_{name}{end}" for name in reversed(task.metrics) for end in ("", "_low", "_high")]
+    scores = [f"test_{name}{end}" for name in _shown(task) for end in ("", "_low", "_high")]
     return (
         "label",
         "technique",
@@ -56,8 +56,13 @@ def columns(task: Task) -> tuple[str, ...]:
 
 def score_columns(task: Task) -> tuple[str, ...]:
     """Columns of `display` that tell how good a run is."""
-    scores = [f"{LABELS[name]} [95%]" for name in reversed(task.metrics)]
+    scores = [f"{LABELS[name]} [95%]" for name in _shown(task)]
     return ("technique", *scores, f"{LABELS[task.metric]} - best [95%]", "p")
+
+
+def _shown(task: Task) -> list[str]:
+    """The scores of a run that a table shows, in its order."""
+    return [*task.further_scores, *reversed(task.metrics)]
 
 
 def note(task: Task) -> str:
@@ -140,14 +145,18 @@ def compare(
     table[f"{metric}_p"] = [found["p"] for found in differences]
     table["trainable_percent"] = 100 * table["trainable_parameters"] / table["total_parameters"]
     table["label"] = _labels(table)
-    return table[list(columns(task))]
+    # Runs of earlier versions lack scores that do not decide.
+    return table.reindex(columns=list(columns(task)))
 
 
 def display(table: pd.DataFrame, task: Task = QA) -> pd.DataFrame:
     """A comparison as text: `score_columns`, COSTS, and what the runs differ in beside their technique."""
     scores = {
-        f"{LABELS[name]} [95%]": [_with_interval(*row) for row in _rows(table, f"test_{name}")]
-        for name in reversed(task.metrics)
+        f"{LABELS[name]} [95%]": [
+            "" if math.isnan(row[0]) else _with_interval(*row) for row in _rows(table, f"test_{name}")
+        ]
+        for name in _shown(task)
+        if name in task.metrics or table[f"test_{name}"].notna().any()
     }
     shown = pd.DataFrame(
         {

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..models.cpu_kernels import updates_held
-from ..tasks.interface import Task
+from ..tasks.interface import Decision, Task
 from .settings import RunArgs
 
 Example = dict[str, Any]
@@ -60,7 +60,7 @@ class Evaluation:
             )
         return self.task.join(_gather(share, processes))
 
-    def predictions(self, outputs: Any, split: Split, decision: float | None) -> list:
+    def predictions(self, outputs: Any, split: Split, decision: Decision) -> list:
         """The predictions that are read off a model's outputs, one for each example."""
         return self.task.predictions(outputs, split.features, split.examples, self.args, decision)
 
@@ -68,8 +68,8 @@ class Evaluation:
         """Predictions before anything is tuned: they rank the epochs, and the final decision is derived from them."""
         return self.predictions(outputs, split, 0.0 if self.version == "v2.0" else None)
 
-    def decide(self, undecided: list, split: Split) -> float | None:
-        """The number that validation decides, such as the threshold of "no answer"; None where there is none."""
+    def decide(self, undecided: list, split: Split) -> Decision:
+        """What validation decides, such as the threshold of "no answer"; None: nothing."""
         return self.task.decide(undecided, split.examples, self.version)
 
     def scores(

@@ -13,6 +13,7 @@ from .. import stopping
 from ..errors import UserError
 from ..models import base as models
 from ..models.cpu_kernels import keep_memory, quicken
+from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
 from . import checkpoints, results
 from .evaluation import Evaluation, Split
@@ -185,7 +186,7 @@ class Job:
             trainer = TaskTrainer(
                 options=self.args,
                 output_dir=self.output_dir,
-                loss=self.task.unpadded_loss(self.plan.family) if self.args.pack_batches else self.task.loss,
+                loss=self._loss(splits.train),
                 metrics=self.task.metrics,
                 evaluation=evaluation,
                 log=log,
@@ -199,6 +200,11 @@ class Job:
                 torch.cuda.reset_peak_memory_stats()
             trainer.train_on(checkpoints.newest(self.output_dir) if self.args.resume else None)
             return trainer, trainer.training_seconds
+
+    def _loss(self, train: Split) -> Loss:
+        if self.args.pack_batches:
+            return self.task.unpadded_loss(self.plan.family)
+        return self.task.training_loss(train.features, self.args)
 
     def _best(self, trainer: TaskTrainer) -> Any:
         """The model with the weights of the best epoch."""

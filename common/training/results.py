@@ -1,6 +1,8 @@
 """What a run keeps of its tested model: the figures, the predictions, the curves, the saved model and one sentence."""
 
-from collections.abc import Mapping
+import csv
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from ..reports import run_figures
 from ..reports.study_curves import gradient_flow
 from ..scoring import bootstrap
 from ..scoring.names import LABELS
-from ..tasks.interface import Extras, Task
+from ..tasks.interface import Decision, Extras, Task
 from ..tracking.run_log import RunLog
 from .evaluation import Split
 from .gradient_norms import split_off
@@ -27,8 +29,8 @@ class Tested:
 
     validation: Split
     test: Split
-    decision: float | None
-    """What validation decided, such as the threshold of "no answer"."""
+    decision: Decision
+    """What validation decided, such as the threshold of "no answer"; None: nothing."""
     validation_predictions: list
     test_predictions: list
     validation_scores: dict[str, float]
@@ -51,13 +53,24 @@ def figures(tested: Tested, task: Task) -> dict[str, float]:
             100 * tested.each[name]
         )
         found[f"best_validation_{name}"] = tested.validation_scores[name]
+        for origin, members in _by_origin(tested.test.examples).items():
+            found[f"test_{name}_{origin}"] = float(100 * np.asarray(tested.each[name], float)[members].mean())
     found |= {
         "evaluation_seconds": tested.seconds,
         "evaluation_samples_per_second": len(tested.test.features) / tested.seconds,
         "test_examples": len(tested.test.examples),
     }
     if tested.decision is not None:
-        found["null_threshold"] = tested.decision
+        found |= task.decided(tested.decision)
+    return found
+
+
+def _by_origin(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Set that examples of mixed data are of → their indices; the name as MLflow allows it in a metric's."""
+    found: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        if "origin" in example:
+            found.setdefault(re.sub(r"[^\w. -]", "_", example["origin"], flags=re.ASCII), []).append(i)
     return found
 
 
@@ -91,6 +104,11 @@ def write_extras(extras: Extras, folder: Path) -> None:
     """Write further artifacts of a test into a folder."""
     for name, content in extras.documents.items():
         write_json(folder / name, content)
+    for name, rows in extras.tables.items():
+        with open(folder / name, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
     for name, (counts, names) in extras.confusion.items():
         run_figures.confusion_matrix(counts, names).savefig(folder / name)
     for name, arrays in extras.arrays.items():
@@ -121,7 +139,7 @@ class Saved:
 
 
 def save_model(
-    model: torch.nn.Module, tokenizer: Any, planned: Plan, decision: float | None, folder: Path
+    model: torch.nn.Module, tokenizer: Any, planned: Plan, decision: Decision, folder: Path
 ) -> Saved:
     """Save the trained model into new folders below a folder."""
     bundle, base = folder / "bundle", None

@@ -69,6 +69,9 @@ class Technique:
 PACKING = " and ".join(task.name for task in TASKS.values() if task.packs)
 """The tasks whose batches can be packed."""
 
+WEIGHING = " and ".join(task.name for task in TASKS.values() if task.weighs_classes)
+"""The tasks whose classes can be weighted."""
+
 
 @dataclass(frozen=True)
 class RunArgs:
@@ -149,6 +152,11 @@ class RunArgs:
         f"({PACKING}, encoders with absolute positions, no virtual tokens)",
         TRAINING,
     )
+    class_weights: Literal["none", "balanced"] = option(
+        "none",
+        f"balanced: the rarer a label is among the training texts, the more its texts count in the loss ({WEIGHING})",
+        TRAINING,
+    )
     torch_compile: str = option(
         "",
         "backend to compile the model with: inductor pays off in long runs on a GPU, not on a CPU; default: none",
@@ -227,7 +235,12 @@ def check(technique: Technique, args: RunArgs) -> None:
         raise NotHere(
             "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
         )
-    task_of(args.task).check_settings(args)
+    task = task_of(args.task)
+    if args.class_weights != "none" and not task.weighs_classes:
+        raise UserError(
+            f"--class_weights {args.class_weights} is for {WEIGHING}; {args.task} has no classes: leave it out."
+        )
+    task.check_settings(args)
 
 
 def check_model(technique: Technique, args: RunArgs, family: Family, config: Any) -> None:

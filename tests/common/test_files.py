@@ -106,7 +106,7 @@ PAGE = b"<!DOCTYPE html><html><body>404</body></html>"
     ("raw", "message"),
     [
         (b"PK\x03\x04rest", "zip archive; unpack"),
-        (b"PAR1rest", "Parquet.*--source text"),
+        (b"PAR1rest", "Parquet; prepare_data.py reads it"),
         (gzip.compress(b"PAR1rest", mtime=0), "Parquet"),
         (b"BZh91AY", "bzip2"),
         (b"\xfd7zXZ\0", "xz"),

@@ -162,7 +162,7 @@ def test_csv_of_texts(tmp_path, data):
         st.binary(max_size=40) | st.text(max_size=20).map(lambda t: t.encode("utf-8", "replace"))
     )
     (tmp_path / "f.csv").write_bytes(content[:at] + noise + content[at + cut :])
-    one_line(lambda: labelled_texts.read_files([tmp_path / "f.csv"], "train"))
+    one_line(lambda: labelled_texts.prepare_files(tmp_path / "f.csv", None, tmp_path / "o"))
 
 
 @fuzzed
@@ -179,7 +179,7 @@ def test_parquet_of_texts(tmp_path, data):
     if data.draw(st.booleans()):
         at = data.draw(st.integers(0, len(content)))
         (tmp_path / "f.parquet").write_bytes(content[:at] + data.draw(st.binary(max_size=20)))
-    one_line(lambda: labelled_texts.read_files([tmp_path / "f.parquet"], "train"))
+    one_line(lambda: labelled_texts.prepare_files(tmp_path / "f.parquet", None, tmp_path / "o"))
 
 
 @fuzzed

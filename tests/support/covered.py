@@ -2,10 +2,13 @@
 this list against the folders."""
 
 COVERED_BY = {
-    "data/examples.py": "common/inference/test_predicting.py",
+    "data/annotation_exports.py": "common/data/test_question_files.py",
+    "data/question_fields.py": "common/data/test_question_files.py",
+    "data/source_flags.py": "scripts/test_prepare_data.py",
     "data/hub_files.py": "common/data/test_questions.py",
     "data/prepared.py": "common/data/test_questions.py",
     "data/squad_shapes.py": "common/data/test_squad_json.py",
+    "data/text_rows.py": "common/data/test_labelled_texts.py",
     "data/validation_split.py": "common/data/test_questions.py",
     "data/sources.py": "scripts/test_prepare_data.py",
     "data/summary.py": "scripts/test_prepare_data.py",
@@ -49,9 +52,7 @@ COVERED_BY = {
     "studies/runner.py": "scripts/test_study.py",
     "studies/status.py": "scripts/test_study_dry_run.py",
     "tasks/batching.py": "common/tasks/test_table.py",
-    "tasks/classification/confusion.py": "common/tasks/classification/test_work.py",
     "tasks/classification/task.py": "common/tasks/classification/test_work.py",
-    "tasks/classification/texts.py": "common/tasks/classification/test_work.py",
     "tasks/extractive_qa/prediction.py": "common/models/test_base.py",
     "tasks/extractive_qa/task.py": "common/tasks/test_table.py",
     "tasks/extractive_qa/work.py": "common/models/test_base.py",

@@ -97,11 +97,16 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
     return folder / "bundle", base, model, tokenizer, info
 
 
-def save_classifier(folder, tiny, seed: int = 0):
-    """(bundle, base, model, tokenizer, info) of a LoRA BERT whose head tells texts apart, saved as training saves."""
+def save_classifier(folder, tiny, seed: int = 0, multi_label: bool = False, pairs: bool = False):
+    """(bundle, base, model, tokenizer, info) of a LoRA BERT whose head tells texts apart, saved as training saves.
+
+    multi_label: of a task with any number of labels; the thresholds are 0.5 and 0.25. pairs: of texts in pairs.
+    """
     checkpoint = models.resolve_checkpoint(tiny("bert"))
     names = ("negative", "positive")
     config = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    if multi_label:
+        config["problem_type"] = "multi_label_classification"
     torch.manual_seed(seed)
     model, tokenizer = models.load_base(checkpoint, "SequenceClassification", **config)
     family = FAMILIES["bert"]
@@ -123,10 +128,12 @@ def save_classifier(folder, tiny, seed: int = 0):
         )
         bias[1] -= (margin[5] + margin[6]) / 2
     print_ = saving.save_base(checkpoint, folder / "base", "SequenceClassification", **config)
-    info = bundles.BundleInfo(
-        "LoRA", "bert", tiny("bert"), print_, "classification", "SequenceClassification",
-        {"max_length": LENGTHS["max_length"], "labels": list(names)},
-    )  # fmt: skip
+    task, settings = "classification", {"max_length": LENGTHS["max_length"], "labels": list(names)}
+    if multi_label:
+        task, settings = "multi-label-classification", settings | {"thresholds": [0.5, 0.25]}
+    if pairs:
+        settings |= {"pairs": True}
+    info = bundles.BundleInfo("LoRA", "bert", tiny("bert"), print_, task, "SequenceClassification", settings)
     saving.save_bundle(folder / "bundle", info, model, tokenizer)
     return folder / "bundle", folder / "base", model, tokenizer, info
 

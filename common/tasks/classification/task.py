@@ -1,9 +1,9 @@
-"""Classification of texts as a task: one label for each text."""
+"""Classification of texts and of pairs of texts as a task: one label for each."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..interface import Answer, Example, Extras, Figures, Row, Settings, Task
+from ..interface import Answer, Decision, Example, Extras, Figures, Loss, Row, Settings, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from ...models.bundles import BundleInfo
 
 
+MOST_SLICES = 30
+"""Labels that have a slice of their own, those with the most test texts."""
+
+
 class Classification(Task):
-    """A text in, its label out."""
+    """A text in, or two, its label out."""
 
     name = "classification"
     data = "text"
@@ -23,10 +27,14 @@ class Classification(Task):
     experiment = "imdb-sentiment"
     registered = "imdb-sentiment"
     served = "serving.classification"
-    description = "Classification of texts: text in, label and its probability out."
+    multi_label = False
+    """Whether a text has any number of labels."""
+    description = "Classification: a text (or a pair of texts) in, its label with the probability out."
     unit = "texts"
     confidence = "probability"
     right = "the right label"
+    further_scores = ("f1_macro",)
+    weighs_classes = True
     balanced_by = "label"
     onnx_outputs = ("logits",)
     same_answer = ("label",)
@@ -36,16 +44,16 @@ class Classification(Task):
         return "SequenceClassification"
 
     def head_config(self, record: "DataRecord") -> dict[str, Any]:
-        """The names of the classes."""
+        """The names of the classes. Where `problem_type` is left out, transformers takes one label for each text."""
         labels = dict(enumerate(record.labels))
         return {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
 
     def texts(self, example: Example) -> list[str]:
-        """The text."""
-        return [example["text"]]
+        """The text, or both of a pair."""
+        return [example[name] for name in ("text", "text_pair") if name in example]
 
     def features(self, tokenizer: Any, config: Any, examples: Sequence[Example], args: Settings) -> Any:
-        """The beginning of each text; what is longer than `max_length` is cut off."""
+        """The beginning of each text; what is longer than `max_length` is cut off, of a pair off the longer text."""
         from ...models.families import uses_segment_ids
         from .texts import make_texts
 
@@ -55,6 +63,7 @@ class Classification(Task):
             max_length=args.max_length,
             segment_ids=uses_segment_ids(config),
             names=[config.id2label[i] for i in range(config.num_labels)],
+            multi_label=self.multi_label,
         )
 
     def collator(self, tokenizer: Any, config: Any) -> Callable[[Sequence[Any]], dict[str, "torch.Tensor"]]:
@@ -68,6 +77,12 @@ class Classification(Task):
         from .work import label_loss
 
         return label_loss(model, batch, labels)
+
+    def training_loss(self, features: Any, args: Settings) -> Loss:
+        """With `class_weights` "balanced", classes count alike however many texts each has."""
+        from .work import weighted_loss
+
+        return weighted_loss(features) if args.class_weights == "balanced" else self.loss
 
     def outputs(
         self,
@@ -90,7 +105,7 @@ class Classification(Task):
         return join(parts)
 
     def predictions(
-        self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: float | None
+        self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: Decision
     ) -> list[Any]:
         """The likeliest label of each text."""
         from .work import predictions
@@ -106,28 +121,31 @@ class Classification(Task):
         return score(predictions, examples)
 
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
-        """Predicted and true label, and the probabilities."""
+        """Predicted and true label, and the probabilities; of many labels those of the likeliest."""
+        from .work import likeliest
+
         names = prediction.names
         return {
             "prediction": names[prediction.label],
             "label": names[example["label"]],
             "probability": float(prediction.probabilities[prediction.label]),
-            "probabilities": dict(zip(names, prediction.probabilities.tolist(), strict=True)),
+            "probabilities": likeliest(prediction.probabilities, names),
         }
 
     def extras(self, predictions: Sequence[Any], examples: Sequence[Example]) -> Extras:
-        """The confusion matrix, and the predictions as arrays."""
+        """The confusion matrix, a table of the classes, and the predictions as arrays."""
         from .work import extras
 
         return extras(predictions, examples)
 
     def request(self, example: Example) -> dict[str, str]:
-        """The text."""
-        return {"text": example["text"]}
+        """The text, or both of a pair."""
+        return {name: example[name] for name in ("text", "text_pair") if name in example}
 
-    def stored_settings(self, args: Settings, record: "DataRecord", decision: float | None) -> dict[str, Any]:
-        """The longest text, and the names of the classes in the order of the logits."""
-        return {"max_length": args.max_length, "labels": list(record.labels)}
+    def stored_settings(self, args: Settings, record: "DataRecord", decision: Decision) -> dict[str, Any]:
+        """The longest text, the names of the classes in the order of the logits, and whether texts come in pairs."""
+        stored = {"max_length": args.max_length, "labels": list(record.labels)}
+        return stored | ({"pairs": True} if record.pairs else {})
 
     def disagreements(
         self, rows: Sequence[Row], answers: Sequence[Answer], about: "BundleInfo", precision: str
@@ -153,12 +171,21 @@ class Classification(Task):
         return judged(answers, examples)
 
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
-        """The example with the name of its label."""
+        """The example with the name of its label, which is a slice."""
         names = record.labels
-        return {**example, "label_name": names[example["label"]]} if names else dict(example)
+        if not names:
+            return dict(example)
+        name, shown = names[example["label"]], self.slices_of(record)
+        return {**example, "label_name": name if name in shown else f"another of {len(names)} labels"}
 
     def slices(self, example: Example) -> dict[str, str]:
         """By length and label."""
         from ...scoring.slices import text_slices
 
         return text_slices(example)
+
+    @staticmethod
+    def slices_of(record: "DataRecord") -> set[str]:
+        """The labels that have a slice of their own: of more than MOST_SLICES those with the most test texts."""
+        counts = record.texts_by_label("test")
+        return set(sorted(record.labels, key=lambda name: (-counts.get(name, 0), name))[:MOST_SLICES])

@@ -1,4 +1,4 @@
-"""What classification computes: its loss, predictions and scores."""
+"""What classification with one label for each text computes: its loss, predictions and scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..interface import Example, Extras, Figures
-from . import confusion, texts
+from ..interface import Example, Extras, Figures, Loss
+from . import class_weights, confusion, texts
+
+MOST_PROBABILITIES = 20
+"""Labels whose probabilities a row of predictions/test.json holds, the likeliest ones: all of a thousand would be gigabytes."""
+
+LARGEST_ARRAY = 20_000_000
+"""Probabilities that preds_and_labels.npz holds at most; of more, each text keeps its MOST_PROBABILITIES likeliest labels."""
+
+LARGEST_MATRIX = 100
+"""Classes up to which confusion_matrix.json holds the whole matrix, beyond which it lists the cells that are not 0."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,22 @@ class Prediction:
 def label_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy summed over a batch; labels: (batch,)."""
     return torch.nn.functional.cross_entropy(model(**batch).logits.float(), labels, reduction="sum")
+
+
+def weighted_loss(made: texts.Texts) -> Loss:
+    """`label_loss` with each text weighted by its class, as `class_weights.of_classes` gives it for these texts.
+
+    Sums are divided by the number of texts, as without weights: their mean weight is 1, so the learning rate keeps its
+    meaning, and a text has the same gradient in whatever batch it is.
+    """
+    weights = torch.tensor(class_weights.of_classes(made.labels, len(made.names)), dtype=torch.float32)
+
+    def loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        logits = model(**batch).logits.float()
+        weight = weights.to(logits.device)
+        return torch.nn.functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
+
+    return loss
 
 
 def predictions(outputs: tuple[np.ndarray, np.ndarray], names: tuple[str, ...]) -> list[Prediction]:
@@ -51,15 +76,21 @@ def judged(
 def score(
     predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> tuple[Figures, dict[str, np.ndarray]]:
-    """Accuracy and F1 in percent, the latter with its interval; 0 or 1 for each example."""
+    """Accuracy and F1 in percent, F1 with its interval; 0 or 1 for each example.
+
+    `f1` is that of the second class where there are two; `f1_macro` is the mean over the classes.
+    """
     counts = matrix(predictions, examples)
-    low, high = confusion.f1_interval(counts)
+    low, high = confusion.f1_macro_interval(counts)
     figures = {
         "accuracy": confusion.accuracy(counts),
-        "f1": confusion.f1(counts),
-        "f1_low": low,
-        "f1_high": high,
+        "f1_macro": confusion.f1_macro(counts),
+        "f1_macro_low": low,
+        "f1_macro_high": high,
     }
+    if len(counts) == 2:
+        figures["f1"] = confusion.f1(counts)
+        figures["f1_low"], figures["f1_high"] = confusion.f1_interval(counts)
     right = [float(p.label == e["label"]) for p, e in zip(predictions, examples, strict=True)]
     return {name: 100 * float(value) for name, value in figures.items()}, {"accuracy": np.array(right)}
 
@@ -70,24 +101,43 @@ def matrix(predictions: Sequence[Prediction], examples: Sequence[Example]) -> np
     return confusion.confusion_matrix(labels, found, len(predictions[0].names))
 
 
+def likeliest(probabilities: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Label → probability, in the order of the labels; of many labels the MOST_PROBABILITIES likeliest."""
+    if len(names) <= MOST_PROBABILITIES:
+        return dict(zip(names, probabilities.tolist(), strict=True))
+    kept = np.sort(np.argsort(-probabilities, kind="stable")[:MOST_PROBABILITIES])
+    return {names[i]: float(probabilities[i]) for i in kept}
+
+
+def probability_arrays(probabilities: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """`probabilities`, (N, classes) float32; of very many the likeliest, beside their `probability_labels`, (N, kept)."""
+    if len(probabilities) * len(probabilities[0]) <= LARGEST_ARRAY:
+        return {"probabilities": np.stack(probabilities).astype(np.float32)}
+    order = [np.argsort(-p, kind="stable")[:MOST_PROBABILITIES] for p in probabilities]
+    kept = [p[o] for p, o in zip(probabilities, order, strict=True)]
+    return {
+        "probabilities": np.stack(kept).astype(np.float32),
+        "probability_labels": np.stack(order).astype(np.int32),
+    }
+
+
 def extras(predictions: Sequence[Prediction], examples: Sequence[Example]) -> Extras:
-    """The confusion matrix as numbers and as a figure, and the predictions as arrays."""
+    """The confusion matrix as numbers and as a figure, a table of the classes, and the predictions as arrays."""
     counts, names = matrix(predictions, examples), predictions[0].names
+    content: dict[str, Any] = {"labels": list(names), "rows": "label", "columns": "prediction"}
+    if len(names) <= LARGEST_MATRIX:
+        content["counts"] = counts.tolist()
+    else:
+        content["cells"] = [[int(i), int(j), int(counts[i, j])] for i, j in np.argwhere(counts)]
     return Extras(
-        documents={
-            "confusion_matrix.json": {
-                "labels": list(names),
-                "rows": "label",
-                "columns": "prediction",
-                "counts": counts.tolist(),
-            }
-        },
+        documents={"confusion_matrix.json": content},
+        tables={"per_class.csv": confusion.rows_of_classes(counts, names)},
         confusion={"confusion_matrix.png": (counts, names)},
         arrays={
             "preds_and_labels.npz": {
                 "predictions": np.array([p.label for p in predictions], dtype=np.int64),
                 "labels": np.array([e["label"] for e in examples], dtype=np.int64),
-                "probabilities": np.stack([p.probabilities for p in predictions]).astype(np.float32),
+                **probability_arrays([p.probabilities for p in predictions]),
             }
         },
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..interface import Answer, Example, Loss, Row, Settings
+from ..interface import Answer, Decision, Example, Figures, Loss, Row, Settings
 from ..questions import QuestionTask
 
 if TYPE_CHECKING:
@@ -110,6 +110,10 @@ class ExtractiveQA(QuestionTask):
         from .spans import tune_null_threshold
 
         return tune_null_threshold(predictions, examples) if version == "v2.0" else None
+
+    def decided(self, decision: Decision) -> Figures:
+        """The threshold of "no answer"."""
+        return {"null_threshold": decision}
 
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Question, answer, its place and probability, and the other candidates."""

@@ -1,18 +1,22 @@
 import json
+import random
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import labelled_texts, prepared
+from common.data import label_values, labelled_texts, prepared
 from common.data.ensure import ensure
-from common.data.validation_split import carve_by_label
+from common.data.text_rows import read_texts
+from common.data.validation_split import carve_by_label, carve_by_label_sets
 from common.errors import UserError
 from tests.scripts.conftest import run_script
 from tests.support.texts import make_texts, write_csv, write_parquet
 
 TRAIN, TEST = make_texts(60, 1), make_texts(20, 2)
+SAMPLE_FINGERPRINT = "840ad94332da"
+"""Of the packaged reviews: runs that were trained on them are compared by it."""
 
 
 @pytest.fixture
@@ -117,7 +121,7 @@ CSV = "text,label\nfine,1\n"
         (b"essay,label\nfine,1\n", "has no column 'text' .*; its columns are 'essay', 'label'"),
         (b"text\nfine\n", "has no column 'label'"),
         ((CSV + '" ",0\n').encode(), "line 3: the text is empty"),
-        ((CSV + "bad,2\n").encode(), "line 3: the label is '2'; it must be 0 or 1, neg or pos"),
+        ((CSV + "bad,2\n").encode(), "bad.csv: line 3: the label '2' has one text in the training data"),
         ((CSV + "bad\n").encode(), "line 3: the label is None"),
         ((CSV + "bad, very,0\n").encode(), "line 3 has more fields than the header"),
         ((CSV + '"bad" very,0\n').encode(), "line 3: "),
@@ -141,8 +145,8 @@ def test_a_bad_csv_is_refused_by_line(content, message, files, tmp_path):
         ([{"text": "a", "label": 0}, {"text": "", "label": 1}], "row 1: the text is empty"),
         ([{"text": "a", "label": 0}, {"text": None, "label": 1}], "row 1: the text is empty"),
         ([{"text": 5, "label": 0}], "row 0: the text is 5, not text"),
-        ([{"text": "a", "label": -1}], "row 0: the label is -1"),
-        ([{"text": "a", "label": True}], "row 0: the label is True"),
+        ([{"text": "a", "label": 0.5}], "row 0: the label is 0.5; it must be a string or an integer"),
+        ([{"text": "a", "label": [1]}], r"row 0: the label is the list \[1\]; .* --multi_label"),
         ([{"text": "a", "label": None}], "row 0: the label is None"),
     ],
     ids=str,
@@ -240,15 +244,15 @@ def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
 )
 def test_other_columns_delimiters_and_labels(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    found = labelled_texts.read_files([tmp_path / name], "train")
-    assert [e["label"] for e in found] == [1, 0]
-    assert found[0]["text"].startswith("Good") and found[1]["text"].strip('"').startswith("Bad")
+    found = read_texts(tmp_path / name).rows
+    assert [label_values.sentiment(label) for e in found for label in e.labels] == ["positive", "negative"]
+    assert found[0].text.startswith("Good") and found[1].text.strip('"').startswith("Bad")
 
 
 def test_a_line_that_is_not_json_is_refused_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "Good", "label": 1}\n{"text": \n')
-    with pytest.raises(UserError, match="line 2 is not JSON"):
-        labelled_texts.read_files([tmp_path / "a.jsonl"], "train")
+    (fault,) = read_texts(tmp_path / "a.jsonl").faults
+    assert f"{fault['place']}{fault['reason']}".startswith("line 2 is not JSON")
 
 
 def test_json_lines_end_at_line_feeds_alone(tmp_path):
@@ -256,11 +260,11 @@ def test_json_lines_end_at_line_feeds_alone(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         json.dumps({"text": text, "label": 1}, ensure_ascii=False) + "\r\n", "utf-8"
     )
-    assert labelled_texts.read_files([tmp_path / "a.jsonl"], "train")[0]["text"] == text
+    assert read_texts(tmp_path / "a.jsonl").rows[0].text == text
 
 
 FAULTY = {
-    "a.csv": "text,label\nGood,1\n ,1\nBad,0\nSo so,2\na, b,0\nDull,0\nFine,1\n",
+    "a.csv": "text,label\nGood,1\n ,1\nBad,0\nSo so,\na, b,0\nDull,0\nFine,1\n",
     "a.jsonl": '{"text": "Good", "label": 1}\n{"text": "", "label": 1}\n{"text": "Bad", "label": 0}\n{"text": \n'
     '{"text": "Dull", "label": 0}\n{"feeling": 1}\n{"text": "Fine", "label": 1}\n',
 }
@@ -280,3 +284,204 @@ def test_all_faults_of_texts_are_listed_and_can_be_skipped(name, files, tmp_path
     assert [f"  {row['place']}{row['reason']}" for row in skipped] == listed
     splits, record = ensure(tmp_path / "o", "text")
     assert record.skipped == 3 and len(splits["train"]) + len(splits["validation"]) == 4
+
+
+NEWS = [
+    {"text": f"{topic} news number {i}", "label": topic}
+    for topic in ("World", "Sports", "Business", "Sci/Tech")
+    for i in range(10)
+]
+
+
+def prepared_from(tmp_path, train, test, **how):
+    files = []
+    for name, rows in (("train", train), ("test", test)):
+        files.append(tmp_path / f"{name}.jsonl")
+        files[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = labelled_texts.prepare_files(*files, tmp_path / "o", validation_share=0.2, **how)
+    return record, prepared.load(tmp_path / "o")[0]
+
+
+def test_labels_are_any_strings(tmp_path):
+    test = [row | {"text": row["text"] + "!"} for row in NEWS[::5]]
+    record, splits = prepared_from(tmp_path, NEWS, test, name="ag-news")
+    assert record.labels == ("Business", "Sci/Tech", "Sports", "World") and record.version == "4 labels"
+    assert (record.name, record.named, record.kind, record.pairs) == ("ag-news", True, "text", False)
+    assert [record.labels[e["label"]] for e in splits["test"]] == [row["label"] for row in test]
+    # Every label has its share of validation.
+    assert record.texts_by_label("validation") == dict.fromkeys(record.labels, 2)
+    assert record.texts_by_label("test") == dict.fromkeys(record.labels, 2)
+    renamed = [row | {"label": row["label"].replace("Sports", "Sport")} for row in NEWS]
+    (tmp_path / "other").mkdir()
+    other, _ = prepared_from(
+        tmp_path / "other", renamed, [r | {"label": r["label"].replace("Sports", "Sport")} for r in test]
+    )
+    assert other.fingerprint != record.fingerprint and not other.named
+
+
+def test_labels_are_any_integers_in_their_order(tmp_path):
+    rows = [{"text": f"{label} {i}", "label": label} for label in (10, 9, -1) for i in range(3)]
+    record, _ = prepared_from(tmp_path, rows, rows[:2])
+    assert record.labels == ("-1", "9", "10")
+
+
+def test_what_the_packaged_reviews_have_always_been(tmp_path):
+    record = labelled_texts.prepare_sample(tmp_path / "o")
+    assert record.fingerprint.startswith(SAMPLE_FINGERPRINT) and record.labels == ("negative", "positive")
+    assert (record.version, record.named, record.label_counts) == ("binary", False, {})
+
+
+def test_a_label_that_train_lacks_or_has_once_is_named_by_file_and_row(tmp_path):
+    train, test = [*NEWS, {"text": "alone", "label": "Art"}], [NEWS[0], {"text": "new", "label": "Sport"}]
+    with pytest.raises(UserError, match="The data has 2 faults") as caught:
+        prepared_from(tmp_path, train, test)
+    assert "train.jsonl: line 41: the label 'Art' has one text in the training data" in str(caught.value)
+    assert "test.jsonl: line 2: the label 'Sport' has no text in the training data" in str(caught.value)
+    record, splits = prepared_from(tmp_path, train, test, on_bad_rows="skip")
+    assert record.skipped == 2 and len(splits["test"]) == 1 and len(record.labels) == 4
+    skipped = json.loads((tmp_path / "o" / "skipped.json").read_text())
+    assert {row["file"] for row in skipped} == {"train.jsonl", "test.jsonl"}
+
+
+def test_one_label_is_nothing_to_tell_apart_and_a_thousand_are_the_most(tmp_path):
+    with pytest.raises(UserError, match="all texts have the label 'World'"):
+        prepared_from(tmp_path, NEWS[:10], NEWS[:2])
+    rows = [{"text": f"{i} {n}", "label": f"c{n}"} for n in range(1001) for i in range(2)]
+    with pytest.raises(UserError, match="1,001 different labels, such as 'c0', 'c1', 'c10'; at most 1,000"):
+        prepared_from(tmp_path, rows, rows[:2])
+    record, _ = prepared_from(tmp_path, rows[:2000], rows[:2])
+    assert len(record.labels) == 1000
+
+
+PAIRS = [
+    {"premise": f"Bees dance {i}.", "hypothesis": f"{word} {i}", "label": label}
+    for label, word in (("entailment", "They move"), ("neutral", "They tire"), ("contradiction", "They rest"))
+    for i in range(20)
+]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("text", "text_pair"),
+        ("premise", "hypothesis"),
+        ("sentence1", "sentence2"),
+        ("question1", "question2"),
+    ],
+)
+def test_texts_come_in_pairs(names, tmp_path):
+    rows = [{names[0]: r["premise"], names[1]: r["hypothesis"], "label": r["label"]} for r in PAIRS]
+    record, splits = prepared_from(tmp_path, rows, [rows[5] | {names[0]: "Another"}, rows[0]])
+    assert record.pairs and splits["test"].column_names == ["id", "text", "text_pair", "label"]
+    assert record.test_texts_also_in_train == 1
+    # A premise is on one side alone, and every label has its share.
+    assert not {e["text"] for e in splits["train"]} & {e["text"] for e in splits["validation"]}
+    assert set(record.texts_by_label("validation").values()) == {4}
+
+
+def test_pairs_and_single_texts_are_not_mixed(tmp_path):
+    with pytest.raises(UserError, match=r"test.jsonl: line 1 has a single text, train.jsonl: line 1 a pair"):
+        prepared_from(tmp_path, PAIRS, NEWS)
+    with pytest.raises(UserError, match="line 1: the second text is empty"):
+        prepared_from(tmp_path, [PAIRS[0] | {"hypothesis": " "}, *PAIRS], PAIRS)
+
+
+FEELINGS = [["joy"], ["joy", "surprise"], [], ["anger"], ["anger", "surprise"]] * 8
+
+
+def as_lists(i, labels):
+    return {"text": f"text {i}", "labels": labels}
+
+
+def as_text(i, labels):
+    return {"text": f"text {i}", "labels": ("|" if i % 2 else "; ").join(labels)}
+
+
+def as_marks(i, labels):
+    return {"id": i, "text": f"text {i}"} | {n: int(n in labels) for n in ("anger", "joy", "surprise")}
+
+
+@pytest.mark.parametrize("write", [as_lists, as_text, as_marks])
+def test_a_text_may_have_any_number_of_labels(write, tmp_path):
+    rows = [write(i, labels) for i, labels in enumerate(FEELINGS)]
+    record, splits = prepared_from(tmp_path, rows, rows[:5], multi_label=True)
+    assert record.labels == ("anger", "joy", "surprise")
+    assert (record.kind, record.version) == ("multi-label text", "multi-label")
+    assert splits["test"]["label"][:] == [[1], [1, 2], [], [0], [0, 2]]
+    assert record.counts["test"] == {"texts": 5, "different": 5, "without_label": 1}
+    assert record.texts_by_label("validation") == {"anger": 3, "joy": 3, "surprise": 3} or all(
+        2 <= n <= 4 for n in record.texts_by_label("validation").values()
+    )
+
+
+def test_the_same_labels_in_every_form_have_one_fingerprint(tmp_path):
+    found = set()
+    for n, write in enumerate((as_lists, as_text, as_marks)):
+        (tmp_path / str(n)).mkdir()
+        rows = [write(i, labels) for i, labels in enumerate(FEELINGS)]
+        found.add(prepared_from(tmp_path / str(n), rows, rows[:5], multi_label=True)[0].fingerprint)
+    assert len(found) == 1
+
+
+def test_columns_of_marks_are_chosen_and_checked(tmp_path):
+    rows = [as_marks(i, labels) | {"length": i} for i, labels in enumerate(FEELINGS)]
+    with pytest.raises(UserError, match="'length' is 2; as a label it must be 0 or 1"):
+        prepared_from(tmp_path, rows, rows[:5], multi_label=True)
+    record, _ = prepared_from(tmp_path, rows, rows[:5], multi_label=True, columns={"label": "joy+anger"})
+    assert record.labels == ("anger", "joy")
+
+
+def test_classes_of_the_hub_keep_their_names_and_order(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["World", "Sports", "Business"])})
+    for part, count in (("train", 12), ("test", 6)):
+        rows = {"text": [f"{part} {i}" for i in range(count)], "label": [i % 3 for i in range(count)]}
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{part}.parquet")
+    files = (tmp_path / "train.parquet", tmp_path / "test.parquet")
+    record = labelled_texts.prepare_files(*files, tmp_path / "o")
+    assert record.labels == ("World", "Sports", "Business")
+    rows = {"text": ["a", "b"], "label": [-1, 0]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(UserError, match="row 0: the label is -1, which is none of the 3 classes"):
+        labelled_texts.prepare_files(*files, tmp_path / "o")
+
+
+def test_test_is_carved_where_there_is_none_and_files_may_be_several(tmp_path):
+    for i in range(2):
+        write_csv(tmp_path / f"part{i}.csv", NEWS[i::2])
+    record = labelled_texts.prepare_files(tmp_path / "part*.csv", None, tmp_path / "o", validation_share=0.2)
+    assert {split: c["texts"] for split, c in record.counts.items()} == {
+        "train": 28,
+        "validation": 4,
+        "test": 8,
+    }
+    assert [f["name"] for f in record.files] == ["part0.csv", "part1.csv"]
+    assert record.test_texts_also_in_train == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 25), st.sets(st.integers(0, 4))), min_size=1, max_size=80),
+    st.floats(0.05, 0.5),
+    st.integers(0, 3),
+)
+def test_carving_label_sets_keeps_texts_together_and_every_label_in_train(pairs, share, seed):
+    examples = [{"id": str(i), "text": f"t{t}", "label": sorted(s)} for i, (t, s) in enumerate(pairs)]
+    train, validation = carve_by_label_sets(examples, share, seed)
+    assert sorted(e["id"] for e in train + validation) == sorted(e["id"] for e in examples)
+    if len({e["text"] for e in examples}) > 1:
+        assert not {e["text"] for e in train} & {e["text"] for e in validation}
+    assert carve_by_label_sets(examples, share, seed) == (train, validation)
+
+
+def test_carving_label_sets_gives_each_label_its_share():
+    rng = random.Random(0)
+    rarity = (0.5, 0.2, 0.05, 0.01)
+    examples = [
+        {"text": f"t{i}", "label": [n for n, p in enumerate(rarity) if rng.random() < p]} for i in range(3000)
+    ]
+    _, validation = carve_by_label_sets(examples, 0.1, 1)
+    assert abs(len(validation) - 300) <= 15
+    for n in range(4):
+        whole = sum(n in e["label"] for e in examples)
+        assert sum(n in e["label"] for e in validation) == pytest.approx(whole / 10, abs=2)

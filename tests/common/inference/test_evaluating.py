@@ -160,3 +160,32 @@ def test_labels_are_matched_by_name(tmp_path, tiny):
         [model], [evaluating.DataSet("x", [e | {"label": "neutral"} for e in examples[:1]] + examples[1:])]
     ).results
     assert result.figures["accuracy"] == 0.0
+
+
+def test_labels_that_spell_sentiments_are_the_same_in_all_spellings(tmp_path, tiny):
+    bundle, base, *_ = trained.save_classifier(tmp_path, tiny)
+    base.rename(bundle / "base")
+    model = models.load(str(bundle))
+    texts = ["The heart pumps.", "Two plates drift apart.", "Bees dance.", "The prize was shared."]
+    labels = list(model.predict([{"text": text} for text in texts])["label"])
+    for spelling in ({"negative": 0, "positive": 1}, {"negative": "neg", "positive": "POS"}):
+        examples = [
+            {"id": str(i), "text": text, "label": spelling[label]}
+            for i, (text, label) in enumerate(zip(texts, labels, strict=True))
+        ]
+        (result,) = evaluating.evaluate([model], [evaluating.DataSet("x", examples)]).results
+        assert result.figures["accuracy"] == 100.0
+        assert set(result.slices[result.slices["dimension"] == "label"]["slice"]) == set(labels)
+
+
+def test_any_number_of_labels_is_judged_by_name():
+    from common.tasks.table import TASKS
+
+    task = next(task for task in TASKS.values() if task.multi_label)
+    answers = [
+        {"id": "a", "labels": ["sport", "news"], "scores": [0.9, 0.8]},
+        {"id": "b", "labels": [], "scores": []},
+    ]
+    examples = [{"id": "a", "text": "x", "label": ["news"]}, {"id": "b", "text": "y", "label": []}]
+    figures, each = task.score(*task.judged(answers, examples), "")
+    assert each["subset_accuracy"].tolist() == [0.0, 1.0] and figures["f1_micro"] == pytest.approx(200 / 3)

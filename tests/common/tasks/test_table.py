@@ -151,7 +151,7 @@ def test_no_other_module_names_a_task():
 
 def test_the_table_needs_neither_torch_nor_transformers():
     code = (
-        "import sys; from common.tasks.table import TASKS; assert len(TASKS) == 3; "
+        "import sys; from common.tasks.table import TASKS; assert len(TASKS) == 4; "
         "print({'torch', 'transformers', 'mlflow', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -168,7 +168,9 @@ def test_every_task_says_what_is_asked_of_it(task):
 
 
 def test_an_unknown_task_is_refused_with_those_at_hand():
-    with pytest.raises(UserError, match="'x': choose one of extractive-qa, classification, generative-qa"):
+    with pytest.raises(
+        UserError, match="'x': choose one of extractive-qa, classification, generative-qa, multi-label"
+    ):
         table.task_of("x")
 
 
