@@ -48,7 +48,8 @@ def test_a_file_is_predicted_and_scored(world, tmp_path):
 def test_lines_on_the_standard_input_have_no_references(world, tmp_path):
     lines = "\n".join(json.dumps({"question": e["question"], "context": e["context"]}) for e in EXAMPLES)
     run_script("predict.py", "--model", world[1], "--file", "-", "--output", tmp_path / "p.json", input=lines)
-    assert list(json.loads((tmp_path / "p.json").read_text())) == [str(i) for i in range(1, 9)]
+    ids = list(json.loads((tmp_path / "p.json").read_text()))
+    assert len(set(ids)) == 8 and all(id_.startswith("stdin-") for id_ in ids)
 
 
 @pytest.mark.long
