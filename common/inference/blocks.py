@@ -129,6 +129,13 @@ class Journal:
             )
         return True
 
+    def check_end(self, count: int) -> None:
+        """UserError where blocks are finished that the examples do not have. count: how many blocks they make."""
+        if self._finished and max(self._finished) >= count:
+            raise UserError(
+                f"--resume: {self.folder} holds more blocks than the data makes: was the file cut? Leave --resume out to begin again."
+            )
+
     def put(self, number: int, asked: str, answers: Answers) -> None:
         """Keep a block's answers: on the disk when this returns, or not there at all after a kill."""
         write_json(self._file(number, len(answers)), {"asked": asked, "answers": answers})

@@ -160,6 +160,7 @@ def stored(uri: str) -> Model:
         loaded = stored_code.load(f"models:/{logged.model_id}")
     except (*store.ERRORS, OSError, ValueError) as error:
         raise UserError(f"{uri} cannot be loaded: {first_line(error)}") from None
+    to_accelerator(loaded.unwrap_python_model())
     signature = loaded.metadata.signature
     parameters = [spec.name for spec in signature.params or ()]
     return Model(
@@ -170,6 +171,20 @@ def stored(uri: str) -> Model:
         parameters,
         Origin(f"logged model {logged.model_id}", logged.model_id, logged.source_run_id),
     )
+
+
+def to_accelerator(answering: Any) -> None:
+    """Move the networks of a served model to the GPU where there is one. ONNX Runtime's stay where they are."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    for part in vars(answering).values():
+        # One network, or one for each of several adapters.
+        for holder in (part, *getattr(part, "answerers", {}).values()):
+            network = getattr(holder, "model", None)
+            if isinstance(network, torch.nn.Module) and not hasattr(network, "session"):
+                network.to("cuda")
 
 
 def saved_model(folder: Path) -> Path | None:
@@ -219,6 +234,7 @@ def opened(name: str, bundle: Path, content: str, *, always_answers: bool = Fals
     served = importlib.import_module(f"..{module}", __package__)
     model = served.MODEL()
     model.load_context(SimpleNamespace(artifacts={"bundle": str(bundle)}, model_config=None))
+    to_accelerator(model)
     parameters = [spec.name for spec in served.SIGNATURE.params or ()]
     return Model(
         name,

@@ -97,13 +97,16 @@ def request(model: Model, outputs: Outputs, parameters: Mapping[str, Any]) -> di
 def _waiting(journal: Journal, source: Source, asked: Sequence[str]) -> Iterator[Block]:
     """The blocks that the journal does not have."""
     seen: set[int] | None = None if source.again else set()
+    count = 0
     for number, block in enumerate(blocks(source.examples(), asked)):
+        count = number + 1
         if seen is not None:
             # What cannot be read twice is checked on its way.
             for example in block:
                 check_new(example, seen, source.name)
         if not journal.has(number, digest(block, asked)):
             yield number, block
+    journal.check_end(count)
 
 
 def _here(

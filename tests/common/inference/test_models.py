@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from common.errors import UserError
 from common.inference import models
@@ -54,3 +55,14 @@ def test_what_is_no_text_is_refused_by_the_model(saved):
 def test_a_path_to_nothing_is_no_model_of_the_hub(name):
     with pytest.raises(UserError, match="there is no such folder"):
         models.load(name)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_networks_go_to_the_gpu_where_there_is_one(gpu, saved, monkeypatch):
+    moved = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(
+        torch.nn.Module, "to", lambda self, *place: moved.append((type(self).__name__, *place))
+    )
+    models.load(str(saved))
+    assert [each for each in moved if each[1:] == ("cuda",)] == [("BertForQuestionAnswering", "cuda")] * gpu

@@ -145,6 +145,8 @@ def test_the_journal_belongs_to_its_model_its_parameters_and_its_data(
     changed = Source("data", lambda: iter([examples[0] | {"question": "Which one?"}, *examples[1:]]))
     with pytest.raises(UserError, match="block 0 .* was predicted for other examples"):
         predicting.predict(model, changed, outputs, resume=True)
+    with pytest.raises(UserError, match="more blocks than the data makes"):
+        predicting.predict(model, Source("data", lambda: iter([]), again=False), outputs, resume=True)
     # What was not asked yet may change: the result is that of the data as it is.
     longer = Source("data", lambda: iter([*examples, examples[0] | {"id": "new"}]))
     assert predicting.predict(model, longer, outputs, resume=True).examples == 9
