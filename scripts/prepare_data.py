@@ -39,6 +39,8 @@ examples:
   python scripts/prepare_data.py --source hub --dataset deepset/germanquad --test_split test
   python scripts/prepare_data.py --source hub --dataset imdb
   python scripts/prepare_data.py --source text --train_file train.parquet --test_file test.csv
+  python scripts/prepare_data.py --source text --train_file topics.csv --name ag-news
+  python scripts/prepare_data.py --source text --train_file tags.jsonl --multi_label --name tags
   python scripts/prepare_data.py --source aclimdb --path aclImdb
   python scripts/prepare_data.py --source mix --mix squad_data=0.3,my_data --output_dir mixed_data
 """
@@ -61,6 +63,12 @@ def parser() -> Parser:
         help="replaced when the data is complete (default: imdb_data for texts, mixed_data for mix, NAME_data for OWNER/NAME of "
         "the hub, else squad_data)",
     )
+    made.add_argument(
+        "--name",
+        default="",
+        help="what the data is called: its folder (NAME_data), its MLflow experiment and its registered model (default: those "
+        "of the task)",
+    )
     add_source_flags(made.add_argument_group("what is read"))
     carved = made.add_argument_group("what becomes validation")
     carved.add_argument(
@@ -81,7 +89,7 @@ def parser() -> Parser:
 
 def main() -> None:
     given = vars(parser().parse_args())
-    shared = {name: given.pop(name) for name in ("source", "output_dir", "seed", "validation_share")}
+    shared = {name: given.pop(name) for name in ("source", "output_dir", "seed", "validation_share", "name")}
     record, folder = sources.prepare(given=given, **shared)
     shown = summary(record, folder)
     print("\n".join(shown.lines))

@@ -46,8 +46,8 @@ def main() -> None:
         print(note)
     for technique, run_id in done.runs.items():
         print(f"  {technique}: run {run_id}")
-    print(f"{adapter_set.NAME} version {done.version}{'' if done.is_new else ' (nothing to do)'}\n")
-    print(reporting.how_to_serve(f"models:/{adapter_set.NAME}/{done.version}"))
+    print(f"{done.name} version {done.version}{'' if done.is_new else ' (nothing to do)'}\n")
+    print(reporting.how_to_serve(f"models:/{done.name}/{done.version}"))
 
 
 if __name__ == "__main__":

@@ -97,6 +97,9 @@ def parser() -> Parser:
         choices=("onnx",),
         help="also register the version for ONNX Runtime, in fp32 and int8, once both have answered the test data as it does",
     )
+    doing.add_argument(
+        "--name", help="the registered model to roll back (default: the task's; runs say the name of theirs)"
+    )
     doing.add_argument("--explain", action="store_true", help="print every check and figure")
     doing.add_argument(
         "--rollback",
@@ -111,9 +114,9 @@ def main() -> None:
     if args.rollback:
         from common.registry import register
 
-        task = task_of(args.task or DEFAULT_TASK)
-        before, after = register.rollback(task, args.dry_run)
-        print(reporting.rolled_back(task.registered, before, after, args.dry_run))
+        name = args.name or task_of(args.task or DEFAULT_TASK).registered
+        before, after = register.rollback(name, args.dry_run)
+        print(reporting.rolled_back(name, before, after, args.dry_run))
         return
     rules = Rules(**{field.name: getattr(args, field.name) for field in fields(Rules)})
     # Before the libraries are imported, which takes seconds.
@@ -138,8 +141,8 @@ def main() -> None:
     if args.export:
         from common.registry.onnx_versions import export_version
 
-        task = next(task for task in TASKS.values() if task.registered == done.name)
-        print("\n".join(["ONNX Runtime:", *export_version(task, str(done.version), args.data_dir)]))
+        lines = export_version(done.task, str(done.version), args.data_dir, done.name)
+        print("\n".join(["ONNX Runtime:", *lines]))
     print(reporting.registered(done))
 
 

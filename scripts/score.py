@@ -1,6 +1,6 @@
-"""Score a predictions file against a SQuAD file, as the official evaluation scripts do; prints JSON.
+"""Score a predictions file against a file of questions, as the official evaluation scripts do; prints JSON.
 
-The SQuAD file is read by the rules of prepare_data.py. The rules of v2.0 apply if the file's version says so, or if any
+The file is read by the rules of prepare_data.py, in any of its formats. The rules of v2.0 apply if the file's version says so, or if any
 question is marked is_impossible, else those of v1.1.
 """
 
@@ -13,7 +13,7 @@ import _path  # noqa: F401
 
 from common.bounds import number
 from common.cli import Parser
-from common.data.squad_json import read_squad_json
+from common.data.question_files import read_questions
 from common.errors import UserError
 from common.scoring.prediction_files import differences, read_no_answer_probabilities, read_predictions
 from common.scoring.squad import squad_scores
@@ -31,7 +31,12 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("data", metavar="DATA.json", type=Path, help="SQuAD file, v1.1 or v2.0")
+    made.add_argument(
+        "data",
+        metavar="DATA",
+        type=Path,
+        help="SQuAD file, or another file of questions that prepare_data.py reads",
+    )
     made.add_argument(
         "predictions", metavar="PREDICTIONS.json", type=Path, help='{"question id": "answer", ...}'
     )
@@ -54,7 +59,7 @@ def parser() -> Parser:
 def main(arguments: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(arguments)
-        squad = read_squad_json(args.data)
+        squad = read_questions(args.data)
         predictions = read_predictions(args.predictions)
         probabilities = read_no_answer_probabilities(args.na_prob_file) if args.na_prob_file else None
         for note in differences([example["id"] for example in squad.examples], predictions, squad.version):

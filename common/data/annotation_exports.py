@@ -139,9 +139,9 @@ def _typed_questions(id_: Any, regions: list[Any]) -> list[dict[str, Any]]:
     for each in regions:
         text = each["value"].get("text")
         if each.get("type") == "textarea" and text:
-            typed[each.get("id")] = text[0] if isinstance(text, list) else text
+            typed[str(each.get("id"))] = text[0] if isinstance(text, list) else text
     return [
-        {"id": f"{id_}-{each.get('id')}", "question": typed.get(each.get("id")), "answers": [span]}
+        {"id": f"{id_}-{each.get('id')}", "question": typed.get(str(each.get("id"))), "answers": [span]}
         for each in regions
         if each.get("type") != "textarea" and (span := _span(each["value"], None, None))
     ]

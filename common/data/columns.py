@@ -32,25 +32,25 @@ _ALSO = {"answer": "answers", "impossible": "is_impossible"}
 """Other names of fields that `--columns` may have."""
 
 
-def parse(text: str | None) -> Columns:
-    """`question=q,context=text` as a mapping; UserError if it is not of that form or names an unknown field."""
+def parse(given: str | Columns | None) -> Columns:
+    """`question=q,context=text`, or a mapping, as a mapping of known fields; UserError if it is not of that form."""
+    pairs = given.items() if isinstance(given, Mapping) else map(_pair, given.split(",")) if given else ()
     found: dict[str, str] = {}
-    for part in (text or "").split(",") if text else ():
-        field, equals, column = part.partition("=")
-        field, column = field.strip().lower(), column.strip()
-        field = _ALSO.get(field, field)
-        if not equals or not column:
-            raise UserError(
-                f"--columns {text!r}: {part!r} is not FIELD=COLUMN, as in question=q,context=text."
-            )
+    for name, column in pairs:
+        field = _ALSO.get(name.lower(), name.lower())
         if field not in USUAL:
-            raise UserError(
-                f"--columns {text!r}: there is no field {field!r}; fields are {', '.join(USUAL)}."
-            )
+            raise UserError(f"--columns: there is no field {field!r}; fields are {', '.join(USUAL)}.")
         if field in found:
-            raise UserError(f"--columns {text!r}: {field} is given twice.")
+            raise UserError(f"--columns: {field} is given twice.")
         found[field] = column
     return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    field, equals, column = text.partition("=")
+    if not equals or not column.strip():
+        raise UserError(f"--columns: {text!r} is not FIELD=COLUMN, as in question=q,context=text.")
+    return field.strip(), column.strip()
 
 
 def resolve(

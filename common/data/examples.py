@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..faults import Fault
 from . import tables
 from .columns import Columns, Fields
+from .label_values import class_names
 from .question_fields import as_id
 from .question_files import stream_lines, stream_questions
 from .record import Example
@@ -29,7 +30,8 @@ def read_examples(
     """The examples of files of a kind, in their order; files may be globs, or "-" for JSON lines on the standard input.
 
     kind "qa": `id`, `title`, `context`, `question` and `answers` (`text`, `answer_start`, which is -1 where the text does not stand
-    so in the context). kind "text": `id`, `text`, perhaps `text_pair`, and `label` as the file spells it. Each has its `place` in
+    so in the context). kind "text": `id`, `text`, perhaps `text_pair`, and `label` as the file spells it, or lists
+    its names. Each has its `place` in
     the file for messages, and the name of its `file`. Without answers_required both answers and labels may be missing: answers
     are then empty lists, a label None.
 
@@ -76,19 +78,22 @@ def _texts(
         Fields(wanted, columns, more) if labels_required else Fields(("text",), columns, ("label", *more))
     )
     name, stem = ("stdin", "stdin") if str(path) == STDIN else (path.name, path.stem)
+    classes: tuple[str, ...] = ()
     if str(path) == STDIN:
         rows = tables.parse_lines(sys.stdin)
     else:
         table = tables.read(path, known=(columns or {}).values())
-        if table.columns is not None and isinstance(named := fields.named(table.columns), str):
+        rows, named = table.rows, fields.named(table.columns) if table.columns is not None else {}
+        if isinstance(named, str):
             raise UserError(f"{path}{named}")
-        rows = table.rows
+        if "label" in named and not tables.is_text(path):
+            classes = class_names(path, named["label"])
     ids: set[str] = set()
     for n, (place, row) in enumerate(rows):
         values = row if isinstance(row, str) else fields.of(row)
         fault = values if isinstance(values, str) else _text_fault(values, labels_required)
         if not fault and isinstance(values, dict):
-            example = _text(values, f"{stem}-{n}")
+            example = _text(values, f"{stem}-{n}", classes)
             if example["id"] not in ids:
                 ids.add(example["id"])
                 yield example | {"place": place, "file": name}
@@ -99,11 +104,18 @@ def _texts(
         skipped.append({"file": name, "place": place, "reason": str(fault)})
 
 
-def _text(values: dict[str, Any], id_: str) -> Example:
+def _text(values: dict[str, Any], id_: str, classes: Sequence[str]) -> Example:
     example: Example = {"id": as_id(values.get("id")) or id_, "text": values["text"]}
     if values.get("text_pair") is not None:
         example["text_pair"] = values["text_pair"]
-    return example | {"label": values.get("label")}
+    return example | {"label": _named(values.get("label"), classes)}
+
+
+def _named(label: Any, classes: Sequence[str]) -> Any:
+    """The label, by its name where the file numbers its classes and names them."""
+    if isinstance(label, list):
+        return [_named(each, classes) for each in label]
+    return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
 
 
 def _text_fault(values: dict[str, Any], labels_required: bool) -> str:

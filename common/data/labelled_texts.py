@@ -37,8 +37,6 @@ class About:
 
     source: str
     name: str
-    named: bool
-    """Whether the name was given, and not made of the source."""
     seed: int
     validation_share: float
     files: list[FileRecord] = field(default_factory=list)
@@ -59,13 +57,12 @@ def prepare_files(
     on_bad_rows: str = "error",
     columns: Columns | None = None,
     multi_label: bool = False,
-    name: str | None = None,
 ) -> DataRecord:
     """Prepare files of texts, or pairs of texts, with labels; returns the record.
 
     Any format of `tables`; columns: field → name of its column, by default `text` (and `text_pair`) and `label`, or names like
     them. Labels are strings or integers; with multi_label a text has any number of them. test: None: as large a part of
-    train as validation is taken for it. name: of the data, which the model is then called by.
+    train as validation is taken for it.
 
     UserError names the file and the row (from 0) or line of each of its first 20 faults. on_bad_rows: "skip" leaves faulty rows
     out, and lists them with the reasons next to the data (`skipped.json`).
@@ -75,8 +72,7 @@ def prepare_files(
         parts["test"] = tables.expand(_several(test))
     about = About(
         source="text",
-        name=name or parts["train"][0].name,
-        named=name is not None,
+        name=parts["train"][0].name,
         seed=seed,
         validation_share=validation_share,
         multi_label=multi_label,
@@ -106,12 +102,10 @@ def prepare_parts(
     return _prepare(rows, output_dir, about, skipped=skipped, listed=_listed_names(read))
 
 
-def prepare_sample(
-    output_dir: Path, *, seed: int = 42, validation_share: float = 0.1, name: str | None = None
-) -> DataRecord:
+def prepare_sample(output_dir: Path, *, seed: int = 42, validation_share: float = 0.1) -> DataRecord:
     """Prepare the packaged short reviews; needs no network."""
     parts = {split: [SAMPLE / f"reviews-{split}.csv"] for split in ("train", "test")}
-    about = About("sample-texts", name or "sample-texts", name is not None, seed, validation_share)
+    about = About("sample-texts", "sample-texts", seed, validation_share)
     return prepare_parts(parts, output_dir, about)
 
 
@@ -121,7 +115,6 @@ def prepare_aclimdb(
     *,
     seed: int = 42,
     validation_share: float = 0.1,
-    name: str | None = None,
 ) -> DataRecord:
     """Prepare the unpacked folder of the original reviews: train and test, in each neg/*.txt and pos/*.txt."""
     parts: dict[str, list[TextRow]] = {}
@@ -143,7 +136,7 @@ def prepare_aclimdb(
                 parts[split].append(TextRow(text, None, (sentiment,), f"{split}/{sentiment}", file.stem))
             # One checksum for a folder: nobody would read a record of 50,000.
             files.append({"name": f"{split}/{sentiment}", "sha256": digest.hexdigest(), "bytes": size})
-    about = About("aclimdb", name or "imdb", name is not None, seed, validation_share, files)
+    about = About("aclimdb", "imdb", seed, validation_share, files)
     return _prepare(parts, output_dir, about, ids=lambda split, n, row: f"{row.file}/{row.place}")
 
 
@@ -153,13 +146,12 @@ def prepare_hub(
     *,
     seed: int = 42,
     validation_share: float = 0.1,
-    name: str | None = None,
 ) -> DataRecord:
     """Prepare `imdb` from the hub."""
     if dataset not in HUB:
         raise UserError(f"--dataset {dataset!r}: choose one of {', '.join(HUB)}.")
     files = download(dataset)
-    about = About("hub", name or dataset, name is not None, seed, validation_share)
+    about = About("hub", dataset, seed, validation_share)
     return prepare_parts(files, output_dir, about)
 
 
@@ -239,7 +231,6 @@ def _prepare(
         pairs=pairs,
         source=about.source,
         name=about.name,
-        named=about.named,
         files=about.files,
         hub=dict(about.hub),
         skipped=len(skipped),

@@ -139,7 +139,6 @@ def _written(
         pairs=first.pairs,
         source="mix",
         name=name or "+".join(part.name for part in parts),
-        named=name is not None,
         files=[file for record in records for file in record.files],
         mix=[
             {"name": part.name, "weight": part.weight, "fingerprint": record.fingerprint}

@@ -101,6 +101,18 @@ def write(
     return record
 
 
+def call(output_dir: Path, record: DataRecord, name: str) -> DataRecord:
+    """Give prepared data a name, which its experiment and its registered model have too; returns its record."""
+    record = replace(record, called=name)
+    output_dir = Path(output_dir).resolve()
+    with held(output_dir):
+        # Beside the folder, in which a killed process must leave no strange file.
+        part = output_dir.with_name(f".{output_dir.name}.{RECORD}")
+        _write_json(part, record.to_json())
+        part.replace(output_dir / RECORD)
+    return record
+
+
 def _write_json(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

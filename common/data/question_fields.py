@@ -128,8 +128,9 @@ def answers_of(qa: dict[str, Any], *, required: bool) -> list[Answer]:
     ]
 
 
-def of_cell(value: Any) -> Any:
-    """A list or an object that a cell of a table holds as text, in the spelling of JSON, Python or NumPy; else the value itself."""
+def of_cell(value: Any, *kinds: type) -> Any:
+    """A list of these kinds, or an object with "text", that a cell of a table holds as text, in the spelling of JSON, Python or
+    NumPy; else the value itself."""
     text = value.strip() if isinstance(value, str) else ""
     if not text.startswith(("[", "{")):
         return value
@@ -139,7 +140,7 @@ def of_cell(value: Any) -> Any:
             found = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-        plain = isinstance(found, list) and all(isinstance(each, str | dict | int) for each in found)
+        plain = isinstance(found, list) and all(isinstance(each, kinds) for each in found)
         return found if plain or isinstance(found, dict) and "text" in found else value
     return value
 
@@ -149,7 +150,7 @@ def answers_of_row(answers: Any, start: Any) -> Any:
 
     One without text is none: a table cannot leave a cell out.
     """
-    answers, start = of_cell(answers), of_cell(start)
+    answers, start = of_cell(answers, str, dict), of_cell(start, int)
     if answers is None or isinstance(answers, str) and not answers.strip():
         return None
     if isinstance(answers, str):

@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..faults import Fault
 from ..files import read_text
 from . import tables
-from .columns import Columns
+from .columns import Columns, resolve
 from .question_fields import is_true
 from .squad_json import (
     Question,
@@ -20,7 +20,7 @@ from .squad_json import (
     read_squad_json,
     read_table_rows,
 )
-from .squad_shapes import FORMS, POSITIONS, as_articles, flat_rows, is_mrqa, of_mrqa, row_fields
+from .squad_shapes import FORMS, POSITIONS, as_articles, flat_rows, is_mrqa, numbered, of_mrqa, row_fields
 
 _LINE = 1 << 20
 """Characters of a first line beyond which a file whose name does not end in .jsonl is a document of one line."""
@@ -65,7 +65,7 @@ def stream_questions(
     found = SquadFile(path)
     reader = QuestionReader(found, answers_required=answers_required)
     if kind == "rows":
-        questions = reader.rows(_table(path, columns), row_fields(columns))
+        questions = reader.rows(_table(path, columns, answers_required), row_fields(columns))
     elif kind == "mrqa":
         questions = reader.articles(_mrqa(path))
     else:
@@ -74,8 +74,7 @@ def stream_questions(
         if rows is None:
             questions = reader.articles(as_articles(path, content, form, columns))
         else:
-            places = ((f"row {n}", row) for n, row in enumerate(rows))
-            questions = reader.rows(places, row_fields(columns))
+            questions = reader.rows(numbered(rows), row_fields(columns))
     yield from _checked(found, questions, skipped)
 
 
@@ -148,9 +147,10 @@ def _first_line(path: Path) -> Any:
         return None
 
 
-def _table(path: Path, columns: Columns | None) -> tables.Rows:
+def _table(path: Path, columns: Columns | None, answers_required: bool = True) -> tables.Rows:
     table = tables.read(path, known=(columns or {}).values(), positions=POSITIONS)
-    if table.columns is not None and isinstance(named := row_fields(columns).named(table.columns), str):
+    wanted = ("question", "context", *(("answers",) if answers_required else ()))
+    if table.columns is not None and isinstance(named := resolve(table.columns, wanted, columns), str):
         raise UserError(f"{path}{named}")
     return table.rows
 

@@ -89,8 +89,7 @@ def prepare_parts(
         files=source.files or [file_record(f.path) for files in read.values() for f in files]
     )
     whole = {split: _merged(files) for split, files in read.items()}
-    train, validation, test = (whole.get(split) for split in SPLITS)
-    assert train is not None
+    train, validation, test = whole["train"], whole.get("validation"), whole.get("test")
     return _prepare(train, validation, test, output_dir, source, seed, share)
 
 
@@ -196,7 +195,7 @@ def prepare_saved(
 ) -> DataRecord:
     """Prepare a folder written by `save_to_disk`: train, validation and test as they are, or train and one other split as test.
 
-    Its rows are checked like those of files.
+    Where it has train alone, test is carved out of it like validation. Its rows are checked like those of files.
     """
     from datasets import load_from_disk
 
@@ -206,8 +205,8 @@ def prepare_saved(
         saved = load_from_disk(str(path))
     except Exception as error:
         raise UserError(f"--path {path} cannot be read: {first_line(error)}") from None
-    if "train" not in saved or not {"validation", "test"} & set(saved):
-        raise UserError(f"--path {path} holds {sorted(saved)}: it must hold train, and test or validation.")
+    if "train" not in saved:
+        raise UserError(f"--path {path} holds {sorted(saved)}: it must hold train.")
     rows = {split: saved[split].to_list() for split in SPLITS if split in saved}
     for split in rows:
         missing = {"id", "context", "question", "answers"} - set(saved[split].column_names)
@@ -219,7 +218,7 @@ def prepare_saved(
     files = [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))]
     source = Source("saved", Path(path).name, files)
     validation = parts["validation"] if len(parts) == 3 else None
-    test = parts["test" if "test" in parts else "validation"]
+    test = parts.get("test", parts.get("validation"))
     return _prepare(parts["train"], validation, test, output_dir, source, seed, validation_share)
 
 
@@ -322,6 +321,11 @@ def _split(
     placed = {e["id"]: e for e in train.placed}
     rest, carved = train.examples, {"validation": "given", "test": "given"}
     if test is None:
+        if validation is None and (paragraphs := len({e["context"] for e in rest})) < 3:
+            raise UserError(
+                f"{train.path}: its questions are on {paragraphs} paragraphs; to carve both validation and test out of them, three "
+                "are needed: add more, or give test data (--test_file)."
+            )
         rest, tested, carved["test"] = carve(rest, share, seed)
     else:
         tested = test.examples

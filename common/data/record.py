@@ -23,8 +23,8 @@ class DataRecord:
     source: str
     """What the data was read from: sample, files, hub, saved, text, aclimdb, sample-texts or mix."""
     name: str
-    named: bool = False
-    """Whether the user gave the name: the experiment and the registered model are then called by it."""
+    called: str = ""
+    """The name that the user gave the data: its experiment and its registered model have it too. Empty: none."""
     version: str
     """SQuAD's version for questions, v1.1 or v2.0, whose rules they follow; for texts `binary`, `<n> labels` or
     `multi-label`."""
@@ -73,6 +73,11 @@ class DataRecord:
     """File of the folder → its sha256."""
     further: dict[str, Any] = field(default_factory=dict)
     """Other keys of the record, written by another release."""
+
+    @property
+    def title(self) -> str:
+        """What the data is called where people read it."""
+        return self.called or self.name
 
     @property
     def has_unanswerable(self) -> bool:

@@ -16,6 +16,12 @@ class Group(Protocol):
 
 def add_source_flags(group: Group) -> None:
     """Add the flags of all sources; one that is not given leaves no value, so that it can be told from its default."""
+    _add_files(group)
+    _add_hub(group)
+    _add_folders(group)
+
+
+def _add_files(group: Group) -> None:
     group.add_argument(
         "--train_file",
         nargs="+",
@@ -34,7 +40,15 @@ def add_source_flags(group: Group) -> None:
         "--columns",
         metavar="FIELD=COLUMN,...",
         default=SUPPRESS,
-        help="which column holds what, where its name is not a usual one: question=q,context=text,answer=a (files, text, hub)",
+        help="which column holds what, where its name is not a usual one: question=q,context=text,answer=a, or "
+        "label=toxic+obscene for labels that are columns of 0 and 1 (files, text, hub)",
+    )
+    group.add_argument(
+        "--multi_label",
+        action="store_true",
+        default=SUPPRESS,
+        help="a text has any number of labels: a list, a text with | or ; between them, or a column of 0 and 1 for each "
+        "(text, hub)",
     )
     group.add_argument(
         "--format",
@@ -42,6 +56,9 @@ def add_source_flags(group: Group) -> None:
         default=SUPPRESS,
         help="the shape of the files; auto finds it out (files; default: auto)",
     )
+
+
+def _add_hub(group: Group) -> None:
     group.add_argument(
         "--dataset",
         metavar="NAME",
@@ -67,6 +84,9 @@ def add_source_flags(group: Group) -> None:
         default=SUPPRESS,
         help="the split for test (hub; default: test, else validation, else carved out of train)",
     )
+
+
+def _add_folders(group: Group) -> None:
     group.add_argument(
         "--mix",
         metavar="FOLDER[=WEIGHT],...",

@@ -6,9 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data_name import check_name
+from ..data_name import folder as folder_of
 from ..errors import UserError
 from ..paths import ROOT
 from . import columns, hub_sets, labelled_texts, mixing, questions
+from .prepared import call
 from .record import DataRecord
 
 
@@ -27,10 +30,19 @@ SOURCES = {
     "sample-texts": Source(),
     "files": Source(_TABLES.needed, (*_TABLES.optional, "format")),
     "hub": Source(
-        optional=("dataset", "config", "revision", "train_split", "test_split", "columns", "on_bad_rows")
+        optional=(
+            "dataset",
+            "config",
+            "revision",
+            "train_split",
+            "test_split",
+            "columns",
+            "multi_label",
+            "on_bad_rows",
+        )
     ),
     "saved": Source(needed=("path",), optional=("on_bad_rows",)),
-    "text": _TABLES,
+    "text": Source(_TABLES.needed, (*_TABLES.optional, "multi_label")),
     "aclimdb": Source(needed=("path",)),
     "mix": Source(needed=("mix",)),
 }
@@ -62,14 +74,26 @@ def prepare(
     *,
     seed: int = 42,
     validation_share: float = 0.1,
+    name: str = "",
 ) -> tuple[DataRecord, Path]:
     """Prepare data of any source; its record and the folder.
 
-    given: the source's own settings, as `check` takes them. output_dir: None stands for squad_data or imdb_data in the project.
+    given: the source's own settings, as `check` takes them. output_dir: None stands for a folder of the project that is called
+    after the data or its kind. name: what the data is called; "": after where it is from.
     """
     check(source, given)
+    if name:
+        check_name(name)
+        output_dir = output_dir or ROOT / folder_of(name, "")
+    record, folder = _prepared(source, given, output_dir, seed, validation_share)
+    return (call(folder, record, name) if name else record), folder
+
+
+def _prepared(
+    source: str, given: dict[str, Any], output_dir: Path | None, seed: int, validation_share: float
+) -> tuple[DataRecord, Path]:
     carved: dict[str, Any] = {"seed": seed, "validation_share": validation_share}
-    rules = {"on_bad_rows": given["on_bad_rows"]} if "on_bad_rows" in given else {}
+    rules: dict[str, Any] = {"on_bad_rows": given["on_bad_rows"]} if "on_bad_rows" in given else {}
     dataset = given.get("dataset", DATASETS[0])
     if source == "mix":
         return _mix(given["mix"], output_dir, seed)
@@ -85,6 +109,8 @@ def prepare(
         rules["columns"] = columns.parse(given.get("columns"))
         if "format" in given:
             rules["form"] = given["format"]
+        if given.get("multi_label"):
+            rules["multi_label"] = True
         prepare = partial(module.prepare_files, given["train_file"], given.get("test_file"))
     elif source == "hub":
         prepare = partial(module.prepare_hub, dataset)
@@ -92,7 +118,8 @@ def prepare(
         prepare = partial(questions.prepare_saved, given["path"])
     else:
         prepare = partial(labelled_texts.prepare_aclimdb, given["path"])
-    folder = output_dir or ROOT / ("imdb_data" if texts else "squad_data")
+    default = "multi_label_data" if "multi_label" in rules else "imdb_data" if texts else "squad_data"
+    folder = output_dir or ROOT / default
     return prepare(folder, **carved, **rules), folder
 
 
@@ -106,7 +133,10 @@ def _hub(
         name: given[name] for name in ("config", "revision", "train_split", "test_split") if name in given
     }
     on_bad_rows = given.get("on_bad_rows", "error")
-    with hub_sets.opened(known.get(dataset, dataset), columns=named, **chosen) as found:
+    multi_label = bool(given.get("multi_label"))
+    # Without a column for labels, all that are left over may be labels.
+    shown = {"text": "", **named} if multi_label else named
+    with hub_sets.opened(known.get(dataset, dataset), columns=shown, **chosen) as found:
         parts = {split: [file] for split, file in found.splits.items()}
         folder = output_dir or ROOT / f"{found.name}_data"
         if found.kind == "qa":
@@ -118,10 +148,10 @@ def _hub(
             about = labelled_texts.About(
                 source="hub",
                 name=dataset,
-                named=False,
                 files=found.files,
                 seed=seed,
                 validation_share=validation_share,
+                multi_label=multi_label,
                 skip=on_bad_rows == "skip",
                 hub=found.about,
             )

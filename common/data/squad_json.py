@@ -34,7 +34,7 @@ from .question_fields import (
 )
 from .question_fields import field as field_of
 from .record import Example
-from .squad_shapes import as_articles, as_question, flat_rows, marked, row_fields
+from .squad_shapes import as_articles, as_question, flat_rows, marked, numbered, row_fields
 
 
 @dataclass
@@ -84,8 +84,7 @@ def read_squad_json(
     content = parse_json(path, read_text(path))
     rows = flat_rows(content, form, columns)
     if rows is not None:
-        places_ = ((f"row {n}", row) for n, row in enumerate(rows))
-        return read_table_rows(path, places_, content, on_bad_rows, columns)
+        return read_table_rows(path, numbered(rows), content, on_bad_rows, columns)
     articles = as_articles(path, content, form, columns)
     if not articles:
         raise UserError(f"{path}: 'data' is empty; there is no article to read.")

@@ -3,7 +3,7 @@
 Nothing here reports what is wrong with a record: it is passed on, for the reader to report with its place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def as_question(row: dict[Any, Any], fields: Fields) -> dict[str, Any] | str:
     values = fields.of(row)
     if isinstance(values, str):
         return values
-    answers, start = of_cell(values.get("answers")), values.pop("answer_start", None)
+    answers, start = of_cell(values.get("answers"), str, dict), values.pop("answer_start", None)
     if "answers" in values:
         values["answers"] = answers_of_row(answers, start) or []
     return values | {"is_impossible": marked(values | {"answers": answers}).get("is_impossible")}
@@ -56,6 +56,15 @@ def flat_rows(content: Any, form: str = "auto", columns: Columns | None = None) 
     named = resolve(first, ("question", "context"), columns)
     nested = {"paragraphs", "qas", "annotations", "document"} & set(first)
     return records if form == "rows" or isinstance(named, dict) and not nested else None
+
+
+def numbered(rows: list[Any]) -> Iterator[tuple[str, Any]]:
+    """(place, row, or what is wrong with it) of each of the rows that `flat_rows` gave."""
+    for n, row in enumerate(rows):
+        yield (
+            f"row {n}",
+            row if isinstance(row, dict) else f" must be an object, not {type(row).__name__}.",
+        )
 
 
 def marked(row: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def summary(record: DataRecord, folder: Path) -> Summary:
 
 def _of_texts(record: DataRecord, folder: Path) -> Summary:
     kind = "pairs of texts" if record.pairs else "texts"
-    lines = [f"{folder}: {record.name}, fingerprint {record.fingerprint[:12]}"]
+    lines = [f"{folder}: {record.title}, fingerprint {record.fingerprint[:12]}"]
     for split, c in record.counts.items():
         counts = record.texts_by_label(split)
         most = sorted(counts, key=lambda name: -counts[name])[:_LABELS] if len(counts) > _LABELS else counts
@@ -68,7 +68,7 @@ def _of_texts(record: DataRecord, folder: Path) -> Summary:
 
 
 def _of_questions(record: DataRecord, folder: Path) -> Summary:
-    lines = [f"{folder}: {record.name}, SQuAD {record.version}, fingerprint {record.fingerprint[:12]}"]
+    lines = [f"{folder}: {record.title}, SQuAD {record.version}, fingerprint {record.fingerprint[:12]}"]
     lines += [
         f"  {split:10} {c['questions']:6} questions ({c['answerable']} answerable) on {c['paragraphs']} paragraphs "
         f"of {c['titles']} articles"

@@ -20,6 +20,7 @@ from ..models.bundles import read_bundle
 from ..reports.text_tables import to_markdown
 from ..scratch import scratch
 from ..serving import model_logging, side_by_side, stored_code
+from ..tasks import naming
 from ..tasks.table import DEFAULT_TASK, TASKS
 from ..tracking import experiments, store
 from ..tracking import runs as tracking
@@ -29,6 +30,7 @@ from .gate import CHAMPION
 
 TASK = TASKS[DEFAULT_TASK]
 NAME = f"{TASK.registered}-all"
+"""Of the registered model, unless its runs' data was given a name."""
 
 SAMPLE = 50
 """Test questions that each adapter must answer as its run did."""
@@ -38,6 +40,8 @@ SAMPLE = 50
 class Registered:
     """What `register_adapters` did."""
 
+    name: str
+    """Of the registered model."""
     version: str
     runs: dict[str, str]
     """Technique → its run, best by validation first."""
@@ -65,12 +69,13 @@ def register_adapters(
     best, notes = best_of_each(finished, data_fingerprint)
     runs = {technique: mlflow.get_run(id_) for technique, id_ in best.items()}
     client = mlflow.MlflowClient()
+    name = f"{naming.registered(TASK, next(iter(runs.values())).data.tags)}-all"
     with store.lock("register"):
         ids = ",".join(best.values())
         # A tag holds 8,000 characters: 240 runs.
-        found = versions.first_with(client, NAME, {"run_ids": ids})
-        version = found or _register(client, runs, data_dir, {"run_ids": ids})
-    return Registered(str(version.version), best, found is None, tuple(notes))
+        found = versions.first_with(client, name, {"run_ids": ids})
+        version = found or _register(client, name, runs, data_dir, {"run_ids": ids})
+    return Registered(name, str(version.version), best, found is None, tuple(notes))
 
 
 def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict[str, str], list[str]]:
@@ -99,10 +104,10 @@ def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict
     return {run["technique"]: run["run_id"] for run in chosen}, notes
 
 
-def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
+def _register(client, name: str, runs: Mapping, data_dir, tags: dict[str, str]):
     first = next(iter(runs.values()))
     rows, asked = _questions(runs, data_dir)
-    experiment = experiments.experiment_id(NAME)
+    experiment = experiments.experiment_id(name)
     run = client.create_run(
         experiment, run_name=", ".join(runs), tags={"base_fingerprint": first.data.tags["base_fingerprint"]}
     )
@@ -137,14 +142,14 @@ def _register(client, runs: Mapping, data_dir, tags: dict[str, str]):
     client.set_terminated(run.info.run_id)
     version = versions.create(
         client,
-        NAME,
+        name,
         "Extractive question answering: one base, many adapters; `technique` chooses.",
         info.model_uri,
         tags,
         _page(runs, len(asked)),
         same=["run_ids"],
     )
-    client.set_registered_model_alias(NAME, CHAMPION, version.version)
+    client.set_registered_model_alias(name, CHAMPION, version.version)
     return version
 
 

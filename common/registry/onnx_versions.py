@@ -31,8 +31,10 @@ MOST_LOST = 1.0
 
 
 @store.explained()
-def export_version(task: Task, version: str, data_dir: str | Path | None = None) -> list[str]:
-    """Export a version of the task's registered model; a line for each precision: what was registered and how it compares.
+def export_version(
+    task: Task, version: str, data_dir: str | Path | None = None, registered: str | None = None
+) -> list[str]:
+    """Export a version of a registered model for the task, by default the task's; a line for each precision: what was registered and how it compares.
 
     Every test example of the data (all that a served model takes) is asked of the version and of both exports. data_dir:
     the prepared data; default: the folder that the version's run was trained from. UserError if fp32 answers differently,
@@ -45,14 +47,15 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
     needed("onnx", "onnxscript")
     store.configure()
     client = mlflow.MlflowClient()
-    name = f"{task.registered}-onnx"
-    found = client.get_model_version(task.registered, version)
+    registered = registered or task.registered
+    name = f"{registered}-onnx"
+    found = client.get_model_version(registered, version)
     already = _exported(client, name, found)
     if set(already) == set(PRECISIONS):
         return [f"Version {version} is exported already: {_listed(name, already)}."]
     run = mlflow.get_run(found.tags["run_id"])
     with scratch() as folder:
-        bundle, example = versions.self_contained(f"models:/{task.registered}/{version}", folder)
+        bundle, example = versions.self_contained(f"models:/{registered}/{version}", folder)
         asked = checking.questions(run, example, data_dir, task)
         records = _records(asked, task)
         own = _answers(bundle, records, task)
@@ -72,7 +75,7 @@ def export_version(task: Task, version: str, data_dir: str | Path | None = None)
             figures["lost"] = expected - figures["score"]
             if precision == "fp32" and figures["furthest"] > TOLERANCE:
                 raise UserError(
-                    f"The ONNX version of {task.registered} version {version} answers {figures['other']} of "
+                    f"The ONNX version of {registered} version {version} answers {figures['other']} of "
                     f"{len(records)} test {task.unit} otherwise (probabilities up to {figures['furthest']:.3f} apart), "
                     "so it was not registered."
                 )

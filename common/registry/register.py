@@ -15,9 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from ..errors import UserError
 from ..models.bundles import read_bundle
+from ..paths import command
 from ..scoring.names import LABELS
 from ..scratch import scratch
 from ..serving import model_logging
+from ..tasks import naming
 from ..tasks.interface import Task
 from ..tracking import runs as tracking
 from ..tracking import store
@@ -38,6 +40,7 @@ class Outcome:
 
     name: str
     """Of the registered model."""
+    task: Task
     version: str | None
     """None: a dry run found none, and makes none."""
     alias: str | None
@@ -90,14 +93,14 @@ def register_best(
 
 
 @store.explained()
-def rollback(task: Task, dry_run: bool = False) -> tuple[str, str]:
-    """Give the alias champion back to the champion before: (version that had it, version that has it now).
+def rollback(name: str, dry_run: bool = False) -> tuple[str, str]:
+    """Give the alias champion of a registered model back to the champion before: (version that had it, that has it now).
 
     UserError if there is none.
     """
     store.configure()
     with contextlib.nullcontext() if dry_run else store.lock("register"):
-        return promotion.rollback(mlflow.MlflowClient(), task.registered, dry_run)
+        return promotion.rollback(mlflow.MlflowClient(), name, dry_run)
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,12 @@ class _Registration:
     def __init__(self, run, runs, data_dir, task: Task, rules: Rules, dry_run: bool, notes: list[str]):
         self.run, self.runs, self.data_dir, self.task = run, runs, data_dir, task
         self.rules, self.dry_run, self.notes = rules, dry_run, notes
-        self.client, self.name = mlflow.MlflowClient(), task.registered
+        self.client, self.name = mlflow.MlflowClient(), naming.registered(task, run.data.tags)
         self.figures: list[str] = []
         self._known: dict[str, Contender] = {}
 
     def carried_out(self) -> Outcome:
+        self._refuse_other_task()
         version = versions.of_run(self.client, self.run, self.task)
         champion = promotion.by_alias(self.client, self.name, CHAMPION)
         if version is not None:
@@ -154,10 +158,27 @@ class _Registration:
         self._note_verdict(settled.verdict, f"version {version.version}", settled.incumbent)
         return self._outcome(version, settled.alias, is_new)
 
+    def _refuse_other_task(self) -> None:
+        """UserError where the model of this name holds versions for another task, as two data sets of one name make it."""
+        for version in self.client.search_model_versions(f"name = '{self.name}'"):
+            other = version.tags.get("task", self.task.name)
+            if other != self.task.name:
+                raise UserError(
+                    f"{self.name} is the name of models for {other}: prepare the data for {self.task.name} under another "
+                    f"{command('prepare_data.py')} --name."
+                )
+
     def _outcome(self, version, alias: str | None, is_new: bool = False) -> Outcome:
         number = None if version is None else str(version.version)
         return Outcome(
-            self.name, number, alias, self.run.info.run_id, is_new, tuple(self.notes), tuple(self.figures)
+            self.name,
+            self.task,
+            number,
+            alias,
+            self.run.info.run_id,
+            is_new,
+            tuple(self.notes),
+            tuple(self.figures),
         )
 
     def _candidate(self, version: ModelVersion | None) -> _Candidate:

@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
 from ..serving import stored_code
+from ..tasks import naming
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, task_of
 from .gate import CHAMPION, Rules, Verdict
@@ -51,7 +52,7 @@ def first_with(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Mode
 def of_run(client: MlflowClient, run: Run, task: Task) -> ModelVersion | None:
     """The first version made from this run, or from one with the same settings, data and code."""
     tags = {"run_id": run.info.run_id, "run_fingerprint": run.data.tags["run_fingerprint"]}
-    return first_with(client, task.registered, tags)
+    return first_with(client, naming.registered(task, run.data.tags), tags)
 
 
 def logged_model(run: Run) -> LoggedModel:
@@ -174,8 +175,8 @@ def _promotion(tags: Mapping[str, str], verdict: Verdict) -> str:
 def tags_of(run: Run) -> dict[str, str]:
     """What a version must record itself: MLflow gives its run's metrics and parameters back as None."""
     names = (
-        "technique family task checkpoint base_fingerprint data_name data_version data_fingerprint run_fingerprint "
-        "git_commit git_dirty"
+        f"technique family task checkpoint base_fingerprint data_name {naming.TAG} labels data_version data_fingerprint "
+        "run_fingerprint git_commit git_dirty"
     )
     tags = {name: run.data.tags[name] for name in names.split() if run.data.tags.get(name)}
     figures = {
@@ -218,12 +219,13 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
     )
     share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
     dirty = " with uncommitted changes" if tags.get("git_dirty") == "true" else ""
+    labels = f"Labels: {tags['labels']}.\n" if tags.get("labels") else ""
     settings = [pair for pair in sorted(params.items()) if pair[1] != "None" and pair[0] != "data_dir"]
     return f"""## {tags["technique"]} on {tags["checkpoint"]}
 
 {to_markdown(scores)}
 Data: {tags["data_name"]} ({task.data_title(tags["data_version"])}), fingerprint `{tags["data_fingerprint"]}`.
-Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
+{labels}Trainable: {float(tags["trainable_parameters"]):,.0f} of {float(tags["total_parameters"]):,.0f} parameters ({share:.2%}).
 Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
 {checked}
 

@@ -83,7 +83,9 @@ class Task(ABC):
     experiment: str
     """MLflow experiment by default."""
     registered: str
-    """Name of the registered model."""
+    """Name of the registered model, where the data was not given a name."""
+    suffix: str = ""
+    """What the registered model is called behind the name of the data, where another task takes the same data."""
     served: str
     """Module of the package `common` that serves the task. It defines MODEL, SIGNATURE (or `signature`, which makes it for a
     request such as the given one), EXAMPLE_PARAMETERS, ASKED (the columns of a request), `is_taken` and `best_answers`."""

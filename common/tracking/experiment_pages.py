@@ -10,7 +10,10 @@ import mlflow
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
+from ..data_name import is_name
 from ..scoring.names import LABELS
+from ..tasks import naming
+from ..tasks.interface import Task
 from ..tasks.table import TASKS
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -23,22 +26,24 @@ _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 _COSTS = ("trainable_parameters", "training_seconds")
 
 
-def present(experiment: Experiment) -> None:
+def present(experiment: Experiment, task: Task | None = None) -> None:
     """Give an experiment (MLflow's entity) the kind and, where it is a task's, the view; what somebody has set stays.
+
+    task: whose runs it gets; None: the task whose experiment it is by its name, if it is one.
 
     Nothing is changed where the store lets people write runs alone, or nothing.
     """
     with contextlib.suppress(MlflowException):
-        _present(experiment)
+        _present(experiment, task)
 
 
-def _present(experiment: Experiment) -> None:
+def _present(experiment: Experiment, task: Task | None) -> None:
     client, has = mlflow.MlflowClient(), experiment.tags
     kind = has.get("mlflow.experimentKind", "")
     # What the pages have guessed ends so.
     if not kind or kind == "no_inferred_type" or kind.endswith("_inferred"):
         client.set_experiment_tag(experiment.experiment_id, *next(iter(KIND.items())))
-    task = next((task for task in TASKS.values() if task.experiment == experiment.name), None)
+    task = task or next((each for each in TASKS.values() if each.experiment == experiment.name), None)
     if task and _VIEW_TAG not in has:
         client.set_experiment_tag(experiment.experiment_id, _VIEW_TAG, json.dumps(view(task.metrics)))
 
@@ -54,15 +59,29 @@ def view(metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def links(address: str) -> list[str]:
-    """A line for the view of each task's experiment that the store in force has, on the pages at this address."""
+    """A line for the view of each experiment of a task, or of data with a name, that the store in force has, on the pages at
+    this address."""
     lines = []
-    for task in TASKS.values():
-        experiment = mlflow.get_experiment_by_name(task.experiment)
-        if experiment is not None and experiment.lifecycle_stage == "active":
-            present(experiment)
-            shown = ", ".join(LABELS[metric] for metric in task.metrics)
-            # The pages of MLflow 3.17 take the workflow from the link, or from what was last chosen in the browser.
-            query = urlencode({"workflowType": "machine_learning", "viewStateShareKey": VIEW})
-            place = f"{address}/#/experiments/{experiment.experiment_id}/runs?{query}"
-            lines.append(f"{task.experiment} ({shown}, trainable parameters, training time): {place}")
+    for experiment, task in _with_tasks():
+        present(experiment, task)
+        shown = ", ".join(LABELS[metric] for metric in task.metrics)
+        # The pages of MLflow 3.17 take the workflow from the link, or from what was last chosen in the browser.
+        query = urlencode({"workflowType": "machine_learning", "viewStateShareKey": VIEW})
+        place = f"{address}/#/experiments/{experiment.experiment_id}/runs?{query}"
+        lines.append(f"{experiment.name} ({shown}, trainable parameters, training time): {place}")
     return lines
+
+
+def _with_tasks() -> list[tuple[Experiment, Task]]:
+    """The active experiments that are called after a task, then those called after the data of their newest run."""
+    active = {experiment.name: experiment for experiment in mlflow.search_experiments()}
+    found = [(active.pop(task.experiment), task) for task in TASKS.values() if task.experiment in active]
+    for experiment in active.values():
+        called = f"tags.{naming.TAG} = '{experiment.name}'" if is_name(experiment.name) else None
+        runs = called and mlflow.search_runs(
+            [experiment.experiment_id], called, max_results=1, output_format="list"
+        )
+        task = TASKS.get(runs[0].data.tags.get("task", "")) if runs else None
+        if task is not None:
+            found.append((experiment, task))
+    return found

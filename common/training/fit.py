@@ -4,12 +4,13 @@ import errno
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import stopping
 from ..paths import interpreter
+from ..tasks import naming
 from ..tracking import wandb_mirror
 from ..tracking.run_log import Silent
 from . import recording
@@ -82,12 +83,27 @@ def _tags(planned: Plan) -> dict[str, str]:
         "task": args.task,
         "checkpoint": planned.checkpoint.name,
         "checkpoint_requested": args.model_checkpoint,
-        "data_name": record.name,
+        "data_name": record.title,
         "data_version": record.version,
         "data_fingerprint": record.fingerprint,
         "run_fingerprint": planned.key,
     }
+    if record.labels:
+        tags["labels"] = listed(record.labels)
+    if record.called:
+        tags[naming.TAG] = record.called
     return tags | ({"mlflow.parentRunId": args.parent_run} if args.parent_run else {})
+
+
+_MOST_LABELS = 50
+"""Labels that a run's tag names."""
+
+
+def listed(labels: Sequence[str]) -> str:
+    """The labels in a line; of very many the first ones and the number of the others."""
+    shown = ", ".join(" ".join(name.split()) for name in labels[:_MOST_LABELS])
+    more = len(labels) - _MOST_LABELS
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def _ended(planned: Plan, state: Mapping[str, Any]) -> str | None:

@@ -144,7 +144,7 @@ class Job:
             self.plan.settings
             | {
                 "model_checkpoint": self.plan.checkpoint.name,
-                "data": self.record.name,
+                "data": self.record.title,
                 "data_dir": self.args.data_dir,
             }
         )

@@ -1,6 +1,5 @@
 """A run settled and checked before any weight is read: the technique, its data, its checkpoint, its fingerprint."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ..errors import NotHere
 from ..models import base
 from ..models.families import Family, family_of
 from ..paths import ROOT
+from ..tasks import naming
 from ..tasks.interface import Task
 from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
@@ -72,10 +72,10 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     precision = choose_precision(args.precision)
     task = task_of(args.task)
     store.configure()
-    experiment = experiments.experiment_name(args.experiment_name, task.experiment)
-    args = replace(args, experiment_name=experiment)
     assert args.data_dir is not None
     splits, record = ensure(Path(args.data_dir), task.data)
+    experiment = experiments.experiment_name(args.experiment_name, naming.experiment(task, record.called))
+    args = replace(args, experiment_name=experiment)
     checkpoint = resolve_checkpoint(args.model_checkpoint)
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
@@ -109,12 +109,6 @@ def resolve_checkpoint(name: str) -> base.Checkpoint:
         if stored_checkpoint.is_stored(name)
         else base.resolve_checkpoint(name)
     )
-
-
-def _labels(names: Sequence[str]) -> dict[str, Any]:
-    """The fields of a model's config that name its classes; none without classes."""
-    labels = dict(enumerate(names))
-    return {"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}
 
 
 def check_tokenizer(planned: Plan) -> None:

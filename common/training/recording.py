@@ -21,6 +21,7 @@ from ..errors import UserError, first_line
 from ..files import write_json
 from ..paths import command
 from ..serving import model_logging
+from ..tasks import naming
 from ..tasks.table import DEFAULT_TASK, task_of
 from ..tracking import provenance, runs, store
 from ..tracking.journal import Entry, Journal, Sender
@@ -329,7 +330,9 @@ def _replace_run(folder: Path, state: dict[str, Any], journal: Journal) -> dict[
     """
     tags = {k: v for e in journal.entries if e["do"] == "tags" for k, v in e["values"].items()}
     name = state.get("run_name") or tags.get("technique", "run")
-    experiment = state.get("experiment_name") or task_of(tags.get("task", DEFAULT_TASK)).experiment
+    experiment = state.get("experiment_name") or naming.experiment(
+        task_of(tags.get("task", DEFAULT_TASK)), tags.get(naming.TAG, "")
+    )
     ticket = state.get("next_ticket") or uuid.uuid4().hex
     write_json(folder / STATE, state | {"next_ticket": ticket})
     journal.forget()

@@ -80,7 +80,7 @@ def sentence(planned: Plan, found: Mapping[str, float]) -> str:
         f"{LABELS[name]} {found[f'test_{name}']:.1f} [{found[f'test_{name}_low']:.1f}, {found[f'test_{name}_high']:.1f}]"
         for name in planned.task.metrics
     )
-    return f"{planned.technique.name} on {planned.record.name} ({found['test_examples']} test examples): {scores}"
+    return f"{planned.technique.name} on {planned.record.title} ({found['test_examples']} test examples): {scores}"
 
 
 def write_predictions(tested: Tested, task: Task, folder: Path) -> None:

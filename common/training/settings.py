@@ -163,7 +163,10 @@ class RunArgs:
         TRAINING,
     )
     experiment_name: str | None = option(
-        None, "MLflow experiment; default: MLFLOW_EXPERIMENT_NAME, else squad-qa, or the task's", TRACKING
+        None,
+        "MLflow experiment; default: MLFLOW_EXPERIMENT_NAME, else the name of the data (prepare_data.py --name), else squad-qa, "
+        "or the task's",
+        TRACKING,
     )
     run_name: str | None = option(None, "name of the MLflow run; default: the technique's", TRACKING)
     parent_run: str | None = option(

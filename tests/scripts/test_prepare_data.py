@@ -120,12 +120,17 @@ def test_a_bad_file_is_a_line_without_traceback_and_nothing_is_written(content, 
         ((), "--source"),
         (("--source", "disk"), "invalid choice"),
         (("--source", "files"), "--source files needs --train_file"),
-        (("--source", "files", "--train_file", "x"), "--source files needs --test_file"),
+        (("--source", "files", "--train_file", "x"), "x: No such file"),
+        (("--source", "files", "--train_file", "*.none"), "*.none: no file matches it"),
+        (("--source", "files", "--train_file", "x", "--format", "y"), "invalid choice"),
+        (("--source", "files", "--train_file", "x", "--columns", "y"), "is not FIELD=COLUMN"),
         (("--source", "saved"), "--source saved needs --path"),
         (("--source", "sample", "--path", "x"), "--path belongs to --source saved or aclimdb"),
         (("--source", "sample", "--dataset", "squad"), "--dataset belongs to --source hub"),
-        (("--source", "hub", "--dataset", "glue"), "invalid choice"),
-        (("--source", "text", "--train_file", "x"), "--source text needs --test_file"),
+        (("--source", "hub", "--dataset", "glue"), "The hub's glue is not available"),
+        (("--source", "sample", "--test_split", "test"), "--test_split belongs to --source hub"),
+        (("--source", "mix"), "--source mix needs --mix"),
+        (("--source", "text", "--train_file", "x"), "x: No such file"),
         (("--source", "aclimdb"), "--source aclimdb needs --path"),
         (
             ("--source", "sample", "--validation_share", "2"),
@@ -197,3 +202,39 @@ def test_questions_with_nothing_to_train_on_are_refused(files, tmp_path):
     paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
     refused = prepare("--source", "files", *paths, check=False)
     assert refused.returncode == 2 and "nothing to train on" in refused.stderr
+
+
+def test_tables_are_prepared_by_their_columns_and_test_is_carved_loudly(tmp_path):
+    rows = [
+        "frage;absatz;antwort",
+        *(f"Wie hoch ist {n}?;Turm {n}: {n} Meter, {n} Meter.;{n} meter" for n in range(40)),
+    ]
+    for n in range(2):
+        (tmp_path / f"part{n}.csv").write_text(
+            "\n".join([rows[0], *rows[1 + 20 * n : 21 + 20 * n]]), encoding="utf-8"
+        )
+    flags = ("--columns", "question=frage,context=absatz,answer=antwort", "--output_dir", tmp_path / "o")
+    done = prepare("--source", "files", "--train_file", tmp_path / "part*.csv", *flags)
+    splits, record = prepared.load(tmp_path / "o")
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert (record.located, record.ambiguous, record.test_by) == (40, 40, "paragraph")
+    assert "WARNING: no test data was given, so test was carved out of train, by paragraph" in done.stderr
+    assert "40 of them stand there several times" in done.stdout
+    assert splits["train"][0]["answers"]["text"][0].endswith(" Meter")
+
+
+def test_sets_are_mixed_and_read_from_a_folder_like_a_repository(files, tmp_path):
+    paths = ("--train_file", files[0], "--test_file", files[1])
+    prepare("--source", "files", *paths, "--output_dir", tmp_path / "mine")
+    (tmp_path / "repository").mkdir()
+    for split, file in zip(("train", "test"), files, strict=True):
+        rows = read_squad_json(file).examples
+        (tmp_path / "repository" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    hub = ("--source", "hub", "--dataset", tmp_path / "repository", "--output_dir", tmp_path / "theirs")
+    prepare(*hub, env={"HF_DATASETS_CACHE": str(tmp_path / "cache")})
+    mine, theirs = (prepared.load(tmp_path / name)[1] for name in ("mine", "theirs"))
+    assert mine.fingerprint == theirs.fingerprint and theirs.hub["test_split"] == "test"
+    mix = f"{tmp_path / 'mine'},{tmp_path / 'theirs'}=0.2"
+    done = prepare("--source", "mix", "--mix", mix, "--output_dir", tmp_path / "both")
+    assert "train takes 0.2 of theirs" in done.stdout
+    assert set(prepared.load(tmp_path / "both")[0]["test"]["origin"]) == {"mine", "theirs"}

@@ -22,6 +22,7 @@ class GenerativeQA(QuestionTask):
     name = "generative-qa"
     experiment = "generative-qa"
     registered = "generative-qa"
+    suffix = "-generative"
     served = "serving.generative_qa"
     description = "Generative question answering: question and context in, written answer out."
     confidence = "score"

@@ -47,6 +47,18 @@ def test_texts_are_prepared_for_their_task(tmp_path):
     assert record.kind == "text" and record.counts["test"]["texts"] == 8
 
 
+def test_texts_with_several_labels_and_a_name(tmp_path):
+    frame = pd.DataFrame(
+        [row | {"label": ["any", str(row["label"])][: 1 + i % 2]} for i, row in enumerate(make_texts(24))]
+    )
+    task = "multi-label-classification"
+    folder = prepare(frame, frame[:8], tmp_path / "tags", task=task, validation_share=0.3, name="tags")
+    _, record = prepared.load(folder)
+    assert (record.kind, record.called, record.labels) == ("multi-label text", "tags", ("0", "1", "any"))
+    with pytest.raises(UserError, match="--name"):
+        prepare(frame, frame[:8], tmp_path / "tags", task=task, name="a/b")
+
+
 @pytest.mark.parametrize(
     ("train", "settings", "message"),
     [
@@ -69,3 +81,12 @@ def test_faulty_rows_can_be_left_out(tmp_path):
     faulty = [*rows("train"), {"id": "x", "question": "Q?", "context": None, "answers": None}]
     folder = prepare(faulty, rows("test"), tmp_path / "own", validation_share=0.3, on_bad_rows="skip")
     assert len(json.loads((folder / "skipped.json").read_text())) == 1
+
+
+def test_columns_are_named_and_test_is_carved(tmp_path):
+    frame = pd.DataFrame(rows("train")).rename(columns={"question": "ask"})
+    folder = prepare(frame, None, tmp_path / "own", columns={"question": "ask"}, validation_share=0.3)
+    _, record = prepared.load(folder)
+    assert record.test_by == "article" and sum(c["questions"] for c in record.counts.values()) == len(
+        EXAMPLES
+    )

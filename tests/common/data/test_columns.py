@@ -44,6 +44,7 @@ def test_the_flag_is_parsed():
         "answers": "a",
     }
     assert parse(None) == parse("") == {}
+    assert parse({"answer": "a, b = c"}) == {"answers": "a, b = c"}
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,14 @@ def test_pairs_of_texts_and_ids(tmp_path):
     }
 
 
+def test_numbers_of_classes_that_a_file_names_are_given_by_name(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["world", "sport"])})
+    Dataset.from_list([{"text": "a", "label": 1}], features=kinds).to_parquet(tmp_path / "a.parquet")
+    assert next(read_examples([tmp_path / "a.parquet"], "text"))["label"] == "sport"
+
+
 def test_the_standard_input_is_lines_of_json(monkeypatch):
     lines = "\n".join(json.dumps(e) for e in ROWS)
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))

@@ -103,11 +103,11 @@ def test_configs_splits_and_columns_that_are_not_there_are_named(tmp_path):
 def test_configs_of_the_card(tmp_path):
     folder = repository(tmp_path / "a", {})
     write(folder / "en.csv", flat(question="ask"))
-    write(folder / "de.csv", flat(ROWS[:8]))
+    write(folder / "de.csv", flat(ROWS[:12]))
     (folder / "README.md").write_text(
         "---\nconfigs:\n- config_name: en\n  data_files: en.csv\n- config_name: de\n  data_files:\n  - split: train\n    path: de.csv\n---\n"
     )
-    assert sum(c["questions"] for c in prepare(tmp_path, folder, config="de").counts.values()) == 8
+    assert sum(c["questions"] for c in prepare(tmp_path, folder, config="de").counts.values()) == 12
     record = prepare(tmp_path, folder, config="en", columns="question=ask")
     assert sum(c["questions"] for c in record.counts.values()) == 20 and record.hub["config"] == "en"
     with pytest.raises(UserError, match="cannot be read: .*[Cc]onfig"):

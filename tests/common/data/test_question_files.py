@@ -123,17 +123,18 @@ def test_columns_are_named_and_several_answers_stand_in_a_cell(tmp_path):
         "When?": (["{now}"], [0]),
         "Why?": (["Ada"], [0]),
     }
-    with pytest.raises(UserError, match="a.csv has no column 'question' .*'q', 'text', 'a', 's'"):
+    with pytest.raises(UserError, match="a.csv has no column 'answers' .*'q', 'text', 'a', 's'"):
         read_questions(tmp_path / "a.csv")
+    with pytest.raises(UserError, match="a.csv has no column 'x', which --columns gives for context"):
+        read_questions(tmp_path / "a.csv", columns=parse("context=x"))
 
 
 def test_faults_are_named_by_file_and_row_and_can_be_skipped(tmp_path):
     rows = flat()
     rows[1]["answer"] = ""
-    rows[1]["is_impossible"] = ""
     rows[4]["question"] = " "
     for e in rows:
-        e["is_impossible"] = e["is_impossible"] if e["id"] == "q4" else ""
+        e["is_impossible"] = ""
     rows = [e for e in rows if e["answer"] or e["id"] == "q1"]
     path = write(tmp_path / "bad.csv", rows)
     with pytest.raises(
@@ -290,7 +291,7 @@ def test_label_studio(tmp_path):
     # Other names, and a task that nobody annotated.
     other = [
         task(1, [(0, 3)], {"passage": "Ada built the tower. Why? Ada.", "ask": "Who?"}),
-        task(2, [(0, 3)], annotations=[]),
+        task(2, [], {"passage": "Bob.", "ask": "Who?"}, annotations=[]),
     ]
     with pytest.raises(UserError, match="task 2, id '2' has no 'answers'"):
         read_questions(save(tmp_path / "b.json", other), columns=parse("question=ask"))
@@ -399,7 +400,7 @@ def test_a_form_that_is_named_and_not_there_is_refused(form, content, message, t
 def test_questions_without_answers_are_streamed_where_none_are_required(tmp_path):
     with open(tmp_path / "a.csv", "w", newline="") as file:
         csv.writer(file).writerows([["question", "context"], ["Who?", "Ada."], ["", "Bob."]])
-    with pytest.raises(UserError, match="line 2 has no 'answers'"):
+    with pytest.raises(UserError, match="a.csv has no column 'answers' "):
         list(stream_questions(tmp_path / "a.csv"))
     skipped = []
     found = list(stream_questions(tmp_path / "a.csv", answers_required=False, skipped=skipped))
@@ -429,3 +430,8 @@ def test_a_table_without_marks_follows_the_version_of_the_other_file(tmp_path):
     )
     record = questions.prepare_files(train, test, tmp_path / "o", validation_share=0.3)
     assert record.version == "v2.0" and record.test_by is None
+
+
+def test_too_few_paragraphs_to_carve_from_are_refused(tmp_path):
+    with pytest.raises(UserError, match="a.json: its questions are on 2 paragraphs; .* three are needed"):
+        questions.prepare_files(save(tmp_path / "a.json", ROWS[:8]), None, tmp_path / "o")

@@ -253,6 +253,12 @@ def test_a_saved_dataset_keeps_its_splits(prepared, tmp_path):
     assert carved.counts["test"] == record.counts["validation"]
     with pytest.raises(UserError, match="save_to_disk"):
         data.prepare_saved(tmp_path, tmp_path / "x")
+    del two["validation"]
+    two.save_to_disk(str(tmp_path / "one"))
+    alone = data.prepare_saved(tmp_path / "one", tmp_path / "alone")
+    assert alone.test_by == "article" and sum(c["questions"] for c in alone.counts.values()) == len(
+        two["train"]
+    )
 
 
 def _save(path, train, test):

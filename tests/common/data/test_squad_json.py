@@ -344,6 +344,14 @@ SHAPES = [
         ]
     },
 ]
+SHAPES += [
+    {"documents": [{"id": "d", "content": CONTEXT}], "labels": [{"query": "?", "answer": "flowers", "document_id": "d"}]},
+    [{"query": "?", "answer": {"answer": "flowers", "offsets_in_document": [{"start": 1}]}, "document": {"id": 1, "text": CONTEXT}}],
+    [{"id": 1, "data": {"text": CONTEXT, "question": "?"}, "annotations": [{"result": [{"value": {"start": 0, "end": 4, "text": "Bees"}}]}]}],
+    [{"data": {"text": CONTEXT}, "annotations": [{"result": [
+        {"id": "r", "value": {"start": 0, "end": 4}}, {"id": "r", "type": "textarea", "value": {"text": ["Who?"]}}]}]}],
+    [["?", CONTEXT, "flowers"], ["?", CONTEXT, "Bees", 0]],
+]  # fmt: skip
 ODD = [None, True, 0, -3, 10**30, 1.5, float("inf"), "", " ", "x", "\ud83d", [], [None], [[]], {}, {"a": 1}]
 
 

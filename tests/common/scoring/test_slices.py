@@ -76,3 +76,13 @@ def test_the_worst_are_the_surest_of_the_wrong():
 def test_agreement_counts_every_example_once():
     found = slices.agreement(np.array([1, 1, 0, 0.5]), np.array([1, 0, 1, 0]))
     assert found == {"both": 1, "only_first": 1, "only_second": 1, "neither": 1}
+
+
+def test_the_set_of_mixed_data_is_a_dimension():
+    for found in (
+        slices.question_slices(example() | {"origin": "mine"}),
+        slices.text_slices({"text": "good", "label": 1, "origin": "mine"}),
+        slices.label_set_slices({"text": "good", "label": [], "origin": "mine"}),
+    ):
+        assert found["origin"] == "mine"
+    assert "origin" not in slices.question_slices(example())

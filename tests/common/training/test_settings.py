@@ -65,3 +65,17 @@ def test_technique_names_are_distinct_and_every_field_has_help():
     for kind in (RunArgs, *TECHNIQUES.values()):
         for field in dataclasses.fields(kind):
             assert field.metadata.get("help"), (kind, field.name)
+
+
+def test_class_weights_belong_to_tasks_with_classes():
+    for task in ("classification", "multi-label-classification"):
+        check(LORA(), RunArgs(task=task, class_weights="balanced"))
+    with pytest.raises(UserError, match="balanced is for classification and multi-label-classification"):
+        check(LORA(), RunArgs(class_weights="balanced"))
+    with pytest.raises(UserError, match="class_weights"):
+        check(LORA(), RunArgs(task="classification", class_weights="inverse"))
+    plain, weighed = (
+        resolved(LORA(), RunArgs(task="classification", class_weights=value))
+        for value in ("none", "balanced")
+    )
+    assert run_fingerprint(plain) != run_fingerprint(weighed)
