@@ -152,6 +152,27 @@ def test_the_journal_belongs_to_its_model_its_parameters_and_its_data(
     assert predicting.predict(model, longer, outputs, resume=True).examples == 9
 
 
+def test_examples_are_read_as_they_are_asked(model, tmp_path, monkeypatch):
+    """Memory holds a block and the one behind it, however long the stream is."""
+    monkeypatch.setattr(blocks.blocks, "__defaults__", (4, blocks.CHARACTERS))
+    read = []
+
+    def rows():
+        for i in range(400):
+            read.append(i)
+            yield {"id": str(i), "question": "Who?", "context": "Marie Curie."}
+
+    def watched(waiting):
+        for number, block in waiting:
+            assert len(read) <= 4 * (number + 1) + 1
+            yield number, block, [{"id": e["id"], "answer": "", "score": 1.0} for e in block]
+
+    done = predicting.predict(
+        model, Source("rows", rows, again=False), Outputs(tmp_path / "p.json"), backend=watched
+    )
+    assert done.examples == 400 and len(json.loads((tmp_path / "p.json").read_text())) == 400
+
+
 def test_one_process_at_a_time_writes_predictions(model, whole, tmp_path):
     outputs = Outputs(tmp_path / "p.json")
     with blocks.Journal(tmp_path / ".p.json.blocks", {}, False):
