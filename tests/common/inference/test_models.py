@@ -1,5 +1,7 @@
 """Models of every kind of name, and what their answers depend on. Those of the store: tests/common/api/test_asking.py."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import torch
@@ -57,12 +59,33 @@ def test_a_path_to_nothing_is_no_model_of_the_hub(name):
         models.load(name)
 
 
+class Network(torch.nn.Module):
+    place = "cpu"
+
+    def to(self, place):
+        self.place = place
+
+
 @pytest.mark.parametrize("gpu", [True, False])
-def test_networks_go_to_the_gpu_where_there_is_one(gpu, saved, monkeypatch):
-    moved = []
+def test_networks_go_to_the_gpu_where_there_is_one(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(
-        torch.nn.Module, "to", lambda self, *place: moved.append((type(self).__name__, *place))
+    alone, beside, exported = Network(), Network(), Network()
+    exported.session = "ONNX Runtime"
+    several = SimpleNamespace(answerers={"LoRA": SimpleNamespace(model=beside)})
+    parts = {
+        "answerer": SimpleNamespace(model=alone),
+        "models": several,
+        "onnx": SimpleNamespace(model=exported),
+    }
+    models.to_accelerator(SimpleNamespace(max_context=5, **parts))
+    assert [each.place for each in (alone, beside, exported)] == (
+        ["cuda", "cuda", "cpu"] if gpu else ["cpu"] * 3
     )
+
+
+def test_the_parts_of_served_models_are_found(saved, monkeypatch):
+    """A model whose network was under another name would stay on the CPU, unnoticed."""
+    moved = []
+    monkeypatch.setattr(models, "to_accelerator", lambda answering: moved.append(vars(answering)))
     models.load(str(saved))
-    assert [each for each in moved if each[1:] == ("cuda",)] == [("BertForQuestionAnswering", "cuda")] * gpu
+    assert isinstance(moved[0]["answerer"].model, torch.nn.Module)
