@@ -40,6 +40,7 @@ class About:
     seed: int
     validation_share: float
     files: list[FileRecord] = field(default_factory=list)
+    """What was read; empty: the files of the splits."""
     multi_label: bool = False
     skip: bool = False
     """Whether faulty rows are left out; else they are refused."""
@@ -98,7 +99,8 @@ def prepare_parts(
         if not any(file.rows for file in read[split]):
             raise UserError(f"{', '.join(map(str, paths))}: they hold no texts.")
     rows = {split: [row for file in files for row in file.rows] for split, files in read.items()}
-    about = replace(about, files=[file_record(path) for paths in parts.values() for path in paths])
+    if not about.files:
+        about = replace(about, files=[file_record(path) for paths in parts.values() for path in paths])
     return _prepare(rows, output_dir, about, skipped=skipped, listed=_listed_names(read))
 
 

@@ -35,11 +35,11 @@ def read_questions(
     an object, holds what. form: the shape, one of `squad_shapes.FORMS`; "auto" finds it out.
     """
     path = Path(path)
-    kind = _kind(path, form)
+    kind = _kind(path, form, columns)
     if kind == "document":
         return read_squad_json(path, on_bad_rows, form, columns)
     if kind == "mrqa":
-        found = SquadFile(path)
+        found = SquadFile(path, version_named=False)
         articles = list(_mrqa(path))
         marks = any(_is_impossible(qa) for article in articles for qa in _questions(article))
         found.version = "v2.0" if marks else "v1.1"
@@ -61,7 +61,7 @@ def stream_questions(
     faulty questions; without it the first one is refused by a UserError.
     """
     path = Path(path)
-    kind = _kind(path, form)
+    kind = _kind(path, form, columns)
     found = SquadFile(path)
     reader = QuestionReader(found, answers_required=answers_required)
     if kind == "rows":
@@ -113,7 +113,7 @@ def _take_faults(found: SquadFile, skipped: list[Fault] | None) -> None:
     found.skipped.clear()
 
 
-def _kind(path: Path, form: str) -> str:
+def _kind(path: Path, form: str, columns: Columns | None) -> str:
     """How a file is read: "rows" of a table, "mrqa" or "document" (JSON that is held whole)."""
     if form not in FORMS:
         raise UserError(f"--format {form!r}: choose one of {', '.join(FORMS)}.")
@@ -122,9 +122,9 @@ def _kind(path: Path, form: str) -> str:
         return "mrqa"
     if form not in ("auto", "rows"):
         return "document"
-    if first is _TABLE or isinstance(first, dict) and flat_rows([first]) is not None:
+    if first is _TABLE or isinstance(first, dict) and flat_rows([first], "auto", columns) is not None:
         return "rows"
-    # Lines of JSON that are all rows but begin with a fault, or whose columns are named by the user.
+    # Lines of JSON may begin with a row that has a fault.
     lines = tables.suffix(path) in (".jsonl", ".ndjson")
     nested = isinstance(first, dict) and {"paragraphs", "qas", "annotations", "data", "document"} & set(first)
     return "rows" if lines and not nested else "document"

@@ -18,7 +18,7 @@ from .hub_files import download_parquet
 from .prepared import SPLITS, write
 from .question_files import read_questions
 from .record import DataRecord, Example
-from .squad_json import MOST_NOTES, SquadFile, read_rows
+from .squad_json import MOST_NOTES, SquadFile, made_title, read_rows
 from .squad_shapes import marked
 from .tables import expand
 from .validation_split import carve
@@ -112,13 +112,17 @@ def _agree_on_version(files: Sequence[SquadFile]) -> None:
 
 
 def _merged(files: Sequence[SquadFile]) -> SquadFile:
-    """Several files as one: a question whose id an earlier file uses for another one is renamed after its file."""
+    """Several files as one: a question whose id an earlier file uses for another one is renamed after its file.
+
+    Rows without a title are one article, whatever their file: it is divided by paragraphs, not by files.
+    """
     if len(files) == 1:
         return files[0]
     whole = SquadFile(files[0].path, files[0].version)
     home: dict[str, tuple[Path, Example]] = {}
     for file in files:
-        renamed = {}
+        renamed: dict[str, str] = {}
+        taken = {*home, *(e["id"] for e in file.examples)}
         for e in file.examples:
             path, other = home.get(e["id"], (file.path, None))
             if other is not None and (other["context"], other["question"]) == (e["context"], e["question"]):
@@ -126,9 +130,12 @@ def _merged(files: Sequence[SquadFile]) -> SquadFile:
                     f"id {e['id']!r} is used twice, in {path} and {file.path}; ids must be unique."
                 )
             if other is not None:
-                renamed[e["id"]] = _free(f"{file.path.stem}-{e['id']}", home)
+                renamed[e["id"]] = _free(f"{file.path.stem}-{e['id']}", taken)
+                taken.add(renamed[e["id"]])
+        made = made_title(file.path) if file.counts["made_titles"] and not file.version_named else None
         for e in (*file.examples, *file.placed):
             e["id"] = renamed.get(e["id"], e["id"])
+            e["title"] = made_title(whole.path) if e["title"] == made else e["title"]
         home |= {e["id"]: (file.path, e) for e in file.examples}
         whole.examples += file.examples
         whole.placed += file.placed

@@ -44,7 +44,7 @@ class SquadFile:
     path: Path
     version: str = "v1.1"
     version_named: bool = True
-    """False for rows of a table: where none of them is marked is_impossible, some could be all the same."""
+    """False for shapes that name no version, such as tables: where no question is marked is_impossible, some could be."""
     examples: list[Example] = field(default_factory=list)
     """`id`, `title`, `context`, `question`, `answers`: the references as the file gives them (`text`), with the place of that
     text in the context as `answer_start`, or -1. Scores are computed from these."""
@@ -188,7 +188,7 @@ class QuestionReader:
             title = as_id(values.get("title"))
             if not title:
                 # Rows without a title are one article.
-                title = f"{self.found.path.stem} 0"
+                title = made_title(self.found.path)
                 self.found.counts["made_titles"] = max(1, self.found.counts["made_titles"])
             yield self._question(title, context_of(values), values, place_, (n,))
         except QuestionFault as fault:
@@ -304,6 +304,11 @@ class QuestionReader:
 
 
 MOST_NOTES = 100
+
+
+def made_title(path: Path) -> str:
+    """The title of the rows of a table that have none."""
+    return f"{path.stem} 0"
 
 
 def _is_marked(fields: Fields, row: Any) -> bool:

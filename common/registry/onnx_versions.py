@@ -34,7 +34,8 @@ MOST_LOST = 1.0
 def export_version(
     task: Task, version: str, data_dir: str | Path | None = None, registered: str | None = None
 ) -> list[str]:
-    """Export a version of a registered model for the task, by default the task's; a line for each precision: what was registered and how it compares.
+    """Export a version of a registered model, by default of the task's own; a line for each precision: what was registered
+    and how it compares.
 
     Every test example of the data (all that a served model takes) is asked of the version and of both exports. data_dir:
     the prepared data; default: the folder that the version's run was trained from. UserError if fp32 answers differently,

@@ -22,7 +22,7 @@ def markdown(techniques: Mapping[str, str]) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     tasks = ", ".join(f"{_initial(name)}: {name}" for name in TASKS)
     notes = "".join(f"\n- {mark} {reason}" for reason, mark in reasons.items())
-    return f"{table}\n\n{tasks}. What is refused, before any weight is read, and why:\n{notes}\n"
+    return f"{table}\n\n{tasks}.\n\nWhat is refused, before any weight is read, and why:\n{notes}\n"
 
 
 def _cell(family, technique: str, reasons: dict[str, str]) -> str:

@@ -304,9 +304,9 @@ def prepared_from(tmp_path, train, test, **how):
 
 def test_labels_are_any_strings(tmp_path):
     test = [row | {"text": row["text"] + "!"} for row in NEWS[::5]]
-    record, splits = prepared_from(tmp_path, NEWS, test, name="ag-news")
+    record, splits = prepared_from(tmp_path, NEWS, test)
     assert record.labels == ("Business", "Sci/Tech", "Sports", "World") and record.version == "4 labels"
-    assert (record.name, record.named, record.kind, record.pairs) == ("ag-news", True, "text", False)
+    assert (record.name, record.kind, record.pairs) == ("train.jsonl", "text", False)
     assert [record.labels[e["label"]] for e in splits["test"]] == [row["label"] for row in test]
     # Every label has its share of validation.
     assert record.texts_by_label("validation") == dict.fromkeys(record.labels, 2)
@@ -316,7 +316,7 @@ def test_labels_are_any_strings(tmp_path):
     other, _ = prepared_from(
         tmp_path / "other", renamed, [r | {"label": r["label"].replace("Sports", "Sport")} for r in test]
     )
-    assert other.fingerprint != record.fingerprint and not other.named
+    assert other.fingerprint != record.fingerprint
 
 
 def test_labels_are_any_integers_in_their_order(tmp_path):
@@ -328,7 +328,7 @@ def test_labels_are_any_integers_in_their_order(tmp_path):
 def test_what_the_packaged_reviews_have_always_been(tmp_path):
     record = labelled_texts.prepare_sample(tmp_path / "o")
     assert record.fingerprint.startswith(SAMPLE_FINGERPRINT) and record.labels == ("negative", "positive")
-    assert (record.version, record.named, record.label_counts) == ("binary", False, {})
+    assert (record.version, record.label_counts) == ("binary", {})
 
 
 def test_a_label_that_train_lacks_or_has_once_is_named_by_file_and_row(tmp_path):

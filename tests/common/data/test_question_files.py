@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from common.data import questions
+from common.data import prepared, questions
 from common.data.columns import parse
 from common.data.question_files import read_questions, stream_questions
 from common.errors import UserError
@@ -415,6 +415,17 @@ def test_several_files_are_one_set(tmp_path):
     record = questions.prepare_files(str(tmp_path / "part*.json"), None, tmp_path / "o", validation_share=0.3)
     assert [file["name"] for file in record.files] == ["part0.json", "part1.json", "part2.json"]
     assert sum(c["questions"] for c in record.counts.values()) == 20 and record.renamed_ids == 12
+    odd = (
+        [ROWS[0] | {"id": "0"}, ROWS[1] | {"id": "b-1"}],
+        [ROWS[2] | {"id": "0"}, ROWS[3] | {"id": "b-0"}, ROWS[4] | {"id": "c"}],
+    )
+    files = [save(tmp_path / f"{name}.json", rows) for name, rows in zip("ab", odd, strict=True)]
+    test = save(tmp_path / "test.json", ROWS[8:])
+    record = questions.prepare_files(files, test, tmp_path / "odd", validation_share=0.3)
+    ids = {
+        id_ for split in ("train", "validation") for id_ in prepared.load(tmp_path / "odd")[0][split]["id"]
+    }
+    assert ids == {"0", "b-1", "b-0-2", "b-0", "c"} and record.renamed_ids == 1
     (tmp_path / "again.json").write_text((tmp_path / "part0.json").read_text())
     with pytest.raises(UserError, match="id '0' is used twice, in .*part0.json and .*again.json"):
         questions.prepare_files([tmp_path / "part0.json", tmp_path / "again.json"], None, tmp_path / "x")

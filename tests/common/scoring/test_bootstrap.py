@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.scoring.bootstrap import bootstrap_interval, paired_bootstrap
+from common.scoring.bootstrap import bootstrap_interval, interval_of_sums, paired_bootstrap
 
 
 def test_the_interval_covers_the_mean_as_often_as_it_says():
@@ -71,3 +71,24 @@ def test_p_values_are_small_as_often_as_they_say():
     rng = np.random.default_rng(4)
     small = sum(paired_bootstrap(*rng.normal(size=(2, 80)), n=400)["p"] < 0.1 for _ in range(300))
     assert 12 <= small <= 55
+
+
+def test_the_interval_of_a_ratio_is_that_of_resampled_examples_dense_or_sparse():
+    from scipy.sparse import csr_array
+
+    rng = np.random.default_rng(0)
+    counts = np.stack([rng.poisson(2, 120), rng.poisson(5, 120) + 1], axis=1)
+
+    def ratio(sums):
+        return sums[:, 0] / sums[:, 1]
+
+    found = interval_of_sums(counts, ratio)
+    resampled = [ratio(counts[rng.integers(120, size=120)].sum(axis=0)[None])[0] for _ in range(2000)]
+    assert found == pytest.approx(np.quantile(resampled, (0.025, 0.975)), abs=0.01)
+    assert interval_of_sums(csr_array(counts), ratio) == found
+    # Of a mean it is the bootstrap's own, but for the examples that are drawn.
+    values = rng.random(200)
+    mean = interval_of_sums(values[:, None], lambda sums: sums[:, 0] / 200)
+    assert mean == pytest.approx(bootstrap_interval(values), abs=0.01)
+    with pytest.raises(ValueError, match="at least one example"):
+        interval_of_sums(np.zeros((0, 2)), ratio)

@@ -1,5 +1,7 @@
 """Models with any number of labels, and models of pairs, as they are served."""
 
+import dataclasses
+import shutil
 from types import SimpleNamespace
 
 import mlflow
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from common.models import bundles
 from common.serving import classification, model_logging, multi_label
 from common.tasks.batching import Collator
 from common.tasks.classification import label_sets
@@ -81,12 +84,35 @@ def test_both_texts_are_asked_for(served):
     assert multi_label.is_taken(ASKED[0]) and not multi_label.is_taken({"text": "a", "text_pair": " "})
 
 
-def test_the_best_answers_hold_the_probability_of_every_label(saved, evaluated, tmp_path):
-    import shutil
+@pytest.fixture(scope="module")
+def whole(saved, tmp_path_factory):
+    """The saved model with its base inside."""
+    bundle = tmp_path_factory.mktemp("whole") / "bundle"
+    shutil.copytree(saved[0], bundle)
+    shutil.copytree(saved[1], bundle / "base")
+    return bundle
 
-    shutil.copytree(saved[0], tmp_path / "bundle")
-    shutil.copytree(saved[1], tmp_path / "bundle" / "base")
-    for row, p in zip(multi_label.best_answers(tmp_path / "bundle", ASKED), evaluated, strict=True):
+
+@pytest.mark.slow
+def test_an_exported_model_gives_the_same_labels(whole, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
+    from common.models.onnx import ONNX, export
+
+    model, tokenizer, info = bundles.load_bundle(whole, merge=True)
+    files = export(model, TASK.onnx_outputs, tmp_path / "onnx")
+    made = tmp_path / "bundle"
+    for part in (model.config, tokenizer):
+        part.save_pretrained(made / "base")
+    shutil.copy(files["fp32"], made / ONNX)
+    bundles.write_info(made, dataclasses.replace(info, runtime="onnx-fp32"))
+    own, exported = (multi_label.best_answers(each, ASKED) for each in (whole, made))
+    assert [TASK.apart(a, b) for a, b in zip(own, exported, strict=True)] == [None] * len(ASKED)
+    for a, b in zip(own, exported, strict=True):
+        assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-4)
+
+
+def test_the_best_answers_hold_the_probability_of_every_label(whole, evaluated):
+    for row, p in zip(multi_label.best_answers(whole, ASKED), evaluated, strict=True):
         given = [row["probabilities"][name] for name in p.names]
         assert np.allclose(given, p.probabilities, atol=1e-4)
         assert set(row["labels"]) == {p.names[i] for i in p.labels}

@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import UserError
 from common.scoring.bootstrap import paired_bootstrap
+from common.tasks.table import TASKS
 from common.tracking.comparison import (
     QA,
     choose_data,
@@ -191,3 +192,15 @@ def test_what_else_differs_is_shown():
     shown = display(compare(runs, {"1": [1.0], "2": [1.0]}))
     assert list(shown["train questions"]) == ["3,000", "all"] and list(shown["device"]) == ["H200", "cpu"]
     assert "seed" not in shown
+
+
+def test_scores_that_do_not_decide_are_shown_where_runs_have_them():
+    task = TASKS["classification"]
+    accuracy = {"test_accuracy": 80.0, "test_accuracy_low": 70.0, "test_accuracy_high": 90.0}
+    macro = {"test_f1_macro": 75.0, "test_f1_macro_low": 60.0, "test_f1_macro_high": 88.0}
+    scores = {"old": [1, 0], "new": [1, 1]}
+    earlier = compare(table(run("old", **accuracy)), scores, task)
+    assert list(earlier.columns) == list(columns(task)) and "macro-F1 [95%]" not in display(earlier, task)
+    both = compare(table(run("old", **accuracy), run("new", **accuracy, **macro)), scores, task)
+    shown = dict(zip(both["run_id"], display(both, task)["macro-F1 [95%]"], strict=True))
+    assert shown == {"old": "", "new": "75.0 [60.0, 88.0]"}

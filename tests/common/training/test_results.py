@@ -9,7 +9,7 @@ from common.tasks.table import task_of
 from common.training.results import Tested, figures
 
 
-def tested(origins):
+def result(origins):
     examples = [{"id": str(i)} | ({"origin": o} if o else {}) for i, o in enumerate(origins)]
     split = SimpleNamespace(examples=examples, features=examples)
     each = {"f1": np.array([1.0, 0.5, 0.0, 0.25]), "exact_match": np.array([1.0, 0.0, 0.0, 0.0])}
@@ -18,7 +18,7 @@ def tested(origins):
 
 
 def test_scores_are_logged_by_origin():
-    found = figures(tested(["a", "b/\u00e9", "a", "b/\u00e9"]), task_of("extractive-qa"))
+    found = figures(result(["a", "b/\u00e9", "a", "b/\u00e9"]), task_of("extractive-qa"))
     assert found["test_f1_a"] == pytest.approx(50.0) and found["test_exact_match_a"] == pytest.approx(50.0)
     # MLflow allows no other characters in a metric's name.
     assert found["test_f1_b__"] == pytest.approx(37.5)
@@ -28,6 +28,6 @@ def test_scores_are_logged_by_origin():
 def test_data_of_one_set_has_no_further_figures():
     assert not [
         name
-        for name in figures(tested([None] * 4), task_of("extractive-qa"))
+        for name in figures(result([None] * 4), task_of("extractive-qa"))
         if name.startswith("test_f1_") and name not in ("test_f1_low", "test_f1_high")
     ]
