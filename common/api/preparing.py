@@ -30,12 +30,12 @@ def prepare(
     """Prepare data for `fit(..., data_dir=...)`; returns the folder, which is replaced when the new one is complete.
 
     train, test: files in any format that prepare_data.py reads, DataFrames or lists of rows; test: None carves it out of train.
-    columns: field → name of its column, where that is not a usual one: {"question": "q"}. Rows for question answering have `question`, `context` and `answers`
-    ({"text": [...], "answer_start": [...]}, empty lists where the text has no answer), and may have `id` and `title`; rows
-    for classification have `text` (and `text_pair`) and `label`, a list of labels for multi-label classification. Validation
-    is taken out of train. on_bad_rows: "skip" leaves faulty rows out and lists them in skipped.json; "error" raises a
-    UserError that names each. name: of the data, which its MLflow experiment and its registered model have too; empty:
-    these are called after the task.
+    columns: field → name of its column, where that is not a usual one: {"question": "q"}. Rows for question answering have
+    `question`, `context` and `answers` ({"text": [...], "answer_start": [...]}, empty lists where the text has no answer), and
+    may have `id` and `title`; rows for classification have `text` (and `text_pair`) and `label`, a list of labels for
+    multi-label classification. Validation is taken out of train. on_bad_rows: "skip" leaves faulty rows out and lists them in
+    skipped.json; "error" raises a UserError that names each. name: of the data, which its MLflow experiment and its registered
+    model have too; empty: these are called after the task.
     """
     from ..data import labelled_texts, prepared, questions
     from ..data.columns import parse
