@@ -178,10 +178,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 
 def load_base(
-    checkpoint: Checkpoint, head: str = "QuestionAnswering", **config: Any
+    checkpoint: Checkpoint, head: str = "QuestionAnswering", *, trained_head: bool = False, **config: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A fresh model with a head, in float32, and its tokenizer; config: fields that override the checkpoint's.
 
+    trained_head: UserError where the checkpoint does not hold the head's weights; else a head that it lacks is new.
     It is read from disk every time: PEFT changes a model in place, so a second technique must not start from it.
     """
     tokenizer = load_tokenizer(checkpoint)
@@ -208,6 +209,8 @@ def load_base(
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {first_line(error)}") from None
     _check_weights(checkpoint, model, report, family.heads[head])
+    if trained_head:
+        _check_head(checkpoint, model, report)
     if checkpoint.one_segment:
         _keep_first_segment(model)
     return model, tokenizer
@@ -239,6 +242,16 @@ def _check_weights(
         tensor, stored, made = other[0]
         _print_once(
             f"{name} has a head of another size ({tensor} is {stored}, not {made}): its head starts from scratch."
+        )
+
+
+def _check_head(checkpoint: Checkpoint, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """No weight of the head may be new."""
+    lacking = {t for t, _ in model.named_parameters()} & set(report["missing_keys"])
+    lacking |= {tensor for tensor, *_ in report["mismatched_keys"]}
+    if lacking:
+        raise UserError(
+            f"--model_checkpoint {checkpoint.name}: its weights hold no trained head ({min(lacking)}): train it first."
         )
 
 

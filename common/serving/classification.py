@@ -25,6 +25,7 @@ from .requests import (
     best_first,
     check_parameters,
     checked_rows,
+    in_force,
     is_within,
     least_confidence,
     refuse,
@@ -144,7 +145,7 @@ class Classification(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Rows of `label` and `score`; with `top_k` above 1 also `alternatives`, a list for each row."""
-        records = checked_rows(model_input, self.asked, rows=MAX_ROWS, characters=MAX_CHARACTERS)
+        records = checked_rows(model_input, in_force(self.asked), rows=MAX_ROWS, characters=MAX_CHARACTERS)
         params = params or {}
         check_parameters(params, list(PARAMETERS))
         top_k = checked_top_k(params)

@@ -37,7 +37,13 @@ from .runtime import fetch, share_cores
 MAX_ANSWERS = 100
 """Answers to a question: more could run into the server's time-out."""
 
-PARAMETERS: dict[str, Any] = {"top_k": 1, "max_answer_length": None, "null_threshold": None, **PROMISED}
+PARAMETERS: dict[str, Any] = {
+    "top_k": 1,
+    "max_answer_length": None,
+    "null_threshold": None,
+    "null_odds": False,
+    **PROMISED,
+}
 """What a request may leave out, or give as null; None stands for the model's own."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
@@ -68,6 +74,7 @@ SIGNATURE = ModelSignature(
                 "alternatives",
                 required=False,
             ),
+            ColSpec(DataType.double, "null_odds", required=False),
         ]
     ),
     params=ParamSchema(
@@ -76,6 +83,7 @@ SIGNATURE = ModelSignature(
             ParamSpec("max_answer_length", DataType.long, PARAMETERS["max_answer_length"]),
             ParamSpec("null_threshold", DataType.double, PARAMETERS["null_threshold"]),
             *PROMISED_SPECS,
+            ParamSpec("null_odds", DataType.boolean, PARAMETERS["null_odds"]),
         ]
     ),
 )
@@ -100,12 +108,15 @@ class Answerer:
         max_answer_length: int | None = None,
         null_threshold: float | None = None,
         max_error: float | None = None,
+        null_odds: bool = False,
     ) -> list[list[dict]]:
         """For each record (`question`, `context`) its answers, best first: at most `top_k` dicts.
 
         Each has `answer`, `score` (its probability among the candidates), `raw_score` (the same before calibration), `start`
         and `end` (characters of the context, end exclusive; -1 with an empty answer: there is none). With `max_error` also
         `abstained`: where it is true the one answer is empty, and the scores are those of the answer that was held back.
+        null_odds: whether the first one also has `null_odds`, the logarithm of how much likelier "no answer" is than the best
+        answer (a difference of two sums of logits).
         """
         if not records:
             return []
@@ -135,7 +146,11 @@ class Answerer:
         predictions = decode_spans(spans, windows, examples, n_best=n_best, null_threshold=null_threshold)
         temperature = settings.get("temperature", 1.0)
         ranked = [_ranked(prediction, temperature)[:top_k] for prediction in predictions]
-        return [abstaining(answers, least, {"answer": "", "start": -1, "end": -1}) for answers in ranked]
+        answers = [abstaining(each, least, {"answer": "", "start": -1, "end": -1}) for each in ranked]
+        if null_odds:
+            for each, prediction in zip(answers, predictions, strict=True):
+                each[0]["null_odds"] = prediction.null_score - prediction.score
+        return answers
 
 
 def _ranked(prediction: Prediction, temperature: float) -> list[dict]:
@@ -168,7 +183,8 @@ class QuestionAnswering(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row."""
+        """Rows of `answer`, `score`, `start`, `end`; with `top_k` above 1 also `alternatives`, a list for each row, and with
+        `null_odds` a column of that name."""
         records = checked_rows(model_input, self.max_context)
         params = checked_parameters(params or {})
         rows = as_rows(self.answerer, records, params)

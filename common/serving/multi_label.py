@@ -23,7 +23,7 @@ from .classification import (
 )
 from .classification import ASKED as ASKED
 from .classification import is_taken as is_taken
-from .requests import as_frame, check_parameters, checked_rows, refuse
+from .requests import as_frame, check_parameters, checked_rows, in_force, refuse
 from .runtime import fetch
 
 PARAMETERS = {"top_k": 1, "threshold": None}
@@ -103,7 +103,7 @@ class MultiLabelClassification(PythonModel):
 
         With `top_k` above 1 also `alternatives`: the likeliest of the other labels, up to `top_k` labels in all.
         """
-        records = checked_rows(model_input, self.asked, rows=MAX_ROWS, characters=MAX_CHARACTERS)
+        records = checked_rows(model_input, in_force(self.asked), rows=MAX_ROWS, characters=MAX_CHARACTERS)
         check_parameters(params, list(PARAMETERS))
         top_k, threshold = checked_top_k(params or {}), _checked_threshold(params or {})
         rows: list[dict[str, Any]] = []

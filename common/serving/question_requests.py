@@ -1,4 +1,4 @@
-"""What a served model may be asked about a text: limits of a request, and what is refused."""
+"""What a model may be asked about a text: the limits of a server's requests, and what is refused everywhere."""
 
 from collections.abc import Mapping
 
@@ -32,10 +32,16 @@ def context_limit(config: Mapping | None) -> int:
 
 
 def checked_rows(model_input: pd.DataFrame, max_context: int = MAX_CONTEXT) -> list[dict]:
-    """`question` and `context` of every row; a request that cannot be answered is refused with its reason."""
+    """`question` and `context` of every row; a request that cannot be answered is refused with its reason.
+
+    max_context: of a model's configuration. One that was set holds outside of a server too.
+    """
+    limits = requests.in_force(ASKED | {"context": max_context})
+    if max_context != MAX_CONTEXT:
+        limits["context"] = max_context
     return requests.checked_rows(
         model_input,
-        ASKED | {"context": max_context},
+        limits,
         rows=MAX_ROWS,
         characters=max(MAX_CHARACTERS, max_context),
     )

@@ -18,6 +18,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import DataType, ParamSpec
 
+from .server_process import in_server
+
 FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
 BESIDE = ("params",)
 SPLIT = ("columns", "data", "index")
@@ -210,11 +212,11 @@ def refuse(reason: str) -> NoReturn:
 
 
 def checked_rows(
-    model_input: pd.DataFrame, limits: Mapping[str, int], *, rows: int, characters: int
+    model_input: pd.DataFrame, limits: Mapping[str, int | None], *, rows: int, characters: int
 ) -> list[dict]:
-    """The rows of a request, each with the columns of `limits`: the most characters that each may have.
+    """The rows of a request, each with the columns of `limits`: the most characters that each may have, None for any number.
 
-    rows: the most that one request may have; characters: of the last column, over all rows.
+    rows: the most that one request may have; characters: of the last column, over all rows. Both hold in a server alone.
     """
     try:
         check_columns("the data frame", list(model_input.columns), list(limits))
@@ -224,14 +226,15 @@ def checked_rows(
     if len(records) == 1 and all(isinstance(value, list) for value in records[0].values()):
         # What MLflow makes of {"inputs": {"question": [...], "context": [...]}}.
         records = _of_columns(records[0])
-    if len(records) > rows:
+    bounded = in_server()
+    if bounded and len(records) > rows:
         refuse(f"{len(records)} rows in one request; at most {rows} are answered.")
     for i, record in enumerate(records):
         for name, limit in limits.items():
             _check_text(f"row {i}: {name}", record[name], limit)
     last = list(limits)[-1]
     total = sum(len(record[last]) for record in records)
-    if total > characters:
+    if bounded and total > characters:
         refuse(
             f"the {last}s of the request have {total} characters together; at most {characters} are answered."
         )
@@ -308,6 +311,11 @@ def as_frame(rows: Sequence[Mapping], asked: pd.DataFrame, columns: Sequence[str
     return pd.DataFrame(list(rows), index=index, columns=None if rows else list(columns))
 
 
+def in_force(limits: Mapping[str, int]) -> dict[str, int | None]:
+    """The limits of a server's requests; outside of one none holds: a file's texts are as long as they are."""
+    return dict(limits) if in_server() else dict.fromkeys(limits)
+
+
 def is_within(record: Mapping[str, str], limits: Mapping[str, int]) -> bool:
     """Whether a request may hold this row; evaluation also answers rows that are longer."""
     return all(len(record[name]) <= limit and record[name].strip() for name, limit in limits.items())
@@ -321,12 +329,12 @@ def _of_columns(columns: Mapping[str, Sequence]) -> list[dict]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _check_text(place: str, text: object, limit: int) -> None:
+def _check_text(place: str, text: object, limit: int | None) -> None:
     if not isinstance(text, str):
         refuse(f"{place} must be a string, not {'null' if text is None else type(text).__name__}.")
     if not text.strip():
         refuse(f"{place} is empty.")
-    if len(text) > limit:
+    if limit is not None and len(text) > limit:
         refuse(f"{place} has {len(text)} characters; at most {limit} are answered.")
     try:
         text.encode()

@@ -16,6 +16,7 @@ from mlflow.pyfunc import PythonModelContext
 
 from ..models.bundles import check_base, read_bundle, read_reference
 from .server_guard import guard_server
+from .server_process import workers
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """The file in which a container states its share of the processors (cgroup v2)."""
@@ -43,17 +44,6 @@ def cores() -> int:
         # No such file, or "max".
         pass
     return allowed
-
-
-def workers(argv: Sequence[str]) -> int | None:
-    """The number of processes that `mlflow models serve` starts; None if the command line is not its server's.
-
-    A worker process has the command line of the one that started it.
-    """
-    if not argv or Path(argv[0]).name != "uvicorn":
-        return None
-    given = [value for name, value in zip(argv, argv[1:], strict=False) if name == "--workers"]
-    return int(given[-1]) if given else int(os.environ.get("WEB_CONCURRENCY", 1))
 
 
 def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "Cores | None":

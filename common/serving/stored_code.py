@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
@@ -83,6 +84,22 @@ def load(uri: str) -> PyFuncModel:
     # A model may read its files while it exists, and they must not stay longer: a page that is open for weeks loads many.
     weakref.finalize(model, release)
     return model
+
+
+def logged_model_of(uri: str) -> LoggedModel:
+    """The logged model that a URI leads to, as the store has it; UserError where it leads to none."""
+    if not re.match(r"(models|runs):/", uri):
+        raise _no_model(uri)
+    client = mlflow.MlflowClient()
+    return client.get_logged_model(_model_id(client, uri))
+
+
+def with_version(uri: str) -> str:
+    """models:/NAME@ALIAS as models:/NAME/VERSION, which stays the same model when the alias moves; any other URI as it is."""
+    if not uri.startswith("models:/") or _LOGGED.match(uri):
+        return uri
+    name, version = get_model_name_and_version(mlflow.MlflowClient(), uri)
+    return f"models:/{name}/{version}"
 
 
 def verified(uri: str, folder: Path) -> Path:

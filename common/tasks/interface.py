@@ -92,6 +92,8 @@ class Task(ABC):
     served: str
     """Module of the package `common` that serves the task. It defines MODEL, SIGNATURE (or `signature`, which makes it for a
     request such as the given one), EXAMPLE_PARAMETERS, ASKED (the columns of a request), `is_taken` and `best_answers`."""
+    multi_label: bool = False
+    """Whether an example has any number of labels."""
     description: str = ""
     """Inputs and outputs of the registered model, in words."""
     unit: str = "questions"
@@ -286,6 +288,16 @@ class Task(ABC):
     def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
         """Whether each answer of a served model is right. examples: the prepared data's, one for each answer."""
         raise TypeError(f"{self.name} has no answers that are right or wrong as a whole")
+
+    @abstractmethod
+    def judged(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[list[Any], Sequence[Example]]:
+        """(predictions, references) as `score` takes them, of a served model's answers to any examples.
+
+        answers: with all `alternatives` where they are labels. examples: with `label` as the name of a label, or the list of
+        names.
+        """
 
     # Analysis of errors.
 

@@ -1,6 +1,7 @@
 """What the tasks with questions on contexts have in common."""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -81,7 +82,20 @@ class QuestionTask(Task):
         from ..scoring.squad import exact_match
 
         pairs = zip(answers, examples, strict=True)
-        return [bool(exact_match(answer["answer"], example["answers"]["text"])) for answer, example in pairs]
+        return [
+            bool(exact_match(answer["answer"], e["answers"]["text"], language=e.get("language")))
+            for answer, e in pairs
+        ]
+
+    def judged(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[list[Any], Sequence[Example]]:
+        """The texts of the answers."""
+        given = [
+            SimpleNamespace(id=example["id"], text=answer["answer"])
+            for answer, example in zip(answers, examples, strict=True)
+        ]
+        return given, examples
 
     def slices(self, example: Example) -> dict[str, str]:
         """By question word, lengths, and whether there is an answer."""

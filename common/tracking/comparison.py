@@ -211,12 +211,21 @@ def _labels(table: pd.DataFrame) -> list[str]:
     """The technique, with the checkpoint and the run's id as far as they are needed to tell the rows apart."""
     labels = list(table["technique"])
     if table["checkpoint"].nunique() > 1:
-        short = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in table["checkpoint"]]
+        short = [_short(str(name)) for name in table["checkpoint"]]
         labels = [f"{label}, {name}" for label, name in zip(labels, short, strict=True)]
     return [
         f"{label}, {run_id[:6]}" if labels.count(label) > 1 else label
         for label, run_id in zip(labels, table["run_id"], strict=True)
     ]
+
+
+def _short(checkpoint: str) -> str:
+    """The end of a path or of a hub id; a model of the store whole: its end alone would be a number."""
+    if checkpoint.startswith("models:/"):
+        return checkpoint.removeprefix("models:/")
+    if checkpoint.startswith("runs:/"):
+        return f"run {checkpoint.removeprefix('runs:/')[:8]}"
+    return checkpoint.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _rows(table: pd.DataFrame, name: str) -> Iterator[Any]:

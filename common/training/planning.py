@@ -18,7 +18,7 @@ from ..tasks.interface import Task
 from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
-from . import fingerprint
+from . import fingerprint, stored_checkpoint
 from .settings import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 
 
@@ -76,7 +76,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     splits, record = ensure(Path(args.data_dir), task.data)
     experiment = experiments.experiment_name(args.experiment_name, naming.experiment(task, record.called))
     args = replace(args, experiment_name=experiment)
-    checkpoint = base.resolve_checkpoint(args.model_checkpoint)
+    checkpoint = resolve_checkpoint(args.model_checkpoint)
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
@@ -99,6 +99,15 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
             checkpoint=fingerprint.checkpoint(checkpoint),
             method=fingerprint.method(technique, family),
         ),
+    )
+
+
+def resolve_checkpoint(name: str) -> base.Checkpoint:
+    """A checkpoint of the store (models:/..., runs:/...), of a folder, of the hub, or the packaged one."""
+    return (
+        stored_checkpoint.resolve(name)
+        if stored_checkpoint.is_stored(name)
+        else base.resolve_checkpoint(name)
     )
 
 

@@ -80,7 +80,7 @@ class RunArgs:
     task: str = option(DEFAULT_TASK, "what the model is trained for", MODEL, choices=TASKS.keys())
     model_checkpoint: str = option(
         "auto",
-        "hub id, local folder, 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
+        "hub id, local folder, a model of the store to go on from (models:/NAME@ALIAS, runs:/ID/model), 'embedded' (the packaged MiniLM-L6 BERT), 'embedded-distilbert' (the same weights as a "
         "DistilBERT), or 'auto': bert-base-uncased if the cache or the hub has it, else embedded",
         MODEL,
     )

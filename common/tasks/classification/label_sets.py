@@ -1,6 +1,6 @@
 """What classification with any number of labels for each text computes: its loss, thresholds, predictions and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,23 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
 def set_f1(one: set[Any], other: set[Any]) -> float:
     """F1 of two sets of labels, 0 to 1; two empty ones agree wholly."""
     return 2 * len(one & other) / (len(one) + len(other)) if one or other else 1.0
+
+
+def judged(
+    answers: Sequence[Mapping[str, Any]], examples: Sequence[Example]
+) -> tuple[list[LabelSet], list[Example]]:
+    """(predictions, references) of a served model's answers, numbered alike. answers: `labels` and their `scores`; examples:
+    with the list of their labels' names as `label`."""
+    names = tuple(
+        sorted({name for e in examples for name in e["label"]} | {n for a in answers for n in a["labels"]})
+    )
+    number, limits = {name: i for i, name in enumerate(names)}, np.full(len(names), UNDECIDED)
+    found = []
+    for answer in answers:
+        given, probabilities = tuple(sorted(number[name] for name in answer["labels"])), np.zeros(len(names))
+        probabilities[[number[name] for name in answer["labels"]]] = answer["scores"]
+        found.append(LabelSet(given, names, probabilities, limits))
+    return found, [{**example, "label": [number[name] for name in example["label"]]} for example in examples]
 
 
 def score(

@@ -145,6 +145,14 @@ class MultiLabelClassification(Classification):
         pairs = zip(answers, examples, strict=True)
         return [set(answer["labels"]) == set(example["true_label"]) for answer, example in pairs]
 
+    def judged(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[list[Any], Sequence[Example]]:
+        """Labels are matched by their names."""
+        from .label_sets import judged
+
+        return judged(answers, examples)
+
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
         """The example with the names of its labels, and of those of them that are slices."""
         shown = self.slices_of(record)

@@ -177,6 +177,14 @@ class Classification(Task):
         pairs = zip(answers, examples, strict=True)
         return [answer["label"] == example["true_label"] for answer, example in pairs]
 
+    def judged(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[list[Any], Sequence[Example]]:
+        """Labels are matched by their names: a model may have been trained on data that numbers them otherwise."""
+        from .work import judged
+
+        return judged(answers, examples)
+
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
         """The example with the name of its label, by which it is judged, and of its slice."""
         names = record.labels

@@ -1,6 +1,6 @@
 """What classification with one label for each text computes: its loss, predictions and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,22 @@ def predictions(outputs: tuple[np.ndarray, np.ndarray], names: tuple[str, ...]) 
     _, logits = outputs
     each = zip(logits.argmax(axis=1).tolist(), texts.probabilities(logits), strict=True)
     return [Prediction(label, names, p) for label, p in each]
+
+
+def judged(
+    answers: Sequence[Mapping[str, Any]], examples: Sequence[Example]
+) -> tuple[list[Prediction], list[Example]]:
+    """(predictions, references) of a served model's answers, numbered alike. answers: `label`, `score`, and all other labels
+    as `alternatives`; examples: with the name of the label as `label`."""
+    ranked = [[answer, *(answer.get("alternatives") or ())] for answer in answers]
+    names = sorted({str(each["label"]) for each in (*examples, *(e for row in ranked for e in row))})
+    number = {name: i for i, name in enumerate(names)}
+    found = []
+    for row in ranked:
+        probabilities = np.zeros(len(names))
+        probabilities[[number[each["label"]] for each in row]] = [each["score"] for each in row]
+        found.append(Prediction(number[row[0]["label"]], tuple(names), probabilities))
+    return found, [{**example, "label": number[str(example["label"])]} for example in examples]
 
 
 def score(

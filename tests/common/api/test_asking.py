@@ -96,7 +96,7 @@ def test_a_saved_classifier_classifies(folder, tiny, tmp_path):
     [
         ("models:/nothing@champion", "cannot be loaded|leads to no"),
         ("runs:/" + "ab" * 16 + "/model", "cannot be loaded|leads to no"),
-        ("bert-squad-qa", "leads to no logged model"),
+        ("bert-squad-qa", "leads to no logged model .* to no folder, and to no model in the hub's cache"),
     ],
 )
 def test_what_is_not_there_is_named(name, message, folder):

@@ -11,9 +11,11 @@ pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
 
 from common.data import prepared
 from common.errors import UserError
+from common.inference import models, predicting
 from common.models import bundles
 from common.registry import onnx_versions, register
 from common.tasks.table import TASKS
+from common.training import planning
 from tests.support import tampering, trained
 from tests.support.questions import EXAMPLES
 
@@ -45,6 +47,21 @@ def test_it_answers_as_the_version_does(exported):
     own, onnx = answers.values()
     assert own[["answer", "start", "end"]].equals(onnx[["answer", "start", "end"]])
     assert (own["score"] - onnx["score"]).abs().max() < 1e-4
+
+
+@pytest.mark.slow
+def test_it_is_asked_files_and_is_no_checkpoint(exported):
+    done, _ = exported
+    found = {
+        uri: models.load(uri) for uri in (f"models:/{done.name}@champion", f"models:/{done.name}-onnx@fp32")
+    }
+    answers = [
+        [row["answer"] for row in predicting.answer(model, {"null_odds": True}, EXAMPLES)]
+        for model in found.values()
+    ]
+    assert answers[0] == answers[1]
+    with pytest.raises(UserError, match="is an ONNX version"):
+        planning.resolve_checkpoint(f"models:/{done.name}-onnx@int8")
 
 
 @pytest.mark.slow

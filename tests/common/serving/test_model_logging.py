@@ -51,6 +51,12 @@ def served(store, saved):
     return mlflow.pyfunc.load_model(uri), uri, run.id
 
 
+@pytest.fixture
+def in_a_server(monkeypatch):
+    """This process has the command line of MLflow's server."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/uvicorn", "--port", "5001"])
+
+
 def frame(rows):
     return pd.DataFrame(rows)
 
@@ -239,8 +245,10 @@ def test_two_versions_answer_each_with_their_own_code(served, saved, store, monk
     with runs.start("serving", "altered", {}) as run:
         uri = model_logging.log_model(run, saved[0], saved[1], ASKED[0], {})
     new, old = mlflow.pyfunc.load_model(uri), mlflow.pyfunc.load_model(served[1])
-    with pytest.raises(MlflowException, match="at most 3"):
-        new.predict(frame(ASKED))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["uvicorn"])
+        with pytest.raises(MlflowException, match="at most 3"):
+            new.predict(frame(ASKED))
     for first in (old, served[0]):
         assert len(first.predict(frame(ASKED))) == len(ASKED)
 
@@ -270,11 +278,24 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("reason", BAD_ROWS)
-def test_bad_rows_are_refused_in_plain_words(reason, served):
+def test_bad_rows_are_refused_in_plain_words(reason, served, in_a_server):
     model = served[0].unwrap_python_model()
     with pytest.raises(MlflowException) as caught:
         model.predict(None, pd.DataFrame([BAD_ROWS[reason]], dtype=object))
     assert reason in str(caught.value) and caught.value.get_http_status_code() == 400
+
+
+def test_limits_of_requests_hold_in_a_server_alone(served, monkeypatch):
+    long = GOOD | {"question": "Who? " * 500}
+    rows = [*ASKED * 40, long]
+    found = served[0].predict(frame(rows))
+    assert len(found) == len(rows) > 256
+    few = served[0].predict(frame([*ASKED, long]))
+    assert list(found["answer"][-8:]) == [*few["answer"][1:8], few["answer"][8]]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/uvicorn"])
+    for asked, reason in ((rows, "321 rows in one request"), ([long], "question has 2500 characters")):
+        with pytest.raises(MlflowException, match=reason):
+            served[0].predict(frame(asked))
 
 
 @pytest.mark.parametrize(

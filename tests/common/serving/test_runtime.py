@@ -9,20 +9,6 @@ from common.serving import runtime as processors
 SERVER = ["/usr/bin/uvicorn", "--port", "5001"]
 
 
-@pytest.mark.parametrize(
-    ("argv", "count"),
-    [
-        (SERVER, 1),
-        ([*SERVER, "--workers", "3", "app:app"], 3),
-        (["pytest", "--workers", "3"], None),
-        ([], None),
-    ],
-)
-def test_workers_are_read_off_the_servers_command_line(argv, count, monkeypatch):
-    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
-    assert processors.workers(argv) == count
-
-
 @pytest.mark.parametrize(("quota", "count"), [("max 100000", 8), ("150000 100000", 1), ("300000 100000", 3)])
 def test_a_containers_quota_counts(quota, count, monkeypatch, tmp_path):
     monkeypatch.setattr(processors, "QUOTA", tmp_path / "cpu.max")

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -299,14 +300,17 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("reason", BAD_ROWS)
-def test_bad_rows_are_refused_in_plain_words(reason, served):
+def test_bad_rows_are_refused_in_plain_words(reason, served, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["uvicorn"])
     asked = pd.DataFrame([{"text": "fine"}, {"text": BAD_ROWS[reason]}], dtype=object)
     with pytest.raises(MlflowException) as caught:
         served.unwrap_python_model().predict(None, asked)
     assert reason in str(caught.value) and caught.value.get_http_status_code() == 400
 
 
-def test_too_much_at_once_is_refused(served):
+def test_too_much_at_once_is_refused_by_a_server(served, monkeypatch):
+    assert len(served.predict(pd.DataFrame([{"text": "a"}] * 257))) == 257
+    monkeypatch.setattr(sys, "argv", ["uvicorn"])
     for rows, reason in (
         ([{"text": "a"}] * 257, "257 rows"),
         ([{"text": "w" * 200_000}] * 21, "the texts of"),

@@ -1,0 +1,247 @@
+"""Any model, ready to be asked: of the store, of a folder, or anybody's of the hub; all answer as their server does."""
+
+import hashlib
+import importlib
+import json
+import re
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError, first_line
+from ..tasks.interface import Task
+from ..tasks.table import TASKS, task_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+_SIDE_BY_SIDE = "serving.side_by_side"
+"""The module that serves a folder of several adapters on one base."""
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, as the store and its files have it."""
+
+    content: str
+    """What decides its answers: the logged model, which is checked against its record, or a digest of files or a commit."""
+    model_id: str | None = None
+    """Of the logged model; None for what is not in the store."""
+    run_id: str | None = None
+    """Of the run that logged it."""
+    always_answers: bool = False
+    """Whether nothing has chosen when it gives no answer: it was not trained by this project."""
+
+
+class Model:
+    """A model that answers questions about texts, or classifies texts, exactly as its server does.
+
+    name: what it was loaded by. predict: (DataFrame of requests, parameters) → DataFrame of answers. asked: the columns of
+    a request. given: the columns of an answer. parameters: the names of the parameters that it takes. origin: where it comes
+    from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        predict: "Callable[[pd.DataFrame, dict[str, Any]], pd.DataFrame]",
+        asked: Sequence[str],
+        given: Sequence[str],
+        parameters: Sequence[str],
+        origin: Origin,
+    ):
+        self.name, self._predict, self.origin = name, predict, origin
+        self.asked, self.given, self.parameters = tuple(asked), tuple(given), tuple(parameters)
+
+    @property
+    def task(self) -> Task:
+        """A task whose rules its answers are scored by: all tasks with questions have the same ones."""
+        questions = "question" in self.asked
+        return next(
+            task
+            for task in TASKS.values()
+            if (task.data == "qa") == questions and task.multi_label == ("labels" in self.given)
+        )
+
+    def predict(
+        self, rows: "pd.DataFrame | Sequence[Mapping[str, str]] | Mapping[str, str]", **parameters: Any
+    ) -> "pd.DataFrame":
+        """A row of the answer for each request, with an index like the requests'.
+
+        rows: a DataFrame, a list of rows or one row, with the columns of `asked`. parameters: those of a request, such as
+        `top_k`; None stands for the model's own value. UserError says what is wrong with a row or a parameter.
+        """
+        import pandas as pd
+
+        from ..tracking import store
+
+        if unknown := parameters.keys() - set(self.parameters):
+            raise UserError(
+                f"{min(unknown)!r} is not a parameter of {self.name}: there are {', '.join(self.parameters)}."
+            )
+        if not isinstance(rows, pd.DataFrame):
+            # As objects: pandas' own type for text raises at what is no text, before the model says what is wrong.
+            rows = pd.DataFrame([rows] if isinstance(rows, Mapping) else rows, dtype=object)
+        given = {name: value for name, value in parameters.items() if value is not None}
+        try:
+            return self._predict(rows, given)
+        except store.ERRORS as error:
+            raise UserError(getattr(error, "message", str(error))) from None
+
+    def answer(self, question: str, context: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to a question about a text: `answer` ("" for no answer), `score`, its probability among the candidates,
+        `start` and `end` in characters of the context; with `top_k` above 1 also `alternatives`, a list of such; with
+        `max_error` also `abstained`, with `raw_scores` also `raw_score`."""
+        return self._one({"question": question, "context": context}, parameters)
+
+    def classify(self, text: str, text_pair: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """The `label` of a text, or of a pair of texts, and its `score`, a probability.
+
+        A model with any number of labels gives `labels` and `scores`, two lists. With `top_k` above 1 there are also
+        `alternatives`, the other labels.
+        """
+        return self._one({"text": text} | ({} if text_pair is None else {"text_pair": text_pair}), parameters)
+
+    def _one(self, row: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
+        if set(row) != set(self.asked):
+            raise UserError(f"{self.name} takes {' and '.join(self.asked)}: call {self._call}.")
+        found: dict[str, Any] = self.predict(row, **parameters).iloc[0].to_dict()
+        return found
+
+    @property
+    def _call(self) -> str:
+        return f"{'classify' if 'text' in self.asked else 'answer'}({', '.join(self.asked)})"
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: .{self._call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
+
+
+def load(name: str) -> Model:
+    """The model of a URI (models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model), of a run's id, of a folder, or of the hub.
+
+    From the store, each file is held against what was recorded when the model was logged, and the model answers with the code
+    that is stored with it. Of a folder, saved by this project or by transformers, and of a model of the hub no code is run:
+    this library's own opens the weights. UserError if there is no such model, a file was changed, or the model neither
+    answers questions nor classifies texts.
+    """
+    if RUN_ID.fullmatch(name) and not Path(name).is_dir():
+        return stored(f"runs:/{name}/model")
+    if ":/" in name:
+        return stored(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if bundle := saved_model(folder):
+            return _saved(name, bundle)
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder} holds no saved model of this project, and none of transformers (config.json): name the folder of a "
+                "model, models:/NAME@ALIAS, a run's id or a model of the hub."
+            )
+    elif not _HUB_ID.fullmatch(name) or name.startswith("."):
+        raise UserError(f"{name} holds no saved model of this project: there is no such folder.")
+    return _foreign(name)
+
+
+def stored(uri: str) -> Model:
+    """The model of a URI of the store."""
+    from ..serving import stored_code
+    from ..tracking import store
+
+    store.configure()
+    try:
+        logged = stored_code.logged_model_of(uri)
+        # By its id: an alias may move meanwhile.
+        loaded = stored_code.load(f"models:/{logged.model_id}")
+    except (*store.ERRORS, OSError, ValueError) as error:
+        raise UserError(f"{uri} cannot be loaded: {first_line(error)}") from None
+    to_accelerator(loaded.unwrap_python_model())
+    signature = loaded.metadata.signature
+    parameters = [spec.name for spec in signature.params or ()]
+    return Model(
+        uri,
+        lambda frame, given: loaded.predict(frame, params=given),
+        signature.inputs.input_names(),
+        signature.outputs.input_names(),
+        parameters,
+        Origin(f"logged model {logged.model_id}", logged.model_id, logged.source_run_id),
+    )
+
+
+def to_accelerator(answering: Any) -> None:
+    """Move the networks of a served model to the GPU where there is one. ONNX Runtime's stay where they are."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    for part in vars(answering).values():
+        # One network, or one for each of several adapters.
+        for holder in (part, *getattr(part, "answerers", {}).values()):
+            network = getattr(holder, "model", None)
+            if isinstance(network, torch.nn.Module) and not hasattr(network, "session"):
+                network.to("cuda")
+
+
+def saved_model(folder: Path) -> Path | None:
+    """The saved model in a folder, such as one that `mlflow artifacts download` wrote; None where there is none."""
+    from ..models.bundles import BUNDLE
+
+    for place in (folder, folder / "artifacts" / "bundle"):
+        if (place / BUNDLE).is_file() or (place / "adapters").is_dir():
+            return place
+    return None
+
+
+def _saved(name: str, bundle: Path) -> Model:
+    from ..models.bundles import REFERENCE, hashes
+
+    if (bundle / REFERENCE).is_file() and not (bundle / "base").is_dir():
+        raise UserError(
+            f"{name} holds an adapter without its base: load it from the store (runs:/ID/model), or save a registered version, "
+            "which holds both."
+        )
+    digest = hashlib.sha256(json.dumps(hashes(bundle), sort_keys=True).encode())
+    return opened(name, bundle, f"files {digest.hexdigest()}")
+
+
+def _foreign(name: str) -> Model:
+    from ..scratch import own_folder
+    from . import foreign
+
+    folder, release = own_folder()
+    try:
+        content = foreign.save(name, folder)
+        model = opened(name, folder, content, always_answers=True)
+    except BaseException:
+        release()
+        raise
+    weakref.finalize(model, release)
+    return model
+
+
+def opened(name: str, bundle: Path, content: str, *, always_answers: bool = False) -> Model:
+    """A saved model, opened by this library's code. content: what its weights are."""
+    from ..models.bundles import BUNDLE, read_bundle
+    from ..training import fingerprint
+
+    several = not (bundle / BUNDLE).is_file()
+    module = _SIDE_BY_SIDE if several else task_of(read_bundle(bundle).task).served
+    served = importlib.import_module(f"..{module}", __package__)
+    model = served.MODEL()
+    model.load_context(SimpleNamespace(artifacts={"bundle": str(bundle)}, model_config=None))
+    to_accelerator(model)
+    parameters = [spec.name for spec in served.SIGNATURE.params or ()]
+    return Model(
+        name,
+        lambda frame, given: model.predict(None, frame, given),
+        getattr(model, "asked", served.ASKED),
+        served.SIGNATURE.outputs.input_names(),
+        parameters,
+        Origin(f"{content}, code {fingerprint.code('serving')}", always_answers=always_answers),
+    )

@@ -1,0 +1,213 @@
+"""Blocks answered by the workers of a Ray cluster: one model in each; what a dead worker held is answered again by another one.
+
+Needs requirements-ray.txt; only `--backend ray` imports this.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+# Read while Ray is imported, and by the processes that it starts.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from ..errors import NotHere, UserError
+from ..paths import ROOT
+from ..tracking import store
+from . import models
+from .blocks import Answers
+from .predicting import Block, answer
+
+DEATHS = 3
+"""How often a block's worker may die before the block counts as the reason: too much memory, likely."""
+
+AHEAD = 2
+"""Blocks that a worker is given at a time, so that it need not wait for the next one."""
+
+LOADING = 600.0
+"""Seconds that a worker may take to load its model."""
+
+_OBJECT_STORE = 100 * 2**20
+
+Answered = tuple[int, list[dict[str, Any]], Answers]
+
+
+class Worker:
+    """A process of the cluster with a model of its own."""
+
+    def __init__(self, name: str):
+        self.model = models.load(name)
+
+    def content(self) -> str:
+        """What decides the model's answers."""
+        return self.model.origin.content
+
+    def process(self) -> int:
+        """The id of the process, on its machine."""
+        return os.getpid()
+
+    def answer(self, parameters: Mapping[str, Any], block: list[dict[str, Any]]) -> Answers | str:
+        """A block's answers; a text says why an example of it cannot be answered."""
+        try:
+            return answer(self.model, parameters, block)
+        except UserError as error:
+            return str(error)
+
+
+class Pool:
+    """Workers on a cluster that answer blocks in any order; a worker that dies is replaced, and its blocks are given to others.
+
+    name, content: of the model, which each worker must find to be the same. workers: how many; default: as many as the
+    cluster has GPUs, or CPUs where it has none.
+    """
+
+    def __init__(self, name: str, content: str, parameters: Mapping[str, Any], workers: int | None = None):
+        self.name, self.content, self.parameters = name, content, dict(parameters)
+        resources = ray.cluster_resources()
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+        count = min(workers or cpus, gpus or cpus)
+        if count < 1:
+            raise UserError("The Ray cluster has no CPU for a worker: add a machine that has.")
+        self._kind = ray.remote(num_cpus=1, num_gpus=min(gpus, 1))(Worker)
+        self.workers: list[Any] = []
+        """Those that have loaded the model."""
+        self._starting: dict[Any, Any] = {}
+        """Their promise to say which model they loaded → those that have not."""
+        self._deaths: Counter[int | None] = Counter()
+        """Number of a block, or None while loading → how many workers died over it."""
+        for _ in range(count):
+            self._start()
+
+    def _start(self) -> None:
+        worker = self._kind.remote(self.name)
+        self._starting[worker.content.remote()] = worker
+
+    def __call__(self, waiting: Iterator[Block]) -> Iterator[Answered]:
+        """Answer blocks; each is given back once, when it is answered. UserError names an example that cannot be."""
+        again: deque[Block] = deque()
+        running: dict[Any, tuple[Any, Block]] = {}
+        more = True
+        while True:
+            for worker in self.workers:
+                while more and sum(held is worker for held, _ in running.values()) < AHEAD:
+                    block = again.popleft() if again else next(waiting, None)
+                    if block is None:
+                        more = False
+                    else:
+                        running[worker.answer.remote(self.parameters, block[1])] = (worker, block)
+            if not running and not more:
+                return
+            done, _ = ray.wait([*running, *self._starting], timeout=None if running else LOADING)
+            if not done:
+                raise UserError(
+                    f"No worker of the cluster has loaded {self.name} within {LOADING:g} seconds."
+                )
+            if done[0] in self._starting:
+                self._loaded(done[0])
+                continue
+            worker, (number, asked) = running.pop(done[0])
+            answers = self._answers(done[0], number, asked)
+            if answers is None:
+                again.append((number, asked))
+                more = True
+                self._replace(worker)
+            else:
+                yield number, asked, answers
+
+    def _loaded(self, promise: Any) -> None:
+        """Take a worker in that has loaded the model; UserError where it is another one than here, or cannot be loaded."""
+        worker = self._starting.pop(promise)
+        try:
+            found = ray.get(promise)
+        except RayError as error:
+            if not isinstance(error, RayActorError) or self._died(None):
+                reason = f"{self.name} cannot be loaded by a worker of the cluster: {_reason(error)}"
+                raise UserError(reason) from None
+            self._start()
+            return
+        if found != self.content:
+            raise UserError(
+                f"{self.name} is another model on the cluster ({found}) than here ({self.content}): give all machines the same "
+                "store, folder and code."
+            )
+        self.workers.append(worker)
+
+    def _answers(self, promise: Any, number: int, asked: Sequence[Mapping[str, Any]]) -> Answers | None:
+        """A block's answers; None where its worker died."""
+        try:
+            answers: Answers | str = ray.get(promise)
+        except RayActorError as error:
+            if self._died(number):
+                raise UserError(
+                    f"Block {number} ({asked[0]['id']!r} and what follows) ended its worker {DEATHS + 1} times: too little "
+                    f"memory, likely ({_reason(error)})."
+                ) from None
+            return None
+        except RayError as error:
+            raise UserError(f"A worker of the cluster failed: {_reason(error)}") from None
+        if isinstance(answers, str):
+            raise UserError(answers)
+        return answers
+
+    def _died(self, number: int | None) -> bool:
+        """Count a death; whether there were too many over the same block."""
+        self._deaths[number] += 1
+        return self._deaths[number] > DEATHS
+
+    def _replace(self, dead: Any) -> None:
+        """Start a worker in the place of a dead one, once: its blocks come back one after another."""
+        if dead in self.workers:
+            self.workers.remove(dead)
+            self._start()
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def connected(address: str | None, name: str) -> Iterator[None]:
+    """A Ray cluster: the one at the address, or one of this machine alone that ends with the block.
+
+    name: of the model; workers of several machines cannot load it from a store that is a file of this one.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    store.configure()
+    environment = {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": store.tracking_uri()}
+    own: dict[str, Any] = (
+        {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        ray.init(
+            address or "local",
+            runtime_env={"env_vars": environment},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **own,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"--address {address}: " if address else ""
+        raise NotHere(f"{where}Ray cannot be used: {' '.join(str(error).split())[:300]}") from None
+    try:
+        # In place of Ray's own, which prints a stack of its C++.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        if len(machines) > 1 and ":/" in name and store.tracking_uri().startswith("sqlite:"):
+            raise UserError(
+                f"The MLflow store {store.tracking_uri()} is a file of this machine, and the cluster has several: set "
+                "MLFLOW_TRACKING_URI to a server that all reach (docs/TEAM.md), or name a folder that all have."
+            )
+        yield
+    finally:
+        ray.shutdown()

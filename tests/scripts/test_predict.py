@@ -1,0 +1,110 @@
+"""predict.py as it is typed: files, the standard input, kills, faults."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common.errors import NotHere, UserError
+from common.inference.backends import backend
+from common.paths import ROOT
+from tests.scripts.conftest import run_script, squad_json
+from tests.support import trained
+from tests.support.questions import EXAMPLES
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny):
+    """(folder with test.json, URI of a stored model) with the model's store in force."""
+    folder = tmp_path_factory.mktemp("predict")
+    with trained.store(folder):
+        record = trained.prepare_data(folder)
+        id_ = trained.log_run(folder, tiny, record, EXAMPLES, experiment="predict")
+        yield folder, f"runs:/{id_}/model"
+
+
+def test_a_file_is_predicted_and_scored(world, tmp_path):
+    folder, uri = world
+    files = [tmp_path / name for name in ("p.json", "n.json", "o.json", "p.csv")]
+    flags = [
+        word
+        for flag, file in zip(("output", "n_best", "null_odds", "csv"), files, strict=True)
+        for word in (f"--{flag}", file)
+    ]
+    done = run_script("predict.py", "--model", uri, "--file", folder / "test.json", *flags)
+    assert "8 questions: " in done.stdout and all(file.is_file() for file in files)
+    assert "8/8" in done.stderr and "questions/s" in done.stderr
+    scored = run_script("score.py", folder / "test.json", files[0], "--na-prob-file", files[2])
+    assert "best_f1" in json.loads(scored.stdout)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_lines_on_the_standard_input_have_no_references(world, tmp_path):
+    lines = "\n".join(json.dumps({"question": e["question"], "context": e["context"]}) for e in EXAMPLES)
+    run_script("predict.py", "--model", world[1], "--file", "-", "--output", tmp_path / "p.json", input=lines)
+    ids = list(json.loads((tmp_path / "p.json").read_text()))
+    assert len(set(ids)) == 8 and all(id_.startswith("stdin-") for id_ in ids)
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path):
+    rows = [e | {"id": f"{i}-{e['id']}", "title": f"{i}"} for i in range(250) for e in EXAMPLES]
+    (tmp_path / "many.json").write_text(squad_json(rows))
+    command = ["predict.py", "--model", world[1], "--file", tmp_path / "many.json"]
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    run_script(*command, "--output", whole)
+    words = [sys.executable, str(ROOT / "scripts" / command[0]), *map(str, command[1:]), "--output", str(cut)]
+    kills = 0
+    for number in (signal.SIGKILL, signal.SIGINT):
+        flags = ["--resume"] if kills else []
+        before = len(list(tmp_path.glob(".cut.json.blocks/0*.json")))
+        process = subprocess.Popen(
+            [*words, *flags], stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob(".cut.json.blocks/0*.json"))) <= before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+        kills += process.returncode != 0
+        assert process.returncode in (-9, 130) and not cut.exists(), error
+    assert "To go on: " in error and error.rstrip().splitlines()[-2].endswith("--resume")
+    assert kills == 2
+    run_script(*command, "--output", cut, "--resume")
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--file", "missing.json"), "missing.json: No such file"),
+        (("--model", "models:/nothing@champion"), "models:/nothing@champion"),
+        (("--model", "someone/nothing"), "to no model in the hub's cache"),
+        (("--workers", "2"), "--address and --workers are for --backend ray"),
+        (("--null_threshold", "x"), "'x' is not a finite number"),
+    ],
+)
+def test_mistakes_are_one_line(flags, reason, world, tmp_path):
+    given = {"--model": world[1], "--file": world[0] / "test.json", "--output": tmp_path / "p.json"}
+    given |= dict([flags])
+    words = [word for pair in given.items() for word in pair]
+    done = run_script("predict.py", *words, check=False)
+    assert done.returncode == 2 and reason in done.stderr.splitlines()[-1]
+
+
+def test_ray_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "common.inference.ray_backend", None)
+    with pytest.raises(NotHere, match="requirements-ray.txt"):
+        with backend("ray", None, {}):
+            pass
+    with backend("local", None, {}) as found:
+        assert found is None
+    with pytest.raises(UserError, match="are for --backend ray"):
+        with backend("local", None, {}, workers=2):
+            pass
