@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from . import labelled_texts, questions
+from . import labelled_texts, question_splits, questions
 from .prepared import SPLITS, load, write
 from .record import DataRecord, Example
 
@@ -155,14 +155,14 @@ def _written(
         record = DataRecord(
             **shared,
             version="v2.0" if unanswerable else "v1.1",
-            language=questions.only_language(splits),
+            language=question_splits.only_language(splits),
             **sums,
             notes=[note for each in records for note in each.notes or ()][:100],
             validation_by="given",
-            **questions.split_counts(splits),
+            **question_splits.split_counts(splits),
             fingerprint=questions.fingerprint(splits),
         )
-        return write(splits, record, output_dir, questions.features(splits))
+        return write(splits, record, output_dir, question_splits.features(splits))
     record = DataRecord(**shared, **labelled_texts.described(splits, labels, first.kind))
     columns = labelled_texts.features(first.pairs, first.kind == "multi-label text")
     return write(splits, record, output_dir, columns | {"origin": columns["id"]})

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from ..errors import UserError, first_line
 from ..files import FileRecord, file_record
@@ -17,6 +17,7 @@ from .columns import Columns
 from .hub_files import download_parquet
 from .prepared import SPLITS, write
 from .question_files import read_questions
+from .question_splits import features, only_language, split_counts
 from .record import DataRecord, Example
 from .squad_json import MOST_NOTES, SquadFile, made_title, read_rows
 from .squad_shapes import marked
@@ -303,45 +304,6 @@ def _prepare(
     return write(splits, record, output_dir, features(splits), skipped)
 
 
-def only_language(splits: Mapping[str, Sequence[Example]]) -> str | None:
-    """The language of all questions; None if there are several, or if some name none."""
-    found = {e.get("language") for part in splits.values() for e in part}
-    return found.pop() if len(found) == 1 else None
-
-
-def features(splits: Mapping[str, Sequence[Example]]) -> dict[str, object]:
-    """The columns of prepared questions, as `datasets.Features` takes them: `origin`, the set that a question is of, and
-    `language` are there if a question has them. Each of the questions gets these columns."""
-    from datasets import Value
-
-    answers = {"text": [Value("string")], "answer_start": [Value("int32")]}
-    names = ["id", "title", "context", "question"]
-    for name in ("origin", "language"):
-        if any(e.get(name) for part in splits.values() for e in part):
-            names.append(name)
-            for e in (e for part in splits.values() for e in part):
-                e.setdefault(name, None)
-    return {name: Value("string") for name in names} | {"answers": answers}
-
-
-class SplitCounts(TypedDict):
-    """Fields of a record that are counted in the splits."""
-
-    counts: dict[str, dict[str, int]]
-    validation_paragraphs_also_in_train: int
-    test_paragraphs_also_in_train: int
-
-
-def split_counts(splits: Mapping[str, Sequence[Example]]) -> SplitCounts:
-    """How much there is in the splits of questions, and how many of their paragraphs they share."""
-    contexts = {split: {e["context"] for e in part} for split, part in splits.items()}
-    return {
-        "counts": {name: _counts(part) for name, part in splits.items()},
-        "validation_paragraphs_also_in_train": len(contexts["train"] & contexts["validation"]),
-        "test_paragraphs_also_in_train": len((contexts["train"] | contexts["validation"]) & contexts["test"]),
-    }
-
-
 def _split(
     train: SquadFile, validation: SquadFile | None, test: SquadFile | None, seed: int, share: float
 ) -> tuple[dict[str, list[Example]], dict[str, str]]:
@@ -399,15 +361,6 @@ def _part_ids(train: SquadFile, others: Sequence[SquadFile]) -> int:
     for e in (*train.examples, *train.placed):
         e["id"] = renamed.get(e["id"], e["id"])
     return len(renamed)
-
-
-def _counts(examples: Sequence[Example]) -> dict[str, int]:
-    return {
-        "questions": len(examples),
-        "answerable": sum(bool(e["answers"]["text"]) for e in examples),
-        "paragraphs": len({e["context"] for e in examples}),
-        "titles": len({e["title"] for e in examples}),
-    }
 
 
 def _notes(read: Sequence[SquadFile]) -> list[str]:

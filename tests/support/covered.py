@@ -3,6 +3,7 @@ this list against the folders."""
 
 COVERED_BY = {
     "data/annotation_exports.py": "common/data/test_question_files.py",
+    "data/question_splits.py": "common/data/test_language.py",
     "data/question_fields.py": "common/data/test_question_files.py",
     "data/source_flags.py": "scripts/test_prepare_data.py",
     "data/hub_files.py": "common/data/test_questions.py",
