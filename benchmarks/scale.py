@@ -91,8 +91,8 @@ def recipe(data: Path, model: str, report: Path) -> None:
             if state.global_step == 1:
                 report.write_text(str(time.time()))
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForQuestionAnswering.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    network = AutoModelForQuestionAnswering.from_pretrained(model, trust_remote_code=False)
     lora = peft.LoraConfig(task_type="QUESTION_ANS", target_modules=["query", "key", "value", "dense"])
     train = datasets.load_from_disk(str(data))["train"]
     windows = train.map(

@@ -97,7 +97,7 @@ def test_a_technique_is_in_the_matrix_and_trains(project, tiny, prepared, store)
     printed = follow(project, "Add a technique", tiny("bert"), prepared[0])
     (matrix,) = (text for line, text in printed.items() if line.endswith("matrix.py"))
     header, _, bert, *_ = matrix.splitlines()
-    assert header.split(" | ").index("HRA") and " CE " in bert
+    assert header.split(" | ").index("HRA") and " CEM " in bert
     assert any("HRA on" in text and "F1" in text for text in printed.values())
     assert any(re.search(r"\d+ passed", text) for text in printed.values())
     written = (project / "docs/MODELS.md").read_text()
@@ -114,7 +114,7 @@ def test_a_family_passes_the_generated_tests_and_trains(project, tmp_path, prepa
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "ernie")
     printed = follow(project, "Add a family", tmp_path / "ernie", prepared[0])
-    assert "| ernie | CE |" in (project / "docs/MODELS.md").read_text()
+    assert "| ernie | CEM |" in (project / "docs/MODELS.md").read_text()
     assert any("LoRA on" in text and "F1" in text for text in printed.values())
     (tests,) = (text for line, text in printed.items() if "pytest" in line)
     assert int(re.search(r"(\d+) passed", tests)[1]) > 40

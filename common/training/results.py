@@ -72,7 +72,7 @@ def _by_origin(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """Set that examples of mixed data are of → their indices; the name as MLflow allows it in a metric's."""
     found: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
-        if "origin" in example:
+        if example.get("origin"):
             found.setdefault(re.sub(r"[^\w. -]", "_", example["origin"], flags=re.ASCII), []).append(i)
     return found
 

@@ -83,7 +83,13 @@ def is_a_rows(key, name):
     return name not in ("report_to", "task", "seed") and bool(outside(KINDS[key], name))
 
 
-BY_THEMSELVES = {("max_length", 1), ("doc_stride", 10**6), ("task", "classification"), ("report_to", "wandb")}
+BY_THEMSELVES = {
+    ("max_length", 1),
+    ("doc_stride", 10**6),
+    ("task", "classification"),
+    ("report_to", "wandb"),
+    ("class_weights", "balanced"),
+}
 """Within bounds, but not with the other fields' defaults, or only where something is installed."""
 
 

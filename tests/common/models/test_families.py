@@ -120,7 +120,8 @@ def test_encoders_do_not_write(tiny):
     config = models.load_config(models.resolve_checkpoint(tiny("bert")))
     with pytest.raises(
         UserError,
-        match="bert for generative-qa: the family is offered for extractive-qa and classification only",
+        match="bert for generative-qa: the family is offered for extractive-qa and classification and "
+        "multi-label-classification only",
     ):
         check_model(
             TECHNIQUES["lora"](), RunArgs(task="generative-qa", max_length=64), FAMILIES["bert"], config

@@ -6,8 +6,9 @@ import pytest
 
 from common.registry import reporting
 from common.registry.register import Outcome
+from common.tasks.table import task_of
 
-CHAMPION = Outcome("bert-squad-qa", "3", "champion", "run1", is_new=True, notes=())
+CHAMPION = Outcome("bert-squad-qa", task_of("extractive-qa"), "3", "champion", "run1", is_new=True, notes=())
 
 
 def test_a_champion_is_served_by_its_alias_and_others_by_their_number():

@@ -77,6 +77,9 @@ class Ranking(Task):
     def row(self, prediction, example):
         return {"prediction": prediction > 0.5, "probability": prediction}
 
+    def judged(self, answers, examples):
+        raise NotImplementedError
+
     def request(self, example):
         return {"text": example["text"]}
 

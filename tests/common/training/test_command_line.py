@@ -39,7 +39,7 @@ def test_choices_bounds_and_defaults_are_shown(capsys):
     assert "rank of each update (at least 1 and at most 65536; default: 16)" in groups["technique"]
     assert "dropout before the update (at least 0 and below 1; default: 0.0)" in groups["technique"]
     assert groups["technique"].startswith("--r N")
-    assert "--task {extractive-qa,classification,generative-qa}" in groups["model"]
+    assert "--task {extractive-qa,classification,generative-qa,multi-label-classification}" in groups["model"]
     assert "--precision {auto,fp32,fp16,bf16}" in groups["training"]
     assert "--report_to {mlflow,wandb} [{mlflow,wandb} ...]" in groups["tracking and resuming"]
     assert "None" not in " ".join(groups.values()) and "default: false" not in str(groups).lower()
