@@ -29,7 +29,7 @@ def settings(
         return before
     served = model_logging.module_of(task)
     examples = [task.described(example, record) for example in validation] if record else []
-    asked = [{name: example[name] for name in served.ASKED} for example in examples]
+    asked = [task.request(example) for example in examples]
     taken = [i for i, each in enumerate(asked) if served.is_taken(each)]
     answers = served.best_answers(bundle, [asked[i] for i in taken])
     right = task.served_right(answers, [examples[i] for i in taken])

@@ -61,7 +61,7 @@ def test_it_is_asked_files_and_is_no_checkpoint(exported):
     ]
     assert answers[0] == answers[1]
     with pytest.raises(UserError, match="is an ONNX version"):
-        planning.resolve_checkpoint(f"models:/{done.name}-onnx@int8")
+        planning.resolve_checkpoint(f"models:/{done.name}-onnx@fp32")
 
 
 @pytest.mark.slow

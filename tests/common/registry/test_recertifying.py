@@ -19,7 +19,7 @@ BEFORE = {"temperature": 1.5, "abstention": {"confidence": 0.95, "examples": 9, 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny):
-    """(bundle, its settings, validation that the model mostly has right, record)."""
+    """(bundle, its settings, validation of which the model has all right but the one that it is least sure of, record)."""
     folder = tmp_path_factory.mktemp("recertifying")
     record = trained.prepare_data(folder)
     bundle, _, _, _, info = trained.save(folder, tiny, technique="standard")
@@ -30,7 +30,8 @@ def world(tmp_path_factory, tiny):
     answers = Answerer(bundle).answer([QA.request(e) for e in test])
     truth = [{"text": [a[0]["answer"]] if a[0]["answer"] else [], "answer_start": []} for a in answers]
     right = [e | {"answers": t} for e, t in zip(test, truth, strict=True)]
-    right[0] |= {"answers": {"text": ["no model says this"], "answer_start": []}}
+    least = int(np.argmin([a[0]["raw_score"] for a in answers]))
+    right[least] |= {"answers": {"text": ["no model says this"], "answer_start": []}}
     return bundle, dict(info.settings), right, record
 
 
@@ -39,7 +40,7 @@ def test_promises_are_certified_on_its_own_raw_scores(world):
     found = recertifying.settings(QA, bundle, settings, validation, record, choices=2)
     raw = [a[0]["raw_score"] for a in Answerer(bundle).answer([QA.request(e) for e in validation])]
     right = np.ones(len(raw), dtype=bool)
-    right[0] = False
+    right[int(np.argmin(raw))] = False
     expected = abstention.certify(np.array(raw), right, choices=2)
     held = found["abstention"]
     assert held["thresholds"] == [[p.max_error, p.threshold] for p in expected]
