@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..scoring.bootstrap import bootstrap_interval, paired_bootstrap
 from ..scoring.slices import scores_by_slice
 from ..tasks.interface import Task
+from ..tasks.questions import version_of
 from .blocks import Answers, blocks
 from .models import Model
 from .predicting import answer
@@ -58,7 +59,7 @@ class DataSet:
     @property
     def version(self) -> str:
         """The rules of SQuAD that apply: v2.0 where a question has no answer. They mean nothing to texts."""
-        return "v2.0" if any(not e["answers"]["text"] for e in self.examples if "answers" in e) else "v1.1"
+        return version_of([example for example in self.examples if "answers" in example])
 
     @property
     def fingerprint(self) -> str:
@@ -182,8 +183,7 @@ def _result(model: Model, data: DataSet) -> Result:
             answers += answer(model, parameters, block)
             bar.update(len(block))
     given, named = _named(task, answers, data)
-    predictions, references = task.judged(given, named)
-    figures, each = task.score(predictions, references, data.version)
+    figures, each = task.judged(given, named)
     figures = {name: value for name, value in figures.items() if name not in ("exact", "total")}
     for name in task.metrics:
         figures[f"{name}_low"], figures[f"{name}_high"] = bootstrap_interval(100 * each[name])

@@ -4,22 +4,19 @@ Needs requirements-ray.txt; only `--backend ray` imports this.
 """
 
 import contextlib
-import logging
 import os
-import signal
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# Read while Ray is imported, and by the processes that it starts.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+from ..tracking import ray_cluster
 
+# isort: split
+# After that module, which says how Ray is to be imported.
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from ..errors import NotHere, UserError
-from ..paths import ROOT
+from ..errors import UserError
 from ..tracking import store
 from . import models
 from .blocks import Answers
@@ -33,8 +30,6 @@ AHEAD = 2
 
 LOADING = 600.0
 """Seconds that a worker may take to load its model."""
-
-_OBJECT_STORE = 100 * 2**20
 
 Answered = tuple[int, list[dict[str, Any]], Answers]
 
@@ -175,39 +170,12 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def connected(address: str | None, name: str) -> Iterator[None]:
-    """A Ray cluster: the one at the address, or one of this machine alone that ends with the block.
+    """A Ray cluster for a model (`ray_cluster.connected`).
 
     name: of the model; workers of several machines cannot load it from a store that is a file of this one.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     store.configure()
-    environment = {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": store.tracking_uri()}
-    own: dict[str, Any] = (
-        {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-    )
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        ray.init(
-            address or "local",
-            runtime_env={"env_vars": environment},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **own,
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"--address {address}: " if address else ""
-        raise NotHere(f"{where}Ray cannot be used: {' '.join(str(error).split())[:300]}") from None
-    try:
-        # In place of Ray's own, which prints a stack of its C++.
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-        if len(machines) > 1 and ":/" in name and store.tracking_uri().startswith("sqlite:"):
-            raise UserError(
-                f"The MLflow store {store.tracking_uri()} is a file of this machine, and the cluster has several: set "
-                "MLFLOW_TRACKING_URI to a server that all reach (docs/TEAM.md), or name a folder that all have."
-            )
+    with ray_cluster.connected(address, store.tracking_uri()):
+        if ":/" in name:
+            ray_cluster.check_store(store.tracking_uri())
         yield
-    finally:
-        ray.shutdown()

@@ -98,7 +98,7 @@ class Judge:
             except checking.Unloadable as error:
                 reason = f"nothing can be compared on {name}: {one.name} does not answer it ({error})"
                 return reason, f"On {name}: {reason}."
-            scores.append(self.task.served_each(answers, examples))
+            scores.append(self.task.judged(answers, examples)[1][self.task.metric])
         ours, theirs = scores
         found = compared(ours, theirs, rules)
         interval = f"{found['difference']:+.1f} points, {rules.confidence:.0%} interval {found['low']:+.1f} to {found['high']:+.1f}"
@@ -117,7 +117,8 @@ class Judge:
         rows, right = self.must_pass, []
         for one in (new, *([old] if old else [])):
             try:
-                right.append(self.task.served_right(self._answers(one, "", rows), rows))
+                _, each = self.task.judged(self._answers(one, "", rows), rows)
+                right.append(self.task.right_of(each).tolist())
             except checking.Unloadable:
                 right.append([False] * len(rows))
         champion = f"; the champion {sum(right[1])}" if old else ""
@@ -148,7 +149,7 @@ def _test_part(folder: Path, task: Task) -> list[Example]:
         raise UserError(
             f"--also_on {folder}: its rows have no {lacking[0]!r}, so {task.name} cannot be asked."
         )
-    examples: list[Example] = [task.described(example, record) for example in splits["test"]]
+    examples = [task.named(example, record) for example in splits["test"]]
     taken = [e for e in examples if served.is_taken(task.request(e))]
     if not taken:
         raise UserError(f"--also_on {folder}: its test part holds nothing that a served model takes.")
@@ -198,7 +199,7 @@ def _row(place: str, line: str, task: Task) -> dict[str, Any]:
     if several and not (isinstance(row["label"], list) and all(isinstance(x, str) for x in row["label"])):
         raise UserError(f"{place}: label must be a list of labels; [] for none.")
     if task.data != "qa":
-        return {"id": place, "true_label": row["label"], **{name: row[name] for name in texts}}
+        return {"id": place, "label": row["label"], **{name: row[name] for name in texts}}
     answers = [row["answers"]] if isinstance(row["answers"], str) else row["answers"]
     if not isinstance(answers, list) or not all(isinstance(answer, str) and answer for answer in answers):
         raise UserError(f"{place}: answers must be a text or a list of texts.")

@@ -28,13 +28,15 @@ def settings(
     if "abstention" not in before:
         return before
     served = model_logging.module_of(task)
-    examples = [task.described(example, record) for example in validation] if record else []
+    examples = [task.named(example, record) for example in validation] if record else []
     asked = [task.request(example) for example in examples]
     taken = [i for i, each in enumerate(asked) if served.is_taken(each)]
     answers = served.best_answers(bundle, [asked[i] for i in taken])
-    right = task.served_right(answers, [examples[i] for i in taken])
+    right: np.ndarray = np.zeros(0, dtype=bool)
+    if taken:
+        right = task.right_of(task.judged(answers, [examples[i] for i in taken])[1])
     promises = abstention.certify(
-        np.array([answer["raw_score"] for answer in answers]), np.array(right, dtype=bool), choices=choices
+        np.array([answer["raw_score"] for answer in answers]), right, choices=choices
     )
     found = Confidence(before.get("temperature", 1.0), tuple(promises), len(right))
     return before | found.settings()

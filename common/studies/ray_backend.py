@@ -6,17 +6,16 @@ Needs requirements-ray.txt; only `--backend ray` imports this.
 import contextlib
 import logging
 import os
-import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read while Ray is imported, and by the processes that it starts.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+# First, because it says how Ray is to be imported.
+from ..tracking import ray_cluster
+
+# Read while Ray Tune is imported, and by the processes that it starts.
 # A study continues from its own notes, and handles Ctrl-C itself.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -32,9 +31,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from .. import stopping
 from ..errors import UserError, last_line
-from ..paths import ROOT
 from .declaration import Point, Row, Stage
 from .ray_trial import EPOCH, SCORE, Job, RowTrial
 from .search import Asha, Resources, Space, every_point
@@ -43,7 +40,6 @@ DEATHS = 3
 """How often a row's worker may die before the row counts as failed: the row itself is the likely cause, by its memory."""
 DRAWS = 20
 """How often a search draws again after a point that was proposed before."""
-_OBJECT_STORE = 100 * 2**20
 
 
 @dataclass
@@ -76,55 +72,19 @@ class Hooks:
 
 @contextlib.contextmanager
 def connected(address: str | None, store: str, asked: Sequence[Resources]) -> Iterator[None]:
-    """A Ray cluster: the one at the address, or one of this machine alone that ends with the block.
+    """A Ray cluster for a study (`ray_cluster.connected`). store: URI of the MLflow store, which the rows get.
 
-    store: URI of the MLflow store, which the rows get. UserError if there is no such cluster, none of its machines has the
-    resources of a trial, or they could not share the store.
+    UserError if there is no such cluster, none of its machines has the resources of a trial, or they could not share the store.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": store}
-    own: dict[str, Any] = (
-        {} if address else {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-    )
-    for name in ("ray", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        ray.init(
-            address or "local",
-            runtime_env={"env_vars": environment},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **own,
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"--address {address}: " if address else ""
-        raise UserError(f"{where}Ray cannot be used: {' '.join(str(error).split())[:300]}") from None
-    signals: list[int] = []
-
-    def leave(number: int, _: object) -> None:
-        signals.append(number)
-        stopping.leave(number)
-
-    # In place of Ray's own, which prints a stack of its C++.
-    for number in handlers:
-        signal.signal(number, leave)
-    try:
-        _check(asked, store)
+    with ray_cluster.connected(address, store):
+        _check(asked)
+        ray_cluster.check_store(store)
         yield
-    except SystemExit:
-        if signals:
-            # Ray turns every exit code into 1 while it waits.
-            sys.exit(128 + signals[0])
-        raise
-    finally:
-        ray.shutdown()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
-def _check(asked: Sequence[Resources], store: str) -> None:
+def _check(asked: Sequence[Resources]) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for resources in asked:
         if not any(
@@ -136,11 +96,6 @@ def _check(asked: Sequence[Resources], store: str) -> None:
                 f"Each trial asks for {resources.cpus} CPUs and {resources.gpus:g} GPUs, and no machine of this cluster has "
                 "them: lower `resources` in the study's file, or add a machine that has them."
             )
-    if len({node["NodeManagerAddress"] for node in nodes}) > 1 and store.startswith("sqlite:"):
-        raise UserError(
-            f"The MLflow store {store} is a file of this machine, and the cluster has several: set MLFLOW_TRACKING_URI to a "
-            "server that all reach (docs/TEAM.md shows how to start one)."
-        )
 
 
 def carry_out(

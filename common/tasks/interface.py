@@ -279,25 +279,23 @@ class Task(ABC):
         the run's own predictions then count as the truth.
         """
 
-    def served_each(self, answers: Sequence[Answer], examples: Sequence[Example]) -> "np.ndarray":
-        """The deciding score, 0 to 1, of each answer of a served model. examples: the prepared data's, one for each answer."""
-        import numpy as np
-
-        return np.array(self.served_right(answers, examples), dtype=float)
-
-    def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
-        """Whether each answer of a served model is right. examples: the prepared data's, one for each answer."""
-        raise TypeError(f"{self.name} has no answers that are right or wrong as a whole")
+    def named(self, example: Example, record: "DataRecord") -> Example:
+        """An example of prepared data as examples of files are: labels by their names. record: of the prepared data."""
+        return example
 
     @abstractmethod
     def judged(
         self, answers: Sequence[Answer], examples: Sequence[Example]
-    ) -> tuple[list[Any], Sequence[Example]]:
-        """(predictions, references) as `score` takes them, of a served model's answers to any examples.
+    ) -> tuple[Figures, dict[str, "np.ndarray"]]:
+        """What `score` gives, of a served model's answers to any examples.
 
         answers: with all `alternatives` where they are labels. examples: with `label` as the name of a label, or the list of
         names.
         """
+
+    def right_of(self, each: Mapping[str, "np.ndarray"]) -> "np.ndarray":
+        """(N,) whether each answer is right as a whole. each: the scores by metric, as `score` and `judged` give them."""
+        return each[self.metrics[-1]] == 1
 
     # Analysis of errors.
 

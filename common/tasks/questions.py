@@ -10,6 +10,13 @@ from .interface import Answer, Example, Figures, Row, Settings, Task
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..scoring.squad import Version
+
+
+def version_of(references: Sequence[Mapping[str, Any]]) -> "Version":
+    """The version of SQuAD whose rules these questions follow: v2.0 where one has no answer."""
+    return "v2.0" if any(not reference["answers"]["text"] for reference in references) else "v1.1"
+
 
 class QuestionTask(Task):
     """A task whose examples have `question`, `context` and `answers`; its predictions have `id` and `text`."""
@@ -66,36 +73,17 @@ class QuestionTask(Task):
             for row in rows
         ]
         predictions = {row["id"]: answer["answer"] for row, answer in zip(rows, answers, strict=True)}
-        unanswerable = any(not reference["answers"]["text"] for reference in references)
-        return float(squad_scores(predictions, references, "v2.0" if unanswerable else "v1.1")["f1"])
-
-    def served_each(self, answers: Sequence[Answer], examples: Sequence[Example]) -> "np.ndarray":
-        """F1 of each answer."""
-        from ..scoring.squad import score_examples
-
-        given = {example["id"]: answer["answer"] for answer, example in zip(answers, examples, strict=True)}
-        unanswerable = any(not example["answers"]["text"] for example in examples)
-        return score_examples(given, examples, "v2.0" if unanswerable else "v1.1")[self.metric]
-
-    def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
-        """An exact match; "" is one where there is no answer."""
-        from ..scoring.squad import exact_match
-
-        pairs = zip(answers, examples, strict=True)
-        return [
-            bool(exact_match(answer["answer"], e["answers"]["text"], language=e.get("language")))
-            for answer, e in pairs
-        ]
+        return float(squad_scores(predictions, references, version_of(references))["f1"])
 
     def judged(
         self, answers: Sequence[Answer], examples: Sequence[Example]
-    ) -> tuple[list[Any], Sequence[Example]]:
-        """The texts of the answers."""
+    ) -> tuple[Figures, dict[str, "np.ndarray"]]:
+        """By the rules of v2.0 where a question has no answer."""
         given = [
             SimpleNamespace(id=example["id"], text=answer["answer"])
             for answer, example in zip(answers, examples, strict=True)
         ]
-        return given, examples
+        return self.score(given, examples, version_of(examples))
 
     def slices(self, example: Example) -> dict[str, str]:
         """By question word, lengths, and whether there is an answer."""

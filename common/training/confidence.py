@@ -175,7 +175,7 @@ def _graded(
 ) -> tuple[Candidates, np.ndarray] | None:
     """(what the examples could have been answered with, whether each answer is right as a whole)."""
     candidates = task.candidates(predictions) if len(predictions) else None
-    return None if candidates is None else (candidates, np.asarray(each[task.metrics[-1]]) == 1)
+    return None if candidates is None else (candidates, task.right_of(each))
 
 
 def _share(part: int, whole: int) -> float:

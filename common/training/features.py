@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from filelock import FileLock
 
 from ..atomic import atomic_write
 from ..data.rows import Rows
@@ -102,13 +103,19 @@ def training_features(planned: Plan, tokenizer: Any, config: Any, rows: Rows) ->
         if not made:
             raise _nothing(planned)
         return StoredFeatures(pa.concat_tables(made))
+    was_there = any(folder.glob("*.arrow"))
     try:
-        schema = _schema(folder / "schema", tables)
-        if schema is None:
-            raise _nothing(planned)
-        return _mapped(folder, rows, partial(_in_process, make=make, schema=schema))
+        # A run that starts meanwhile waits, and finds the files.
+        with FileLock(folder.with_suffix(".lock")):
+            schema = _schema(folder / "schema", tables)
+            if schema is None:
+                raise _nothing(planned)
+            return _mapped(folder, rows, partial(_in_process, make=make, schema=schema))
     except (OSError, pa.ArrowException) as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if was_there:
+            # They were damaged.
+            return training_features(planned, tokenizer, config, rows)
         raise UserError(
             f"The model's inputs cannot be written to {folder}: {first_line(error)} Make room, or let the environment variable "
             "HF_DATASETS_CACHE name another folder."
@@ -133,6 +140,9 @@ def _schema(file: Path, tables: Iterator[pa.Table]) -> pa.Schema | None:
 
 def _mapped(folder: Path, rows: Rows, make: "partial[pa.Table]") -> StoredFeatures:
     """The inputs in a folder, written there first if it does not hold them; each process writes a file of its own."""
+    for left in folder.glob("tmp*"):
+        # Of a run that was killed.
+        left.unlink()
     processes = cores()
     done = rows.dataset.with_format("arrow").map(
         make,

@@ -131,33 +131,23 @@ class MultiLabelClassification(Classification):
         """None: each label has a probability of its own, and the set of them has none."""
         return None
 
-    def served_each(self, answers: Sequence[Answer], examples: Sequence[Example]) -> "np.ndarray":
-        """The F1 of each text's labels."""
-        import numpy as np
-
-        from .label_sets import set_f1
-
-        pairs = zip(answers, examples, strict=True)
-        return np.array([set_f1(set(answer["labels"]), set(e["true_label"])) for answer, e in pairs])
-
-    def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
-        """Exactly the right labels; examples: as `described` gives them."""
-        pairs = zip(answers, examples, strict=True)
-        return [set(answer["labels"]) == set(example["true_label"]) for answer, example in pairs]
+    def named(self, example: Example, record: "DataRecord") -> Example:
+        """With the names of the labels as `label`."""
+        return {**example, "label": [record.labels[i] for i in example["label"]]}
 
     def judged(
         self, answers: Sequence[Answer], examples: Sequence[Example]
-    ) -> tuple[list[Any], Sequence[Example]]:
+    ) -> tuple[Figures, dict[str, "np.ndarray"]]:
         """Labels are matched by their names."""
-        from .label_sets import judged
+        from .label_sets import judged, score
 
-        return judged(answers, examples)
+        return score(*judged(answers, examples))
 
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
-        """The example with the names of its labels, and of those of them that are slices."""
+        """The example with the names of those of its labels that are slices."""
         shown = self.slices_of(record)
         names = [record.labels[i] for i in example["label"]]
-        return {**example, "label_names": [name for name in names if name in shown], "true_label": names}
+        return {**example, "label_names": [name for name in names if name in shown]}
 
     def slices(self, example: Example) -> dict[str, str]:
         """By length, by the number of labels, and for each label the texts that have it."""

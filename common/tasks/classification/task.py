@@ -172,27 +172,25 @@ class Classification(Task):
         right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
         return 100 * sum(right) / len(right)
 
-    def served_right(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[bool]:
-        """The right label; examples: as `described` gives them."""
-        pairs = zip(answers, examples, strict=True)
-        return [answer["label"] == example["true_label"] for answer, example in pairs]
+    def named(self, example: Example, record: "DataRecord") -> Example:
+        """With the name of the label as `label`."""
+        return {**example, "label": record.labels[example["label"]]}
 
     def judged(
         self, answers: Sequence[Answer], examples: Sequence[Example]
-    ) -> tuple[list[Any], Sequence[Example]]:
+    ) -> tuple[Figures, dict[str, "np.ndarray"]]:
         """Labels are matched by their names: a model may have been trained on data that numbers them otherwise."""
-        from .work import judged
+        from .work import judged, score
 
-        return judged(answers, examples)
+        return score(*judged(answers, examples))
 
     def described(self, example: Example, record: "DataRecord") -> dict[str, Any]:
-        """The example with the name of its label, by which it is judged, and of its slice."""
+        """The example with the name of its label, which is a slice."""
         names = record.labels
         if not names:
             return dict(example)
         name, shown = names[example["label"]], self.slices_of(record)
-        of_slice = name if name in shown else f"another of {len(names)} labels"
-        return {**example, "label_name": of_slice, "true_label": name}
+        return {**example, "label_name": name if name in shown else f"another of {len(names)} labels"}
 
     def slices(self, example: Example) -> dict[str, str]:
         """By length and label."""

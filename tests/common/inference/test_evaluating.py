@@ -187,5 +187,5 @@ def test_any_number_of_labels_is_judged_by_name():
         {"id": "b", "labels": [], "scores": []},
     ]
     examples = [{"id": "a", "text": "x", "label": ["news"]}, {"id": "b", "text": "y", "label": []}]
-    figures, each = task.score(*task.judged(answers, examples), "")
+    figures, each = task.judged(answers, examples)
     assert each["subset_accuracy"].tolist() == [0.0, 1.0] and figures["f1_micro"] == pytest.approx(200 / 3)

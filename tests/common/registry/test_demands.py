@@ -128,9 +128,10 @@ def test_squad_json_and_labelled_texts_can_be_demanded(folder, tmp_path):
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "Good.", "label": "positive"}\n')
     (row,) = demands.read_must_pass(file, TEXTS)
-    assert (row["text"], row["true_label"]) == ("Good.", "positive")
-    assert TEXTS.served_right([{"label": "positive"}], [row]) == [True]
-    assert TEXTS.served_each([{"label": "negative"}], [row]).tolist() == [0.0]
+    assert (row["text"], row["label"]) == ("Good.", "positive")
+    for label, right in (("positive", True), ("negative", False)):
+        _, each = TEXTS.judged([{"label": label, "score": 0.9}], [row])
+        assert TEXTS.right_of(each).tolist() == [right] and each["accuracy"].tolist() == [float(right)]
 
 
 @pytest.mark.parametrize(

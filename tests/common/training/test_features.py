@@ -106,7 +106,7 @@ def test_a_second_run_reads_what_the_first_one_wrote(planned, cache, monkeypatch
     shorter.settings = plan.settings | {"max_length": 72}
     shorter.args = replace(plan.args, max_length=72)
     training_features(shorter, tokenizer, config, rows)
-    assert len(list(cache.iterdir())) == 2
+    assert len([folder for folder in cache.iterdir() if folder.is_dir()]) == 2
 
 
 def test_a_part_that_was_not_written_is_made_when_asked_again(planned, cache, monkeypatch):
@@ -121,6 +121,20 @@ def test_a_part_that_was_not_written_is_made_when_asked_again(planned, cache, mo
     assert_same(training_features(plan, tokenizer, config, rows), first)
 
 
+def test_what_a_kill_left_is_removed_and_what_is_damaged_is_made_again(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    rows = Rows(plan.splits["train"])
+    monkeypatch.setattr(features, "MANY", 1)
+    first = training_features(plan, tokenizer, config, rows)
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    (folder / "tmpabc").write_bytes(b"half")
+    assert_same(training_features(plan, tokenizer, config, rows), first)
+    assert not (folder / "tmpabc").exists()
+    for file in folder.glob("*.arrow"):
+        file.write_bytes(b"damaged")
+    assert_same(training_features(plan, tokenizer, config, rows), first)
+
+
 def test_a_full_disk_is_reported_and_leaves_nothing(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     monkeypatch.setattr(features, "MANY", 1)
@@ -131,7 +145,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(planned, cache, monkeypatch)
     monkeypatch.setattr(features, "_mapped", full)
     with pytest.raises(UserError, match="No space left on device.*HF_DATASETS_CACHE"):
         training_features(plan, tokenizer, config, Rows(plan.splits["train"]))
-    assert list(cache.iterdir()) == []
+    assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
 def test_the_oldest_inputs_are_forgotten(planned, cache, monkeypatch):
@@ -141,6 +155,6 @@ def test_the_oldest_inputs_are_forgotten(planned, cache, monkeypatch):
         (cache / f"old{age}").mkdir(parents=True)
         os.utime(cache / f"old{age}", (age, age))
     training_features(plan, tokenizer, config, Rows(plan.splits["train"]))
-    left = {folder.name for folder in cache.iterdir()}
+    left = {folder.name for folder in cache.iterdir() if folder.is_dir()}
     assert len(left) == features.KEPT and {f"old{features.KEPT + 1}", f"old{features.KEPT - 1}"} <= left
     assert "old0" not in left
