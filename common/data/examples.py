@@ -1,5 +1,6 @@
 """The examples of a user's files, one after another, whatever their format."""
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from .label_values import class_names
 from .question_fields import as_id
 from .question_files import stream_lines, stream_questions
 from .record import Example
+from .text_rows import text_fault
 
 STDIN = "-"
 """Stands for JSON lines on the standard input."""
@@ -105,9 +107,12 @@ def _texts(
 
 
 def _text(values: dict[str, Any], id_: str, classes: Sequence[str]) -> Example:
-    example: Example = {"id": as_id(values.get("id")) or id_, "text": values["text"]}
+    example: Example = {"text": values["text"]}
     if values.get("text_pair") is not None:
         example["text_pair"] = values["text_pair"]
+    # By its content too: two files with the same name, in two folders, must not give the same ids.
+    content = hashlib.sha256("\n".join(example.values()).encode()).hexdigest()
+    example["id"] = as_id(values.get("id")) or f"{id_}-{content[:8]}"
     return example | {"label": _named(values.get("label"), classes)}
 
 
@@ -119,17 +124,10 @@ def _named(label: Any, classes: Sequence[str]) -> Any:
 
 
 def _text_fault(values: dict[str, Any], labels_required: bool) -> str:
-    for field in ("text", "text_pair"):
-        text = values.get(field)
-        if field == "text_pair" and text is None:
-            continue
-        if not isinstance(text, str) or not text.strip():
-            what = "is empty" if text is None or isinstance(text, str) else f"is {text!r}, not text"
-            return f": the {field} {what}; remove the row or give its text."
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return f": the {field} has half of a surrogate pair; correct it."
+    # A column of second texts without a value makes no pair: what a model is asked with decides whether one is missing.
+    for field in ("text", *(("text_pair",) if values.get("text_pair") is not None else ())):
+        if fault := text_fault(field, values.get(field)):
+            return fault
     label = values.get("label")
     if labels_required and (label is None or isinstance(label, str) and not label.strip()):
         return ": the label is empty; remove the row or give its label."

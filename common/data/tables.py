@@ -35,13 +35,17 @@ class Table(NamedTuple):
     rows: Rows
 
 
-def expand(patterns: Iterable[str | Path]) -> list[Path]:
+Files = Path | str | Iterable[Path | str]
+"""A file, or several; each may be a glob."""
+
+
+def expand(patterns: Files) -> list[Path]:
     """The files of names and globs (`data/**/*.parquet`), those of each glob sorted, each file once.
 
     UserError if a glob matches nothing; a name without a file is reported when the file is read.
     """
     found: dict[Path, None] = {}
-    for pattern in map(str, patterns):
+    for pattern in map(str, [patterns] if isinstance(patterns, str | Path) else patterns):
         if Path(pattern).exists() or not glob.has_magic(pattern):
             found[Path(pattern)] = None
             continue
@@ -50,11 +54,6 @@ def expand(patterns: Iterable[str | Path]) -> list[Path]:
             raise UserError(f"{pattern}: no file matches it.")
         found |= dict.fromkeys(files)
     return list(found)
-
-
-def rows(path: str | Path, *, known: Iterable[str] = (), positions: Sequence[str] | None = None) -> Rows:
-    """`read(...).rows`."""
-    return read(path, known=known, positions=positions).rows
 
 
 def read(path: str | Path, *, known: Iterable[str] = (), positions: Sequence[str] | None = None) -> Table:

@@ -92,7 +92,7 @@ class _RowReader:
         if isinstance(found, str):
             return found
         for field in ("text", "text_pair"):
-            if field in found and (reason := _text_fault(field, found[field])):
+            if field in found and (reason := text_fault(field, found[field])):
                 return reason
         labels = self._labels(row, found)
         if isinstance(labels, str):
@@ -129,8 +129,8 @@ class _RowReader:
         return [self.names[int(label)] for label in labels]
 
 
-def _text_fault(field: str, text: object) -> str:
-    """What is wrong with a text; empty if nothing is."""
+def text_fault(field: str, text: object) -> str:
+    """What is wrong with a text, as the end of a sentence; empty if nothing is. field: `text` or `text_pair`."""
     what = "text" if field == "text" else "second text"
     if not isinstance(text, str) or not text.strip():
         state = "is empty" if text is None or isinstance(text, str) else f"is {text!r}, not text"

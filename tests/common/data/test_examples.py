@@ -56,7 +56,10 @@ def test_texts(tmp_path):
     path = write(tmp_path / "a.csv", rows)
     given, skipped = parse("label=stars"), []
     found = list(read_examples([path], "text", columns=given, answers_required=False, skipped=skipped))
-    assert [(e["id"], e["text"], e["label"]) for e in found] == [("a-0", "good", "5"), ("a-1", "bad", "")]
+    assert [(e["id"], e["text"], e["label"]) for e in found] == [
+        ("a-0-770e6076", "good", "5"),
+        ("a-1-2f05d4b6", "bad", ""),
+    ]
     assert found[1]["place"] == "line 3" and skipped[0]["reason"].startswith(": the text is empty")
     with pytest.raises(UserError, match="line 3: the label is empty"):
         list(read_examples([path], "text", columns=given))
@@ -85,6 +88,29 @@ def test_pairs_of_texts_and_ids(tmp_path):
         "place": "row 0",
         "file": "a.parquet",
     }
+
+
+def test_texts_without_ids_in_files_of_one_name_are_told_apart(tmp_path):
+    for folder, text in (("p", "good"), ("q", "bad")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "part.csv", [{"text": text, "label": 1}])
+    found = list(read_examples([str(tmp_path / "*" / "part.csv")], "text"))
+    assert [e["text"] for e in found] == ["good", "bad"] and found[0]["id"] != found[1]["id"]
+    # They follow from the content alone.
+    alone = list(read_examples([tmp_path / "q" / "part.csv"], "text"))
+    assert alone[0]["id"] == found[1]["id"]
+
+
+def test_a_second_text_is_checked_like_the_first_and_may_be_null(tmp_path):
+    rows = [{"text": "a", "text_pair": pair, "label": 1} for pair in ("b", None, " ", 5)]
+    skipped = []
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = list(read_examples([tmp_path / "a.jsonl"], "text", skipped=skipped))
+    assert [e.get("text_pair") for e in found] == ["b", None]
+    assert [fault["reason"] for fault in skipped] == [
+        ": the second text is empty; remove the row or give its text.",
+        ": the second text is 5, not text; remove the row or give its text.",
+    ]
 
 
 def test_numbers_of_classes_that_a_file_names_are_given_by_name(tmp_path):

@@ -65,10 +65,10 @@ def test_a_large_file_is_read_in_pieces(kind, tmp_path):
     path = write(tmp_path / f"a.{kind}", rows)
     del rows
     # What libraries are imported and built for good is not counted.
-    list(tables.rows(write(tmp_path / f"small.{kind}")))
+    list(tables.read(write(tmp_path / f"small.{kind}")).rows)
     tracemalloc.start()
     try:
-        assert sum(len(row["context"]) for _, row in tables.rows(path)) == 6000 * 2000
+        assert sum(len(row["context"]) for _, row in tables.read(path).rows) == 6000 * 2000
         assert tracemalloc.get_traced_memory()[1] < 6e6
     finally:
         tracemalloc.stop()
@@ -79,30 +79,30 @@ def test_what_the_library_datasets_caches_is_read(tmp_path):
 
     Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
     (file,) = (tmp_path / "saved").glob("*.arrow")
-    assert [row for _, row in tables.rows(file)] == ROWS
+    assert [row for _, row in tables.read(file).rows] == ROWS
 
 
 def test_the_content_decides_where_the_name_does_not(tmp_path):
     for kind in ("parquet", "feather", "jsonl", "json"):
         path = write(tmp_path / f"a.{kind}")
-        assert [row for _, row in tables.rows(path.rename(tmp_path / "data"))] == ROWS
+        assert [row for _, row in tables.read(path.rename(tmp_path / "data")).rows] == ROWS
 
 
 def test_names_that_are_given_decide_the_delimiter(tmp_path):
     (tmp_path / "a.csv").write_text("frage, kurz;absatz\nWer?;Er, sie, es\n")
-    rows = list(tables.rows(tmp_path / "a.csv", known=("Frage, kurz", "absatz")))
+    rows = list(tables.read(tmp_path / "a.csv", known=("Frage, kurz", "absatz")).rows)
     assert rows == [("line 2", {"frage, kurz": "Wer?", "absatz": "Er, sie, es"})]
 
 
 def test_rows_that_are_lists_have_a_fault_or_names(tmp_path):
     for content in ('[["a", "b"], ["c"], 5]', '["a", "b"]\n["c"]\n5\n'):
         (tmp_path / "a.json").write_text(content)
-        assert [row for _, row in tables.rows(tmp_path / "a.json")] == [
+        assert [row for _, row in tables.read(tmp_path / "a.json").rows] == [
             " must be an object, not list.",
             " must be an object, not list.",
             " must be an object, not int.",
         ]
-        named = [row for _, row in tables.rows(tmp_path / "a.json", positions=("x", "y"))]
+        named = [row for _, row in tables.read(tmp_path / "a.json", positions=("x", "y")).rows]
         assert named == [{"x": "a", "y": "b"}, {"x": "c"}, " must be an object, not int."]
 
 
@@ -126,17 +126,17 @@ def test_rows_that_are_lists_have_a_fault_or_names(tmp_path):
 def test_a_file_that_cannot_be_read_is_refused_by_name(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as refused:
-        list(tables.rows(tmp_path / name))
+        list(tables.read(tmp_path / name).rows)
     assert name in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.arrow"])
 def test_a_missing_file_and_a_folder_are_named(name, tmp_path):
     with pytest.raises(UserError, match=f"{name}.*No such file"):
-        tables.rows(tmp_path / name)
+        tables.read(tmp_path / name)
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=f"{name}.*(a folder|Is a directory)"):
-        tables.rows(tmp_path / name)
+        tables.read(tmp_path / name)
 
 
 def test_globs_are_expanded_in_order(tmp_path, monkeypatch):
