@@ -68,9 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(arguments)
         language = checked(args.language) if args.language else None
-        squad = read_questions(args.data)
-        if language:
-            squad.examples[:] = [example | {"language": language} for example in squad.examples]
+        squad = read_questions(args.data, language=language)
         predictions = read_predictions(args.predictions)
         probabilities = read_no_answer_probabilities(args.na_prob_file) if args.na_prob_file else None
         for note in differences([example["id"] for example in squad.examples], predictions, squad.version):

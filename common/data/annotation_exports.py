@@ -3,6 +3,7 @@
 from typing import Any
 
 from .columns import Columns, resolve
+from .language import kept
 from .question_fields import FAULT, PLACE
 
 
@@ -46,8 +47,8 @@ def of_haystack(content: Any, columns: Columns | None = None) -> list[Any]:
             continue
         if key not in paragraphs:
             context = document.get("content", document.get("text"))
-            paragraphs[key] = {"context": context, "qas": []}, {}
             meta = document.get("meta")
+            paragraphs[key] = {"context": context, "qas": [], **kept(meta), **kept(document)}, {}
             title = meta.get("name") if isinstance(meta, dict) else None
             made.append({"document_id": key, "title": title, "paragraphs": [paragraphs[key][0]]})
         _add_label(*paragraphs[key], label)
@@ -58,7 +59,8 @@ def _add_label(paragraph: dict[str, Any], questions: dict[str, Any], label: dict
     question = label.get("question", label.get("query"))
     qa = questions.get(str(question))
     if qa is None:
-        qa = questions[str(question)] = {"id": label.get("id"), "question": question, "answers": []}
+        qa = {"id": label.get("id"), "question": question, "answers": [], **kept(label)}
+        questions[str(question)] = qa
         qa["is_impossible"] = True
         paragraph["qas"].append(qa)
     answer, start = label.get("answer"), label.get("offset_start_in_doc")
@@ -99,7 +101,7 @@ def _of_task(n: int, task: Any, columns: Columns | None) -> Any:
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         return {PLACE: f"task {n}", FAULT: " must be an object with 'data'."}
     place, data = f"task {task.get('id', n)}", task["data"]
-    found = resolve(data, ("context",), columns, optional=("question", "title", "id"))
+    found = resolve(data, ("context",), columns, optional=("question", "title", "id", "language"))
     if isinstance(found, str):
         return {PLACE: place, FAULT: f"'s data{found}"}
     context, question = data[found["context"]], data.get(found.get("question"))
@@ -120,8 +122,8 @@ def _of_task(n: int, task: Any, columns: Columns | None) -> Any:
         qas = [_task_question(id_, question, context, regions, bool(annotations))]
     else:
         qas = _typed_questions(id_, regions)
-    title = data.get(found.get("title"))
-    return {PLACE: place, "title": title, "paragraphs": [{"context": context, "qas": qas}]}
+    made = {PLACE: place, "title": data.get(found.get("title")), "language": data.get(found.get("language"))}
+    return made | {"paragraphs": [{"context": context, "qas": qas}]}
 
 
 def _task_question(

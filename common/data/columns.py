@@ -16,6 +16,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "is_impossible": ("is_impossible", "unanswerable"),
     "id": ("id", "qid", "question_id", "query_id", "uid", "_id"),
     "title": ("title", "document_title", "article_title"),
+    "language": ("language", "lang"),
     "text": (
         *("text", "review", "sentence", "content", "comment", "tweet"),
         *("sentence1", "premise", "question1", "text1"),

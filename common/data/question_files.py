@@ -21,31 +21,47 @@ from .squad_json import (
     read_squad_json,
     read_table_rows,
 )
-from .squad_shapes import FORMS, POSITIONS, as_articles, flat_rows, is_mrqa, numbered, of_mrqa, row_fields
+from .squad_shapes import (
+    FORMS,
+    POSITIONS,
+    as_articles,
+    as_questions,
+    flat_rows,
+    is_mrqa,
+    numbered,
+    of_mrqa,
+    row_fields,
+)
 
 _LINE = 1 << 20
 """Characters of a first line beyond which a file whose name does not end in .jsonl is a document of one line."""
 
 
 def read_questions(
-    path: str | Path, on_bad_rows: str = "error", *, columns: Columns | None = None, form: str = "auto"
+    path: str | Path,
+    on_bad_rows: str = "error",
+    *,
+    columns: Columns | None = None,
+    form: str = "auto",
+    language: str | None = None,
 ) -> SquadFile:
     """Read the questions of a file. UserError names the first 20 faults by their places, and gives the number of the others.
 
     on_bad_rows: "error", or "skip" to leave faulty questions out and list them in `skipped`. columns: which column, or field of
-    an object, holds what. form: the shape, one of `squad_shapes.FORMS`; "auto" finds it out.
+    an object, holds what. form: the shape, one of `squad_shapes.FORMS`; "auto" detects it. language: of all questions,
+    whatever the file says.
     """
     path = Path(path)
     kind = _kind(path, form, columns)
     if kind == "document":
-        return read_squad_json(path, on_bad_rows, form, columns)
+        return read_squad_json(path, on_bad_rows, form, columns, language)
     if kind == "mrqa":
         found = SquadFile(path, version_named=False)
         articles = list(_mrqa(path))
         marks = any(_is_impossible(qa) for article in articles for qa in _questions(article))
         found.version = "v2.0" if marks else "v1.1"
-        return collected(found, QuestionReader(found).articles(articles), on_bad_rows)
-    return read_table_rows(path, _table(path, columns), None, on_bad_rows, columns)
+        return collected(found, QuestionReader(found, language=language).articles(articles), on_bad_rows)
+    return read_table_rows(path, _table(path, columns), None, on_bad_rows, columns, language)
 
 
 def stream_questions(
@@ -66,17 +82,17 @@ def stream_questions(
     found = SquadFile(path)
     reader = QuestionReader(found, answers_required=answers_required)
     if kind == "rows":
-        questions = reader.rows(_table(path, columns, answers_required), row_fields(columns))
+        questions = reader.rows(as_questions(_table(path, columns, answers_required), row_fields(columns)))
     elif kind == "mrqa":
         questions = reader.articles(_mrqa(path))
     else:
         content = _document(path)
-        found.language = of_file(content, form)
+        found.language = of_file(path, content, form) if answers_required else None
         rows = flat_rows(content, form, columns)
         if rows is None:
             questions = reader.articles(as_articles(path, content, form, columns))
         else:
-            questions = reader.rows(numbered(rows), row_fields(columns))
+            questions = reader.rows(as_questions(numbered(rows), row_fields(columns)))
     yield from _checked(found, questions, skipped)
 
 
@@ -91,9 +107,8 @@ def stream_lines(
     """`stream_questions` for lines of JSON from elsewhere, such as the standard input; `name` stands for the file."""
     found = SquadFile(Path(name))
     reader = QuestionReader(found, answers_required=answers_required)
-    yield from _checked(
-        found, reader.rows(tables.parse_lines(lines, POSITIONS), row_fields(columns)), skipped
-    )
+    rows = as_questions(tables.parse_lines(lines, POSITIONS), row_fields(columns))
+    yield from _checked(found, reader.rows(rows), skipped)
 
 
 def _checked(

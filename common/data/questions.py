@@ -21,11 +21,8 @@ from .question_splits import features, only_language, split_counts
 from .record import DataRecord, Example
 from .squad_json import MOST_NOTES, SquadFile, made_title, read_rows
 from .squad_shapes import marked
-from .tables import expand
+from .tables import Files, expand
 from .validation_split import carve
-
-Files = Path | str | Sequence[Path | str]
-"""A file, or several; each may be a glob."""
 
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 
@@ -64,7 +61,7 @@ def prepare_files(
     Answers that are not found in their context are left out of train, and stay in validation and test, where they are scored.
     on_bad_rows: "skip" leaves faulty questions out, and lists them with the reasons next to the data (`skipped.json`).
     """
-    parts = {"train": _expanded(train)} | ({} if test is None else {"test": _expanded(test)})
+    parts = {"train": expand(train)} | ({} if test is None else {"test": expand(test)})
     first = parts["train"][0]
     source = Source("files" if name is None else name, name or first.name, [], language=language)
     return prepare_parts(
@@ -85,7 +82,10 @@ def prepare_parts(
 ) -> DataRecord:
     """Prepare the files of train, and of validation and test where there are any; returns the record."""
     read = {
-        split: [read_questions(file, on_bad_rows, columns=columns, form=form) for file in files]
+        split: [
+            read_questions(file, on_bad_rows, columns=columns, form=form, language=source.language)
+            for file in files
+        ]
         for split, files in parts.items()
     }
     _agree_on_version([file for files in read.values() for file in files])
@@ -95,10 +95,6 @@ def prepare_parts(
     whole = {split: _merged(files) for split, files in read.items()}
     train, validation, test = whole["train"], whole.get("validation"), whole.get("test")
     return _prepare(train, validation, test, output_dir, source, seed, share)
-
-
-def _expanded(files: Files) -> list[Path]:
-    return expand([files] if isinstance(files, str | Path) else files)
 
 
 def _agree_on_version(files: Sequence[SquadFile]) -> None:
@@ -226,9 +222,12 @@ def prepare_saved(
             raise UserError(f"--path {path}: split {split!r} has no column {sorted(missing)[0]!r}.")
     answered = not any(marked(row).get("is_impossible") for part in rows.values() for row in part)
     version = "v1.1" if answered else "v2.0"
-    parts = {split: read_rows(Path(path) / split, part, version, on_bad_rows) for split, part in rows.items()}
+    parts = {
+        split: read_rows(Path(path) / split, part, version, on_bad_rows, language)
+        for split, part in rows.items()
+    }
     files = [file_record(file) for file in sorted(Path(path).rglob("*.arrow"))]
-    source = Source("saved", Path(path).name, files, language=language)
+    source = Source("saved", Path(path).name, files)
     validation = parts["validation"] if len(parts) == 3 else None
     test = parts.get("test", parts.get("validation"))
     return _prepare(parts["train"], validation, test, output_dir, source, seed, validation_share)
@@ -272,9 +271,6 @@ def _prepare(
     renamed = _part_ids(train, read[1:])
     skipped = [{"file": part.path.name, **fault} for part in read for fault in part.skipped]
     counts = sum((part.counts for part in read), Counter())
-    if source.language:
-        for e in (e for part in read for e in (*part.examples, *part.placed)):
-            e["language"] = source.language
     splits, carved = _split(train, validation, test, seed, share)
     _check_ids(splits)
     record = DataRecord(

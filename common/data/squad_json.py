@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..faults import Fault, refuse
 from ..files import read_text
 from .answer_places import first_whole, place, places
-from .columns import Columns, Fields
+from .columns import Columns
 from .language import named, of_file
 from .question_fields import (
     FAULT,
@@ -35,7 +35,7 @@ from .question_fields import (
 )
 from .question_fields import field as field_of
 from .record import Example
-from .squad_shapes import as_articles, as_question, flat_rows, marked, numbered, row_fields
+from .squad_shapes import as_articles, as_questions, flat_rows, marked, numbered, row_fields
 
 
 @dataclass
@@ -76,23 +76,28 @@ class Question(NamedTuple):
 
 
 def read_squad_json(
-    path: str | Path, on_bad_rows: str = "error", form: str = "auto", columns: Columns | None = None
+    path: str | Path,
+    on_bad_rows: str = "error",
+    form: str = "auto",
+    columns: Columns | None = None,
+    language: str | None = None,
 ) -> SquadFile:
     """Read a file. UserError names the first 20 faults by their places, and gives the number of the others.
 
     on_bad_rows: "error", or "skip" to leave faulty questions out and list them in `skipped`. form: the shape of the content, one
-    of `squad_shapes.FORMS`; "auto" finds it out.
+    of `squad_shapes.FORMS`; "auto" detects it. language: of all questions, whatever the file says.
     """
     path = Path(path)
     content = parse_json(path, read_text(path))
     rows = flat_rows(content, form, columns)
     if rows is not None:
-        return read_table_rows(path, numbered(rows), content, on_bad_rows, columns)
+        return read_table_rows(path, numbered(rows), content, on_bad_rows, columns, language)
     articles = as_articles(path, content, form, columns)
     if not articles:
-        raise UserError(f"{path}: 'data' is empty; there is no article to read.")
-    found = SquadFile(path, version=_version(content, articles), language=of_file(content, form))
-    return collected(found, QuestionReader(found).articles(articles), on_bad_rows)
+        raise UserError(f"{path}: there is no question in it.")
+    found = SquadFile(path, version=_version(content, articles))
+    found.language = language or of_file(path, content, form)
+    return collected(found, QuestionReader(found, language=language).articles(articles), on_bad_rows)
 
 
 def read_table_rows(
@@ -101,32 +106,39 @@ def read_table_rows(
     content: Any = None,
     on_bad_rows: str = "error",
     columns: Columns | None = None,
+    language: str | None = None,
 ) -> SquadFile:
     """Rows of one question each, with their places, in the order that SQuAD's shape has: those of one title stand together, and
     in it those of one context.
 
-    A row may be what is wrong with it. content: of the file, which may name a version.
+    A row may be what is wrong with it. content: of the file, which may name a version and a language. language: of all
+    questions, whatever the file says.
     """
-    rows = list(rows)
-    fields = row_fields(columns)
-    marks = any(_is_marked(fields, row) for _, row in rows)
-    found = SquadFile(path, "v2.0" if marks else _named_version(content), version_named=False)
-    found.language = of_file(content)
+    made = list(as_questions(rows, row_fields(columns)))
+    found = SquadFile(path, version_of_rows(content, made), version_named=False)
+    found.language = language or of_file(path, content)
     groups: dict[str, dict[str, list[Question]]] = {}
-    for question in QuestionReader(found).rows(rows, fields):
+    for question in QuestionReader(found, language=language).rows(made):
         paragraphs = groups.setdefault(question.scored["title"], {})
         paragraphs.setdefault(question.scored["context"], []).append(question)
     ordered = (q for paragraphs in groups.values() for part in paragraphs.values() for q in part)
     return collected(found, ordered, on_bad_rows)
 
 
-def read_rows(source: Path, rows: list[Example], version: str, on_bad_rows: str = "error") -> SquadFile:
+def read_rows(
+    source: Path,
+    rows: list[Example],
+    version: str,
+    on_bad_rows: str = "error",
+    language: str | None = None,
+) -> SquadFile:
     """Rows of one question each, as `datasets` has them, by the rules of a file and in their order.
 
-    source: name of the rows in faults; ids of rows that have none begin with its last part.
+    source: name of the rows in faults; ids of rows that have none begin with its last part. language: of all questions,
+    whatever the rows say.
     """
     found = SquadFile(source, version=version)
-    return collected(found, QuestionReader(found).dataset_rows(rows), on_bad_rows)
+    return collected(found, QuestionReader(found, language=language).dataset_rows(rows), on_bad_rows)
 
 
 def collected(found: SquadFile, questions: Iterable[Question], on_bad_rows: str) -> SquadFile:
@@ -145,12 +157,14 @@ def collected(found: SquadFile, questions: Iterable[Question], on_bad_rows: str)
 class QuestionReader:
     """Reads the records of a file one by one; faults and what is corrected are noted in `found`.
 
-    answers_required: whether a question without answers that is not marked is_impossible has a fault.
+    answers_required: whether a question without answers that is not marked is_impossible has a fault, and one whose language
+    is no code. language: of all questions, whatever the records say.
     """
 
-    def __init__(self, found: SquadFile, *, answers_required: bool = True):
+    def __init__(self, found: SquadFile, *, answers_required: bool = True, language: str | None = None):
         self.found = found
         self.answers_required = answers_required
+        self.language = language
         self._ids: dict[str, str] = {}
 
     def articles(self, articles: Iterable[Any]) -> Iterator[Question]:
@@ -158,10 +172,10 @@ class QuestionReader:
         for a, article in enumerate(articles):
             yield from self._attempt(f"article {a}", partial(self._article, a, article))
 
-    def rows(self, rows: Iterable[tuple[str, Any]], fields: Fields) -> Iterator[Question]:
-        """The questions of a table's rows with their places; a row that is a text says what is wrong with it."""
+    def rows(self, rows: Iterable[tuple[str, dict[str, Any] | str]]) -> Iterator[Question]:
+        """The questions of a table's rows with their places, as `as_questions` gives them."""
         for n, (place_, row) in enumerate(rows):
-            yield from self._attempt(place_, partial(self._table_row, n, place_, row, fields))
+            yield from self._attempt(place_, partial(self._table_row, n, place_, row))
 
     def dataset_rows(self, rows: Iterable[Example]) -> Iterator[Question]:
         """The questions of rows with the columns of the hub's `squad`."""
@@ -180,10 +194,9 @@ class QuestionReader:
         context = context_of(row)
         # Without a title, each paragraph is an article.
         title = context if row.get("title") is None else str(row["title"])
-        yield self._question(title, context, marked(row), place_, (n,), named(row))
+        yield self._question(title, context, marked(row), place_, (n,), self._language(row))
 
-    def _table_row(self, n: int, place_: str, row: Any, fields: Fields) -> Iterator[Question]:
-        values = row if isinstance(row, str) else as_question(row, fields)
+    def _table_row(self, n: int, place_: str, values: dict[str, Any] | str) -> Iterator[Question]:
         if isinstance(values, str):
             raise QuestionFault(values)
         if name := as_id(values.get("id")):
@@ -194,7 +207,8 @@ class QuestionReader:
                 # Rows without a title are one article.
                 title = made_title(self.found.path)
                 self.found.counts["made_titles"] = max(1, self.found.counts["made_titles"])
-            yield self._question(title, context_of(values), values, place_, (n,), named(row))
+            spoken = self._language(values)
+            yield self._question(title, context_of(values), values, place_, (n,), spoken)
         except QuestionFault as fault:
             self.found.skipped.append({"place": place_, "reason": str(fault)})
 
@@ -219,22 +233,35 @@ class QuestionReader:
             return
         for p, paragraph in enumerate(paragraphs):
             place_ = here if PLACE in article else f"{here}, paragraph {p}"
-            read = partial(self._paragraph, title, place_, paragraph, (a, p), named(article, paragraph))
-            yield from self._attempt(place_, read)
+            yield from self._attempt(
+                place_, partial(self._paragraph, article, title, place_, paragraph, (a, p))
+            )
 
     def _paragraph(
-        self, title: str, here: str, paragraph: Any, number: tuple[int, int], language: str | None
+        self, article: Any, title: str, here: str, paragraph: Any, number: tuple[int, int]
     ) -> Iterator[Question]:
-        context = context_of(paragraph)
+        context, language = context_of(paragraph), self._language(article, paragraph)
         for q, qa in enumerate(field_of(paragraph, "qas", list)):
             place_ = f"{here}, question {q}"
             if isinstance(qa, dict) and as_id(qa.get("id")):
                 place_ = f"{here}, id {as_id(qa['id'])!r}"
             try:
-                spoken = named(qa) or language
+                spoken = self._language(qa) or language
                 yield self._question(title, context, qa, place_, (*number, q), spoken)
             except QuestionFault as fault:
                 self.found.skipped.append({"place": place_, "reason": str(fault)})
+
+    def _language(self, *records: Any) -> str | None:
+        """The language that records name, outermost first."""
+        if self.language:
+            return self.language
+        try:
+            return named(*records)
+        except QuestionFault:
+            # It decides how answers are compared, and nothing else.
+            if self.answers_required:
+                raise
+            return None
 
     def _question(
         self,
@@ -296,7 +323,7 @@ class QuestionReader:
         )
 
     def _place(self, context: str, answer: Answer, place_: str) -> tuple[int, int] | None:
-        """Where an answer stands in its context; what had to be corrected is counted, and noted if it stands nowhere."""
+        """Where an answer stands in its context; what had to be corrected is counted, and noted if it is not found."""
         found, (text, start, *_) = self.found, answer
         if not text.strip():
             return None
@@ -305,7 +332,7 @@ class QuestionReader:
         if at is None:
             found.dropped += 1
             if len(found.notes) < MOST_NOTES:
-                where = f"is not at {start} and is nowhere" if start >= 0 else "stands nowhere"
+                where = f"is neither at {start} nor elsewhere" if start >= 0 else "is not found"
                 found.notes.append(
                     f"{found.path}: {place_}: {text!r} {where} in the paragraph; left out of training"
                 )
@@ -324,11 +351,6 @@ MOST_NOTES = 100
 def made_title(path: Path) -> str:
     """The title of the rows of a table that have none."""
     return f"{path.stem} 0"
-
-
-def _is_marked(fields: Fields, row: Any) -> bool:
-    values = as_question(row, fields) if isinstance(row, dict) else {}
-    return isinstance(values, dict) and is_true(values.get("is_impossible"))
 
 
 def _no_answers() -> dict[str, list[Any]]:
@@ -362,6 +384,12 @@ def _version(content: Any, articles: list[Any]) -> str:
         for paragraph in listed(article, "paragraphs")
         for qa in listed(paragraph, "qas")
     )
+    return "v2.0" if marks else _named_version(content)
+
+
+def version_of_rows(content: Any, rows: Iterable[tuple[str, dict[str, Any] | str]]) -> str:
+    """`_version` for rows of one question each, as `as_questions` gives them."""
+    marks = any(isinstance(row, dict) and is_true(row.get("is_impossible")) for _, row in rows)
     return "v2.0" if marks else _named_version(content)
 
 

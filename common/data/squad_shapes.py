@@ -3,13 +3,14 @@
 Nothing here reports what is wrong with a record: it is passed on, for the reader to report with its place.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from .annotation_exports import is_haystack, is_label_studio, of_haystack, of_label_studio
 from .columns import Columns, Fields, resolve
+from .language import kept
 from .question_fields import FAULT, PLACE, REFERENCES, answers_of_row, of_cell
 
 POSITIONS = ("question", "context", "answers", "answer_start")
@@ -27,12 +28,20 @@ _LIKE_SQUAD = ("squad", "korquad", "cmrc", "drcd", "tydiqa", "cuad")
 
 def row_fields(columns: Columns | None = None) -> Fields:
     """What takes a question out of a table's row."""
-    optional = ("answers", "answer_start", "is_impossible", "id", "title")
+    optional = ("answers", "answer_start", "is_impossible", "id", "title", "language")
     return Fields(("question", "context"), columns, optional)
 
 
+def as_questions(
+    rows: Iterable[tuple[str, dict[Any, Any] | str]], fields: Fields
+) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """`as_question` of each row, with its place; a row that is a text says what is wrong with it."""
+    for place, row in rows:
+        yield place, row if isinstance(row, str) else as_question(row, fields)
+
+
 def as_question(row: dict[Any, Any], fields: Fields) -> dict[str, Any] | str:
-    """A row of a table as SQuAD has a question, with its `context` and `title`; or what is wrong with the row's columns."""
+    """A row of a table as SQuAD has a question, with its `context`, `title` and `language`; or what is wrong with the row's columns."""
     values = fields.of(row)
     if isinstance(values, str):
         return values
@@ -85,7 +94,7 @@ def as_articles(path: Path, content: Any, form: str = "auto", columns: Columns |
         if form in ("auto", name) and fits(content):
             return convert(content, columns)
     if form not in ("auto", *_LIKE_SQUAD) and not (form == "haystack" and _has_articles(content)):
-        raise UserError(f"{path} does not have the shape {form}; leave --format out to let it be found out.")
+        raise UserError(f"{path} does not have the shape {form}; leave --format out to let it be detected.")
     records = content.get("data") if isinstance(content, dict) else content
     if isinstance(content, dict) and "data" not in content:
         held = ", ".join(map(repr, list(content)[:5])) or "nothing"
@@ -137,13 +146,14 @@ def _of_cmrc(record: Any) -> object:
             "paragraphs": [{**record, "context": record.get("context_text")}],
         }
     questions = [
-        {"id": qa.get("query_id"), "question": qa.get("query_text"), "answers": qa.get("answers")}
+        {"id": qa.get("query_id"), "question": qa.get("query_text"), "answers": qa.get("answers"), **kept(qa)}
         if isinstance(qa, dict)
         else qa
         for qa in record["qas"]
     ]
     title = record.get("title") or record.get("context_id")
-    return {"title": title, "paragraphs": [{"context": record.get("context_text"), "qas": questions}]}
+    paragraph = {"context": record.get("context_text"), "qas": questions, **kept(record)}
+    return {"title": title, "paragraphs": [paragraph]}
 
 
 def _of_korquad(record: Any) -> object:
@@ -182,7 +192,7 @@ def _of_mrqa_question(context: str, qa: dict[str, Any]) -> dict[str, Any]:
     accepted, detected = qa.get("answers"), qa.get("detected_answers")
     found = [_detected(context, each) for each in detected] if isinstance(detected, list) else []
     made = {"id": qa.get("qid") or qa.get("id"), "question": qa.get("question"), "answers": found or accepted}
-    made |= {"is_impossible": qa.get("is_impossible")}
+    made |= {"is_impossible": qa.get("is_impossible"), **kept(qa)}
     return made | ({REFERENCES: accepted} if found and accepted else {})
 
 

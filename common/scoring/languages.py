@@ -123,7 +123,12 @@ CODE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*|korquad|cmrc", re.IGNORECASE)
 """What names a language: ISO 639 with or without a region ("pt-BR"), or a convention."""
 
 
+def without_region(language: str) -> str:
+    """The code of a language alone, in lower case: "zh" of "zh-Hans"."""
+    return language.lower().split("-")[0]
+
+
 def rules_of(language: str | None) -> Rules | None:
     """The rules for a language ("de", "zh-Hans") or a convention ("korquad"); None where SQuAD's own hold: no language is
     named, or one for which nothing is published."""
-    return RULES.get(language.lower().split("-")[0]) if language else None
+    return RULES.get(without_region(language)) if language else None

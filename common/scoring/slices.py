@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .bootstrap import Scores, bootstrap_interval
-from .languages import words
+from .languages import without_region, words
 
 _QUESTION_WORDS = (
     ("how many", r"\bhow (many|much)\b"),
@@ -66,12 +66,10 @@ def label_set_slices(example: Mapping) -> dict[str, str]:
 def question_slices(example: Mapping) -> dict[str, str]:
     """Dimension → slice of a question on a context."""
     golds, language = example["answers"]["text"], example.get("language")
+    found = {"language": language} if language else {}
     # The question words are English.
-    found = (
-        {"language": language}
-        if language and not language.startswith("en")
-        else {"question type": question_type(example["question"])}
-    )
+    if not language or without_region(language) == "en":
+        found["question type"] = question_type(example["question"])
     found |= {
         "context length": _bin("context length", example["context"]),
         "answerable": "answerable" if golds else "unanswerable",

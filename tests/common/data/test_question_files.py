@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from common.data import prepared, questions
+from common.data import prepared, questions, squad_shapes
 from common.data.columns import parse
 from common.data.question_files import read_questions, stream_questions
+from common.data.squad_shapes import as_question
 from common.errors import UserError
 from tests.common.data.test_tables import write
 
@@ -152,7 +153,7 @@ def test_faults_are_named_by_file_and_row_and_can_be_skipped(tmp_path):
     assert {fault["file"] for fault in skipped} == {"bad.csv"}
 
 
-def test_an_answer_that_stands_nowhere_is_named_and_one_that_stands_often_is_counted(tmp_path):
+def test_an_answer_that_is_not_found_is_named_and_one_that_occurs_often_is_counted(tmp_path):
     rows = [
         {"question": "1?", "context": "reddish, red, red", "answer": "red"},
         {"question": "2?", "context": "Cafe\u0301 \u200bau\r\n lait", "answer": "caf\u00e9 au lait"},
@@ -170,7 +171,18 @@ def test_an_answer_that_stands_nowhere_is_named_and_one_that_stands_often_is_cou
             1,
             1,
         )
-        assert f"a.{kind}: {place}, answer 0: 'mauve' stands nowhere" in found.notes[0]
+        assert f"a.{kind}: {place}, answer 0: 'mauve' is not found" in found.notes[0]
+
+
+def test_each_row_of_a_table_is_converted_once(tmp_path, monkeypatch):
+    converted = []
+
+    def counted(row, fields):
+        converted.append(row)
+        return as_question(row, fields)
+
+    monkeypatch.setattr(squad_shapes, "as_question", counted)
+    assert len(read_questions(write(tmp_path / "a.csv", flat(ROWS[:5]))).examples) == len(converted) == 5
 
 
 MRQA = [

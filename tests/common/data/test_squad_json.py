@@ -74,7 +74,8 @@ def test_a_good_file_is_read_as_it_is(write):
         (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer.*git lfs pull"),
         ('{"data": "Zürich"}'.encode("latin-1"), "byte 11 is 0xfc"),
         ({"version": "1.1"}, "no 'data' at the top"),
-        ({"data": []}, "'data' is empty"),
+        ({"data": []}, "there is no question in it"),
+        ({"documents": [{"id": "d", "content": CONTEXT}], "labels": []}, "there is no question in it"),
         ({"data": {}}, "'data' must be a list"),
         ({"data": [{"paragraphs": []}]}, "no usable question"),
         ({"data": [{"title": "T", "paragraphs": 3}]}, "'paragraphs' must be a list"),
@@ -111,7 +112,7 @@ def test_folders_and_missing_files_are_told_apart(tmp_path):
 
 
 def test_a_wrong_start_is_repaired_where_the_text_stands(write):
-    """At its one place, or at the one of several that is nearest; what stands nowhere is scored and not trained on."""
+    """At its one place, or at the one of several that is nearest; what is not found is scored and not trained on."""
     last = CONTEXT.rindex("angle")
     found = read_squad_json(
         write(squad(qa("once", "flowers", 3), qa("twice", "angle", last + 1), qa("never", "honey", 0)))
@@ -120,7 +121,7 @@ def test_a_wrong_start_is_repaired_where_the_text_stands(write):
     assert [e["answers"]["answer_start"] for e in found.placed] == [[CONTEXT.index("flowers")], [last]]
     assert found.examples[2]["answers"] == {"text": ["honey"], "answer_start": [-1]}
     assert (found.repaired, found.dropped) == (2, 1)
-    assert "'never'" in found.notes[0] and "nowhere" in found.notes[0]
+    assert "'never'" in found.notes[0] and "neither at 0 nor elsewhere" in found.notes[0]
 
 
 def test_what_annotation_tools_export_is_read(write):

@@ -45,6 +45,17 @@ def test_questions_in_other_languages_have_no_english_question_word():
     assert found["context length"] == "101-200 words"
 
 
+@pytest.mark.parametrize("language", ["en", "EN-us"])
+def test_english_has_its_slice_among_languages_and_its_question_words(language):
+    found = slices.question_slices(example() | {"language": language})
+    assert found["language"] == language and found["question type"] == "who"
+
+
+@pytest.mark.parametrize("language", ["enm", "de"])
+def test_a_code_that_begins_alike_is_another_language(language):
+    assert "question type" not in slices.question_slices(example() | {"language": language})
+
+
 def test_texts_are_sliced_by_length_and_label():
     assert slices.text_slices({"id": "1", "text": "good " * 150, "label": 1, "label_name": "positive"}) == {
         "text length": "101-200 words",
