@@ -27,9 +27,6 @@ from .validation_split import carve_by_label, carve_by_label_sets
 
 HUB = {"imdb": "stanfordnlp/imdb"}
 
-Files = Path | str | Sequence[Path | str]
-"""A file, or several; each may be a glob."""
-
 
 @dataclass(frozen=True)
 class About:
@@ -49,8 +46,8 @@ class About:
 
 
 def prepare_files(
-    train: Files,
-    test: Files | None,
+    train: tables.Files,
+    test: tables.Files | None,
     output_dir: Path,
     *,
     seed: int = 42,
@@ -68,9 +65,9 @@ def prepare_files(
     UserError names the file and the row (from 0) or line of each of its first 20 faults. on_bad_rows: "skip" leaves faulty rows
     out, and lists them with the reasons next to the data (`skipped.json`).
     """
-    parts = {"train": tables.expand(_several(train))}
+    parts = {"train": tables.expand(train)}
     if test is not None:
-        parts["test"] = tables.expand(_several(test))
+        parts["test"] = tables.expand(test)
     about = About(
         source="text",
         name=parts["train"][0].name,
@@ -184,10 +181,6 @@ def fingerprint(splits: Mapping[str, Sequence[Example]], labels: Sequence[str] =
     return digest.hexdigest()
 
 
-def _several(files: Files) -> list[Path | str]:
-    return [files] if isinstance(files, Path | str) else list(files)
-
-
 def _listed_names(read: Mapping[str, Sequence[TextFile]]) -> tuple[str, ...]:
     """The labels that the files list themselves, in their order; UserError where two files list others."""
     found = {file.names for files in read.values() for file in files}
@@ -224,6 +217,9 @@ def _prepare(
     for split in ("test", "validation"):
         if split not in made:
             made["train"], made[split] = carve(made["train"], about.validation_share, about.seed)
+            if not made["train"] or not made[split]:
+                more = "" if "test" in parts else ", or give --test_file (for a hub's data set --test_split)"
+                raise UserError(f"Too few different texts to carve out {split}; add more{more}.")
     splits = {split: made[split] for split in SPLITS}
     skipped = [*skipped, *unusable]
     kind = "multi-label text" if about.multi_label else "text"

@@ -80,7 +80,8 @@ def carve_by_label_sets(
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011): the rarest label is divided first, each of its texts
     going where more of that label are still wanted. Rows with the same text stay together, for a premise or a question that
     is asked again would be known; if all rows have one text, only equal pairs do. Two texts of a label are never both taken
-    out of train where the share is at most a half.
+    out of train where the share is at most a half. Where no group is wanted, the smallest one is taken whose labels all stay in
+    train; validation is empty if there is none.
     """
     _check_share(share)
     groups: dict[object, list[int]] = defaultdict(list)
@@ -92,9 +93,13 @@ def carve_by_label_sets(
             groups[e.get("text_pair", i)].append(i)
     members = [groups[key] for key in sorted(groups, key=str)]
     random.Random(seed).shuffle(members)
-    chosen = _divided(
-        [Counter(_labels_of(examples, rows)) for rows in members], list(map(len, members)), share
-    )
+    labels, sizes = [Counter(_labels_of(examples, rows)) for rows in members], list(map(len, members))
+    chosen = _divided(labels, sizes, share)
+    if not any(chosen):
+        total = sum(labels, Counter())
+        spare = [i for i, each in enumerate(labels) if all(n < total[label] for label, n in each.items())]
+        if spare and len(members) > 1:
+            chosen[min(spare, key=sizes.__getitem__)] = True
     in_validation = {i for rows, taken in zip(members, chosen, strict=True) if taken for i in rows}
     sides: tuple[list[Example], list[Example]] = ([], [])
     for i, e in enumerate(examples):

@@ -485,3 +485,39 @@ def test_carving_label_sets_gives_each_label_its_share():
     for n in range(4):
         whole = sum(n in e["label"] for e in examples)
         assert sum(n in e["label"] for e in validation) == pytest.approx(whole / 10, abs=2)
+
+
+def test_few_first_texts_of_many_pairs_are_carved_whole(tmp_path):
+    rows = [{"text": f"first {i % 5}", "text_pair": f"second {i}", "label": "abc"[i % 3]} for i in range(500)]
+    record = labelled_texts.prepare_files(write_csv(tmp_path / "a.csv", rows), None, tmp_path / "o")
+    assert {split: c["texts"] for split, c in record.counts.items()} == {
+        "train": 300,
+        "validation": 100,
+        "test": 100,
+    }
+
+
+def test_where_no_group_is_wanted_the_smallest_is_taken_that_leaves_each_label_to_train():
+    rows = [(0, "a"), (0, "a"), (1, "a"), (2, "b"), (3, "a"), (3, "b"), (3, "b")]
+    examples = [{"id": i, "text": f"t{t}", "label": "ab".index(label)} for i, (t, label) in enumerate(rows)]
+    train, validation = carve_by_label_sets(examples, 0.01, 0)
+    assert len({e["text"] for e in validation}) == 1 and len(validation) == 1
+    assert {e["label"] for e in train} == {0, 1}
+    # A label's only text stays.
+    alone = [{"id": 0, "text": "a", "label": [0]}, {"id": 1, "text": "b", "label": [1]}]
+    assert carve_by_label_sets(alone, 0.1, 0) == (alone, [])
+
+
+@pytest.mark.parametrize(("labels", "multi_label"), [(["a", "b"] * 2, False), (["a|b"] * 2, True)])
+def test_too_few_texts_to_carve_from_are_refused(labels, multi_label, tmp_path):
+    rows = [{"text": f"t{i}", "label": label} for i, label in enumerate(labels)]
+    file = write_csv(tmp_path / "a.csv", rows)
+    with pytest.raises(
+        UserError, match="Too few different texts to carve out validation; add more, or give --test_file"
+    ):
+        labelled_texts.prepare_files(file, None, tmp_path / "o", multi_label=multi_label)
+    assert not (tmp_path / "o").exists()
+    test = write_csv(tmp_path / "b.csv", rows[:2])
+    if multi_label:
+        record = labelled_texts.prepare_files(file, test, tmp_path / "o", multi_label=True)
+        assert [counts["texts"] for counts in record.counts.values()] == [1, 1, 2]
