@@ -27,7 +27,7 @@ EXAMPLES = """sources:
   mix                    prepared folders as one, with weights
 
 fields of --columns:
-  question, context, answer, answer_start, is_impossible, id, title; text, text_pair, label
+  question, context, answer, answer_start, is_impossible, id, title, language; text, text_pair, label
 
 examples:
   python scripts/prepare_data.py --source sample
@@ -60,8 +60,8 @@ def parser() -> Parser:
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="replaced when the data is complete (default: imdb_data for texts, mixed_data for mix, NAME_data for OWNER/NAME of "
-        "the hub, else squad_data)",
+        help="replaced when the data is complete (default: NAME_data with --name and for OWNER/NAME of the hub; else mixed_data "
+        "for mix, multi_label_data for text with --multi_label, imdb_data for other texts, squad_data)",
     )
     made.add_argument(
         "--name",

@@ -7,6 +7,12 @@ from ..errors import NotHere, UserError
 from ..hub import hub_answers
 
 
+def not_here(repository: str, error: Exception, online: bool, instead: str) -> NotHere:
+    """Why a data set of the hub cannot be read, and what to do. online: whether the hub answered; instead: what else helps."""
+    reason = type(error).__name__ if online else "the hub cannot be reached and the cache does not hold it"
+    return NotHere(f"The hub's {repository} is not available: {reason}. Go online, or {instead}.")
+
+
 def download_parquet(repository: str, splits: Sequence[str], *, instead: str) -> dict[str, list[Path]]:
     """The parquet files of each split of a data set, from the cache, or from the hub if it answers; NotHere if there are none.
 
@@ -25,12 +31,7 @@ def download_parquet(repository: str, splits: Sequence[str], *, instead: str) ->
             local_files_only=not online,
         )
     except Exception as error:
-        reason = (
-            type(error).__name__ if online else "the hub cannot be reached and the cache does not hold it"
-        )
-        raise NotHere(
-            f"The hub's {repository} is not available: {reason}. Go online, or {instead}."
-        ) from None
+        raise not_here(repository, error, online, instead) from None
     files = {split: sorted(Path(folder).rglob(f"{split}-*.parquet")) for split in splits}
     for split, names in files.items():
         if not names:

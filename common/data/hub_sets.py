@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import NotHere, UserError, first_line
+from ..errors import UserError, first_line
 from ..files import FileRecord, file_record
 from ..hub import hub_answers
 from .columns import Columns, resolve
+from .hub_files import not_here
 
 _FILES = [
     f"*.{kind}{end}" for kind in ("parquet", "arrow", "csv", "tsv", "json", "jsonl") for end in ("", ".gz")
@@ -107,12 +108,7 @@ def _fetched(dataset: str, config: str | None, revision: str | None) -> Path:
                 f"--dataset {dataset}: the hub has no such data set or revision, or it is not open to you; its name is "
                 "OWNER/NAME as on the hub's page (a folder is named by a path that begins with ./ or /)."
             ) from None
-        reason = (
-            type(error).__name__ if online else "the hub cannot be reached and the cache does not hold it"
-        )
-        raise NotHere(
-            f"The hub's {dataset} is not available: {reason}. Go online, or use --source files with files of it."
-        ) from None
+        raise not_here(dataset, error, online, "use --source files with files of it") from None
 
 
 def _patterns(folder: Path, config: str | None) -> list[str]:

@@ -61,7 +61,7 @@ def _add_files(group: Group) -> None:
         "--format",
         choices=FORMS,
         default=SUPPRESS,
-        help="the shape of the files; auto finds it out (files; default: auto)",
+        help="the shape of the files; auto detects it (files; default: auto)",
     )
 
 

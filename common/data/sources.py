@@ -51,6 +51,9 @@ SOURCES = {
 DATASETS = (*questions.HUB, *labelled_texts.HUB)
 """Names of the hub's data sets that need no further flag; the first one is the default."""
 
+_FOLDERS = {"qa": "squad_data", "text": "imdb_data"}
+"""Kind of data → folder of the project that it is prepared in where nothing else is named."""
+
 
 def check(source: str, given: dict[str, Any]) -> None:
     """Raise UserError for a setting that belongs to other sources, or one that is missing; it is named as a flag.
@@ -121,7 +124,7 @@ def _prepared(
         prepare = partial(questions.prepare_saved, given["path"])
     else:
         prepare = partial(labelled_texts.prepare_aclimdb, given["path"])
-    default = "multi_label_data" if "multi_label" in rules else "imdb_data" if texts else "squad_data"
+    default = "multi_label_data" if "multi_label" in rules else _FOLDERS["text" if texts else "qa"]
     folder = output_dir or ROOT / default
     return prepare(folder, **carved, **rules), folder
 
@@ -141,7 +144,8 @@ def _hub(
     shown = {"text": "", **named} if multi_label else named
     with hub_sets.opened(known.get(dataset, dataset), columns=shown, **chosen) as found:
         parts = {split: [file] for split, file in found.splits.items()}
-        folder = output_dir or ROOT / f"{found.name}_data"
+        default = _FOLDERS[found.kind] if dataset in DATASETS else f"{found.name}_data"
+        folder = output_dir or ROOT / default
         if found.kind == "qa":
             spoken = language.checked(given["language"]) if "language" in given else None
             source = questions.Source("hub", dataset, found.files, found.about, spoken)
@@ -149,6 +153,11 @@ def _hub(
                 parts, folder, source, seed, validation_share, on_bad_rows, columns=named
             )
         else:
+            if "language" in given:
+                raise UserError(
+                    f"--language is for questions, and {dataset} has labelled texts; leave it out, or name the columns of "
+                    "questions by --columns question=...,context=...,answer=..."
+                )
             about = labelled_texts.About(
                 source="hub",
                 name=dataset,

@@ -44,7 +44,7 @@ def test_files_are_prepared_and_told_of(files, tmp_path):
     splits, record = prepared.load(tmp_path / "o")
     assert {n: len(s) for n, s in splits.items()} == {"train": 35, "validation": 4, "test": 8}
     assert (record.repaired, record.dropped) == (2, 2)
-    # What stands nowhere is not trained on, and is scored as the official script scores it.
+    # What is not found is not trained on, and is scored as the official script scores it.
     assert splits["test"][0]["answers"] == {"text": ["blue"], "answer_start": [-1]}
     assert "train0" not in {*splits["train"]["id"], *splits["validation"]["id"]}
     assert record.fingerprint[:12] in done.stdout
@@ -53,7 +53,7 @@ def test_files_are_prepared_and_told_of(files, tmp_path):
     assert "2 answers had a wrong answer_start" in done.stdout
     for file, id_ in zip(files, ("train0", "test0"), strict=True):
         assert re.search(
-            rf"not trained on: {re.escape(str(file))}: article 0 .*{id_!r}.*nowhere", done.stderr
+            rf"not trained on: {re.escape(str(file))}: article 0 .*{id_!r}.*nor elsewhere", done.stderr
         )
 
 
@@ -157,7 +157,16 @@ def test_a_strangers_folder_is_refused(files, tmp_path):
 
 def test_help_tells_the_sources_and_where_it_ends():
     shown = " ".join(prepare("--help").stdout.split())
-    for word in ("sample", "files", "hub", "saved", "record.json", "squad_data)", "(default: 0.1)"):
+    for word in (
+        "sample",
+        "files",
+        "hub",
+        "saved",
+        "record.json",
+        "multi_label_data",
+        "squad_data)",
+        "(default: 0.1)",
+    ):
         assert word in shown
     assert "None" not in shown and "==SUPPRESS==" not in shown
 
@@ -179,7 +188,7 @@ def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):
 
 
 def test_validation_is_scored_by_all_references_and_train_holds_placed_answers_alone(files, tmp_path):
-    """One question of each article has an answer that stands nowhere: whichever article is validation has one."""
+    """One question of each article has an answer that is not found: whichever article is validation has one."""
     content = json.loads(files[0].read_text())
     for article in content["data"]:
         article["paragraphs"][0]["qas"][0]["answers"] = [{"text": "mauve", "answer_start": 0}]

@@ -89,6 +89,14 @@ def test_only_train_is_carved(tmp_path):
     assert record.test_by and sum(c["questions"] for c in record.counts.values()) == 20
 
 
+def test_a_language_is_for_questions(tmp_path):
+    folder = repository(tmp_path / "towers", SPLITS)
+    assert prepare(tmp_path, folder, language="de").language == "de"
+    texts = repository(tmp_path / "texts", {"train": make_texts(16, 1)})
+    with pytest.raises(UserError, match="--language is for questions, and .*texts has labelled texts"):
+        prepare(tmp_path, texts, language="de")
+
+
 def test_configs_splits_and_columns_that_are_not_there_are_named(tmp_path):
     folder = repository(tmp_path / "a", SPLITS)
     with pytest.raises(UserError, match="has no split 'dev'; it has train, test: --test_split names one"):

@@ -1,8 +1,10 @@
 """Which settings belong to which source, and what each source is prepared by."""
 
+import contextlib
+
 import pytest
 
-from common.data import labelled_texts, prepared, questions, sources
+from common.data import hub_sets, labelled_texts, prepared, questions, sources
 from common.errors import UserError
 
 GIVEN = {
@@ -69,6 +71,26 @@ def test_a_source_is_read_by_its_own_function_into_its_own_folder(
     assert chosen.name == folder and chosen in args
     assert (kwargs["seed"], kwargs["validation_share"]) == (7, 0.2)
     assert kwargs.get("on_bad_rows") == given.get("on_bad_rows")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind", "folder"),
+    [
+        ("squad_v2", "qa", "squad_data"),
+        ("imdb", "text", "imdb_data"),
+        ("ada/towers", "qa", "towers_data"),
+        ("ada/moods", "text", "moods_data"),
+    ],
+)
+def test_a_further_flag_changes_no_folder(dataset, kind, folder, monkeypatch):
+    @contextlib.contextmanager
+    def opened(repository, **_):
+        yield hub_sets.HubSet(repository, {}, [], {}, kind)
+
+    monkeypatch.setattr(hub_sets, "opened", opened)
+    for module in (questions, labelled_texts):
+        monkeypatch.setattr(module, "prepare_parts", lambda *_, **__: "record")
+    assert sources.prepare("hub", {"dataset": dataset, "on_bad_rows": "skip"})[1].name == folder
 
 
 def test_the_sample_is_prepared_where_it_is_wanted(tmp_path):
