@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+from ..scoring.names import in_metric
 from . import labelled_texts, question_splits, questions
 from .prepared import SPLITS, load, write
 from .record import DataRecord, Example
@@ -40,11 +41,12 @@ def parse(text: str) -> list[Part]:
             weight = float(number) if equals else 1.0
         except ValueError:
             weight = 0.0
-        if not 0 < weight <= 1000:
+        name = folder if equals else number
+        if not name.strip() or not 0 < weight <= 1000:
             raise UserError(
                 f"--mix {text}: {each!r} is not FOLDER or FOLDER=WEIGHT with a weight above 0, as in my_data=0.3."
             )
-        parts.append(Part(Path(folder if equals else number), weight))
+        parts.append(Part(Path(name), weight))
     return parts
 
 
@@ -62,6 +64,14 @@ def prepare_mix(
         if names.count(each) > 1 or each in _RESERVED:
             raise UserError(
                 f"--mix: a folder cannot be called {each!r} here; scores are named by it: rename or copy it."
+            )
+    by_metric: dict[str, str] = {}
+    for each in names:
+        other_name = by_metric.setdefault(in_metric(each), each)
+        if other_name != each:
+            raise UserError(
+                f"--mix: scores are named by the folders, and the metrics of {other_name!r} and {each!r} would both end in "
+                f"{in_metric(each)!r}: rename or copy one of them."
             )
     loaded = [load(part.folder) for part in parts]
     records = [record for _, record in loaded]

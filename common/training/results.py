@@ -1,7 +1,6 @@
 """What a run keeps of its tested model: the figures, the predictions, the curves, the saved model and one sentence."""
 
 import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..models import bundles, saving
 from ..reports import run_figures
 from ..reports.study_curves import gradient_flow
 from ..scoring import bootstrap
-from ..scoring.names import LABELS
+from ..scoring.names import LABELS, in_metric
 from ..tasks.interface import Decision, Extras, Task
 from ..tracking.run_log import RunLog
 from . import confidence
@@ -69,11 +68,11 @@ def figures(tested: Tested, task: Task) -> dict[str, float]:
 
 
 def _by_origin(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Set that examples of mixed data are of → their indices; the name as MLflow allows it in a metric's."""
+    """Set that examples of mixed data are of, as it is named in metrics → their indices."""
     found: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         if example.get("origin"):
-            found.setdefault(re.sub(r"[^\w. -]", "_", example["origin"], flags=re.ASCII), []).append(i)
+            found.setdefault(in_metric(example["origin"]), []).append(i)
     return found
 
 
