@@ -24,7 +24,7 @@ from common.scratch import scratch
 from common.serving import model_logging, stored_code
 from common.tasks.table import task_of
 from common.tracking import store
-from common.training.sampling import sample
+from common.training.sampling import subset
 
 ROWS, CHARACTERS = 64, 300_000
 """Of a request: below what a served model takes."""
@@ -51,7 +51,7 @@ def measured(uri: str, data_dir: Path, limit: int | None) -> dict:
     served = model_logging.module_of(task)
     splits, record = prepared.load(data_dir)
     # As a run samples its test data: files may hold one label after the other.
-    chosen = sample(splits["test"].to_list(), limit, SEED, task.balanced_by)
+    chosen = subset(splits["test"], limit, SEED, task.balanced_by).to_list()
     examples = [task.described(example, record) for example in chosen]
     asked = [{column: example[column] for column in served.ASKED} for example in examples]
     kept = [i for i, each in enumerate(asked) if served.is_taken(each)]

@@ -26,7 +26,7 @@ from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
 from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
 from common.training.batch_order import GroupedBatches
-from common.training.sampling import sample
+from common.training.sampling import drawn
 
 WAYS = ("unshifted", "shifted", "suite")
 
@@ -111,8 +111,11 @@ def main() -> None:
     args = p.parse_args()
     _, tokenizer = base.load_base(base.resolve_checkpoint(args.model_checkpoint))
     cut = dict(max_length=args.max_length, doc_stride=args.doc_stride, segment_ids=True)
-    train = sample(read_squad_json(args.train_file).placed, args.max_train_samples, args.seed)
-    test = sample(read_squad_json(args.test_file).examples, args.max_test_samples, args.seed)
+    train, test = read_squad_json(args.train_file).placed, read_squad_json(args.test_file).examples
+    train, test = (
+        part if (places := drawn(len(part), n, args.seed)) is None else [part[i] for i in places]
+        for part, n in ((train, args.max_train_samples), (test, args.max_test_samples))
+    )
     windows, test_windows = (make_windows(tokenizer, part, **cut) for part in (train, test))
     found = {}
     for way in args.ways:

@@ -39,6 +39,9 @@ AT_ONCE = 1_000
 _TYPES = {"token_type_ids": np.dtype(np.int8)}
 """Type in which integers of an item are stored; others are int32."""
 
+_AFTERWARDS = ("n_best", "max_validation_samples", "max_test_samples")
+"""Settings of the data that do not decide the inputs of training."""
+
 _LENGTH, _EXAMPLE = "length", "example_index"
 """Columns beside those of the items."""
 
@@ -103,16 +106,23 @@ def training_features(planned: Plan, tokenizer: Any, config: Any, rows: Rows) ->
         if not made:
             raise _nothing(planned)
         return StoredFeatures(pa.concat_tables(made))
-    was_there = any(folder.glob("*.arrow"))
+    was_there = False
     try:
         # A run that starts meanwhile waits, and finds the files.
         with FileLock(folder.with_suffix(".lock")):
-            schema = _schema(folder / "schema", tables)
-            if schema is None:
-                raise _nothing(planned)
-            return _mapped(folder, rows, partial(_in_process, make=make, schema=schema))
+            # The run that was waited for may have removed it.
+            folder.mkdir(exist_ok=True)
+            was_there = any(folder.glob("*.arrow"))
+            try:
+                schema = _schema(folder / "schema", tables)
+                if schema is None:
+                    raise _nothing(planned)
+                return _mapped(folder, rows, partial(_in_process, make=make, schema=schema))
+            except (OSError, pa.ArrowException):
+                # Still locked: what a run that waits writes then must stay.
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     except (OSError, pa.ArrowException) as error:
-        shutil.rmtree(folder, ignore_errors=True)
         if was_there:
             # They were damaged.
             return training_features(planned, tokenizer, config, rows)
@@ -208,7 +218,9 @@ def _folder(planned: Plan) -> Path | None:
     settings = {
         field.name: planned.settings[field.name]
         for field in fields(RunArgs)
-        if field.metadata["group"] == DATA and field.name in planned.settings
+        if field.metadata["group"] == DATA
+        and field.name in planned.settings
+        and field.name not in _AFTERWARDS
     }
     content = {
         "settings": settings | {"task": planned.task.name, "version": planned.record.version},

@@ -20,7 +20,7 @@ from . import checkpoints, confidence, results
 from .evaluation import Evaluation, Split
 from .features import training_features
 from .planning import Plan
-from .sampling import drawn
+from .sampling import subset
 from .trainer import WEIGHTS, TaskTrainer
 
 
@@ -173,10 +173,7 @@ class Job:
 
     def _drawn(self, name: str, limit: int | None) -> Any:
         """A part of the data, a `datasets.Dataset`, or what is drawn of it."""
-        dataset, by = self.plan.splits[name], self.task.balanced_by
-        limited = limit is not None and limit < len(dataset)
-        places = drawn(len(dataset), limit, self.args.seed, dataset[by] if by and limited else None)
-        return dataset if places is None else dataset.select(places)
+        return subset(self.plan.splits[name], limit, self.args.seed, self.task.balanced_by)
 
     def _with_technique(self, model: Any) -> Any:
         """The base with what the technique trains, ready for this device."""

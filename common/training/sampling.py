@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.record import Example
-
 
 def drawn(count: int, n: int | None, seed: int, values: Sequence[Any] | None = None) -> list[int] | None:
     """The places of `n` of so many examples, drawn by the seed, in their order; None where all are taken: without a limit.
@@ -28,8 +26,9 @@ def drawn(count: int, n: int | None, seed: int, values: Sequence[Any] | None = N
     return sorted(order[:n])
 
 
-def sample(examples: Sequence[Example], n: int | None, seed: int, by: str | None = None) -> list[Example]:
-    """Those of a list of examples that `drawn` chooses. by: the column whose values are drawn equally often."""
-    values = None if by is None else [example[by] for example in examples]
-    places = drawn(len(examples), n, seed, values)
-    return list(examples) if places is None else [examples[i] for i in places]
+def subset(dataset: Any, n: int | None, seed: int, by: str | None = None) -> Any:
+    """A `datasets.Dataset`, or those of its rows that `drawn` chooses. by: the column whose values are drawn equally often."""
+    limited = n is not None and n < len(dataset)
+    # A list: the column itself would read the file for each value that is asked for.
+    places = drawn(len(dataset), n, seed, dataset[by][:] if by and limited else None)
+    return dataset if places is None else dataset.select(places)

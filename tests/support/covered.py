@@ -65,7 +65,6 @@ COVERED_BY = {
     "training/fit.py": "common/training/test_survival.py",
     "training/job.py": "common/training/test_survival.py",
     "training/planning.py": "common/training/test_fingerprint.py",
-    "training/sampling.py": "common/tasks/classification/test_work.py",
     "training/trainer.py": "common/training/test_survival.py",
 }
 """Module within common/ → test file within tests/."""

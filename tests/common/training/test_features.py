@@ -1,11 +1,13 @@
 """Inputs that are stored are those that the task makes, whatever the task, in memory and on disk."""
 
+import contextlib
 import os
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from common.data import labelled_texts, questions
 from common.data.prepared import load
@@ -109,6 +111,37 @@ def test_a_second_run_reads_what_the_first_one_wrote(planned, cache, monkeypatch
     assert len([folder for folder in cache.iterdir() if folder.is_dir()]) == 2
 
 
+def test_settings_that_come_after_the_inputs_do_not_move_them(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    monkeypatch.setattr(features, "MANY", 1)
+    later = {"n_best": 3, "max_validation_samples": 7, "max_test_samples": 9}
+    for more in ({}, later, {"max_answer_length": 9}):
+        other = SimpleNamespace(**vars(plan) | {"settings": plan.settings | more})
+        training_features(other, tokenizer, config, Rows(plan.splits["train"]))
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 2
+
+
+def test_what_could_not_be_written_is_removed_while_others_wait(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    monkeypatch.setattr(features, "MANY", 1)
+    waits = []
+
+    def full(folder, *_):
+        raise OSError(28, "No space left on device")
+
+    def removed(folder, ignore_errors):
+        lock = FileLock(folder.with_suffix(".lock"))
+        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+            waits.append(False)
+        waits.append(True)
+
+    monkeypatch.setattr(features, "_mapped", full)
+    monkeypatch.setattr(features.shutil, "rmtree", removed)
+    with pytest.raises(UserError, match="No space left on device"):
+        training_features(plan, tokenizer, config, Rows(plan.splits["train"]))
+    assert waits == [True]
+
+
 def test_a_part_that_was_not_written_is_made_when_asked_again(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     rows = Rows(plan.splits["train"])
@@ -131,6 +164,8 @@ def test_what_a_kill_left_is_removed_and_what_is_damaged_is_made_again(planned, 
     assert_same(training_features(plan, tokenizer, config, rows), first)
     assert not (folder / "tmpabc").exists()
     for file in folder.glob("*.arrow"):
+        # A new file: the first inputs are mapped, and read from the old one.
+        file.unlink()
         file.write_bytes(b"damaged")
     assert_same(training_features(plan, tokenizer, config, rows), first)
 

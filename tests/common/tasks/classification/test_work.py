@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 import sys
-from collections import Counter
 from types import SimpleNamespace
 
 import mlflow
@@ -12,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
 from common.reports import run_figures
@@ -26,7 +23,6 @@ from common.tasks.classification.texts import join, predict_logits
 from common.tasks.table import TASKS
 from common.tracking import runs
 from common.training.results import write_extras
-from common.training.sampling import sample
 from tests.support import trained
 from tests.support.texts import make_texts
 
@@ -172,30 +168,6 @@ def test_the_figure_of_many_classes_can_be_read(classes):
     if classes == 120:
         grouped, _ = run_figures.most_confused(counts, ["x"] * 120)
         assert grouped.sum() == counts.sum() and np.trace(grouped) >= np.trace(counts)
-
-
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=60), st.integers(0, 3))
-def test_subsets_are_nested_and_balanced(labels, seed):
-    examples = [{"id": i, "label": label} for i, label in enumerate(labels)]
-    smaller, total = set(), Counter(labels)
-    for n in range(1, len(examples) + 1):
-        drawn = sample(examples, n, seed, "label")
-        ids = [e["id"] for e in drawn]
-        assert len(ids) == n and ids == sorted(ids) and smaller < set(ids)
-        smaller, counts = set(ids), Counter(e["label"] for e in drawn)
-        # No label has two more texts than another that has texts left.
-        assert all(counts[a] <= counts[b] + 1 for a in total for b in total if counts[b] < total[b])
-
-
-def test_subsets_follow_the_seed_and_questions_are_drawn_as_ever():
-    examples = [{"id": i, "label": i % 2} for i in range(40)]
-    assert (
-        sample(examples, 10, 1, "label")
-        == sample(examples, 10, 1, "label")
-        != sample(examples, 10, 2, "label")
-    )
-    assert [e["id"] for e in sample(examples, 5, 42)] == [3, 9, 10, 25, 36]
-    assert sample(examples, 99, 1, "label") == sample(examples, None, 1, "label") == examples
 
 
 @pytest.fixture(scope="module")
