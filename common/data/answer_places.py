@@ -7,16 +7,14 @@ from functools import lru_cache
 def place(context: str, text: str, start: int) -> tuple[int, int] | None:
     """(start, end) of the answer in code points of the context, end exclusive; None if it is not there.
 
-    start: the file's offset, in code points or in UTF-16 code units (Java, JavaScript); -1 if it gives none. The text
-    may differ from the context by case, white space, zero-width characters and Unicode normalisation (NFKD).
+    start: the file's offset, at least 0, in code points or in UTF-16 code units (Java, JavaScript). The text may
+    differ from the context by case, white space, zero-width characters and Unicode normalisation (NFKD).
 
     Of several places the nearest to `start` is taken. A place that is spelled exactly like the text is preferred, unless it is
-    more than twice as far away. Without a `start` it is the first of `places` that is a whole word or several, else the first.
+    more than twice as far away.
     """
     if not text.strip():
         return None
-    if start < 0:
-        return first_whole(context, places(context, text))
     if context.startswith(text, start):
         return start, start + len(text)
     exact = _exact(context, text)

@@ -6,6 +6,7 @@ What is drawn for an example follows from the seed, the kind and the example's i
 import random
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import regex
@@ -166,9 +167,10 @@ def _beside(example: Example, pool: Sequence[tuple[str, str]], rng: random.Rando
     golds = [text.casefold() for text in (example.get("answers") or {"text": []})["text"] if text.strip()]
     document = _document(example)
     # A draw that does not fit is repeated; where hardly any does, all are looked through.
-    drawn = (rng.choice(pool) for _ in range(50))
+    # All draws are made at once: `before` below is drawn after them, whichever of them fits.
+    drawn = [rng.choice(pool) for _ in range(50)]
     usable = (
-        s for d, s in [*drawn, *pool] if d != document and not any(gold in s.casefold() for gold in golds)
+        s for d, s in chain(drawn, pool) if d != document and not any(gold in s.casefold() for gold in golds)
     )
     sentence = next(usable, None)
     if sentence is None:

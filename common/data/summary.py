@@ -36,9 +36,9 @@ def summary(record: DataRecord, folder: Path) -> Summary:
     found.lines.extend(f"  train takes {part['weight']:g} of {part['name']}" for part in record.mix)
     if record.test_by:
         found.warnings.append(
-            f"  WARNING: no test data was given, so test was carved out of train, by {record.test_by}. Its scores tell how well a "
-            "model does on data like that which it was trained on; they are not comparable with those on a test set of the data's "
-            "authors. --test_file (for a hub's data set --test_split) names one."
+            f"  WARNING: no test data was given, so test was carved out of train, by {record.test_by}. Its scores show how a model "
+            "does on data like its training data; they cannot be compared with scores on the authors' test set. --test_file "
+            "(for a hub's data set --test_split) names one."
         )
     return found
 
@@ -78,9 +78,11 @@ def _of_questions(record: DataRecord, folder: Path) -> Summary:
     if record.language:
         known = rules_of(record.language) is not None
         rules = (
-            f"for {record.language}" if known else f"of SQuAD, for none are published for {record.language}"
+            f"the rules for {record.language}"
+            if known
+            else f"SQuAD's rules, because none are published for {record.language}"
         )
-        lines.append(f"  answers are scored by the rules {rules}")
+        lines.append(f"  answers are scored by {rules}")
     corrected = {what: getattr(record, name) for name, what in _CORRECTED.items()}
     lines += [f"  {count} {what}" for what, count in corrected.items() if count]
     warnings = [f"  not trained on: {note}" for note in (record.notes or ())[:_NOTES]]
@@ -88,8 +90,8 @@ def _of_questions(record: DataRecord, folder: Path) -> Summary:
         warnings.append(f"  ... {record.dropped} answers are not trained on in all")
     if record.validation_by == "paragraph":
         warnings.append(
-            "  note: validation was carved by paragraph, for the training questions are all of one article "
-            "(or of articles that share paragraphs)"
+            "  note: validation was carved by paragraph, because all training questions are of one article (or of articles that "
+            "share paragraphs)"
         )
     for split in ("validation", "test"):
         if shared := getattr(record, f"{split}_paragraphs_also_in_train"):

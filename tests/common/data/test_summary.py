@@ -61,6 +61,11 @@ def test_a_reader_is_warned_of_questions_that_splits_share_and_of_dropped_answer
     assert warnings[12:] == ["  warning: 5 test paragraphs are in train too"]
 
 
+def test_a_test_set_that_was_carved_is_no_published_one():
+    (warning,) = summary(replace(QUESTIONS, test_by="article"), Path("folder")).warnings
+    assert "they cannot be compared with scores on the authors' test set" in warning
+
+
 def test_texts_are_counted_by_label():
     lines, warnings = summary(replace(TEXTS, skipped=2, test_texts_also_in_train=1), Path("folder"))
     assert lines[0] == "folder: reviews, fingerprint cdcdcdcdcdcd"
