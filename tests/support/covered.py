@@ -2,14 +2,10 @@
 this list against the folders."""
 
 COVERED_BY = {
-    "data/annotation_exports.py": "common/data/test_question_files.py",
     "data/question_splits.py": "common/data/test_language.py",
     "data/question_fields.py": "common/data/test_question_files.py",
     "data/source_flags.py": "scripts/test_prepare_data.py",
     "data/hub_files.py": "common/data/test_questions.py",
-    "data/squad_shapes.py": "common/data/test_squad_json.py",
-    "data/text_rows.py": "common/data/test_labelled_texts.py",
-    "data/validation_split.py": "common/data/test_questions.py",
     "hub.py": "common/data/test_ensure.py",
     "inference/backends.py": "scripts/test_predict.py",
     "inference/evaluation_log.py": "common/inference/test_evaluating.py",

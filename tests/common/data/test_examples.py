@@ -10,8 +10,8 @@ from common.data.columns import parse
 from common.data.examples import read_examples
 from common.data.question_files import read_questions
 from common.errors import UserError
-from tests.common.data.test_question_files import ROWS, as_squad, flat, save
 from tests.common.data.test_tables import write
+from tests.support.question_rows import ROWS, as_squad, flat, save
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "arrow"])

@@ -5,8 +5,8 @@ import pytest
 from common.data import hub_sets, labelled_texts, sources
 from common.data.prepared import load
 from common.errors import NotHere, UserError
-from tests.common.data.test_question_files import ROWS, flat
 from tests.common.data.test_tables import write
+from tests.support.question_rows import ROWS, flat
 from tests.support.texts import make_texts
 
 

@@ -1,15 +1,10 @@
 import json
-import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from common.data import label_values, labelled_texts, prepared
+from common.data import labelled_texts, prepared
 from common.data.ensure import ensure
-from common.data.text_rows import read_texts
-from common.data.validation_split import carve_by_label, carve_by_label_sets
 from common.errors import UserError
 from tests.scripts.conftest import run_script
 from tests.support.texts import make_texts, write_csv, write_parquet
@@ -46,37 +41,6 @@ def test_what_is_prepared_is_what_is_loaded(files, tmp_path):
     other = labelled_texts.prepare_files(*files, tmp_path / "other", validation_share=0.2, seed=7)
     again = labelled_texts.prepare_files(*files, tmp_path / "again", validation_share=0.2)
     assert again.fingerprint == record.fingerprint != other.fingerprint
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 15), st.integers(0, 1)), min_size=1, max_size=60),
-    st.floats(0.05, 0.5),
-    st.integers(0, 3),
-)
-def test_carving_keeps_duplicates_together_and_labels_in_proportion(pairs, share, seed):
-    examples = [{"id": str(i), "text": f"t{t}", "label": label} for i, (t, label) in enumerate(pairs)]
-    train, validation = carve_by_label(examples, share, seed)
-    assert sorted(e["id"] for e in train + validation) == sorted(e["id"] for e in examples)
-    assert not {e["text"] for e in train} & {e["text"] for e in validation}
-    rows = Counter(e["text"] for e in examples)
-    first = {}
-    for e in examples:
-        first.setdefault(e["text"], e["label"])
-    for label in (0, 1):
-        of_label = [text for text in first if first[text] == label]
-        if len(of_label) > 1:
-            chosen = [text for text in of_label if text in {e["text"] for e in validation}]
-            assert 0 < len(chosen) < len(of_label)
-            size, goal = sum(rows[t] for t in chosen), share * sum(rows[t] for t in of_label)
-            assert size <= goal or len(chosen) == 1
-    assert carve_by_label(examples, share, seed) == (train, validation)
-
-
-def test_different_texts_are_carved_to_the_share_exactly():
-    examples = [{"text": e["text"], "label": e["label"]} for e in make_texts(200)]
-    assert Counter(e["label"] for e in carve_by_label(examples, 0.1, 0)[1]) == {0: 10, 1: 10}
-    with pytest.raises(UserError, match="--validation_share"):
-        carve_by_label(examples, 1.0, 0)
 
 
 def test_the_original_folder_gives_the_same_texts(files, tmp_path):
@@ -138,38 +102,6 @@ def test_a_bad_csv_is_refused_by_line(content, message, files, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{"text": "a", "feeling": 1}], "has no column 'label'"),
-        ([{"text": "a", "label": 0}, {"text": "", "label": 1}], "row 1: the text is empty"),
-        ([{"text": "a", "label": 0}, {"text": None, "label": 1}], "row 1: the text is empty"),
-        ([{"text": 5, "label": 0}], "row 0: the text is 5, not text"),
-        ([{"text": "a", "label": 0.5}], "row 0: the label is 0.5; it must be a string or an integer"),
-        ([{"text": "a", "label": [1]}], r"row 0: the label is the list \[1\]; .* --multi_label"),
-        ([{"text": "a", "label": None}], "row 0: the label is None"),
-    ],
-    ids=str,
-)
-def test_a_bad_parquet_is_refused_by_row(rows, message, files, tmp_path):
-    with pytest.raises(UserError, match=message):
-        labelled_texts.prepare_files(write_parquet(tmp_path / "bad.parquet", rows), files[1], tmp_path / "o")
-
-
-def test_what_is_no_parquet_and_what_is_not_utf8_in_it(files, tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
-    (tmp_path / "bad.parquet").write_bytes(b"text,label")
-    for name, message in (("bad.parquet", "cannot be read as parquet"), ("none.parquet", "No such file")):
-        with pytest.raises(UserError, match=message):
-            labelled_texts.prepare_files(tmp_path / name, files[1], tmp_path / "o")
-    text = pyarrow.array([b"fine", b"sch\xf6n"]).view(pyarrow.string())
-    pyarrow.parquet.write_table(pyarrow.table({"text": text, "label": [0, 1]}), tmp_path / "latin.parquet")
-    with pytest.raises(UserError, match="row 1 is not UTF-8"):
-        labelled_texts.prepare_files(tmp_path / "latin.parquet", files[1], tmp_path / "o")
-
-
 def test_duplicates_of_test_in_train_are_counted(files, tmp_path):
     test = write_csv(tmp_path / "t.csv", [*TEST, TRAIN[3]])
     assert labelled_texts.prepare_files(files[0], test, tmp_path / "o").test_texts_also_in_train == 1
@@ -227,40 +159,6 @@ def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
     assert prepared.load(tmp_path / "o")[1].fingerprint[:12] in done.stdout
     done = run_script("prepare_data.py", "--source", "sample-texts", "--output_dir", tmp_path / "s")
     assert "test           48 texts (24 negative, 24 positive)" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.csv", 'review,sentiment\n"Good; really, it is.",positive\nBad,negative\n'),
-        ("a.csv", "Text;Label\nGood, really;1.00\nBad, really;0.0\n"),
-        ("a.tsv", "id\ttext\tlabel\n1\tGood\tLABEL_1\n2\tBad\tLABEL_0\n"),
-        ("a.jsonl", '{"text": "Good", "label": 1}\n\n{"text": "Bad", "label": "Negative"}\n'),
-        ("a.json", '[{"text": "Good", "label": 1.0}, {"text": "Bad", "label": 0}]'),
-        ("a.txt", '{"text": "Good", "label": "Positive"}\n{"text": "Bad", "label": "neg"}\n'),
-        ("a.tsv", 'sentence\tlabel\nGood "film\t1\n"Bad" film\t0\n'),
-    ],
-    ids=["kaggle", "semicolon", "tab", "lines", "list", "lines by content", "tab without quoting"],
-)
-def test_other_columns_delimiters_and_labels(tmp_path, name, content):
-    (tmp_path / name).write_text(content)
-    found = read_texts(tmp_path / name).rows
-    assert [label_values.sentiment(label) for e in found for label in e.labels] == ["positive", "negative"]
-    assert found[0].text.startswith("Good") and found[1].text.strip('"').startswith("Bad")
-
-
-def test_a_line_that_is_not_json_is_refused_by_its_number(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "Good", "label": 1}\n{"text": \n')
-    (fault,) = read_texts(tmp_path / "a.jsonl").faults
-    assert f"{fault['place']}{fault['reason']}".startswith("line 2 is not JSON")
-
-
-def test_json_lines_end_at_line_feeds_alone(tmp_path):
-    text = "Good \N{LINE SEPARATOR}and \N{NEXT LINE}long"
-    (tmp_path / "a.jsonl").write_text(
-        json.dumps({"text": text, "label": 1}, ensure_ascii=False) + "\r\n", "utf-8"
-    )
-    assert read_texts(tmp_path / "a.jsonl").rows[0].text == text
 
 
 FAULTY = {
@@ -460,33 +358,6 @@ def test_test_is_carved_where_there_is_none_and_files_may_be_several(tmp_path):
     assert record.test_texts_also_in_train == 0
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 25), st.sets(st.integers(0, 4))), min_size=1, max_size=80),
-    st.floats(0.05, 0.5),
-    st.integers(0, 3),
-)
-def test_carving_label_sets_keeps_texts_together_and_every_label_in_train(pairs, share, seed):
-    examples = [{"id": str(i), "text": f"t{t}", "label": sorted(s)} for i, (t, s) in enumerate(pairs)]
-    train, validation = carve_by_label_sets(examples, share, seed)
-    assert sorted(e["id"] for e in train + validation) == sorted(e["id"] for e in examples)
-    if len({e["text"] for e in examples}) > 1:
-        assert not {e["text"] for e in train} & {e["text"] for e in validation}
-    assert carve_by_label_sets(examples, share, seed) == (train, validation)
-
-
-def test_carving_label_sets_gives_each_label_its_share():
-    rng = random.Random(0)
-    rarity = (0.5, 0.2, 0.05, 0.01)
-    examples = [
-        {"text": f"t{i}", "label": [n for n, p in enumerate(rarity) if rng.random() < p]} for i in range(3000)
-    ]
-    _, validation = carve_by_label_sets(examples, 0.1, 1)
-    assert abs(len(validation) - 300) <= 15
-    for n in range(4):
-        whole = sum(n in e["label"] for e in examples)
-        assert sum(n in e["label"] for e in validation) == pytest.approx(whole / 10, abs=2)
-
-
 def test_few_first_texts_of_many_pairs_are_carved_whole(tmp_path):
     rows = [{"text": f"first {i % 5}", "text_pair": f"second {i}", "label": "abc"[i % 3]} for i in range(500)]
     record = labelled_texts.prepare_files(write_csv(tmp_path / "a.csv", rows), None, tmp_path / "o")
@@ -495,17 +366,6 @@ def test_few_first_texts_of_many_pairs_are_carved_whole(tmp_path):
         "validation": 100,
         "test": 100,
     }
-
-
-def test_where_no_group_is_wanted_the_smallest_is_taken_that_leaves_each_label_to_train():
-    rows = [(0, "a"), (0, "a"), (1, "a"), (2, "b"), (3, "a"), (3, "b"), (3, "b")]
-    examples = [{"id": i, "text": f"t{t}", "label": "ab".index(label)} for i, (t, label) in enumerate(rows)]
-    train, validation = carve_by_label_sets(examples, 0.01, 0)
-    assert len({e["text"] for e in validation}) == 1 and len(validation) == 1
-    assert {e["label"] for e in train} == {0, 1}
-    # A label's only text stays.
-    alone = [{"id": 0, "text": "a", "label": [0]}, {"id": 1, "text": "b", "label": [1]}]
-    assert carve_by_label_sets(alone, 0.1, 0) == (alone, [])
 
 
 @pytest.mark.parametrize(("labels", "multi_label"), [(["a", "b"] * 2, False), (["a|b"] * 2, True)])

@@ -7,7 +7,7 @@ import pytest
 from common.data import labelled_texts, mixing, questions
 from common.data.prepared import load
 from common.errors import UserError
-from tests.common.data.test_question_files import ROWS, save
+from tests.support.question_rows import ROWS, save
 from tests.support.texts import make_texts, write_csv
 
 

@@ -2,8 +2,6 @@ import json
 import multiprocessing
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from common.data import hub_files
 from common.data import questions as data
@@ -36,22 +34,6 @@ def test_validation_is_whole_articles_and_repeats_by_seed(prepared, files, tmp_p
     assert again.fingerprint == record.fingerprint != other.fingerprint
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=2, max_size=40), st.integers(0, 3))
-def test_carving_never_puts_a_paragraph_on_both_sides(pairs, seed):
-    examples = [{"id": str(i), "title": f"t{t}", "context": f"c{c}"} for i, (t, c) in enumerate(pairs)]
-    if len({e["context"] for e in examples}) < 2:
-        return
-    train, validation, unit = data.carve(examples, 0.2, seed)
-    assert (
-        train
-        and validation
-        and sorted(e["id"] for e in train + validation) == sorted(e["id"] for e in examples)
-    )
-    assert not {e["context"] for e in train} & {e["context"] for e in validation}
-    if unit == "article":
-        assert not {e["title"] for e in train} & {e["title"] for e in validation}
-
-
 def test_a_single_article_is_carved_by_paragraph_and_the_record_says_so(files, tmp_path):
     one = {e["context"]: e | {"title": "t"} for e in read_squad_json(files[0]).examples}
     (tmp_path / "one.json").write_text(squad_json(list(one.values()), "1.1"))
@@ -60,22 +42,6 @@ def test_a_single_article_is_carved_by_paragraph_and_the_record_says_so(files, t
     assert record.validation_by == "paragraph" and len(splits["validation"])
     assert not set(splits["train"]["context"]) & set(splits["validation"]["context"])
     assert data.prepare_files(*files, tmp_path / "many").validation_by == "article"
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_a_big_article_never_becomes_validation_where_a_small_one_can(seed):
-    sizes = {"big": 95, "small": 5}
-    examples = [
-        {"id": f"{t}{i}", "title": t, "context": f"{t}{i}"} for t, n in sizes.items() for i in range(n)
-    ]
-    train, validation, _ = data.carve(examples, 0.1, seed)
-    assert {e["title"] for e in validation} == {"small"} and len(train) == 95
-
-
-@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share):
-    with pytest.raises(UserError, match="--validation_share"):
-        data.carve([{"id": "1", "title": "t", "context": "c"}], share, 0)
 
 
 def test_half_a_surrogate_pair_is_refused_with_the_id(files, tmp_path):

@@ -164,7 +164,7 @@ def test_what_a_kill_left_is_removed_and_what_is_damaged_is_made_again(planned, 
     assert_same(training_features(plan, tokenizer, config, rows), first)
     assert not (folder / "tmpabc").exists()
     for file in folder.glob("*.arrow"):
-        # A new file: the first inputs are mapped, and read from the old one.
+        # A new file, as `first` still reads the old one.
         file.unlink()
         file.write_bytes(b"damaged")
     assert_same(training_features(plan, tokenizer, config, rows), first)
