@@ -23,10 +23,10 @@ def checked(language: str, name: str = "--language") -> str:
     return code
 
 
-def of_file(path: Path, content: Any, form: str = "auto") -> str | None:
+def of_file(path: Path, content: Any, form: str = "auto", *, strict: bool = True) -> str | None:
     """The language of a JSON file's questions, where it or the shape that the user names says so; None if neither does.
 
-    Files of KorQuAD name themselves as their version. UserError if the file names a language by something that is no code.
+    Files of KorQuAD name themselves as their version. A language that is no code is a UserError; without `strict` it is left out.
     """
     version = str(content.get("version")).lower() if isinstance(content, Mapping) else ""
     convention = next(
@@ -35,7 +35,9 @@ def of_file(path: Path, content: Any, form: str = "auto") -> str | None:
     try:
         return named(content) or convention
     except QuestionFault as fault:
-        raise UserError(f"{path}{fault}") from None
+        if strict:
+            raise UserError(f"{path}{fault}") from None
+        return convention
 
 
 def named(*records: Any) -> str | None:

@@ -87,7 +87,7 @@ def stream_questions(
         questions = reader.articles(_mrqa(path))
     else:
         content = _document(path)
-        found.language = of_file(path, content, form) if answers_required else None
+        found.language = of_file(path, content, form, strict=answers_required)
         rows = flat_rows(content, form, columns)
         if rows is None:
             questions = reader.articles(as_articles(path, content, form, columns))

@@ -13,6 +13,7 @@ from common.data.question_fields import QuestionFault
 from common.data.question_files import read_questions
 from common.data.summary import summary
 from common.errors import UserError
+from tests.support.question_rows import save
 
 
 def test_the_innermost_record_that_names_a_language_counts():
@@ -124,11 +125,15 @@ def test_a_value_that_is_no_code_is_a_fault_of_its_row_where_answers_are_scored(
     assert len(list(read_examples([tmp_path / "train.csv"], "qa", answers_required=False))) == 7
 
 
-def test_a_file_whose_language_is_no_code_is_refused_by_name(prepare):
+def test_a_file_whose_language_is_no_code_is_refused_by_name(prepare, tmp_path):
     content = {"version": "1.1", "language": "German", "data": questions_of(*ROWS)}
     with pytest.raises(UserError, match="train.json: the language is 'German'"):
         prepare(content)
     assert prepare(content, language="de")[0].language == "de"
+    for language, found in (("German", None), ("de", "de")):
+        save(tmp_path / "asked.json", content | {"language": language})
+        asked = list(read_examples([tmp_path / "asked.json"], "qa", answers_required=False))
+        assert {example.get("language") for example in asked} == {found}
     content = {"data": [article | {"language": "German"} for article in questions_of(*ROWS)]}
     with pytest.raises(
         UserError, match=r"has 6 faults.*\n  article 0 \('Ort 0'\), paragraph 0: the language"
