@@ -157,18 +157,10 @@ def test_a_strangers_folder_is_refused(files, tmp_path):
 
 def test_help_tells_the_sources_and_where_it_ends():
     shown = " ".join(prepare("--help").stdout.split())
-    for word in (
-        "sample",
-        "files",
-        "hub",
-        "saved",
-        "record.json",
-        "multi_label_data",
-        "squad_data)",
-        "(default: 0.1)",
-    ):
+    for word in ("sample", "files", "hub", "saved", "record.json", "squad_data)", "(default: 0.1)"):
         assert word in shown
     assert "None" not in shown and "==SUPPRESS==" not in shown
+    assert all(f"{name}_data" in shown for name in ("imdb", "mixed", "multi_label"))
 
 
 def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):

@@ -111,37 +111,6 @@ def test_a_second_run_reads_what_the_first_one_wrote(planned, cache, monkeypatch
     assert len([folder for folder in cache.iterdir() if folder.is_dir()]) == 2
 
 
-def test_settings_that_come_after_the_inputs_do_not_move_them(planned, cache, monkeypatch):
-    plan, tokenizer, config = planned
-    monkeypatch.setattr(features, "MANY", 1)
-    later = {"n_best": 3, "max_validation_samples": 7, "max_test_samples": 9}
-    for more in ({}, later, {"max_answer_length": 9}):
-        other = SimpleNamespace(**vars(plan) | {"settings": plan.settings | more})
-        training_features(other, tokenizer, config, Rows(plan.splits["train"]))
-    assert len([path for path in cache.iterdir() if path.is_dir()]) == 2
-
-
-def test_what_could_not_be_written_is_removed_while_others_wait(planned, cache, monkeypatch):
-    plan, tokenizer, config = planned
-    monkeypatch.setattr(features, "MANY", 1)
-    waits = []
-
-    def full(folder, *_):
-        raise OSError(28, "No space left on device")
-
-    def removed(folder, ignore_errors):
-        lock = FileLock(folder.with_suffix(".lock"))
-        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
-            waits.append(False)
-        waits.append(True)
-
-    monkeypatch.setattr(features, "_mapped", full)
-    monkeypatch.setattr(features.shutil, "rmtree", removed)
-    with pytest.raises(UserError, match="No space left on device"):
-        training_features(plan, tokenizer, config, Rows(plan.splits["train"]))
-    assert waits == [True]
-
-
 def test_a_part_that_was_not_written_is_made_when_asked_again(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     rows = Rows(plan.splits["train"])
@@ -193,3 +162,34 @@ def test_the_oldest_inputs_are_forgotten(planned, cache, monkeypatch):
     left = {folder.name for folder in cache.iterdir() if folder.is_dir()}
     assert len(left) == features.KEPT and {f"old{features.KEPT + 1}", f"old{features.KEPT - 1}"} <= left
     assert "old0" not in left
+
+
+def test_settings_that_come_after_the_inputs_do_not_move_them(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    monkeypatch.setattr(features, "MANY", 1)
+    later = {"n_best": 3, "max_validation_samples": 7, "max_test_samples": 9}
+    for more in ({}, later, {"max_answer_length": 9}):
+        other = SimpleNamespace(**vars(plan) | {"settings": plan.settings | more})
+        training_features(other, tokenizer, config, Rows(plan.splits["train"]))
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 2
+
+
+def test_what_could_not_be_written_is_removed_while_others_wait(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    monkeypatch.setattr(features, "MANY", 1)
+    waits = []
+
+    def full(folder, *_):
+        raise OSError(28, "No space left on device")
+
+    def removed(folder, ignore_errors):
+        lock = FileLock(folder.with_suffix(".lock"))
+        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+            waits.append(False)
+        waits.append(True)
+
+    monkeypatch.setattr(features, "_mapped", full)
+    monkeypatch.setattr(features.shutil, "rmtree", removed)
+    with pytest.raises(UserError, match="No space left on device"):
+        training_features(plan, tokenizer, config, Rows(plan.splits["train"]))
+    assert waits == [True]
