@@ -14,9 +14,9 @@ def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Exampl
     Articles that have a paragraph in common stay together. If that leaves a single group, paragraphs are drawn.
     """
     _check_share(share)
-    unit, groups = "article", _groups(examples, "title")
+    unit, groups = "article", groups_of(examples, "title")
     if len(set(groups)) == 1:
-        unit, groups = "paragraph", _groups(examples, "context")
+        unit, groups = "paragraph", groups_of(examples, "context")
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise UserError(
@@ -144,7 +144,7 @@ def _check_share(share: float) -> None:
         raise UserError(f"--validation_share is {share}: it must be between 0 and 1.")
 
 
-def _groups(examples: list[Example], by: str) -> list[str]:
+def groups_of(examples: list[Example], by: str) -> list[str]:
     """For each example the name of its group: its title (or context), merged where contexts are shared."""
     leader: dict[str, str] = {}
 
