@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ..errors import UserError
+from ..scoring.groups import groups_of
 from .record import Example
 
 
@@ -142,19 +143,3 @@ def _divided(labels: list[Counter[int]], sizes: list[int], share: float) -> list
 def _check_share(share: float) -> None:
     if not 0 < share < 1:
         raise UserError(f"--validation_share is {share}: it must be between 0 and 1.")
-
-
-def groups_of(examples: list[Example], by: str) -> list[str]:
-    """For each example the name of its group: its title (or context), merged where contexts are shared."""
-    leader: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while leader.setdefault(name, name) != name:
-            name = leader[name]
-        return name
-
-    of_context: dict[str, str] = {}
-    for e in examples:
-        one, other = find(e[by]), find(of_context.setdefault(e["context"], e[by]))
-        leader[max(one, other)] = min(one, other)
-    return [find(e[by]) for e in examples]

@@ -61,11 +61,11 @@ class QuestionTask(Task):
 
     def groups(self, examples: Sequence[Example], record: "DataRecord") -> list[str]:
         """Articles; paragraphs where the data has no articles, so that validation was drawn by paragraph."""
-        from ..data.validation_split import groups_of
+        from ..scoring.groups import groups_of
 
         single = len({example["title"] for example in examples}) == 1
         by_paragraph = record.validation_by == "paragraph" or (single and record.made_titles)
-        return groups_of([dict(example) for example in examples], "context" if by_paragraph else "title")
+        return groups_of(examples, "context" if by_paragraph else "title")
 
     def request(self, example: Example) -> dict[str, str]:
         """Question and context."""
