@@ -27,7 +27,7 @@ def world(tmp_path_factory, tiny):
     bundles.write_info(bundle, info)
     test = prepared.load(folder / "data")[0]["test"].to_list() * 10
     # Each is an article of its own.
-    test = [e | {"title": f"{i}", "context": f"{e['context']} {i}"} for i, e in enumerate(test)]
+    test = [e | {"id": f"{i}", "title": f"{i}", "context": f"{e['context']} {i}"} for i, e in enumerate(test)]
     # Of the same batches, as candidates lie close to each other.
     answers = Answerer(bundle).answer([QA.request(e) for e in test])
     truth = [{"text": [a[0]["answer"]] if a[0]["answer"] else [], "answer_start": []} for a in answers]

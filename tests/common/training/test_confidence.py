@@ -10,8 +10,9 @@ import pytest
 from common.models.bundles import read_bundle
 from common.scoring import calibration
 from common.scoring.calibration import Candidates
+from common.tasks.interface import Extras
 from common.tasks.table import TASKS
-from common.training import confidence
+from common.training import confidence, results
 
 TASK = SimpleNamespace(
     candidates=lambda predictions: Candidates.of(*zip(*predictions, strict=True)),
@@ -144,3 +145,25 @@ def test_every_task_has_a_confidence(name):
     """A set of labels has no probability: every label has its own."""
     says_so = type(TASKS[name]).candidates.__qualname__ != "Task.candidates"
     assert says_so and (TASKS[name].candidates([]) is None) == (name == "multi-label-classification")
+
+
+def test_predictions_hold_the_calibrated_confidence(found, tmp_path):
+    """The temperature is not 1: the raw confidence is another number."""
+    fitted, _ = found
+    predictions, each = drawn(20, 2)
+    tested = confidence.measure(fitted, TASK, predictions, each)
+    raw = {f"q{i}": float(p) for i, p in enumerate(tested.raw)}
+    task = SimpleNamespace(
+        metrics=("f1", "em"),
+        row=lambda prediction, example: {"prediction": "a", "probability": raw[example["id"]]},
+        extras=lambda predictions, examples: Extras(),
+    )
+    test = SimpleNamespace(examples=[{"id": name} for name in raw])
+    none = SimpleNamespace(examples=[])
+    results.write_predictions(
+        results.Tested(none, test, None, [], predictions, {}, {}, each, 1.0, tested), task, tmp_path / "p"
+    )
+    rows = json.loads((tmp_path / "p" / "test.json").read_text())
+    served = [1 / (1 + np.exp(-scores[0] / fitted.temperature)) for scores, _ in predictions]
+    assert [row["calibrated"] for row in rows] == pytest.approx(served)
+    assert all(abs(row["calibrated"] - row["probability"]) > 1e-3 for row in rows)
