@@ -1,9 +1,9 @@
 """Prepared data, a store of its own and the real scripts, for tests that go through the command line."""
 
-import importlib.util
 import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,7 +14,6 @@ import mlflow
 import pytest
 
 from common import stopping
-from common.cli import guarded
 from common.paths import ROOT
 from tests.support.questions import EXAMPLES
 
@@ -52,11 +51,9 @@ def call_script(name, *args, cwd=None):
         patch.syspath_prepend(ROOT / "scripts")
         if cwd:
             patch.chdir(cwd)
-        spec = importlib.util.spec_from_file_location("called_script", sys.argv[0])
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        code = 0
         try:
-            code = guarded(script.main)
+            runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as left:
             code = left.code or 0
         finally:
