@@ -1,20 +1,15 @@
 """Prepared data, a store of its own and the real scripts, for tests that go through the command line."""
 
-import io
 import json
 import os
-import runpy
-import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from types import SimpleNamespace
 
 import mlflow
 import pytest
 
-from common import stopping
 from common.paths import ROOT
+from tests.support.called import call
 from tests.support.questions import EXAMPLES
 
 SMALL = (
@@ -43,23 +38,8 @@ def run_script(name, *args, env=None, check=True, **kwargs):
 
 
 def call_script(name, *args, cwd=None):
-    """What `run_script` gives, within this process: without the seconds that an interpreter needs to start and import."""
-    out, err = io.StringIO(), io.StringIO()
-    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", [str(ROOT / "scripts" / name), *map(str, args)])
-        patch.syspath_prepend(ROOT / "scripts")
-        if cwd:
-            patch.chdir(cwd)
-        code = 0
-        try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as left:
-            code = left.code or 0
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+    """What `run_script` gives, within this process."""
+    return call(ROOT / "scripts" / name, *args, cwd=cwd)
 
 
 def train(script, tiny, data, *flags, **kwargs):
