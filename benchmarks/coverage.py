@@ -48,20 +48,24 @@ def measured(uri: str, data_dir: Path, limit: int | None) -> dict:
     with scratch() as folder:
         about = read_bundle(stored_code.verified(uri, folder) / "artifacts" / "bundle")
     task = task_of(about.task)
+    if task.candidates([]) is None:
+        raise SystemExit(
+            f"{uri}: {task.name} gives no confidence in an answer as a whole, so nothing is promised."
+        )
     served = model_logging.module_of(task)
     splits, record = prepared.load(data_dir)
     # As a run samples its test data: files may hold one label after the other.
     chosen = subset(splits["test"], limit, SEED, task.balanced_by).to_list()
-    examples = [task.described(example, record) for example in chosen]
-    asked = [{column: example[column] for column in served.ASKED} for example in examples]
+    examples = [task.named(example, record) for example in chosen]
+    asked = [task.request(example) for example in examples]
     kept = [i for i, each in enumerate(asked) if served.is_taken(each)]
     examples, asked = [examples[i] for i in kept], [asked[i] for i in kept]
     model = stored_code.load(uri)
     answers: list[dict] = []
     for rows in requests(asked):
         answers += model.predict(pd.DataFrame(rows), params={"raw_scores": True}).to_dict("records")
-    right = np.array(task.served_right(answers, examples), dtype=bool)
-    scores = task.served_each(answers, examples)
+    _, each = task.judged(answers, examples)
+    right, scores = task.right_of(each), each[task.metric]
     served_scores, raw = (np.array([a[name] for a in answers]) for name in ("score", "raw_score"))
     held = about.settings.get("abstention", {"thresholds": [], "examples": 0})
     return {

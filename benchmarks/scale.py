@@ -185,6 +185,8 @@ def main() -> None:
         return suite(args.data, args.model, args.report, args.count)
     if args.child == "recipe":
         return recipe(args.data, args.model, args.report)
+    if args.train_file is None:
+        parser.error("--train_file is missing: a SQuAD file, whose questions are repeated")
     from common.models import base
 
     model = base.resolve_checkpoint(args.model).source

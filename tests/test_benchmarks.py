@@ -6,13 +6,22 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 
+from common.data import labelled_texts
+from common.models import bundles
 from common.paths import ROOT
 from common.reports.result_tables import markdown, read, save
+from common.serving import model_logging, stored_code
+from common.tracking import runs
+from tests.support import trained
+from tests.support.texts import make_texts, write_csv
 
 
+@pytest.mark.long
 def test_the_gpu_benchmark_runs_without_one(tmp_path):
     flags = "--shapes tiny --techniques lora prefix --batch_size 4 --batches 2 --rounds 1 --windows 64 --max_length 96"
     ways = ["recipe fp32", "recipe bf16", "suite"]
@@ -54,6 +63,7 @@ def written(file, rows):
     return markdown(read(file)).splitlines()[2:]
 
 
+@pytest.mark.long
 def test_a_benchmark_writes_its_table(table):
     file = table("decoding")
     before = read(file)
@@ -115,3 +125,45 @@ def test_answering_and_the_store_write_their_tables(table, monkeypatch):
     assert written(table("store"), module("store").figures(rows, [4])) == [
         "| 4 | 58 | 128 | 1,860 | 1 | 29 | 128 | 1,860 | 1 | 0.50 |"
     ]
+
+
+def test_the_scale_benchmark_asks_for_its_file(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(sys, "argv", ["scale.py"])
+    with pytest.raises(SystemExit) as left:
+        module("scale").main()
+    assert left.value.code == 2 and "--train_file is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_coverage_is_measured_for_pairs_and_refused_for_sets_of_labels(tmp_path, tiny, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    coverage = module("coverage")
+    rows = [
+        {"text": e["text"], "text_pair": "The heart.", "label": ("negative", "positive")[e["label"]]}
+        for e in make_texts(40)
+    ]
+    half = write_csv(tmp_path / "train.csv", rows), write_csv(tmp_path / "test.csv", rows[::2])
+    labelled_texts.prepare_files(*half, tmp_path / "data", validation_share=0.3)
+    uris = []
+    with trained.store(tmp_path):
+        for multi_label in (False, True):
+            place = tmp_path / f"model-{multi_label}"
+            place.mkdir()
+            bundle, base, *_ = trained.save_classifier(place, tiny, multi_label=multi_label, pairs=True)
+            promises = {"confidence": 0.95, "examples": 9, "thresholds": [[0.1, 0.0], [0.01, None]]}
+            info = bundles.read_bundle(bundle)
+            bundles.write_info(bundle, replace(info, settings={**info.settings, "abstention": promises}))
+            with runs.start("coverage", f"{multi_label}", {}) as run:
+                example = {name: rows[0][name] for name in ("text", "text_pair")}
+                uris.append(model_logging.log_model(run, bundle, base, example, {}))
+        found = coverage.measured(uris[0], tmp_path / "data", None)
+        answers = stored_code.load(uris[0]).predict(pd.DataFrame(rows[::2])[["text", "text_pair"]])
+        right = (answers["label"] == [row["label"] for row in rows[::2]]).mean()
+        assert 0 < right < 1 and found["score"] == pytest.approx(100 * right)
+        all_, none = found["promises"]
+        assert (all_["coverage"], all_["error"]) == (1, pytest.approx(1 - right))
+        assert (none["answered"], none["error"]) == (0, None)
+        assert re.search(r"\| LoRA +\| +10% \| +0 \| +100.0% \|", coverage.tables([found]))
+        with pytest.raises(SystemExit, match="gives no confidence"):
+            coverage.measured(uris[1], tmp_path / "data", None)

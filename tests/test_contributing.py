@@ -90,7 +90,7 @@ def follow(project: Path, title: str, checkpoint: str, data: Path) -> dict[str, 
     return printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_technique_is_in_the_matrix_and_trains(project, tiny, prepared, store):
     steps = recipe("Add a technique")
     assert [language for language, _, _ in steps] == ["python", "", "diff", "diff", ""]

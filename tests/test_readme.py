@@ -3,13 +3,13 @@
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 import yaml
 
 from common.paths import ROOT
 from common.tasks.support_matrix import BEGIN, END, markdown
+from tests.support.called import call
 from tests.support.pages import PAGES, README, commands, links, prose, typed_lines
 from tests.support.techniques import SCRIPTS, TECHNIQUES
 
@@ -32,9 +32,7 @@ LONGEST_LINE, LONGEST_README = 120, 150
 
 
 def help_of(script: str, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, ROOT / script, *words, "--help"], capture_output=True, text=True, timeout=120
-    )
+    done = call(ROOT / script, *words, "--help")
     assert done.returncode == 0, done.stderr
     return done.stdout
 

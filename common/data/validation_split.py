@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ..errors import UserError
+from ..scoring.groups import groups_of
 from .record import Example
 
 
@@ -14,9 +15,9 @@ def carve(examples: list[Example], share: float, seed: int) -> tuple[list[Exampl
     Articles that have a paragraph in common stay together. If that leaves a single group, paragraphs are drawn.
     """
     _check_share(share)
-    unit, groups = "article", _groups(examples, "title")
+    unit, groups = "article", groups_of(examples, "title")
     if len(set(groups)) == 1:
-        unit, groups = "paragraph", _groups(examples, "context")
+        unit, groups = "paragraph", groups_of(examples, "context")
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise UserError(
@@ -147,19 +148,3 @@ def _divided(labels: list[Counter[int]], sizes: list[int], share: float) -> list
 def _check_share(share: float) -> None:
     if not 0 < share < 1:
         raise UserError(f"--validation_share is {share}: it must be between 0 and 1.")
-
-
-def _groups(examples: list[Example], by: str) -> list[str]:
-    """For each example the name of its group: its title (or context), merged where contexts are shared."""
-    leader: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while leader.setdefault(name, name) != name:
-            name = leader[name]
-        return name
-
-    of_context: dict[str, str] = {}
-    for e in examples:
-        one, other = find(e[by]), find(of_context.setdefault(e["context"], e[by]))
-        leader[max(one, other)] = min(one, other)
-    return [find(e[by]) for e in examples]

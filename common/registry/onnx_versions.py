@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -17,13 +16,14 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from ..data import prepared
+from ..data.record import DataRecord
 from ..errors import UserError
-from ..models.bundles import BundleInfo, load_bundle, write_info
+from ..models.bundles import load_bundle, write_info
 from ..models.onnx import ONNX, export, needed
 from ..scoring.names import LABELS
 from ..scratch import scratch
 from ..serving import model_logging
-from ..tasks.interface import Task
+from ..tasks.interface import Example, Task
 from ..tracking import store
 from . import champion, checking, recertifying, versions
 
@@ -68,6 +68,8 @@ def export_version(
         own = first_answers(bundle, records, task)
         model, tokenizer, info = load_bundle(bundle, merge=True)
         files = export(model, task.onnx_outputs, folder / "onnx")
+        validation, record = _validation(run, asked, data_dir, task)
+        choices = max(1, math.ceil(float(run.data.params.get("num_train_epochs", 1))))
         lines, expected = [], _score(own, records, asked, task)
         for precision in PRECISIONS:
             # MLflow keeps the folder's name.
@@ -78,9 +80,6 @@ def export_version(
             shutil.copy(files[precision], made / ONNX)
             exported = replace(info, runtime=f"onnx-{precision}")
             write_info(made, exported)
-            # Answering needs the file already.
-            settings = _recertified(made, exported, run, asked, data_dir, task)
-            write_info(made, replace(exported, settings=settings))
             answers = first_answers(made, records, task)
             figures = _parity(own, answers, task) | {"score": _score(answers, records, asked, task)}
             figures["lost"] = expected - figures["score"]
@@ -96,28 +95,23 @@ def export_version(
             if figures["lost"] > MOST_LOST:
                 lines.append(f"{kind}, more than {MOST_LOST:g} lost: not registered.")
                 continue
+            # After all that may refuse it: validation takes as long as the test.
+            settings = recertifying.settings(task, made, dict(info.settings), validation, record, choices)
+            write_info(made, replace(exported, settings=settings))
             logged = model_logging.log_bundle(made, example, run_id=run.info.run_id, name=f"onnx-{precision}")
             number = _register(client, name, logged.model_uri, found, precision, figures, size, kind)
             lines.append(f"{kind}, {size:.0f} MiB: models:/{name}@{precision}, version {number}.")
     return lines
 
 
-def _recertified(
-    made: Path,
-    info: BundleInfo,
-    run: Run,
-    asked: checking.Questions,
-    data_dir: str | Path | None,
-    task: Task,
-) -> dict[str, Any]:
-    """The settings of an export, whose promises rest on its own answers to the validation data."""
-    validation: list[Mapping[str, Any]] = []
-    record = None
-    if asked.examples:
-        splits, record = prepared.load(data_dir or run.data.params.get("data_dir", task.data_dir))
-        validation = splits["validation"].to_list()
-    choices = max(1, math.ceil(float(run.data.params.get("num_train_epochs", 1))))
-    return recertifying.settings(task, made, dict(info.settings), validation, record, choices)
+def _validation(
+    run: Run, asked: checking.Questions, data_dir: str | Path | None, task: Task
+) -> tuple[list[Example], DataRecord | None]:
+    """The validation data of a run and its record; ([], None) where it is not available."""
+    if not asked.examples:
+        return [], None
+    splits, record = prepared.load(data_dir or run.data.params.get("data_dir", task.data_dir))
+    return splits["validation"].to_list(), record
 
 
 def _exported(client: MlflowClient, name: str, version: ModelVersion) -> dict[str, str]:

@@ -9,7 +9,7 @@ from ..data.record import DataRecord
 from ..scoring import abstention
 from ..serving import model_logging
 from ..tasks.interface import Example, Task
-from ..training.confidence import Confidence
+from ..training.confidence import Confidence, number_of
 
 
 def settings(
@@ -33,10 +33,12 @@ def settings(
     taken = [i for i, each in enumerate(asked) if served.is_taken(each)]
     answers = served.best_answers(bundle, [asked[i] for i in taken])
     right: np.ndarray = np.zeros(0, dtype=bool)
-    if taken:
+    groups: list[str] | None = None
+    if taken and record:
+        groups = task.groups([examples[i] for i in taken], record)
         right = task.right_of(task.judged(answers, [examples[i] for i in taken])[1])
     promises = abstention.certify(
-        np.array([answer["raw_score"] for answer in answers]), right, choices=choices
+        np.array([answer["raw_score"] for answer in answers]), right, choices=choices, groups=groups
     )
-    found = Confidence(before.get("temperature", 1.0), tuple(promises), len(right))
+    found = Confidence(before.get("temperature", 1.0), tuple(promises), len(right), number_of(groups))
     return before | found.settings()

@@ -26,8 +26,10 @@ from ..paths import ROOT
 
 RESULTS = ROOT / "docs" / "results"
 TABLE = re.compile(
-    r"(?P<begin><!-- table: (?P<name>[\w-]+)(?: (?P<view>[\w-]+))? -->\n).*?(?P<end><!-- end -->)", re.S
+    r"(?P<begin><!-- table: (?P<name>[\w-]+)(?: (?P<view>[\w-]+))? -->\n)(?:(?!<!-- table:).)*?(?P<end><!-- end -->)",
+    re.S,
 )
+BEGUN = re.compile(r"<!-- table: [\w -]+-->\n")
 FIGURES = re.compile(r"<!-- figures: (?P<name>[\w-]+) -->")
 
 Row = Mapping[str, Any]
@@ -143,7 +145,11 @@ def pages() -> list[Path]:
 
 
 def written(text: str, results: Path = RESULTS) -> str:
-    """A page's text with each of its tables as the files hold it."""
+    """A page's text with each of its tables as the files hold it; UserError if a table has no end."""
+    if open_ := BEGUN.search(TABLE.sub("", text)):
+        raise UserError(
+            f"{open_[0].strip()} has no `<!-- end -->` before the next table: write it below the table."
+        )
 
     def table(found: re.Match[str]) -> str:
         return (

@@ -5,6 +5,7 @@ Confidence is a probability from 0 to 1 that a model gives to its own answer; an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -49,14 +50,26 @@ class Candidates:
         score = np.array([value for row in rows for value in row], dtype=np.float64)
         return cls(score, first, first + places)
 
+    @classmethod
+    def of_table(cls, scores: np.ndarray, given: Sequence[int]) -> "Candidates":
+        """From scores (N, C) of as many candidates each, and the index among the C of the answer that was given."""
+        first = np.arange(len(scores), dtype=np.int64) * scores.shape[1]
+        return cls(scores.ravel(), first, first + np.asarray(given, dtype=np.int64))
+
     def __len__(self) -> int:
         return len(self.first)
 
+    @cached_property
+    def _below_highest(self) -> np.ndarray:
+        """(M,) score less the highest of its example. The search for a temperature asks for it some 75 times."""
+        counts: np.ndarray = np.diff(np.append(self.first, len(self.score)))
+        return self.score - np.repeat(np.maximum.reduceat(self.score, self.first), counts)
+
     def confidence(self, temperature: float = 1.0) -> np.ndarray:
         """(N,) the probability of the given answer: the softmax over its example's candidates of score / temperature."""
-        counts: np.ndarray = np.diff(np.append(self.first, len(self.score)))
-        highest = np.maximum.reduceat(self.score, self.first)
-        weight = np.exp((self.score - np.repeat(highest, counts)) / temperature)
+        # In place: the arrays may be large.
+        weight: np.ndarray = self._below_highest / temperature
+        np.exp(weight, out=weight)
         return weight[self.given] / np.add.reduceat(weight, self.first)
 
 
@@ -107,10 +120,12 @@ def reliability(
 ) -> list[Bin]:
     """The examples in bins by confidence, lowest first; empty bins are left out.
 
-    equal_mass: bins hold as many examples each as is possible; equal confidences may fall into two. Otherwise they are the
-    `bins` equal parts of 0 to 1.
+    equal_mass: bins hold as many examples each as is possible. Equal confidences may fall into two; each of these examples
+    counts as right as often as they are on average, so that the order of the examples does not matter. Otherwise the bins
+    are the `bins` equal parts of 0 to 1.
     """
-    confidence, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    confidence = np.asarray(confidence, dtype=np.float64)
+    right = _tie_means(confidence, np.asarray(right, dtype=np.float64))
     order = np.argsort(confidence, kind="stable")
     if equal_mass:
         parts = np.array_split(order, bins)
@@ -144,10 +159,16 @@ def risk_coverage(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray
     are on average.
     """
     confidence, wrong = np.asarray(confidence, dtype=np.float64), 1.0 - np.asarray(right, dtype=np.float64)
-    _, tie, ties = np.unique(-confidence, return_inverse=True, return_counts=True)
-    of_tie = np.bincount(tie, wrong) / ties
+    order = np.argsort(-confidence, kind="stable")
     counts = np.arange(1, len(confidence) + 1)
-    return counts / len(confidence), np.cumsum(np.repeat(of_tie, ties)) / counts
+    return counts / len(confidence), np.cumsum(_tie_means(confidence, wrong)[order]) / counts
+
+
+def _tie_means(confidence: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(N,) for each example the mean of the values (N,) of all examples of its confidence (N,)."""
+    _, tie, ties = np.unique(confidence, return_inverse=True, return_counts=True)
+    means: np.ndarray = np.bincount(tie, values) / ties
+    return means[tie]
 
 
 def aurc(confidence: np.ndarray, right: np.ndarray) -> float:

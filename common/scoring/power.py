@@ -13,29 +13,25 @@ ALPHA = 0.05
 """Two-sided level of the test that finds it."""
 
 
-def smallest_difference(
-    differences: Scores, power: float = POWER, alpha: float = ALPHA, seed_variance: float = 0.0
-) -> float:
+def smallest_difference(differences: Scores, power: float = POWER, alpha: float = ALPHA) -> float:
     """The smallest true mean difference that a two-sided test on as many examples finds with this power, in the units of
     `differences`.
 
-    differences: (N,) the scores of one model minus the other's on the same examples. seed_variance: of the mean difference,
-    from seeds. The usual (z_{1-alpha/2} + z_{power}) standard errors, with Student's t in the place of z (Cohen, 1988).
+    differences: (N,) the scores of one model minus the other's on the same examples. The usual (z_{1-alpha/2} + z_{power})
+    standard errors, with Student's t in the place of z (Cohen, 1988).
     """
     values = _values(differences)
-    error = math.sqrt(values.var(ddof=1) / len(values) + seed_variance)
+    error = math.sqrt(values.var(ddof=1) / len(values))
     return _factor(len(values) - 1, power, alpha) * error
 
 
-def examples_to_decide(
-    differences: Scores, power: float = POWER, alpha: float = ALPHA, seed_variance: float = 0.0
-) -> float:
+def examples_to_decide(differences: Scores, power: float = POWER, alpha: float = ALPHA) -> float:
     """How many examples like these, in all, would show the observed mean difference with this power; inf where none would.
 
     Arguments as in `smallest_difference`.
     """
     values = _values(differences)
-    allowed = (values.mean() / _factor(None, power, alpha)) ** 2 - seed_variance
+    allowed = (values.mean() / _factor(None, power, alpha)) ** 2
     variance = values.var(ddof=1)
     if allowed <= 0:
         return math.inf

@@ -114,6 +114,17 @@ def _without_name(smoke: dict[Any, Any]) -> dict[Any, Any]:
 StageName = Annotated[str, BeforeValidator(str)]
 
 
+def _names_differ(stages: Any) -> Any:
+    """1 and '1' are two keys in YAML, and one name."""
+    if isinstance(stages, dict):
+        once: set[str] = set()
+        for name in map(str, stages):
+            if name in once:
+                raise wrong(f"names {quoted(name)} twice; give each stage a name of its own")
+            once.add(name)
+    return stages
+
+
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class StudyFile(Level):
     """A whole file."""
@@ -126,6 +137,7 @@ class StudyFile(Level):
         dict[StageName, Annotated[StageSection, MAY_BE_EMPTY, must("hold 'name: value' lines")]],
         Field(min_length=1),
         must("map the name of each stage to what is particular to it"),
+        BeforeValidator(_names_differ),
     ] = field(default_factory=dict)
     smoke: Annotated[Section, AfterValidator(_without_name)] = field(default_factory=dict)
 

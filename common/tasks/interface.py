@@ -236,6 +236,13 @@ class Task(ABC):
         """
         return None
 
+    def groups(self, examples: Sequence[Example], record: "DataRecord") -> list[str] | None:
+        """(N,) what the validation examples were drawn in as a whole, such as articles; None: each was drawn by itself.
+
+        record: of the prepared data.
+        """
+        return None
+
     @abstractmethod
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """The fields of a prediction in predictions/test.json beside `id` and the scores; `prediction` is one of them."""

@@ -10,6 +10,7 @@ from .interface import Answer, Example, Figures, Row, Settings, Task
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..data.record import DataRecord
     from ..scoring.squad import Version
 
 
@@ -57,6 +58,14 @@ class QuestionTask(Task):
             squad.squad_scores(answers, examples, rules),
             squad.score_examples(answers, examples, rules),
         )
+
+    def groups(self, examples: Sequence[Example], record: "DataRecord") -> list[str]:
+        """Articles; paragraphs where the data has no articles, so that validation was drawn by paragraph."""
+        from ..scoring.groups import groups_of
+
+        single = len({example["title"] for example in examples}) == 1
+        by_paragraph = record.validation_by == "paragraph" or (single and record.made_titles)
+        return groups_of(examples, "context" if by_paragraph else "title")
 
     def request(self, example: Example) -> dict[str, str]:
         """Question and context."""

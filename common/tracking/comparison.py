@@ -48,6 +48,7 @@ def columns(task: Task) -> tuple[str, ...]:
         "batch_size",
         "max_train_samples",
         "seed",
+        "settings",
         "device",
         "test_examples",
         "data_name",

@@ -11,8 +11,11 @@ from ..scoring.names import LABELS
 from ..scoring.uncertainty import Spread, spread_of
 from ..tasks.interface import Task
 
-SAME = ("technique", "checkpoint", "learning_rate", "num_train_epochs", "batch_size", "max_train_samples")
-"""Columns in which runs that differ in their seed alone are equal."""
+SAME = ("technique", "checkpoint", "settings")
+"""Columns in which runs that differ in their seed alone are equal; `settings` is a digest of all other parameters."""
+
+NO_DIFFERENCE = 1e-9
+"""Mean difference of scores, 0 to 1, up to which two runs are equal but for rounding."""
 
 TIED = 0.05
 """The p-value from which on two runs are not shown to differ."""
@@ -53,7 +56,7 @@ def sentences(table: pd.DataFrame, scores: Mapping[str, np.ndarray], task: Task)
 
 def seed_spread(table: pd.DataFrame, scores: Mapping[str, np.ndarray]) -> Spread | None:
     """How much the mean score, 0 to 1, differs between runs that differ in their seed alone; None where no two do."""
-    groups = table.groupby(list(SAME), dropna=False)
+    groups = table.groupby(list(SAME))
     seeds = [group.drop_duplicates("seed")["run_id"] for _, group in groups]
     return spread_of([np.stack([scores[id_] for id_ in ids]) for ids in seeds])
 
@@ -67,7 +70,7 @@ def _tie(
 ) -> str:
     behind = best - scores[row["run_id"]]
     name = f"{row['label']}, {100 * behind.mean():.1f} points behind"
-    wanted = power.examples_to_decide(behind) if behind.any() else math.inf
+    wanted = power.examples_to_decide(behind) if abs(behind.mean()) > NO_DIFFERENCE else math.inf
     if math.isinf(wanted):
         return f"{name}: no number of such {task.unit} would decide it, for the scores are equal on average."
     more = max(0.0, wanted - len(behind))

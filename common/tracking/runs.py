@@ -24,6 +24,7 @@ from ..tasks.table import DEFAULT_TASK, task_of
 from . import provenance, store
 from .experiment_pages import present
 from .experiments import experiment_id
+from .replicates import settings_digest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -238,8 +239,8 @@ def finished_run(experiment_name: str, run_fingerprint: str) -> str | None:
 
 
 def finished_runs(experiment_name: str, data_fingerprint: str | None = None) -> pd.DataFrame:
-    """Finished, tested runs of an experiment, the latest to end first: `run_id`, `run_name`, `ended` (UTC), TAGS,
-    PARAMETERS, METRICS and what else was measured once for a run.
+    """Finished, tested runs of an experiment, the latest to end first: `run_id`, `run_name`, `ended` (UTC),
+    `settings` (`replicates.settings_digest`), TAGS, PARAMETERS, METRICS and what else was measured once for a run.
 
     Empty if there are none, or if the experiment does not exist. Scores in percent, times in seconds, sizes in MiB.
     """
@@ -255,13 +256,14 @@ def finished_runs(experiment_name: str, data_fingerprint: str | None = None) -> 
                 "run_id": run.info.run_id,
                 "run_name": run.info.run_name,
                 "ended": pd.Timestamp(run.info.end_time, unit="ms", tz="UTC"),
+                "settings": settings_digest(run.data.params),
                 **{name: tags.get(name, "") for name in TAGS},
                 **{name: _number(run.data.params.get(name)) for name in PARAMETERS},
                 **{name: metrics.get(name, math.nan) for name in METRICS},
                 **{name: value for name, value in metrics.items() if name not in _BY_STEP},
             }
         )
-    columns = None if rows else ["run_id", "run_name", "ended", *TAGS, *PARAMETERS, *METRICS]
+    columns = None if rows else ["run_id", "run_name", "ended", "settings", *TAGS, *PARAMETERS, *METRICS]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -32,6 +32,8 @@ class Confidence:
     """One for each allowed error, the smallest first."""
     examples: int
     """Validation examples that the promises rest on."""
+    groups: int | None = None
+    """Groups that these were drawn in, such as articles; None where each was drawn by itself."""
 
     def settings(self) -> dict[str, Any]:
         """As a saved model's settings hold it."""
@@ -40,26 +42,37 @@ class Confidence:
             "abstention": {
                 "confidence": abstention.CONFIDENCE,
                 "examples": self.examples,
+                **({} if self.groups is None else {"groups": self.groups}),
                 "thresholds": [[promise.max_error, promise.threshold] for promise in self.promises],
             },
         }
 
 
 def fit(
-    task: Task, predictions: Sequence[Any], each: Mapping[str, np.ndarray], choices: int
+    task: Task,
+    predictions: Sequence[Any],
+    each: Mapping[str, np.ndarray],
+    choices: int,
+    groups: Sequence[str] | None = None,
 ) -> Confidence | None:
     """Temperature and certified thresholds, from validation; None for a task without a confidence.
 
-    each: {metric: score of each example}. choices: how many epochs there were to choose from by the same examples.
+    each: {metric: score of each example}. choices: how many epochs there were to choose from by the same examples. groups: as
+    `Task.groups` gives them.
     """
     found = _graded(task, predictions, each)
     if found is None:
         return None
     candidates, right = found
     # Of the raw confidence: the labels that certify have no part in it.
-    promises = abstention.certify(candidates.confidence(), right, choices=choices)
+    promises = abstention.certify(candidates.confidence(), right, choices=choices, groups=groups)
     temperature = calibration.fit_temperature(candidates, right)
-    return Confidence(temperature, tuple(promises), len(right))
+    return Confidence(temperature, tuple(promises), len(right), number_of(groups))
+
+
+def number_of(groups: Sequence[str] | None) -> int | None:
+    """How many groups there are; None where each example was drawn by itself."""
+    return None if groups is None else len(set(groups))
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,7 @@ class Tested:
             {
                 **figures,
                 "validation_examples": self.fitted.examples,
+                "validation_groups": self.fitted.groups,
                 "reliability": {name: [each._asdict() for each in part] for name, part in bins.items()},
                 "risk_coverage": {"coverage": coverage[kept].tolist(), "risk": risk[kept].tolist()},
                 "abstention": [asdict(promise) for promise in self.fitted.promises],
@@ -152,10 +166,18 @@ class Tested:
                 "wrong of these in test": _percent(table["test_error"], promised),
             }
         )
+        level, examples = f"{abstention.CONFIDENCE:.0%}", f"{self.fitted.examples:,} validation {unit}"
+        if self.fitted.groups is None or self.fitted.groups == self.fitted.examples:
+            rests = f"certified on {examples}; exact if these and later ones are drawn independently of each other"
+        else:
+            rests = (
+                f"certified on {examples} that were drawn in {self.fitted.groups:,} groups (articles, or paragraphs of one). Those "
+                "of a group are right or wrong together, which is estimated, so the confidence is approximate; from few groups "
+                "nothing is promised"
+            )
         return (
-            f"Below the least raw score the model abstains. With {abstention.CONFIDENCE:.0%} confidence its remaining answers "
-            f"are wrong at most as often as is allowed (certified on {self.fitted.examples:,} validation {unit}).\n\n"
-            f"{to_markdown(shown)}"
+            f"Below the least raw score the model abstains. With {level} confidence, for each allowed error by itself, its "
+            f"remaining answers are wrong at most as often as is allowed ({rests}).\n\n{to_markdown(shown)}"
         )
 
 

@@ -104,7 +104,8 @@ class Job:
         validation_scores, validated_each = evaluation.scores(validated, validation.examples)
         # The epoch, too, was chosen by validation.
         epochs = max(1, math.ceil(self.technique.num_train_epochs))
-        fitted = confidence.fit(self.task, validated, validated_each, epochs)
+        groups = self.task.groups(validation.examples, self.record)
+        fitted = confidence.fit(self.task, validated, validated_each, epochs, groups)
         return results.Tested(
             validation=validation,
             test=test,

@@ -9,6 +9,7 @@ import mlflow
 import pytest
 
 from common.paths import ROOT
+from tests.support.called import call
 from tests.support.questions import EXAMPLES
 
 SMALL = (
@@ -34,6 +35,11 @@ def run_script(name, *args, env=None, check=True, **kwargs):
         )
     assert "Traceback" not in done.stderr or done.returncode not in (0, 2), done.stderr[-6000:]
     return done
+
+
+def call_script(name, *args, cwd=None):
+    """What `run_script` gives, within this process."""
+    return call(ROOT / "scripts" / name, *args, cwd=cwd)
 
 
 def train(script, tiny, data, *flags, **kwargs):

@@ -60,7 +60,7 @@ def train(tiny, data, task, *flags):
     return run_script("bert_fine_tuning_LoRA.py", *fixed, *flags)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_topics_are_learned_compared_registered_and_served_under_the_name_of_the_data(
     tiny, store, tmp_path
 ):
@@ -123,7 +123,7 @@ def feelings(n, seed):
     return rows
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_any_number_of_labels_is_learned_registered_and_answered(tiny, store, tmp_path):
     flags = ("--multi_label", "--name", "topics")
     data, shown = prepare(tmp_path, (feelings(240, 1), feelings(48, 2)), *flags)

@@ -8,14 +8,14 @@ import pytest
 from common.errors import UserError
 from common.paths import ROOT
 from common.tracking.store import configure
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import call_script
 
 sys.path.append(str(ROOT / "scripts"))
 ask = importlib.import_module("ask")
 
 
 def test_without_a_model_it_says_how_to_get_one(store):
-    done = run_script("ask.py", "Who?", check=False)
+    done = call_script("ask.py", "Who?")
     assert done.returncode == 2 and "register_best.py" in done.stderr
 
 
@@ -32,12 +32,12 @@ def test_a_model_that_cannot_be_found_is_one_line(uri, monkeypatch, tmp_path, st
 
 def test_a_wrong_flag_of_any_script_is_one_line():
     for script in sorted((ROOT / "scripts").glob("[a-z]*.py")):
-        done = run_script(script.name, "--no_such_flag", check=False)
+        done = call_script(script.name, "--no_such_flag")
         (said,) = done.stderr.splitlines()
         assert done.returncode == 2 and "usage" not in said and said.endswith("lists the flags."), said
 
 
 def test_every_script_explains_itself():
     for script in sorted((ROOT / "scripts").glob("[a-z]*.py")):
-        text = run_script(script.name, "--help").stdout
+        text = call_script(script.name, "--help").stdout
         assert "usage:" in text and len(text) > 200, script

@@ -11,8 +11,11 @@ import mlflow
 import pytest
 
 from common.paths import ROOT
-from tests.scripts.conftest import SMALL, run_script, runs, train
+from tests.scripts.conftest import SMALL, call_script, run_script, runs, train
 from tests.support.techniques import SCRIPTS
+
+QUICK = "bert_fine_tuning_LoRA.py"
+"""The script whose whole runs are tested in the quick tier too; the techniques are tested by themselves there."""
 
 
 @pytest.mark.parametrize("script", [s.name for s in SCRIPTS])
@@ -26,7 +29,10 @@ def test_help_is_quick_and_names_every_door(script):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [s.name for s in SCRIPTS])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(s.name, marks=[pytest.mark.long] if s.name != QUICK else []) for s in SCRIPTS],
+)
 def test_a_run_holds_what_the_readme_promises(script, tiny, prepared, store, tmp_path):
     train(script, tiny, prepared[0], "--output_dir", tmp_path / "out", cwd=tmp_path)
     (run,) = runs()
@@ -74,7 +80,8 @@ def test_a_run_holds_what_the_readme_promises(script, tiny, prepared, store, tmp
     ],
 )
 def test_a_users_mistake_is_one_clear_line(flags, message, tiny, prepared, store):
-    done = train("bert_fine_tuning_LoRA.py", tiny, prepared[0], *flags, check=False)
+    given = ("--model_checkpoint", tiny("bert"), "--data_dir", prepared[0], *SMALL, *flags)
+    done = call_script("bert_fine_tuning_LoRA.py", *given)
     assert done.returncode == 2 and message in done.stderr
     assert not runs()
 
@@ -84,7 +91,7 @@ def test_a_checkpoint_without_its_tokenizer_is_one_clear_line(tiny, prepared, st
         tiny("bert"), tmp_path / "weights alone", ignore=shutil.ignore_patterns("token*")
     )
     flags = ("--model_checkpoint", folder, "--output_dir", tmp_path / "out")
-    done = train("bert_fine_tuning_LoRA.py", tiny, prepared[0], *flags, check=False)
+    done = call_script("bert_fine_tuning_LoRA.py", "--data_dir", prepared[0], *SMALL, *flags)
     assert done.returncode == 2 and f"{folder}: there is no tokenizer beside the weights" in done.stderr
     assert not runs() and not (tmp_path / "out").exists()
 
@@ -122,7 +129,7 @@ def test_packed_and_compiled_training_has_the_same_curve(tiny, prepared, store, 
         assert curves[name] == pytest.approx(curves["plain"], rel=1e-3), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mlflow_run_passes_parameters_and_its_run_is_the_one_that_is_filled(tiny, prepared, store):
     """MLflow logs parameters as typed beforehand; the script must neither clash with them nor make a second run."""
     parameters = {"data_dir": prepared[1], "model_checkpoint": tiny("bert"), "learning_rate": "1e-3"}

@@ -39,7 +39,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tiny, prepared, store):
     for seed in (1, 1, 2):
         train("bert_fine_tuning_LoRA.py", tiny, prepared[1], "--seed", seed, "--dropout", 0.1)
@@ -49,7 +49,7 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tiny, prepared, 
     assert first.data.metrics["test_f1"] == second.data.metrics["test_f1"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bf16_products_train_to_nearly_the_same(tiny, prepared, store):
     few = ("--num_train_epochs", 1, "--max_train_samples", 12)
     train("bert_fine_tuning_LoRA.py", tiny, prepared[1], *few)
@@ -111,7 +111,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, 
     assert dict(curve(cut.info.run_id)) == dict(curve(whole.info.run_id))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_the_work_and_one_run(tiny, prepared, store, tmp_path):
     """Halves of every batch: the same mean gradient as one process's, up to the order of additions."""
     script = str(ROOT / "scripts/bert_fine_tuning_LoRA.py")

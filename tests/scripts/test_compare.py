@@ -16,6 +16,7 @@ import pytest
 from common.paths import ROOT
 from common.reports.result_tables import as_json, markdown, read
 from common.tracking.store import configure
+from tests.scripts.conftest import call_script
 from tests.support.runs import RECORD, log_finished
 
 OTHER = RECORD | {"name": "squad", "version": "v1.1", "fingerprint": "cd" * 32}
@@ -45,7 +46,13 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def compare(runs, tmp_path):
-    """Runs the script from another directory."""
+    """Runs the script from another directory, within this process."""
+    return lambda *arguments: call_script("compare.py", "--output_dir", "out", *arguments, cwd=tmp_path)
+
+
+@pytest.fixture
+def typed(runs, tmp_path):
+    """Runs the script from another directory, in a process of its own."""
 
     def run(*arguments, **environment):
         command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "--output_dir", "out", *arguments]
@@ -56,8 +63,8 @@ def compare(runs, tmp_path):
     return run
 
 
-def test_the_latest_runs_on_the_newest_data_are_compared(compare, runs, tmp_path):
-    done = compare()
+def test_the_latest_runs_on_the_newest_data_are_compared(typed, runs, tmp_path):
+    done = typed()
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "packaged sample (v2.0), 40 test questions; data abababababab; experiment squad-qa"
@@ -131,15 +138,17 @@ def test_other_data_is_compared_when_asked_for(compare, runs, tmp_path):
         (["--output_dir", "/proc/nothing"], "--output_dir /proc/nothing: "),
     ],
 )
-def test_mistakes_are_explained(compare, arguments, message):
+def test_mistakes_are_explained(compare, monkeypatch, arguments, message):
     environment = arguments.pop() if isinstance(arguments[-1], dict) else {}
-    done = compare(*arguments, **environment)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = compare(*arguments)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_fresh_store_names_what_to_run(compare, tmp_path):
-    done = compare(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/fresh.db")
+def test_a_fresh_store_names_what_to_run(typed, tmp_path):
+    done = typed(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/fresh.db")
     assert done.returncode == 2
     line = re.search("Train first, for example: (.+)", done.stderr)[1]
     python, script = shlex.split(line)

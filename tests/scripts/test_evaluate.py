@@ -3,7 +3,7 @@
 import mlflow
 import pytest
 
-from tests.scripts.conftest import run_script, squad_json
+from tests.scripts.conftest import call_script, run_script, squad_json
 from tests.support import trained
 from tests.support.questions import EXAMPLES
 
@@ -60,5 +60,5 @@ def test_the_log_can_be_left_out(world, tmp_path):
     ],
 )
 def test_mistakes_are_one_line(flags, reason, world):
-    done = run_script("evaluate.py", "--model", "x", "--file", "y.json", *flags, check=False)
+    done = call_script("evaluate.py", "--model", "x", "--file", "y.json", *flags)
     assert done.returncode == 2 and reason in done.stderr.splitlines()[-1]

@@ -12,7 +12,7 @@ import pytest
 from common.errors import NotHere, UserError
 from common.inference.backends import backend
 from common.paths import ROOT
-from tests.scripts.conftest import run_script, squad_json
+from tests.scripts.conftest import call_script, run_script, squad_json
 from tests.support import trained
 from tests.support.questions import EXAMPLES
 
@@ -94,7 +94,7 @@ def test_mistakes_are_one_line(flags, reason, world, tmp_path):
     given = {"--model": world[1], "--file": world[0] / "test.json", "--output": tmp_path / "p.json"}
     given |= dict([flags])
     words = [word for pair in given.items() for word in pair]
-    done = run_script("predict.py", *words, check=False)
+    done = call_script("predict.py", *words)
     assert done.returncode == 2 and reason in done.stderr.splitlines()[-1]
 
 

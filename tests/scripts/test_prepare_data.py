@@ -5,7 +5,7 @@ import pytest
 
 from common.data import prepared, questions
 from common.data.squad_json import read_squad_json
-from tests.scripts.conftest import run_script, squad_json
+from tests.scripts.conftest import call_script, run_script, squad_json
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,12 @@ def files(tmp_path_factory):
 
 
 def prepare(*args, **kwargs):
+    """In a process of its own, as it is typed."""
     return run_script("prepare_data.py", *args, **kwargs)
+
+
+def called(*args, **kwargs):
+    return call_script("prepare_data.py", *args, **kwargs)
 
 
 def test_files_are_prepared_and_told_of(files, tmp_path):
@@ -68,7 +73,7 @@ def test_relative_paths_start_at_the_working_directory(files, tmp_path):
 
 def test_the_sample_and_seed_and_share(tmp_path):
     for name, flags in {"a": (), "b": ("--seed", 7), "c": ("--validation_share", 0.3)}.items():
-        prepare("--source", "sample", "--output_dir", tmp_path / name, *flags)
+        called("--source", "sample", "--output_dir", tmp_path / name, *flags)
     a, b, c = (prepared.load(tmp_path / name)[1] for name in "abc")
     assert a.source == "sample" and a.version == "v2.0" and a.seed == 42 and b.seed == 7
     assert a.fingerprint != b.fingerprint and a.counts["test"] == b.counts["test"]
@@ -90,7 +95,7 @@ def test_one_article_is_carved_by_paragraph_and_it_says_so(files, tmp_path):
     examples = [e | {"title": "only"} for e in read_squad_json(files[0]).examples]
     (tmp_path / "one.json").write_text(squad_json(examples, "1.1"))
     paths = ("--train_file", tmp_path / "one.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
-    assert "carved by paragraph" in prepare("--source", "files", *paths).stderr
+    assert "carved by paragraph" in called("--source", "files", *paths).stderr
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_a_bad_file_is_a_line_without_traceback_and_nothing_is_written(content, 
     bad = tmp_path / "bad.json"
     bad.mkdir() if content is None else bad.write_bytes(content)
     paths = ("--train_file", bad, "--test_file", files[1], "--output_dir", tmp_path / "o")
-    done = prepare("--source", "files", *paths, check=False)
+    done = called("--source", "files", *paths)
     assert done.returncode == 2 and message in done.stderr and str(bad) in done.stderr
     assert "Traceback" not in done.stderr and not done.stdout
     assert {p.name for p in tmp_path.iterdir()} == {"bad.json"}
@@ -140,9 +145,10 @@ def test_a_bad_file_is_a_line_without_traceback_and_nothing_is_written(content, 
         (("--source", "hub"), "Go online, or use --source files or sample"),
     ],
 )
-def test_a_mistake_leaves_with_2_and_a_reason(flags, message, tmp_path):
-    alone = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")}
-    done = prepare(*flags, "--output_dir", tmp_path / "o", check=False, cwd=tmp_path, env=alone)
+def test_a_mistake_leaves_with_2_and_a_reason(flags, message, tmp_path, monkeypatch):
+    # The hub is off in tests.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    done = called(*flags, "--output_dir", tmp_path / "o", cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "o").exists()
 
@@ -150,13 +156,13 @@ def test_a_mistake_leaves_with_2_and_a_reason(flags, message, tmp_path):
 def test_a_strangers_folder_is_refused(files, tmp_path):
     (tmp_path / "record.json").write_text(json.dumps({"mine": 1}))
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = prepare("--source", "sample", "--output_dir", tmp_path, check=False)
+    done = called("--source", "sample", "--output_dir", tmp_path)
     assert done.returncode == 2 and "did not write" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_help_tells_the_sources_and_where_it_ends():
-    shown = " ".join(prepare("--help").stdout.split())
+    shown = " ".join(called("--help").stdout.split())
     for word in ("sample", "files", "hub", "saved", "record.json", "squad_data)", "(default: 0.1)"):
         assert word in shown
     assert "None" not in shown and "==SUPPRESS==" not in shown
@@ -168,11 +174,11 @@ def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):
     content["data"][0]["paragraphs"][2]["qas"][0]["question"] = " "
     (tmp_path / "train.json").write_text(json.dumps(content))
     paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
-    refused = prepare("--source", "files", *paths, check=False)
+    refused = called("--source", "files", *paths)
     assert refused.returncode == 2 and "the question is empty" in refused.stderr
     assert not (tmp_path / "o").exists()
     for _ in range(2):
-        done = prepare("--source", "files", *paths, "--on_bad_rows", "skip")
+        done = called("--source", "files", *paths, "--on_bad_rows", "skip")
     assert "1 questions were left out because of a fault" in done.stdout
     (skipped,) = json.loads((tmp_path / "o" / "skipped.json").read_text())
     assert skipped["file"] == "train.json" and "the question is empty" in skipped["reason"]
@@ -186,7 +192,7 @@ def test_validation_is_scored_by_all_references_and_train_holds_placed_answers_a
         article["paragraphs"][0]["qas"][0]["answers"] = [{"text": "mauve", "answer_start": 0}]
     (tmp_path / "train.json").write_text(json.dumps(content))
     paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
-    prepare("--source", "files", *paths)
+    called("--source", "files", *paths)
     splits = prepared.load(tmp_path / "o")[0]
     unplaced = {"text": ["mauve"], "answer_start": [-1]}
     assert unplaced in splits["validation"]["answers"][:]
@@ -201,7 +207,7 @@ def test_questions_with_nothing_to_train_on_are_refused(files, tmp_path):
                 qa["answers"] = [{"text": "mauve", "answer_start": 0}]
     (tmp_path / "train.json").write_text(json.dumps(content))
     paths = ("--train_file", tmp_path / "train.json", "--test_file", files[1], "--output_dir", tmp_path / "o")
-    refused = prepare("--source", "files", *paths, check=False)
+    refused = called("--source", "files", *paths)
     assert refused.returncode == 2 and "nothing to train on" in refused.stderr
 
 

@@ -2,7 +2,7 @@ import mlflow
 
 from common.data import prepared
 from common.registry import adapter_set
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import call_script, run_script
 from tests.support import trained
 
 
@@ -15,5 +15,5 @@ def test_it_says_what_it_did_and_how_to_serve_and_what_it_cannot_do(tmp_path, ti
         assert f"LoRA: run {run_id}" in done.stdout and "Traceback" not in done.stderr
         assert f"mlflow models serve -m models:/{adapter_set.NAME}/1 --env-manager local" in done.stdout
         assert mlflow.MlflowClient().get_model_version(adapter_set.NAME, "1").tags["run_ids"] == run_id
-        refused = run_script("register_adapters.py", "--experiment_name", "nowhere", check=False)
+        refused = call_script("register_adapters.py", "--experiment_name", "nowhere")
         assert refused.returncode == 2 and refused.stderr.startswith("error: The experiment 'nowhere'")

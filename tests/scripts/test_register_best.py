@@ -2,7 +2,7 @@ import mlflow
 import pytest
 
 from common.data import prepared
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import call_script, run_script
 from tests.support import trained
 
 
@@ -19,7 +19,7 @@ def world(tmp_path_factory, tiny):
 def test_it_says_what_it_would_do_and_did_and_how_to_serve(world, tmp_path):
     run_id, data_dir = world
     flags = ("--experiment_name", "here", "--data_dir", data_dir)
-    foreseen = run_script("register_best.py", *flags, "--dry_run", "--explain", cwd=tmp_path)
+    foreseen = call_script("register_best.py", *flags, "--dry_run", "--explain", cwd=tmp_path)
     assert f"Dry run, nothing was written: run {run_id} would be champion." in foreseen.stdout
     assert "it loads in a fresh process without the hub" in foreseen.stdout
     assert (
@@ -33,10 +33,10 @@ def test_it_says_what_it_would_do_and_did_and_how_to_serve(world, tmp_path):
     serve = "mlflow models serve -m models:/bert-squad-qa@champion --env-manager local"
     assert serve in first.stdout
     assert not first.stderr
-    second = run_script("register_best.py", *flags, cwd=tmp_path)
+    second = call_script("register_best.py", *flags, cwd=tmp_path)
     assert "registered already, as version 1" in second.stdout and serve in second.stdout
     assert len(mlflow.MlflowClient().search_model_versions("name = 'bert-squad-qa'")) == 1
-    back = run_script("register_best.py", "--rollback", check=False)
+    back = call_script("register_best.py", "--rollback")
     assert back.returncode == 2 and "no earlier champion than version 1" in back.stderr
     assert not list(tmp_path.iterdir())
 
@@ -56,12 +56,12 @@ def test_it_says_what_it_would_do_and_did_and_how_to_serve(world, tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(flags, reason, world):
-    done = run_script("register_best.py", *flags, check=False)
+    done = call_script("register_best.py", *flags)
     assert done.returncode == 2 and reason in done.stderr and done.stderr.startswith("error: ")
 
 
 def test_help():
-    text = run_script("register_best.py", "--help").stdout
+    text = call_script("register_best.py", "--help").stdout
     assert "validation F1" in text and "squad-qa" in text and "paired bootstrap" in text
     for flag in (
         "--experiment_name",

@@ -223,7 +223,7 @@ def test_who_may_do_what(world, acting_as):
     assert refused.returncode == 2 and "Check MLFLOW_TRACKING_USERNAME" in refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_registered_served_backed_up_wiped_and_restored(world, acting_as):
     # Bob promotes whichever of both runs is better: his own or Ann's.
     assert (

@@ -98,9 +98,12 @@ def score(
 
 def candidates(predictions: Sequence[Prediction]) -> Candidates:
     """Each text's labels with the logarithms of their probabilities, and which one was given."""
+    if not predictions:
+        return Candidates.of([], [])
+    scores: np.ndarray = np.stack([p.probabilities for p in predictions], dtype=np.float64)
     with np.errstate(divide="ignore"):
-        scores = [np.log(p.probabilities).tolist() for p in predictions]
-    return Candidates.of(scores, [p.label for p in predictions])
+        np.log(scores, out=scores)
+    return Candidates.of_table(scores, [p.label for p in predictions])
 
 
 def matrix(predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:

@@ -13,7 +13,7 @@ from common.data import prepared
 from common.errors import UserError
 from common.inference import models, predicting
 from common.models import bundles
-from common.registry import onnx_versions, register
+from common.registry import onnx_versions, recertifying, register
 from common.tasks.table import TASKS
 from common.training import planning
 from tests.support import tampering, trained
@@ -114,9 +114,22 @@ def test_another_answer_of_fp32_is_refused(exported, monkeypatch):
         return found
 
     monkeypatch.setattr(onnx_versions, "first_answers", wrong)
+    # What is refused is not certified first.
+    monkeypatch.setattr(recertifying, "settings", lambda *_: pytest.fail("certified"))
     with pytest.raises(UserError, match=f"answers 1 of {len(EXAMPLES)} test questions differently"):
         onnx_versions.export_version(QA, done.version)
     assert not client.search_model_versions(f"name = '{done.name}-onnx'")
+
+
+@pytest.mark.slow
+def test_what_loses_too_much_is_not_certified(exported, monkeypatch):
+    done, _ = exported
+    for name in mlflow.MlflowClient().search_registered_models(f"name = '{done.name}-onnx'"):
+        mlflow.MlflowClient().delete_registered_model(name.name)
+    monkeypatch.setattr(onnx_versions, "MOST_LOST", -1.0)
+    monkeypatch.setattr(recertifying, "settings", lambda *_: pytest.fail("certified"))
+    lines = onnx_versions.export_version(QA, done.version)
+    assert len(lines) == 2 and all("not registered" in line for line in lines)
 
 
 @pytest.mark.slow

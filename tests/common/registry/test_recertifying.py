@@ -26,6 +26,8 @@ def world(tmp_path_factory, tiny):
     info = replace(info, settings={**info.settings, **BEFORE})
     bundles.write_info(bundle, info)
     test = prepared.load(folder / "data")[0]["test"].to_list() * 10
+    # Each is an article of its own.
+    test = [e | {"id": f"{i}", "title": f"{i}", "context": f"{e['context']} {i}"} for i, e in enumerate(test)]
     # Of the same batches, as candidates lie close to each other.
     answers = Answerer(bundle).answer([QA.request(e) for e in test])
     truth = [{"text": [a[0]["answer"]] if a[0]["answer"] else [], "answer_start": []} for a in answers]
@@ -47,6 +49,14 @@ def test_promises_are_certified_on_its_own_raw_scores(world):
     assert held["examples"] == len(raw) and any(threshold is not None for _, threshold in held["thresholds"])
     changed = {name for name in settings if settings[name] != found[name]}
     assert changed == {"abstention"}
+
+
+def test_questions_of_one_article_count_as_a_group(world):
+    """As many right answers of a single article promise nothing."""
+    bundle, settings, validation, record = world
+    one = [{**example, "title": "one"} for example in validation]
+    found = recertifying.settings(QA, bundle, settings, one, record, choices=2)["abstention"]
+    assert found["groups"] == 1 and all(threshold is None for _, threshold in found["thresholds"])
 
 
 def test_without_validation_nothing_is_promised(world):

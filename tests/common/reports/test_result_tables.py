@@ -178,3 +178,14 @@ def test_the_command_finds_nothing_to_do():
         [sys.executable, ROOT / "docs" / "tables.py", "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_table_without_its_end_swallows_nothing_and_is_refused(tmp_path):
+    save(tmp_path / "one.json", [{"way": "a"}], {"command": "x"})
+    whole = "<!-- table: one -->\n<!-- end -->\n"
+    page = f"<!-- table: two -->\nA sentence.\n{whole}"
+    (only,) = TABLE.finditer(page)
+    assert only["name"] == "one"
+    with pytest.raises(UserError, match="<!-- table: two --> has no `<!-- end -->`"):
+        written(page, tmp_path)
+    assert "| a |" in written(f"A sentence.\n{whole}", tmp_path)

@@ -100,3 +100,28 @@ def test_the_order_of_ties_is_nobodys_luck():
     right = np.array([1, 1, 0, 0])
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
         assert calibration.aurc(np.full(4, 0.5), right[order]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("equal_mass", [True, False])
+def test_the_order_of_examples_does_not_change_the_calibration_error(equal_mass):
+    """Equal confidences fall into several bins of equal mass: sorted by label they must not look worse than shuffled."""
+    rng = np.random.default_rng(0)
+    confidence, right = np.full(1000, 0.8), np.arange(1000) < 840
+    confidence[::7] = 0.6
+    found = []
+    for order in (np.arange(1000), np.arange(1000)[::-1], rng.permutation(1000)):
+        found.append(calibration.calibration_error(confidence[order], right[order], equal_mass=equal_mass))
+    assert found == pytest.approx([found[0]] * 3)
+    alone = calibration.calibration_error(np.full(1000, 0.8), right, equal_mass=equal_mass)
+    assert alone == pytest.approx(0.04)
+
+
+def test_a_table_of_scores_is_what_its_rows_are():
+    rng = np.random.default_rng(3)
+    scores, given = rng.normal(0, 3, (40, 5)), rng.integers(0, 5, 40).tolist()
+    scores[3, 2] = -np.inf
+    table, rows = Candidates.of_table(scores, given), Candidates.of(scores.tolist(), given)
+    for name in ("score", "first", "given"):
+        assert np.array_equal(getattr(table, name), getattr(rows, name)), name
+    for temperature in (1.0, 0.3, 4.0):
+        assert np.array_equal(table.confidence(temperature), rows.confidence(temperature))

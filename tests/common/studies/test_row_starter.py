@@ -161,7 +161,9 @@ def test_sigterm_reaches_a_row_and_its_lock_is_its_own(starter, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["scripts/new.py", "common/models/inner/new.py"])
+@pytest.mark.parametrize(
+    "file", ["scripts/new.py", pytest.param("common/models/inner/new.py", marks=pytest.mark.long)]
+)
 def test_changed_code_is_imported_again(file, starter, folder, monkeypatch):
     row(folder, "import os; print(os.getppid())", starter.start)
     row(folder, "import os; print(os.getppid())", starter.start)

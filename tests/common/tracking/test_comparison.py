@@ -49,6 +49,7 @@ def run(run_id, technique="LoRA", **values):
         "batch_size": 16.0,
         "max_train_samples": math.nan,
         "seed": 42.0,
+        "settings": "0a",
     } | values
 
 

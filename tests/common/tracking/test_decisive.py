@@ -8,7 +8,7 @@ import pytest
 
 from common.scoring import power
 from common.tasks.table import TASKS
-from common.tracking import decisive
+from common.tracking import decisive, replicates
 from common.tracking.comparison import compare
 from tests.common.tracking.test_comparison import run
 
@@ -62,6 +62,32 @@ def test_seeds_are_counted_where_some_were_tried(questions):
     assert spread.variance == pytest.approx(expected)
     ties = decisive.sentences(table, scores, QA)[1:]
     assert ties and all("between these seeds" in line and "seeds" in line.split(";")[1] for line in ties)
+
+
+def test_runs_that_differ_in_a_rank_too_are_no_seeds(questions):
+    """Two LoRA runs with one learning rate, of ranks 4 and 64: their difference is not the seeds'."""
+    settings = [{"r": str(rank), "learning_rate": "0.001", "seed": str(rank)} for rank in (4, 64)]
+    ranks = [replicates.settings_digest(each) for each in settings]
+    other = {"run_name": "b", "output_dir": "elsewhere", "resume": "True", "data_dir": "moved"}
+    assert replicates.settings_digest(settings[0] | other | {"seed": "7"}) == ranks[0] != ranks[1]
+    runs = {f"l{i}": (questions[i], {"seed": float(i), "settings": ranks[i]}) for i in range(2)}
+    table, scores = compared(runs)
+    assert decisive.seed_spread(table, scores) is None
+    assert all("other seeds would show" in line for line in decisive.sentences(table, scores, QA)[1:])
+    table, scores = compared(runs | {"l2": (questions[2], {"seed": 2.0, "settings": ranks[0]})})
+    assert decisive.seed_spread(table, scores).freedom == 1
+
+
+def test_a_difference_that_is_rounding_alone_is_none(questions):
+    """Equal on average, but the sums differ in their last digit."""
+    best = questions[0] * 0.5
+    away = np.tile([0.1, -0.1, 0.3, -0.3, 0.2], 100)
+    away[4::5] -= 0.2
+    behind = best - (best - away)
+    assert behind.any() and 0 < abs(behind.mean()) < 1e-15
+    table, scores = compared({"a": (best, {}), "b": (best - away, {"technique": "IA3"})})
+    (line,) = decisive.sentences(table, scores, QA)[1:]
+    assert "no number of such questions would decide it" in line
 
 
 def test_equal_runs_and_a_single_run(questions):

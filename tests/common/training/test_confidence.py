@@ -10,11 +10,13 @@ import pytest
 from common.models.bundles import read_bundle
 from common.scoring import calibration
 from common.scoring.calibration import Candidates
+from common.tasks.interface import Extras
 from common.tasks.table import TASKS
-from common.training import confidence
+from common.training import confidence, results
 
 TASK = SimpleNamespace(
-    candidates=lambda predictions: Candidates.of(*zip(*predictions, strict=True)), metrics=("f1", "em")
+    candidates=lambda predictions: Candidates.of(*zip(*predictions, strict=True)),
+    right_of=lambda each: each["em"] == 1,
 )
 """A task whose predictions are (scores of the candidates, index of the given one)."""
 
@@ -87,6 +89,25 @@ def test_files(found, tmp_path):
     assert "none can be promised" in page and "4,000 validation questions" in page
 
 
+def test_questions_of_few_articles_promise_nothing(tmp_path):
+    """The same answers promise something where each was drawn by itself."""
+    predictions, each = drawn(4000, 0)
+    groups = [str(i % 12) for i in range(4000)]
+    fitted = confidence.fit(TASK, predictions, each, 1, groups)
+    assert fitted.groups == 12 and all(p.threshold is None for p in fitted.promises)
+    assert fitted.settings()["abstention"]["groups"] == 12
+    alone = confidence.fit(TASK, predictions, each, 1)
+    assert (
+        any(p.threshold is not None for p in alone.promises)
+        and "groups" not in alone.settings()["abstention"]
+    )
+    for number, found in enumerate((fitted, alone)):
+        confidence.measure(found, TASK, *drawn(50, 1)).write(tmp_path / str(number), "questions")
+    pages = [(tmp_path / str(number) / "abstention.md").read_text() for number in range(2)]
+    assert "12 groups" in pages[0] and "approximate" in pages[0]
+    assert "groups" not in pages[1] and "exact if" in pages[1]
+
+
 def test_a_handful_of_examples_promises_nothing_and_leaves_scores_alone(tmp_path):
     fitted = confidence.fit(TASK, *drawn(8, 0), choices=1)
     assert fitted.temperature == 1.0 and all(p.threshold is None for p in fitted.promises)
@@ -96,10 +117,7 @@ def test_a_handful_of_examples_promises_nothing_and_leaves_scores_alone(tmp_path
 
 
 def test_a_task_without_confidence_has_none():
-    assert (
-        confidence.fit(SimpleNamespace(candidates=lambda _: None, metrics=("f1",)), [1], {"f1": [1]}, 1)
-        is None
-    )
+    assert confidence.fit(SimpleNamespace(candidates=lambda _: None), [1], {"f1": [1]}, 1) is None
     assert confidence.fit(TASK, [], {"em": np.zeros(0)}, 1) is None
 
 
@@ -127,3 +145,25 @@ def test_every_task_has_a_confidence(name):
     """A set of labels has no probability: every label has its own."""
     says_so = type(TASKS[name]).candidates.__qualname__ != "Task.candidates"
     assert says_so and (TASKS[name].candidates([]) is None) == (name == "multi-label-classification")
+
+
+def test_predictions_hold_the_calibrated_confidence(found, tmp_path):
+    """The temperature is not 1: the raw confidence is another number."""
+    fitted, _ = found
+    predictions, each = drawn(20, 2)
+    tested = confidence.measure(fitted, TASK, predictions, each)
+    raw = {f"q{i}": float(p) for i, p in enumerate(tested.raw)}
+    task = SimpleNamespace(
+        metrics=("f1", "em"),
+        row=lambda prediction, example: {"prediction": "a", "probability": raw[example["id"]]},
+        extras=lambda predictions, examples: Extras(),
+    )
+    test = SimpleNamespace(examples=[{"id": name} for name in raw])
+    none = SimpleNamespace(examples=[])
+    results.write_predictions(
+        results.Tested(none, test, None, [], predictions, {}, {}, each, 1.0, tested), task, tmp_path / "p"
+    )
+    rows = json.loads((tmp_path / "p" / "test.json").read_text())
+    served = [1 / (1 + np.exp(-scores[0] / fitted.temperature)) for scores, _ in predictions]
+    assert [row["calibrated"] for row in rows] == pytest.approx(served)
+    assert all(abs(row["calibrated"] - row["probability"]) > 1e-3 for row in rows)

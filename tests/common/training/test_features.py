@@ -14,7 +14,7 @@ from common.data.prepared import load
 from common.data.rows import Rows
 from common.errors import UserError
 from common.models import base
-from common.tasks.table import TASKS
+from common.tasks.table import DEFAULT_TASK, TASKS
 from common.training import features
 from common.training.features import training_features
 from common.training.settings import RunArgs
@@ -60,10 +60,16 @@ def planned(request, tiny, tmp_path_factory):
     )
 
 
+ONE_TASK = pytest.mark.parametrize("planned", [DEFAULT_TASK], indirect=True, scope="module")
+"""For what has nothing to do with the task."""
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
+    """The folder of stored inputs, which this process makes; tests of several processes say so."""
     from datasets import config
 
+    monkeypatch.setattr(features, "cores", lambda: 1)
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path))
     return tmp_path / "bert-fine-tuning"
 
@@ -95,6 +101,20 @@ def test_stored_inputs_are_those_of_the_task(planned, cache, monkeypatch, on_dis
     assert len(list(cache.glob("*/*.arrow"))) >= 1 if on_disk else not cache.exists()
 
 
+@ONE_TASK
+def test_several_processes_make_the_inputs_of_one(planned, cache, monkeypatch):
+    plan, tokenizer, config = planned
+    rows = Rows(plan.splits["train"])
+    made = plan.task.trained(
+        plan.task.features(tokenizer, config, list(rows), plan.args), plan.record.version
+    )
+    monkeypatch.setattr(features, "AT_ONCE", 5)
+    monkeypatch.setattr(features, "MANY", 1)
+    monkeypatch.setattr(features, "cores", lambda: 2)
+    assert_same(training_features(plan, tokenizer, config, rows), made)
+    assert len(list(cache.glob("*/*.arrow"))) == 2
+
+
 def test_a_second_run_reads_what_the_first_one_wrote(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     rows = Rows(plan.splits["train"])
@@ -111,6 +131,7 @@ def test_a_second_run_reads_what_the_first_one_wrote(planned, cache, monkeypatch
     assert len([folder for folder in cache.iterdir() if folder.is_dir()]) == 2
 
 
+@ONE_TASK
 def test_a_part_that_was_not_written_is_made_when_asked_again(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     rows = Rows(plan.splits["train"])
@@ -123,6 +144,7 @@ def test_a_part_that_was_not_written_is_made_when_asked_again(planned, cache, mo
     assert_same(training_features(plan, tokenizer, config, rows), first)
 
 
+@ONE_TASK
 def test_what_a_kill_left_is_removed_and_what_is_damaged_is_made_again(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     rows = Rows(plan.splits["train"])
@@ -139,6 +161,7 @@ def test_what_a_kill_left_is_removed_and_what_is_damaged_is_made_again(planned, 
     assert_same(training_features(plan, tokenizer, config, rows), first)
 
 
+@ONE_TASK
 def test_a_full_disk_is_reported_and_leaves_nothing(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     monkeypatch.setattr(features, "MANY", 1)
@@ -152,6 +175,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(planned, cache, monkeypatch)
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
+@ONE_TASK
 def test_the_oldest_inputs_are_forgotten(planned, cache, monkeypatch):
     plan, tokenizer, config = planned
     monkeypatch.setattr(features, "MANY", 1)

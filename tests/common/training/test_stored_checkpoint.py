@@ -81,6 +81,7 @@ def test_the_fingerprint_is_of_the_content(world):
     assert fingerprint.checkpoint(again) == before
 
 
+@pytest.mark.long
 def test_a_whole_run_goes_on_from_a_registered_model(world, tiny):
     from common.training.fit import fit
 
