@@ -49,6 +49,12 @@ def test_a_frame_of_many_rows_is_answered(world, expected):
     assert list(found["answer"]) == expected and list(found.index) == list(MANY.index)
 
 
+@pytest.mark.long
+def test_a_frame_of_5000_rows_is_answered(world, expected):
+    found = mlflow.pyfunc.load_model(world[0]).predict(pd.concat([MANY] * 25))
+    assert list(found["answer"]) == expected * 25
+
+
 def test_mlflow_models_predict_answers_many_rows_of_csv(world, expected, tmp_path):
     MANY.to_csv(tmp_path / "asked.csv", index=False)
     command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", world[0], "--env-manager", "local"]
