@@ -41,3 +41,24 @@ def test_a_fresh_process_has_neither_the_hub_nor_its_cache_nor_this_package(tmp_
 def test_what_does_not_load_says_why(tmp_path):
     with pytest.raises(checking.Unloadable, match="nowhere"):
         checking.in_fresh_process(tmp_path / "nowhere", [{"question": "a"}])
+
+
+def test_a_model_is_not_asked_a_part_of_a_record(tmp_path, monkeypatch):
+    import mlflow
+    import pandas as pd
+
+    from common.registry import fresh_process
+
+    (tmp_path / "model.py").write_text(MODEL)
+    signature = mlflow.models.infer_signature(pd.DataFrame([{"question": "a"}]))
+    mlflow.pyfunc.save_model(
+        tmp_path / "saved",
+        python_model=str(tmp_path / "model.py"),
+        pip_requirements=[],
+        signature=signature,
+    )
+    monkeypatch.setattr(fresh_process, "LEAST", 1)
+    for asked, other in (({"question": "a", "more": "b"}, "question and more"), ({"text": "a"}, "text")):
+        with pytest.raises(ValueError, match=f"it takes question, not {other}"):
+            fresh_process.ask(str(tmp_path / "saved"), [{"question": "a"}, asked])
+    assert fresh_process.ask(str(tmp_path / "saved"), [{"question": "a"}])["answers"][0]["asked"] == "a"
