@@ -181,7 +181,7 @@ def _register(
 ) -> str:
     tags = {
         key: source.tags[key]
-        for key in ("task", "technique", "checkpoint", "run_id", "data_fingerprint")
+        for key in ("task", "technique", "checkpoint", "run_id", *versions.OF_DATA)
         if key in source.tags
     }
     tags |= {
