@@ -10,7 +10,7 @@ import pytest
 
 from common.data import labelled_texts, prepared
 from common.errors import UserError
-from common.registry import checking, demands, register
+from common.registry import checking, demands, register, versions
 from common.registry.demands import AlsoOn, Demands, Judge
 from common.registry.gate import Rules
 from common.registry.head_to_head import Contender
@@ -320,17 +320,20 @@ def test_demands_decide_who_is_champion(tmp_path_factory, tiny, monkeypatch):
     with trained.store(folder), trained.checked_here():
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
-        trained.log_run(folder, tiny, record, examples, experiment="one", test_f1=0.5)
+        run_id = trained.log_run(folder, tiny, record, examples, experiment="one", test_f1=0.5, language="de")
         file = folder / "golden.jsonl"
         row = SimpleNamespace(**examples[0])
         file.write_text(
             json.dumps({"question": row.question, "context": row.context, "answers": "no model says this"})
         )
+        import mlflow
+
+        run = mlflow.get_run(run_id)
+        assert Judge.of_run(Demands(must_pass=file), QA, run).must_pass[0]["language"] == "de"
+        assert versions.asked(run) == QUESTION
         demanded = Demands((AlsoOn(folder / "data", 2.0),), file)
         done = register.register_best("one", demands=demanded)
         assert done.alias == "challenger" and any("must pass" in note for note in done.notes)
-        import mlflow
-
         tags = mlflow.MlflowClient().get_model_version("demanding", done.version).tags
         assert f"also_on={folder / 'data'}:2 must_pass={file}" in tags["gate_rules"]
         assert any(line.startswith("Must pass: 0 of 1") for line in done.figures)
