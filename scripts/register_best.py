@@ -100,7 +100,7 @@ def main() -> None:
         before, after = register.rollback(name, args.dry_run)
         print(reporting.rolled_back(name, before, after, args.dry_run))
         return
-    if args.name:
+    if args.name is not None:
         raise UserError(
             "--name is the registered model to roll back: give it with --rollback. Runs say the name of theirs."
         )
