@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from common.data import labelled_texts
+from common.data import labelled_texts, prepared
 from common.errors import UserError
 from common.models.families import FAMILIES
 from common.paths import ROOT
@@ -78,7 +78,8 @@ class Ranking(Task):
         return {"prediction": prediction > 0.5, "probability": prediction}
 
     def judged(self, answers, examples):
-        raise NotImplementedError
+        positive = [a["score"] if a["label"] == "positive" else 1 - a["score"] for a in answers]
+        return self.score(positive, [{"label": e["label"] == "positive"} for e in examples], "")
 
     def request(self, example):
         return {"text": example["text"]}
@@ -124,6 +125,10 @@ def test_a_made_up_task_trains_and_is_tested_and_logged(tiny, tmp_path, monkeypa
         (logged,) = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
         served = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
         assert list(served.predict([{"text": "The heart pumps blood."}]).columns) == ["label", "score"]
+        splits, record = prepared.load(data)
+        examples = [{**e, "label": record.labels[e["label"]]} for e in splits["test"]]
+        answers = served.predict([{"text": e["text"]} for e in examples]).to_dict("records")
+        assert task.judged(answers, examples)[0]["accuracy"] == run.data.metrics["test_accuracy"]
 
 
 def write_texts(folder):
