@@ -91,7 +91,7 @@ def read_squad_json(
     articles = as_articles(path, content, form, columns)
     if not articles:
         raise UserError(f"{path}: 'data' is empty; there is no article to read.")
-    found = SquadFile(path, version=_version(content, articles), language=of_file(content, form))
+    found = SquadFile(path, version=version_of(content, articles), language=of_file(content, form))
     return collected(found, QuestionReader(found).articles(articles), on_bad_rows)
 
 
@@ -109,8 +109,7 @@ def read_table_rows(
     """
     rows = list(rows)
     fields = row_fields(columns)
-    marks = any(_is_marked(fields, row) for _, row in rows)
-    found = SquadFile(path, "v2.0" if marks else _named_version(content), version_named=False)
+    found = SquadFile(path, version_of_rows(content, rows, fields), version_named=False)
     found.language = of_file(content)
     groups: dict[str, dict[str, list[Question]]] = {}
     for question in QuestionReader(found).rows(rows, fields):
@@ -354,7 +353,7 @@ def parse_json(path: Path, text: str) -> Any:
         raise UserError(f"{path} is not SQuAD: it is nested too deeply.") from None
 
 
-def _version(content: Any, articles: list[Any]) -> str:
+def version_of(content: Any, articles: Iterable[Any]) -> str:
     """v2.0 if the file names it or has a question that is marked impossible; a date ("2020-04-23") names no version."""
     marks = any(
         isinstance(qa, dict) and is_true(qa.get("is_impossible"))
@@ -363,6 +362,11 @@ def _version(content: Any, articles: list[Any]) -> str:
         for qa in listed(paragraph, "qas")
     )
     return "v2.0" if marks else _named_version(content)
+
+
+def version_of_rows(content: Any, rows: Iterable[tuple[str, Any]], fields: Fields) -> str:
+    """`version_of` for rows of one question each, with their places."""
+    return "v2.0" if any(_is_marked(fields, row) for _, row in rows) else _named_version(content)
 
 
 def _named_version(content: Any) -> str:
