@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from ..data import prepared
 from ..data.examples import read_examples
-from ..data.label_values import several, spelled
+from ..data.label_values import spelled
 from ..errors import UserError
 from ..scoring.names import LABELS
 from ..serving import model_logging
@@ -196,11 +196,11 @@ def read_must_pass(path: Path, task: Task, asked: Sequence[str]) -> list[Example
 
     UserError names the file, the place and what is wrong there.
     """
-    served, found = model_logging.module_of(task), []
+    served, kind, found = model_logging.module_of(task), "qa" if task.data == "qa" else "text", []
     try:
-        for example in read_examples([path], "qa" if task.data == "qa" else "text"):
+        for example in read_examples([path], kind, multi_label=task.multi_label):
             place = f"{path}: {example['place']}"
-            row = example if task.data == "qa" else {**example, "label": _label(place, example, task)}
+            row = _labelled(place, example, task)
             _check_columns(place, row, task, asked)
             if not served.is_taken(task.request(row)):
                 raise UserError(f"{place} is longer than a served model takes.")
@@ -212,13 +212,13 @@ def read_must_pass(path: Path, task: Task, asked: Sequence[str]) -> list[Example
     return [*found]
 
 
-def _label(place: str, example: Example, task: Task) -> str | list[str]:
-    """The name of an example's label, or the names of its labels."""
-    given = example["label"]
-    names = several(given) if task.multi_label else spelled(given)
-    if isinstance(names, str) and (task.multi_label or not names):
-        raise UserError(f"{place} has the label {given!r}, which is no name of one.")
-    return names
+def _labelled(place: str, example: Example, task: Task) -> Example:
+    """An example with its label by its name. Where it has any number of labels, its reader has named them."""
+    if task.data == "qa" or task.multi_label:
+        return example
+    if not (name := spelled(example["label"])):
+        raise UserError(f"{place} has the label {example['label']!r}, which is no name of one.")
+    return {**example, "label": name}
 
 
 def _check_columns(place: str, example: Example, task: Task, asked: Sequence[str]) -> None:

@@ -219,6 +219,18 @@ def test_squad_json_and_labelled_texts_can_be_demanded(folder, tmp_path):
         assert TEXTS.right_of(each).tolist() == [right] and each["accuracy"].tolist() == [float(right)]
 
 
+def test_labels_are_written_as_prepared_data_takes_them(tmp_path):
+    file = tmp_path / "golden.csv"
+    for content, asked in (("text,label\nx,a|b\ny,\n", LABEL_SETS), ("text,a,b\nx,1,1\ny,0,0\n", LABEL_SETS)):
+        file.write_text(content)
+        assert [row["label"] for row in demands.read_must_pass(file, asked, TEXT)] == [["a", "b"], []]
+    file.write_text("text,label\nx,1.0\n")
+    assert demands.read_must_pass(file, TEXTS, TEXT)[0]["label"] == "1"
+    (tmp_path / "golden.jsonl").write_text('{"text": "x", "label": ["a"]}')
+    with pytest.raises(UserError, match="golden.jsonl: line 1 has the label .'a'., which is no name of one"):
+        demands.read_must_pass(tmp_path / "golden.jsonl", TEXTS, TEXT)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
