@@ -59,7 +59,7 @@ def test_lines_on_the_standard_input_have_no_references(world, tmp_path):
 
 @pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path):
-    rows = [e | {"id": f"{i}-{e['id']}", "title": f"{i}"} for i in range(1000) for e in EXAMPLES]
+    rows = [e | {"id": f"{i}-{e['id']}", "title": f"{i}"} for i in range(500) for e in EXAMPLES]
     (tmp_path / "many.json").write_text(squad_json(rows))
     command = ["predict.py", "--model", world[1], "--file", tmp_path / "many.json"]
     whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"

@@ -462,7 +462,7 @@ def test_a_stream_allows_no_answer_where_the_whole_file_does(tmp_path):
                 qa.pop("is_impossible", None)
     named = save(tmp_path / "named.json", squad | {"version": "v2.0"})
     marked = [flat(ROWS[:1])[0] | {"id": "last", "answer": "", "answer_start": None, "is_impossible": True}]
-    bare = [row | {"is_impossible": ""} for row in flat(ROWS[:4])]
+    bare = [row | {"is_impossible": None} for row in flat(ROWS[:4])]
     table = write(tmp_path / "marked.csv", bare + marked)
     lines = write(tmp_path / "marked.jsonl", bare + marked)
     shown = [{"header": {}}] + [

@@ -17,8 +17,8 @@ def test_a_pair_is_not_asked_by_its_first_half(tmp_path):
     ):
         source_of([str(tmp_path / "nli.csv")], ("text",)).count()
     assert source_of([str(tmp_path / "nli.csv")], ("text", "text_pair")).count() == 1
-    (tmp_path / "one.csv").write_text("premise,hypothesis\na,\n")
-    assert source_of([str(tmp_path / "one.csv")], ("text",)).count() == 1
+    (tmp_path / "one.jsonl").write_text('{"premise": "a"}\n{"premise": "b", "hypothesis": null}\n')
+    assert source_of([str(tmp_path / "one.jsonl")], ("text",)).count() == 2
 
 
 def test_a_language_that_is_named_is_that_of_all_questions(tmp_path):
