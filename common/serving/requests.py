@@ -277,7 +277,7 @@ def least_confidence(settings: Mapping, max_error: float | None) -> float | None
     if not below or below[-1] is None:
         possible = ", ".join(f"{error:g}" for error, threshold in held if threshold is not None)
         refuse(
-            f"max_error is {max_error:g}, which this model cannot promise; it can promise {possible or 'no error at all'}. "
+            f"max_error is {max_error:g}, which this model cannot promise; it can promise {possible or 'none'}. "
             "Leave max_error out to have every question answered."
         )
     return below[-1]

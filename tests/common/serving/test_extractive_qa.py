@@ -105,7 +105,7 @@ def test_abstention_goes_by_the_raw_score(served, saved, rows, nothing, request)
         Refusal, match=r"max_error is 0.05, which this model cannot promise; it can promise 0.1"
     ):
         ask(rows, max_error=0.05)
-    with pytest.raises(Refusal, match="cannot promise; it can promise no error at all"):
+    with pytest.raises(Refusal, match="cannot promise; it can promise none"):
         opened(served, saved)(rows, max_error=0.1)
 
 

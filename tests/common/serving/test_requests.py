@@ -48,8 +48,8 @@ def test_the_threshold_of_the_largest_promise_that_is_allowed(max_error, least):
     [
         (HELD, 0.02, "max_error is 0.02, which this model cannot promise; it can promise 0.05, 0.1"),
         (HELD, 0.001, "it can promise 0.05, 0.1"),
-        ({"abstention": {"thresholds": [[0.1, None]]}}, 0.1, "it can promise no error at all"),
-        ({}, 0.1, "it can promise no error at all"),
+        ({"abstention": {"thresholds": [[0.1, None]]}}, 0.1, "it can promise none"),
+        ({}, 0.1, "it can promise none"),
         (HELD, 0.0, "it is a share of wrong answers"),
         (HELD, 1.0, "it is a share of wrong answers"),
         (HELD, float("nan"), "it is a share of wrong answers"),
