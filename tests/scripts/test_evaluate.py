@@ -1,6 +1,6 @@
 """evaluate.py as it is typed."""
 
-import importlib
+import importlib.util
 import sys
 from types import SimpleNamespace
 
@@ -15,7 +15,10 @@ from tests.support import trained
 from tests.support.questions import EXAMPLES
 
 sys.path.append(str(ROOT / "scripts"))
-evaluate = importlib.import_module("evaluate")
+# By its file: a well-known library has the same name.
+spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "scripts" / "evaluate.py")
+evaluate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(evaluate)
 
 pytestmark = pytest.mark.slow
 

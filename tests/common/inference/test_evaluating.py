@@ -147,7 +147,9 @@ def test_a_fingerprint_is_of_the_content(data):
 def test_what_cannot_be_scored_or_compared_is_named(loaded, data, tmp_path, tiny):
     bundle, base, *_ = trained.save_classifier(tmp_path, tiny)
     base.rename(bundle / "base")
-    with pytest.raises(UserError, match="cannot be compared: .* takes question and context; .* takes text"):
+    with pytest.raises(
+        UserError, match="cannot be compared: .* takes question and context .*; .* takes text"
+    ):
         evaluating.evaluate([loaded[0], models.load(str(bundle))], [data])
     with pytest.raises(UserError, match="'a' has no answers: models are evaluated on examples with"):
         evaluating.evaluate(loaded, [evaluating.DataSet("x", [{"id": "a", "question": "?", "context": "x"}])])

@@ -83,7 +83,8 @@ def test_odds_score_as_the_predictions_do(whole):
     given = read_predictions(folder / "p.json")
     with_odds = squad_scores(given, squad.examples, "v2.0", read_no_answer_probabilities(folder / "o.json"))
     assert with_odds["f1"] == squad_scores(given, squad.examples, "v2.0")["f1"]
-    assert with_odds["best_f1"] >= with_odds["f1"]
+    # Both are sums of the same scores, in different orders.
+    assert with_odds["best_f1"] >= with_odds["f1"] - 1e-9
 
 
 def by(answering):
