@@ -222,6 +222,6 @@ def _labelled(place: str, example: Example, task: Task) -> Example:
 
 
 def _check_columns(place: str, example: Example, task: Task, asked: Sequence[str]) -> None:
-    """UserError where the model is asked other columns than the example has, of which it would not see some."""
+    """UserError where the example has other columns than the model is asked: it would not see all of the example."""
     if set(held := task.request(example)) != set(asked):
         raise UserError(f"{place} has {' and '.join(held)}; the model is asked {' and '.join(asked)}.")

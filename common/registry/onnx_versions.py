@@ -70,14 +70,8 @@ def export_version(
         files = export(model, task.onnx_outputs, folder / "onnx")
         lines, expected = [], _score(own, records, asked, task)
         for precision in PRECISIONS:
-            # MLflow keeps the folder's name.
-            made = folder / precision / "bundle"
-            (made / "base").mkdir(parents=True)
-            model.config.save_pretrained(made / "base")
-            tokenizer.save_pretrained(made / "base")
-            shutil.copy(files[precision], made / ONNX)
             exported = replace(info, runtime=f"onnx-{precision}")
-            write_info(made, exported)
+            made = _bundle(folder / precision, exported, model, tokenizer, files[precision])
             # Answering needs the file already.
             settings = _recertified(made, exported, run, asked, data_dir, task)
             write_info(made, replace(exported, settings=settings))
@@ -100,6 +94,18 @@ def export_version(
             number = _register(client, name, logged.model_uri, found, precision, figures, size, kind)
             lines.append(f"{kind}, {size:.0f} MiB: models:/{name}@{precision}, version {number}.")
     return lines
+
+
+def _bundle(folder: Path, info: BundleInfo, model: Any, tokenizer: Any, network: Path) -> Path:
+    """A saved model that runs in ONNX Runtime, made in a folder. network: the exported file."""
+    # MLflow keeps the folder's name.
+    made = folder / "bundle"
+    (made / "base").mkdir(parents=True)
+    model.config.save_pretrained(made / "base")
+    tokenizer.save_pretrained(made / "base")
+    shutil.copy(network, made / ONNX)
+    write_info(made, info)
+    return made
 
 
 def _recertified(

@@ -90,7 +90,10 @@ def test_pairs_are_read_as_the_models_own_tokenizer_joins_them(tiny, tmp_path):
     found = models.load(str(tmp_path), pairs=True)
     assert found.asked == ("text", "text_pair")
     pairs = [(e["context"], e["question"]) for e in EXAMPLES]
-    rows = tokenizer([a for a, _ in pairs], [b for _, b in pairs], padding=True, return_tensors="pt")
+    # The tiny tokenizer gives segments only where it is asked for them, BERT's own always.
+    how = {"padding": True, "return_tensors": "pt", "return_token_type_ids": True}
+    rows = tokenizer([a for a, _ in pairs], [b for _, b in pairs], **how)
+    assert rows["token_type_ids"].any()
     with torch.no_grad():
         logits = model(**rows).logits
     given = found.predict([{"text": a, "text_pair": b} for a, b in pairs])

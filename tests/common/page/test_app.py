@@ -244,7 +244,7 @@ def test_examples_fill_the_form_and_have_answers(client):
         assert json.loads(link["data-example"]) == example
 
 
-def test_a_model_that_does_not_load_is_told_beside_the_others(world):
+def test_a_model_that_does_not_load_is_shown_beside_the_others(world):
     missing = f"runs:/{world[0]}/nothing"
     client = app.create_app(Catalogue([URIS[0], missing])).test_client()
     good, bad = ask(client, models=[URIS[0], missing])
@@ -271,7 +271,7 @@ def test_a_fault_of_the_page_itself_is_no_traceback(world, monkeypatch):
         assert "terminal" in answer.text and "Zero" not in answer.text
 
 
-def test_models_that_wait_too_long_are_told_so(world):
+def test_a_question_that_waits_too_long_is_refused(world):
     waiting = Catalogue(patience=0.01)
     client = app.create_app(waiting).test_client()
     with waiting._turn:

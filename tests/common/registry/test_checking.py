@@ -14,14 +14,14 @@ class Where(PythonModel):
     def predict(self, context, model_input, params=None):
         print("models may print")
         import huggingface_hub.constants
-        told = {
+        seen = {
             "offline": huggingface_hub.constants.HF_HUB_OFFLINE,
             "cached": os.path.exists(huggingface_hub.constants.HF_HUB_CACHE),
             "project": any(os.path.exists(os.path.join(place, "common", "registry")) for place in sys.path)
             or "checking" in sys.modules,
             "asked": model_input["question"][0],
         }
-        return pd.DataFrame([told])
+        return pd.DataFrame([seen])
 
 set_model(Where())
 """
@@ -33,8 +33,8 @@ def test_a_fresh_process_has_neither_the_hub_nor_its_cache_nor_this_package(tmp_
     (tmp_path / "model.py").write_text(MODEL)
     mlflow.pyfunc.save_model(tmp_path / "saved", python_model=str(tmp_path / "model.py"), pip_requirements=[])
     found = checking.in_fresh_process(tmp_path / "saved", [{"question": "a"}, {"question": "é"}])
-    told = {"offline": True, "cached": False, "project": False}
-    assert found["answers"] == [told | {"asked": "a"}, told | {"asked": "é"}]
+    seen = {"offline": True, "cached": False, "project": False}
+    assert found["answers"] == [seen | {"asked": "a"}, seen | {"asked": "é"}]
     assert len(found["latencies"]) == 20 and all(ms > 0 for ms in found["latencies"]) and found["loading"] > 0
 
 
