@@ -14,7 +14,7 @@ from common.bounds import number
 from common.cli import Parser, guarded
 from common.data import perturb
 from common.data.columns import parse
-from common.errors import UserError
+from common.data.language import checked
 from common.paths import ROOT
 
 EXAMPLES = """examples:
@@ -43,6 +43,16 @@ def parser() -> Parser:
     made.add_argument(
         "--format", default="auto", help="format of the files (default: found by their content)"
     )
+    made.add_argument(
+        "--language",
+        metavar="CODE",
+        help="of the questions, as in score.py (default: what the files say, else SQuAD's rules)",
+    )
+    made.add_argument(
+        "--pairs",
+        action="store_true",
+        help="classifiers that were not trained here take pairs of texts",
+    )
     kinds = "; ".join(f"{name}: {kind.what}" for name, kind in perturb.KINDS.items())
     made.add_argument(
         "--perturb", metavar="KIND,...", default="", help=f"add variants of each data set ({kinds})"
@@ -64,19 +74,25 @@ def parser() -> Parser:
 
 def main() -> None:
     args = parser().parse_args()
-    kinds = [kind.strip() for kind in args.perturb.split(",") if kind.strip()]
+    kinds = list(dict.fromkeys(kind.strip() for kind in args.perturb.split(",") if kind.strip()))
     perturb.check(kinds)
-    names = args.name or [Path(file).name.partition(".")[0] for file in args.file]
-    if len(names) != len(args.file) or len(set(names)) < len(names):
-        raise UserError(f"--name: name each of the {len(args.file)} files, each otherwise.")
+    language = checked(args.language) if args.language else None
     from common.inference import evaluating, evaluation_log, evaluation_report, models
     from common.inference.source import source_of
 
-    loaded = [models.load(name) for name in dict.fromkeys(args.model)]
+    names = evaluating.names_of(args.file, args.name, kinds)
+    evaluation_report.make_folder(args.output_dir)
+    loaded = [models.load(name, pairs=args.pairs) for name in dict.fromkeys(args.model)]
     sets = []
     for name, file in zip(names, args.file, strict=True):
         source = source_of(
-            [file], loaded[0].asked, columns=parse(args.columns), format=args.format, answers_required=True
+            [file],
+            loaded[0].asked,
+            columns=parse(args.columns),
+            format=args.format,
+            answers_required=True,
+            multi_label=loaded[0].task.multi_label,
+            language=language,
         )
         sets += evaluating.DataSet(name, list(source.examples())).variants(kinds, args.seed)
     evaluation = evaluating.evaluate(loaded, sets)

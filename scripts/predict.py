@@ -66,6 +66,9 @@ def parser() -> Parser:
         help='give "no answer" where it is better by more than X (default: the model\'s own; a hub model always answers)',
     )
     asked.add_argument("--max_answer_length", type=number(minimum=1), metavar="N", help="tokens of an answer")
+    asked.add_argument(
+        "--pairs", action="store_true", help="a classifier that was not trained here takes pairs of texts"
+    )
     made.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     cluster = made.add_argument_group("many machines (requirements-ray.txt)")
     cluster.add_argument(
@@ -87,21 +90,25 @@ def parser() -> Parser:
 def main() -> None:
     args = parser().parse_args()
     from common.inference import models, predicting
-    from common.inference.backends import backend
+    from common.inference.backends import backends_of
     from common.inference.outputs import Outputs
     from common.inference.source import source_of
 
     outputs = Outputs(args.output, args.n_best, args.null_odds, args.csv)
-    outputs.check()
-    model = models.load(args.model)
-    source = source_of(args.file, model.asked, columns=parse(args.columns), format=args.format)
+    backends = backends_of(args.backend, address=args.address, workers=args.workers)
+    model = models.load(args.model, pairs=args.pairs)
+    source = source_of(
+        args.file,
+        model.asked,
+        columns=parse(args.columns),
+        format=args.format,
+        multi_label=model.task.multi_label,
+    )
     wanted = {"null_threshold": args.null_threshold, "max_answer_length": args.max_answer_length}
-    asked = predicting.request(model, outputs, wanted)
     try:
-        with backend(args.backend, model, asked, address=args.address, workers=args.workers) as answering:
-            done = predicting.predict(
-                model, source, outputs, parameters=wanted, resume=args.resume, backend=answering
-            )
+        done = predicting.predict(
+            model, source, outputs, parameters=wanted, resume=args.resume, backends=backends
+        )
     except (KeyboardInterrupt, SystemExit):
         words = [word for word in sys.argv if word != "--resume"]
         print(f"\nStopped. To go on: {shlex.join([interpreter(), *words, '--resume'])}", file=sys.stderr)

@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 
 from common.cli import Parser, guarded
+from common.errors import UserError
 from common.registry import reporting
 from common.registry.gate import check
 from common.registry.options import add_rules, rules_of
@@ -79,7 +80,7 @@ def parser() -> Parser:
     )
     doing.add_argument(
         "--name",
-        help="the registered model to roll back (default: the task's; runs say the name of theirs)",
+        help="with --rollback: the registered model to roll back (default: the task's; runs say the name of theirs)",
     )
     doing.add_argument("--explain", action="store_true", help="print every check and figure")
     doing.add_argument(
@@ -99,6 +100,10 @@ def main() -> None:
         before, after = register.rollback(name, args.dry_run)
         print(reporting.rolled_back(name, before, after, args.dry_run))
         return
+    if args.name is not None:
+        raise UserError(
+            "--name is the registered model to roll back: give it with --rollback. Runs say the name of theirs."
+        )
     rules = rules_of(args)
     # Before the libraries are imported, because that takes seconds.
     check(rules)

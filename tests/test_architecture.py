@@ -13,12 +13,13 @@ LONGEST = 400
 TESTS = ROOT / "tests"
 AIMS = {
     "api/test_python_page.py",
+    "page/test_app_refusals.py",
     "test_fuzz.py",
     "test_settings.py",
     "test_stored_models.py",
     "training/test_survival.py",
 }
-"""Test files below tests/common/ that are about no single module."""
+"""Test files below tests/common/ that are about no single module, or about a part of a large one."""
 
 
 def test_there_are_modules():

@@ -26,7 +26,8 @@ def register(
     """Register the run with the best validation score; champion if it passes the gate, else challenger.
 
     The arguments are those of `scripts/register_best.py`: rules are what a champion must do, such as `tolerance` or
-    `max_latency_ms`; also_on: folder of prepared data → points that it may lose there. dry_run: judge, and write nothing. UserError if there is no run, or an argument is wrong.
+    `max_latency_ms`; also_on: folder of prepared data → points that it may lose there. dry_run: judge, and write nothing.
+    UserError if there is no run, or an argument is wrong.
     """
     from ..registry.gate import Rules, check
 

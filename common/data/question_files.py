@@ -11,7 +11,6 @@ from ..files import read_text
 from . import tables
 from .columns import Columns, resolve
 from .language import of_file
-from .question_fields import is_true
 from .squad_json import (
     Question,
     QuestionReader,
@@ -20,6 +19,8 @@ from .squad_json import (
     parse_json,
     read_squad_json,
     read_table_rows,
+    version_of,
+    version_of_rows,
 )
 from .squad_shapes import (
     FORMS,
@@ -58,8 +59,7 @@ def read_questions(
     if kind == "mrqa":
         found = SquadFile(path, version_named=False)
         articles = list(_mrqa(path))
-        marks = any(_is_impossible(qa) for article in articles for qa in _questions(article))
-        found.version = "v2.0" if marks else "v1.1"
+        found.version = version_of(None, articles)
         return collected(found, QuestionReader(found, language=language).articles(articles), on_bad_rows)
     return read_table_rows(path, _table(path, columns), None, on_bad_rows, columns, language)
 
@@ -74,25 +74,34 @@ def stream_questions(
 ) -> Iterator[Question]:
     """The questions of a file one by one, in the order of the file, with the ids that `read_questions` gives them.
 
-    Tables and MRQA's lines are read in pieces; of what was read, the ids are kept. JSON documents are held whole. skipped: takes the
-    faulty questions; without it the first one is refused by a UserError.
+    Tables and MRQA's lines are read in pieces; of what was read, the ids and their places are kept. JSON documents are held
+    whole. With answers_required a file is read as far as its first question that is marked is_impossible beforehand, which
+    allows others to have no answers. skipped: takes the faulty questions; without it the first one is refused by a UserError.
     """
     path = Path(path)
-    kind = _kind(path, form, columns)
+    kind, fields = _kind(path, form, columns), row_fields(columns)
     found = SquadFile(path)
     reader = QuestionReader(found, answers_required=answers_required)
     if kind == "rows":
-        questions = reader.rows(as_questions(_table(path, columns, answers_required), row_fields(columns)))
+        if answers_required:
+            found.version = version_of_rows(None, as_questions(_table(path, columns), fields))
+        questions = reader.rows(as_questions(_table(path, columns, answers_required), fields))
     elif kind == "mrqa":
+        if answers_required:
+            found.version = version_of(None, _mrqa(path))
         questions = reader.articles(_mrqa(path))
     else:
         content = _document(path)
         found.language = of_file(path, content, form, strict=answers_required)
         rows = flat_rows(content, form, columns)
         if rows is None:
-            questions = reader.articles(as_articles(path, content, form, columns))
+            articles = as_articles(path, content, form, columns)
+            found.version = version_of(content, articles)
+            questions = reader.articles(articles)
         else:
-            questions = reader.rows(as_questions(numbered(rows), row_fields(columns)))
+            made = list(as_questions(numbered(rows), fields))
+            found.version = version_of_rows(content, made)
+            questions = reader.rows(made)
     yield from _checked(found, questions, skipped)
 
 
@@ -177,16 +186,6 @@ def _mrqa(path: Path) -> Iterator[Any]:
         article = of_mrqa(place, line)
         if article is not None:
             yield article
-
-
-def _questions(article: Any) -> Iterator[Any]:
-    for paragraph in article.get("paragraphs", ()):
-        qas = paragraph.get("qas")
-        yield from qas if isinstance(qas, list) else ()
-
-
-def _is_impossible(qa: Any) -> bool:
-    return isinstance(qa, dict) and is_true(qa.get("is_impossible"))
 
 
 def _document(path: Path) -> Any:

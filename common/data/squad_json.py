@@ -95,7 +95,7 @@ def read_squad_json(
     articles = as_articles(path, content, form, columns)
     if not articles:
         raise UserError(f"{path}: there is no question in it.")
-    found = SquadFile(path, version=_version(content, articles))
+    found = SquadFile(path, version=version_of(content, articles))
     found.language = language or of_file(path, content, form)
     return collected(found, QuestionReader(found, language=language).articles(articles), on_bad_rows)
 
@@ -376,7 +376,7 @@ def parse_json(path: Path, text: str) -> Any:
         raise UserError(f"{path} is not SQuAD: it is nested too deeply.") from None
 
 
-def _version(content: Any, articles: list[Any]) -> str:
+def version_of(content: Any, articles: Iterable[Any]) -> str:
     """v2.0 if the file names it or has a question that is marked impossible; a date ("2020-04-23") names no version."""
     marks = any(
         isinstance(qa, dict) and is_true(qa.get("is_impossible"))
@@ -388,7 +388,7 @@ def _version(content: Any, articles: list[Any]) -> str:
 
 
 def version_of_rows(content: Any, rows: Iterable[tuple[str, dict[str, Any] | str]]) -> str:
-    """`_version` for rows of one question each, as `as_questions` gives them."""
+    """`version_of` for rows of one question each, as `as_questions` gives them."""
     marks = any(isinstance(row, dict) and is_true(row.get("is_impossible")) for _, row in rows)
     return "v2.0" if marks else _named_version(content)
 

@@ -151,7 +151,9 @@ def _records(path: Path, delimiter: str, quoting: Literal[0, 3]) -> Iterator[tup
 
 
 def _csv_rows(header: list[str], records: Iterator[tuple[str, list[str]]], delimiter: str) -> Rows:
-    first = {name: n for n, name in reversed([*enumerate(header)])}
+    first: dict[str, int] = {}
+    for n, name in enumerate(header):
+        first.setdefault(name, n)
     for place, record in records:
         if len(record) > len(header):
             yield place, f" has more fields than the header; quote texts that hold {delimiter!r}."

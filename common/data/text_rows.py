@@ -1,9 +1,9 @@
 """Files of labelled texts → rows with their places: what one file says, before labels are compared across files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import UserError
 from ..faults import Fault
@@ -52,22 +52,9 @@ def read_texts(path: Path, columns: Columns | None = None, multi_label: bool = F
     columns: field → name of its column; default: the usual names. In multi-label data `label` may be several columns, joined by
     "+", each of which is a label and holds 0 or 1; without any column for labels, all that are left over are such columns.
     """
-    given = dict(columns or {})
-    marks = tuple(given.pop("label").split("+")) if multi_label and "+" in given.get("label", "") else ()
-    wanted = ("text",) if multi_label else ("text", "label")
-    optional = ("text_pair",) if marks or not multi_label else ("text_pair", "label")
-    fields = Fields(wanted, given, optional)
-    table = tables.read(path, known=[*given.values(), *marks])
-    names: tuple[str, ...] = ()
-    if table.columns is not None:
-        found = fields.named(table.columns)
-        if isinstance(found, str):
-            raise UserError(f"{path}{found}")
-        if missing := [mark for mark in marks if mark not in table.columns]:
-            raise UserError(f"{path} has no column {missing[0]!r}, which --columns gives for label.")
-        if "label" in found and not tables.is_text(path):
-            names = class_names(path, found["label"])
-    read = _RowReader(fields, marks, multi_label, names)
+    read = RowReader.of(columns, multi_label)
+    table = tables.read(path, known=read.known)
+    read = read.for_table(path, table.columns)
     rows: list[TextRow] = []
     faults: list[Fault] = []
     for place, row in table.rows:
@@ -76,15 +63,49 @@ def read_texts(path: Path, columns: Columns | None = None, multi_label: bool = F
             faults.append({"file": path.name, "place": place, "reason": made})
         else:
             rows.append(made)
-    return TextFile(rows, faults, names)
+    return TextFile(rows, faults, read.names)
 
 
 @dataclass(frozen=True)
-class _RowReader:
+class RowReader:
+    """Takes texts and labels out of the rows of a file."""
+
     fields: Fields
     marks: tuple[str, ...]
+    """Columns that are labels, as the user names them."""
     multi_label: bool
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    """`TextFile.names`."""
+
+    @classmethod
+    def of(
+        cls, columns: Columns | None, multi_label: bool, *, labels_required: bool = True, ids: bool = False
+    ) -> Self:
+        """The reader for `columns`, as `read_texts` takes them. ids: whether rows may have an `id`."""
+        given = dict(columns or {})
+        marks = tuple(given.pop("label").split("+")) if multi_label and "+" in given.get("label", "") else ()
+        label_first = labels_required and not multi_label
+        wanted = ("text", "label") if label_first else ("text",)
+        optional = ("text_pair",) if label_first or marks else ("text_pair", "label")
+        return cls(Fields(wanted, given, (*optional, *(("id",) if ids else ()))), marks, multi_label)
+
+    @property
+    def known(self) -> list[str]:
+        """Columns that the user names."""
+        return [*(self.fields.given or {}).values(), *self.marks]
+
+    def for_table(self, path: Path, columns: Sequence[Any] | None) -> Self:
+        """The reader of a file with these columns; None: each row has its own. UserError where one is missing."""
+        if columns is None:
+            return self
+        found = self.fields.named(columns)
+        if isinstance(found, str):
+            raise UserError(f"{path}{found}")
+        if missing := [mark for mark in self.marks if mark not in columns]:
+            raise UserError(f"{path} has no column {missing[0]!r}, which --columns gives for label.")
+        if "label" in found and not tables.is_text(path):
+            return replace(self, names=class_names(path, found["label"]))
+        return self
 
     def row(self, row: Mapping[str, Any], file: str, place: str) -> TextRow | str:
         """A row, or what is wrong with it."""
@@ -94,12 +115,13 @@ class _RowReader:
         for field in ("text", "text_pair"):
             if field in found and (reason := text_fault(field, found[field])):
                 return reason
-        labels = self._labels(row, found)
+        labels = self.labels(row, found)
         if isinstance(labels, str):
             return labels
         return TextRow(found["text"], found.get("text_pair"), tuple(labels), file, place)
 
-    def _labels(self, row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str] | str:
+    def labels(self, row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str] | str:
+        """The labels of a row, or what is wrong with them. found: its fields."""
         if not self.multi_label:
             return self._one_label(found["label"])
         if "label" in found:

@@ -1,35 +1,41 @@
 """Where blocks are answered: in this process, or by the workers of a Ray cluster."""
 
-import contextlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import NotHere, UserError
 from .models import Model
-from .predicting import Backend
+from .predicting import Backend, Backends, here
 
 
-@contextlib.contextmanager
-def backend(
-    name: str,
-    model: Model,
-    asked: Mapping[str, Any],
-    *,
-    address: str | None = None,
-    workers: int | None = None,
-) -> Iterator[Backend | None]:
-    """The backend of a name, "local" (None: this process) or "ray", for as long as the block lasts.
+def backends_of(name: str, *, address: str | None = None, workers: int | None = None) -> Backends:
+    """What `predict` takes as `backends`, by its name: "local" (this process) or "ray".
 
-    asked: the parameters of each request. address, workers: of a Ray cluster. NotHere where Ray is not installed.
+    address, workers: of a Ray cluster. NotHere where Ray is not installed.
     """
     if name == "local":
         if address or workers:
             raise UserError("--address and --workers are for --backend ray.")
-        yield None
-        return
+        return here
     try:
         from . import ray_backend
     except ImportError:
         raise NotHere("--backend ray needs Ray: pip install -r requirements-ray.txt.") from None
-    with ray_backend.connected(address, model.name):
-        yield ray_backend.Pool(model.name, model.origin.content, asked, workers)
+
+    @contextmanager
+    def on_ray(model: Model, asked: Mapping[str, Any]) -> Iterator[Backend]:
+        name = everywhere(model.name)
+        with ray_backend.connected(address, name):
+            yield ray_backend.Pool(
+                name, model.origin.content, asked, workers, pairs="text_pair" in model.asked
+            )
+
+    return on_ray
+
+
+def everywhere(name: str) -> str:
+    """The name of a model as processes know it that work in other folders: of a folder, its whole path."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if ":/" not in name and folder.is_dir() else name

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from tqdm.auto import tqdm
 from ..data import perturb
 from ..data.label_values import is_sentiment, sentiment, several, spelled
 from ..data.record import Example
+from ..data_name import check_name
 from ..errors import UserError
 from ..scoring.bootstrap import bootstrap_interval, paired_bootstrap
 from ..scoring.slices import scores_by_slice
@@ -54,14 +58,14 @@ class DataSet:
     @property
     def key(self) -> str:
         """The name as metrics have it."""
-        return f"{self.name}_{self.variant}" if self.variant else self.name
+        return _key(self.name, self.variant)
 
     @property
     def version(self) -> str:
         """The rules of SQuAD that apply: v2.0 where a question has no answer. They mean nothing to texts."""
         return version_of([example for example in self.examples if "answers" in example])
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 over the content of the examples, in order, whatever format they were read from."""
         digest = hashlib.sha256()
@@ -74,6 +78,35 @@ class DataSet:
         """The data set, and one more for each kind of variant."""
         made = [DataSet(self.name, perturb.perturbed(self.examples, kind, seed), kind) for kind in kinds]
         return [self, *made]
+
+
+def names_of(files: Sequence[str], given: Sequence[str] | None, kinds: Sequence[str] = ()) -> list[str]:
+    """The names of the data sets of files: those that are given, or those of the files.
+
+    kinds: the variants that each has. UserError names one by which metrics and folders cannot be called, or which another
+    data set, or a variant of it, has too.
+    """
+    names = list(given) if given else [_plain(Path(file).name.partition(".")[0]) for file in files]
+    if len(names) != len(files) or len(set(names)) < len(names):
+        raise UserError(f"--name: name each of the {len(files)} files, each otherwise.")
+    seen: dict[str, str] = {}
+    for name in names:
+        check_name(name)
+        for kind in (ORIGINAL, *kinds):
+            key = _key(name, kind).lower()
+            if key in seen:
+                raise UserError(f"--name: {seen[key]} and {name} would both be logged as {key}; rename one.")
+            seen[key] = name
+    return names
+
+
+def _key(name: str, variant: str) -> str:
+    return f"{name}_{variant}" if variant else name
+
+
+def _plain(name: str) -> str:
+    """The name of a file as data can be called; as it is where nothing of it can."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-")[:60] or name
 
 
 @dataclass(frozen=True)
@@ -89,6 +122,11 @@ class Result:
     """Metric → the score of each example, 0 to 1."""
     slices: pd.DataFrame
     """As `scores_by_slice` gives it, of the deciding metric."""
+
+    @property
+    def standing(self) -> tuple[float, ...]:
+        """What ranks models on the same data: the deciding figure, and where it is equal the others."""
+        return tuple(self.figures[name] for name in self.model.task.metrics)
 
     def rows(self) -> list[dict[str, Any]]:
         """An example's id, scores and answer, for each example."""
@@ -120,6 +158,10 @@ class Evaluation:
         """The results on one data set, in the order of the models."""
         return [result for result in self.results if result.data is data]
 
+    def ranked(self, data: DataSet) -> list[Result]:
+        """The results on one data set, the best first; of equal ones in the order of the models."""
+        return sorted(self.of(data), key=lambda result: result.standing, reverse=True)
+
 
 def evaluate(models: Sequence[Model], sets: Sequence[DataSet]) -> Evaluation:
     """Ask every model every example of every data set, and compare them.
@@ -127,8 +169,10 @@ def evaluate(models: Sequence[Model], sets: Sequence[DataSet]) -> Evaluation:
     sets: each variant behind the data set that it is of. UserError where models are asked different things, or an example
     cannot be answered or scored.
     """
-    if len({model.asked for model in models}) > 1:
-        listed = "; ".join(f"{model.name} takes {' and '.join(model.asked)}" for model in models)
+    if len({(model.asked, model.task.name) for model in models}) > 1:
+        listed = "; ".join(
+            f"{model.name} takes {' and '.join(model.asked)} ({model.task.name})" for model in models
+        )
         raise UserError(f"These models cannot be compared: {listed}. Name models of one kind.")
     for data in sets:
         _check_references(data, models[0].task)
@@ -136,12 +180,10 @@ def evaluate(models: Sequence[Model], sets: Sequence[DataSet]) -> Evaluation:
     evaluation = Evaluation(results)
     metric = evaluation.task.metric
     for data in sets:
-        here = evaluation.of(data)
-        best = max(here, key=lambda result: [result.figures[name] for name in evaluation.task.metrics])
-        for result in here:
-            if result is not best:
-                compared = _points(result.each[metric], best.each[metric])
-                evaluation.behind[result.model.name, data.title] = compared
+        best, *others = evaluation.ranked(data)
+        for result in others:
+            compared = _points(result.each[metric], best.each[metric])
+            evaluation.behind[result.model.name, data.title] = compared
     whole = {(r.model.name, r.data.name): r for r in results if r.data.variant == ORIGINAL}
     for result in results:
         if result.data.variant and (original := whole.get((result.model.name, result.data.name))):

@@ -20,6 +20,7 @@ def log(
     by_model: dict[str, list[Result]] = {}
     for result in evaluation.results:
         by_model.setdefault(result.model.name, []).append(result)
+    document = as_markdown(evaluation)
     for name, results in by_model.items():
         origin = results[0].model.origin
         with scratch() as folder:
@@ -30,7 +31,7 @@ def log(
                 result.slices.to_csv(place / "slices.csv", index=False, float_format="%.4f")
                 task = evaluation.task
                 slice_scores(result.slices, LABELS[task.metric], task.unit).savefig(place / "slices.png")
-            (folder / "evaluation.md").write_text(as_markdown(evaluation), encoding="utf-8")
+            (folder / "evaluation.md").write_text(document, encoding="utf-8")
             runs[name] = evaluations.log(
                 name,
                 [_evaluated(result) for result in results],

@@ -1,5 +1,6 @@
 """An evaluation as tables: models × data sets, what separates the models, and what each loses on variants."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def on_one_set(evaluation: Evaluation, data: DataSet) -> pd.DataFrame:
     task = evaluation.task
     metrics = list(reversed(task.metrics))
     rows = []
-    for result in sorted(evaluation.of(data), key=lambda r: -r.figures[task.metric]):
+    for result in evaluation.ranked(data):
         found = evaluation.behind.get((result.model.name, data.title))
         rows.append(
             {
@@ -105,14 +106,24 @@ def as_markdown(evaluation: Evaluation) -> str:
 
 def write(evaluation: Evaluation, folder: Path, runs: Mapping[str, str] | None = None) -> list[str]:
     """Write evaluation.md, evaluation.csv and slices.csv into a folder; their names. UserError where it cannot be written."""
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.md").write_text(as_markdown(evaluation), encoding="utf-8")
         long(evaluation, runs).to_csv(folder / "evaluation.csv", index=False, float_format="%.10g")
         slices(evaluation).to_csv(folder / "slices.csv", index=False, float_format="%.4f")
     except OSError as error:
         raise UserError(f"--output_dir {folder}: {error.strerror}: {error.filename}.") from None
     return ["evaluation.md", "evaluation.csv", "slices.csv"]
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the files; UserError where they cannot be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: {error.strerror}: {error.filename}.") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--output_dir {folder}: nothing can be written there.")
 
 
 def _parts(evaluation: Evaluation) -> list[tuple[str, str, pd.DataFrame]]:

@@ -15,12 +15,13 @@ LONGEST_TEXT = 512
 """Tokens of a text that is classified."""
 
 
-def save(name: str, folder: Path) -> str:
+def save(name: str, folder: Path, *, pairs: bool = False) -> str:
     """Write a model for question answering or classification, a folder or a model of the hub, as a saved model; returns what
     decides its weights: a digest of the files, or the commit.
 
-    No code of the model's own is run. It always gives an answer, unless a request sets `null_threshold`. UserError if there
-    is no such model, its family is not supported, or it has no trained head for either task.
+    No code of the model's own is run. It always gives an answer, unless a request sets `null_threshold`. pairs: whether a
+    classifier takes pairs of texts, which its files do not say. UserError if there is no such model, its family is not
+    supported, or it has no trained head for either task.
     """
     from ..models import base, saving
     from ..models.bundles import BundleInfo
@@ -48,6 +49,8 @@ def save(name: str, folder: Path) -> str:
                 f"{name} is a {built}: it has no head that answers questions or classifies texts; train it first, or name "
                 "another model."
             )
+        if task.data != "qa":
+            _check_labels(name, config, task)
         head = head_of(task, family)
         assert head is not None
         model, tokenizer = base.load_base(checkpoint, head, trained_head=True)
@@ -58,10 +61,18 @@ def save(name: str, folder: Path) -> str:
         ) from None
     except UserError as error:
         raise UserError(str(error).removeprefix("--model_checkpoint ")) from None
-    settings = _settings(model.config, task)
+    settings = _settings(model.config, task) | ({"pairs": True} if pairs and task.data != "qa" else {})
     info = BundleInfo("Standard", config.model_type, checkpoint.name, "", task.name, head, settings)
     saving.save_bundle(folder, info, model, tokenizer)
     return fingerprint.checkpoint(checkpoint)
+
+
+def _check_labels(name: str, config: Any, task: Task) -> None:
+    """UserError for a head that gives a number, such as a similarity, where labels are expected."""
+    if config.problem_type == "regression" or config.num_labels < 2 and not task.multi_label:
+        raise UserError(
+            f"{name} gives a number (regression), and no label: it cannot be asked as a classifier; name another model."
+        )
 
 
 def _settings(config: Any, task: Task) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, first_line
+from ..paths import command
 from ..tasks.interface import Task
 from ..tasks.table import TASKS, task_of
 
@@ -123,14 +124,22 @@ class Model:
         return f"<{self.name}: .{self._call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
 
 
-def load(name: str) -> Model:
+def load(name: str, *, pairs: bool = False) -> Model:
     """The model of a URI (models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model), of a run's id, of a folder, or of the hub.
 
     From the store, each file is held against what was recorded when the model was logged, and the model answers with the code
     that is stored with it. Of a folder, saved by this project or by transformers, and of a model of the hub no code is run:
-    this library's own opens the weights. UserError if there is no such model, a file was changed, or the model neither
-    answers questions nor classifies texts.
+    this library's own opens the weights. pairs: whether a classifier that was not trained here takes pairs of texts, which
+    its files do not say. UserError if there is no such model, a file was changed, or the model neither answers questions nor
+    classifies texts.
     """
+    model = _loaded(name, pairs)
+    if pairs and "text_pair" not in model.asked:
+        raise UserError(f"--pairs: {name} takes {' and '.join(model.asked)}; leave --pairs out.")
+    return model
+
+
+def _loaded(name: str, pairs: bool) -> Model:
     if RUN_ID.fullmatch(name) and not Path(name).is_dir():
         return stored(f"runs:/{name}/model")
     if ":/" in name:
@@ -146,7 +155,7 @@ def load(name: str) -> Model:
             )
     elif not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise UserError(f"{name} holds no saved model of this project: there is no such folder.")
-    return _foreign(name)
+    return _foreign(name, pairs)
 
 
 def stored(uri: str) -> Model:
@@ -160,7 +169,10 @@ def stored(uri: str) -> Model:
         # By its id: an alias may move meanwhile.
         loaded = stored_code.load(f"models:/{logged.model_id}")
     except (*store.ERRORS, OSError, ValueError) as error:
-        raise UserError(f"{uri} cannot be loaded: {first_line(error)}") from None
+        raise UserError(
+            f"{uri} cannot be loaded: {first_line(error)} Register a model with {command('register_best.py')}, or name "
+            "another one."
+        ) from None
     to_accelerator(loaded.unwrap_python_model())
     signature = loaded.metadata.signature
     parameters = [spec.name for spec in signature.params or ()]
@@ -210,13 +222,13 @@ def _saved(name: str, bundle: Path) -> Model:
     return opened(name, bundle, f"files {digest.hexdigest()}")
 
 
-def _foreign(name: str) -> Model:
+def _foreign(name: str, pairs: bool) -> Model:
     from ..scratch import own_folder
     from . import foreign
 
     folder, release = own_folder()
     try:
-        content = foreign.save(name, folder)
+        content = foreign.save(name, folder, pairs=pairs)
         model = opened(name, folder, content, always_answers=True)
     except BaseException:
         release()
@@ -236,12 +248,18 @@ def opened(name: str, bundle: Path, content: str, *, always_answers: bool = Fals
     model = served.MODEL()
     model.load_context(SimpleNamespace(artifacts={"bundle": str(bundle)}, model_config=None))
     to_accelerator(model)
-    parameters = [spec.name for spec in served.SIGNATURE.params or ()]
+    specs = {spec.name: spec for spec in served.SIGNATURE.params or ()}
+
+    def predict(frame: "pd.DataFrame", given: dict[str, Any]) -> "pd.DataFrame":
+        # What MLflow does for a logged model.
+        checked = {name: specs[name].validate_param_spec(value, specs[name]) for name, value in given.items()}
+        return model.predict(None, frame, checked)
+
     return Model(
         name,
-        lambda frame, given: model.predict(None, frame, given),
+        predict,
         getattr(model, "asked", served.ASKED),
         served.SIGNATURE.outputs.input_names(),
-        parameters,
+        list(specs),
         Origin(f"{content}, code {fingerprint.code('serving')}", always_answers=always_answers),
     )

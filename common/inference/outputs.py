@@ -17,7 +17,7 @@ Answered = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where answers go."""
+    """Where answers go. UserError if two of the files are one, or a folder is in the place of one."""
 
     predictions: Path
     """{id: answer}; "" for no answer."""
@@ -27,6 +27,14 @@ class Outputs:
     """{id: probability of "no answer" against the best answer}."""
     csv: Path | None = None
     """A row for each example."""
+
+    def __post_init__(self) -> None:
+        places = [p.resolve() for p in (self.predictions, self.n_best, self.null_odds, self.csv) if p]
+        if len(set(places)) < len(places):
+            raise UserError("Two of the outputs are the same file: name a file for each.")
+        for place in places:
+            if place.is_dir():
+                raise UserError(f"{place} is a folder: name a file in it.")
 
     def write(self, answers: Callable[[], Iterable[Answered]]) -> list[Path]:
         """Write the files, each whole or not at all, in the order of the answers, which are read once for each; their paths."""
@@ -38,15 +46,6 @@ class Outputs:
         if self.csv:
             written.append(_write(self.csv, answers(), _table))
         return written
-
-    def check(self) -> None:
-        """UserError if two of the files are one, or a folder is in the place of one."""
-        places = [p.resolve() for p in (self.predictions, self.n_best, self.null_odds, self.csv) if p]
-        if len(set(places)) < len(places):
-            raise UserError("Two of the outputs are the same file: name a file for each.")
-        for place in places:
-            if place.is_dir():
-                raise UserError(f"{place} is a folder: name a file in it.")
 
 
 def _write(

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..errors import UserError
 from .blocks import Answers, Journal, blocks, digest
 from .models import Model
 from .outputs import Outputs
-from .source import Source, check_new
+from .source import Source
 
 N_BEST = 20
 """Candidates for each question in an n-best list."""
@@ -25,6 +25,9 @@ Block = tuple[int, list[Example]]
 Backend = Callable[[Iterator[Block]], Iterator[tuple[int, list[Example], Answers]]]
 """Answers blocks, in any order."""
 
+Backends = Callable[[Model, Mapping[str, Any]], AbstractContextManager[Backend]]
+"""(model, parameters of each request) → what answers blocks, for as long as the context lasts."""
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -34,6 +37,17 @@ class Predicted:
     files: list[str]
 
 
+@contextmanager
+def here(model: Model, asked: Mapping[str, Any]) -> Iterator[Backend]:
+    """This process answers."""
+
+    def answering(waiting: Iterator[Block]) -> Iterator[tuple[int, list[Example], Answers]]:
+        for number, block in waiting:
+            yield number, block, answer(model, asked, block)
+
+    yield answering
+
+
 def predict(
     model: Model,
     source: Source,
@@ -41,27 +55,30 @@ def predict(
     *,
     parameters: Mapping[str, Any] | None = None,
     resume: bool = False,
-    backend: Backend | None = None,
+    backends: Backends = here,
 ) -> Predicted:
     """Ask a model every example of a source and write the outputs.
 
     parameters: further ones of a request, such as `null_threshold`. resume: go on with the journal of a run that was killed;
-    what is written is the same as without the interruption. backend: what answers the blocks, by default this process.
-    UserError names an example that cannot be answered.
+    what is written is the same as without the interruption. backends: gives what answers the blocks, once the parameters and
+    the data are checked. UserError names an example that cannot be answered.
     """
-    outputs.check()
     asked = request(model, outputs, parameters or {})
     total = source.count()
     folder = outputs.predictions.with_name(f".{outputs.predictions.name}.blocks")
     identity = {"model": model.origin.content, "parameters": asked}
     with Journal(folder, identity, resume) as journal:
-        bar = tqdm(
-            total=total, initial=journal.examples, unit=f" {model.task.unit}", desc="predict", file=sys.stderr
-        )
-        with bar:
-            waiting = _waiting(journal, source, model.asked)
-            answered = backend(waiting) if backend else _here(model, asked, waiting)
-            for number, block, answers in answered:
+        with (
+            backends(model, asked) as answering,
+            tqdm(
+                total=total,
+                initial=journal.examples,
+                unit=f" {model.task.unit}",
+                desc="predict",
+                file=sys.stderr,
+            ) as bar,
+        ):
+            for number, block, answers in answering(_waiting(journal, source, model.asked)):
                 journal.put(number, digest(block, model.asked), answers)
                 bar.update(len(block))
         if not journal.examples:
@@ -96,24 +113,12 @@ def request(model: Model, outputs: Outputs, parameters: Mapping[str, Any]) -> di
 
 def _waiting(journal: Journal, source: Source, asked: Sequence[str]) -> Iterator[Block]:
     """The blocks that the journal does not have."""
-    seen: set[int] | None = None if source.again else set()
     count = 0
     for number, block in enumerate(blocks(source.examples(), asked)):
         count = number + 1
-        if seen is not None:
-            # What cannot be read twice is checked on its way.
-            for example in block:
-                check_new(example, seen, source.name)
         if not journal.has(number, digest(block, asked)):
             yield number, block
     journal.check_end(count)
-
-
-def _here(
-    model: Model, parameters: Mapping[str, Any], waiting: Iterator[Block]
-) -> Iterator[tuple[int, list[Example], Answers]]:
-    for number, block in waiting:
-        yield number, block, answer(model, parameters, block)
 
 
 def answer(model: Model, parameters: Mapping[str, Any], block: Sequence[Example]) -> Answers:
@@ -137,7 +142,8 @@ def _explained(block: Sequence[Example]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if (match := re.match(r"row (\d+): ", str(error))) and int(match[1]) < len(block):
-            place = f"{block[int(match[1])]['id']!r}"
-            raise UserError(f"{place}: {str(error)[match.end() :]}") from None
+        reason = str(error)
+        if (match := re.search(r"\brow (\d+)\b", reason)) and int(match[1]) < len(block):
+            id_ = block[int(match[1])]["id"]
+            raise UserError(f"{reason[: match.start()]}{id_!r}{reason[match.end() :]}") from None
         raise

@@ -35,14 +35,21 @@ Answered = tuple[int, list[dict[str, Any]], Answers]
 
 
 class Worker:
-    """A process of the cluster with a model of its own."""
+    """A process of the cluster with a model of its own, which `load` opens. pairs: as `models.load` takes it."""
 
-    def __init__(self, name: str):
-        self.model = models.load(name)
+    def __init__(self, name: str, pairs: bool = False):
+        self.name, self.pairs = name, pairs
 
-    def content(self) -> str:
-        """What decides the model's answers."""
-        return self.model.origin.content
+    def load(self) -> tuple[str, str]:
+        """(what decides the model's answers, why it cannot be loaded): one of them is empty.
+
+        Not in `__init__`: Ray calls a refusal there the death of the process.
+        """
+        try:
+            self.model = models.load(self.name, pairs=self.pairs)
+        except UserError as error:
+            return "", str(error)
+        return self.model.origin.content, ""
 
     def process(self) -> int:
         """The id of the process, on its machine."""
@@ -60,11 +67,19 @@ class Pool:
     """Workers on a cluster that answer blocks in any order; a worker that dies is replaced, and its blocks are given to others.
 
     name, content: of the model, which each worker must find to be the same. workers: how many; default: as many as the
-    cluster has GPUs, or CPUs where it has none.
+    cluster has GPUs, or CPUs where it has none. pairs: whether the model takes pairs of texts.
     """
 
-    def __init__(self, name: str, content: str, parameters: Mapping[str, Any], workers: int | None = None):
-        self.name, self.content, self.parameters = name, content, dict(parameters)
+    def __init__(
+        self,
+        name: str,
+        content: str,
+        parameters: Mapping[str, Any],
+        workers: int | None = None,
+        *,
+        pairs: bool = False,
+    ):
+        self.name, self.content, self.parameters, self.pairs = name, content, dict(parameters), pairs
         resources = ray.cluster_resources()
         gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
         count = min(workers or cpus, gpus or cpus)
@@ -81,8 +96,8 @@ class Pool:
             self._start()
 
     def _start(self) -> None:
-        worker = self._kind.remote(self.name)
-        self._starting[worker.content.remote()] = worker
+        worker = self._kind.remote(self.name, self.pairs)
+        self._starting[worker.load.remote()] = worker
 
     def __call__(self, waiting: Iterator[Block]) -> Iterator[Answered]:
         """Answer blocks; each is given back once, when it is answered. UserError names an example that cannot be."""
@@ -120,13 +135,16 @@ class Pool:
         """Take a worker in that has loaded the model; UserError where it is another one than here, or cannot be loaded."""
         worker = self._starting.pop(promise)
         try:
-            found = ray.get(promise)
+            found, refusal = ray.get(promise)
         except RayError as error:
             if not isinstance(error, RayActorError) or self._died(None):
                 reason = f"{self.name} cannot be loaded by a worker of the cluster: {_reason(error)}"
                 raise UserError(reason) from None
             self._start()
             return
+        if refusal:
+            raise UserError(f"{self.name} cannot be loaded by a worker of the cluster: {refusal}")
+        self._deaths.pop(None, None)
         if found != self.content:
             raise UserError(
                 f"{self.name} is another model on the cluster ({found}) than here ({self.content}): give all machines the same "

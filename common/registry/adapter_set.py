@@ -78,8 +78,15 @@ def register_adapters(
         ids = ",".join(best.values())
         # A tag holds 8,000 characters: 240 runs.
         found = versions.first_with(client, name, {"run_ids": ids})
-        version = found or _register(client, name, runs, data_dir, {"run_ids": ids})
+        version = found or _register(client, name, runs, data_dir, {"run_ids": ids} | _in_common(runs))
     return Registered(name, str(version.version), best, found is None, tuple(notes))
+
+
+def _in_common(runs: Mapping[str, Run]) -> dict[str, str]:
+    """The tags that hold for all of these runs: they have their task, their base and their data in common."""
+    tags = next(iter(runs.values())).data.tags
+    names = ("family", "task", "checkpoint", "base_fingerprint", *versions.OF_DATA)
+    return {name: tags[name] for name in names if tags.get(name)}
 
 
 def best_of_each(runs: pd.DataFrame, data_fingerprint: str | None) -> tuple[dict[str, str], list[str]]:

@@ -25,6 +25,11 @@ def ask(folder: str, asked: Sequence[Mapping[str, str]]) -> dict:
     started = time.perf_counter()
     model = mlflow.pyfunc.load_model(folder)
     loading = time.perf_counter() - started
+    if schema := model.metadata.get_input_schema():
+        wanted = schema.input_names()
+        # MLflow leaves out columns that a model does not know: it would answer a part of what it is asked.
+        if other := next((record for record in asked if set(record) != set(wanted)), None):
+            raise ValueError(f"it takes {' and '.join(wanted)}, not {' and '.join(other)}")
     frames = [pd.DataFrame([record]) for record in asked]
     # The first answer takes several times as long as later ones.
     model.predict(frames[0])

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -18,7 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from ..data import prepared
 from ..data.record import DataRecord
 from ..errors import UserError
-from ..models.bundles import load_bundle, write_info
+from ..models.bundles import BundleInfo, load_bundle, write_info
 from ..models.onnx import ONNX, export, needed
 from ..scoring.names import LABELS
 from ..scratch import scratch
@@ -72,14 +73,8 @@ def export_version(
         choices = max(1, math.ceil(float(run.data.params.get("num_train_epochs", 1))))
         lines, expected = [], _score(own, records, asked, task)
         for precision in PRECISIONS:
-            # MLflow keeps the folder's name.
-            made = folder / precision / "bundle"
-            (made / "base").mkdir(parents=True)
-            model.config.save_pretrained(made / "base")
-            tokenizer.save_pretrained(made / "base")
-            shutil.copy(files[precision], made / ONNX)
             exported = replace(info, runtime=f"onnx-{precision}")
-            write_info(made, exported)
+            made = _bundle(folder / precision, exported, model, tokenizer, files[precision])
             answers = first_answers(made, records, task)
             figures = _parity(own, answers, task) | {"score": _score(answers, records, asked, task)}
             figures["lost"] = expected - figures["score"]
@@ -112,6 +107,18 @@ def _validation(
         return [], None
     splits, record = prepared.load(data_dir or run.data.params.get("data_dir", task.data_dir))
     return splits["validation"].to_list(), record
+
+
+def _bundle(folder: Path, info: BundleInfo, model: Any, tokenizer: Any, network: Path) -> Path:
+    """A saved model that runs in ONNX Runtime, made in a folder. network: the exported file."""
+    # MLflow keeps the folder's name.
+    made = folder / "bundle"
+    (made / "base").mkdir(parents=True)
+    model.config.save_pretrained(made / "base")
+    tokenizer.save_pretrained(made / "base")
+    shutil.copy(network, made / ONNX)
+    write_info(made, info)
+    return made
 
 
 def _exported(client: MlflowClient, name: str, version: ModelVersion) -> dict[str, str]:
@@ -175,7 +182,7 @@ def _register(
 ) -> str:
     tags = {
         key: source.tags[key]
-        for key in ("task", "technique", "checkpoint", "run_id", "data_fingerprint")
+        for key in ("task", "technique", "checkpoint", "run_id", *versions.OF_DATA)
         if key in source.tags
     }
     tags |= {

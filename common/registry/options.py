@@ -44,8 +44,8 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         "--must_pass",
         type=Path,
         metavar="FILE",
-        help="questions that it has to answer right, all of them: SQuAD's JSON, or JSON Lines of question, context and answers "
-        "(a text or a list; [] for no answer), or of text and label",
+        help="questions that it has to answer right, all of them, in any format of prepare_data.py: SQuAD's JSON, or JSON Lines of "
+        "question, context and answers (a text or a list; [] for no answer), or of text and label",
     )
 
 

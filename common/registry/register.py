@@ -92,7 +92,7 @@ def register_best(
     notes = [f"Left out: {line}." for line in left_out] + notes
     run = mlflow.get_run(best["run_id"])
     # Read before anything is measured.
-    further = Judge(demands or Demands(), of)
+    further = Judge.of_run(demands or Demands(), of, run)
     # Two processes on this machine would both find nothing registered; `promotion` handles those on other machines.
     with contextlib.nullcontext() if dry_run else store.lock("register"):
         return _Registration(run, found, data_dir, of, rules, further, dry_run, notes).carried_out()

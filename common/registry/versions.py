@@ -36,6 +36,9 @@ FIGURES = ("gate_difference", "gate_low", "gate_high", "gate_p")
 PASSED, HELD_BACK = "passed", "held back"
 
 
+OF_DATA = ("data_name", naming.TAG, "labels", "data_version", "data_language", "data_fingerprint")
+"""Tags of runs and versions that say what data a model was trained on."""
+
 SAME_RUN = ("run_id", "run_fingerprint")
 """Tags of a version of a run; versions of the same run, or of runs with the same settings, data and code, are the same."""
 
@@ -67,6 +70,12 @@ def logged_model(run: Run) -> LoggedModel:
     if not ready:
         raise UserError(f"Run {run.info.run_id} holds no logged model: delete the run and train again.")
     return ready[0]
+
+
+def asked(run: Run) -> tuple[str, ...]:
+    """The columns of a request to the model that training logged into the run."""
+    uri = f"models:/{logged_model(run).model_id}"
+    return tuple(mlflow.models.get_model_info(uri).signature.inputs.input_names())
 
 
 def self_contained(uri: str, folder: Path) -> tuple[Path, dict]:
@@ -178,11 +187,9 @@ def _promotion(tags: Mapping[str, str], verdict: Verdict) -> str:
 
 def tags_of(run: Run) -> dict[str, str]:
     """Tags with what a version must record itself, because MLflow gives None for the metrics and parameters of its run."""
-    names = (
-        f"technique family task checkpoint base_fingerprint data_name {naming.TAG} labels data_version data_language "
-        "data_fingerprint run_fingerprint git_commit git_dirty"
-    )
-    tags = {name: run.data.tags[name] for name in names.split() if run.data.tags.get(name)}
+    about = ("technique", "family", "task", "checkpoint", "base_fingerprint", "run_fingerprint")
+    names = (*about, *OF_DATA, "git_commit", "git_dirty")
+    tags = {name: run.data.tags[name] for name in names if run.data.tags.get(name)}
     figures = {
         name: value
         for name, value in run.data.metrics.items()

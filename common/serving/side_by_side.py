@@ -40,6 +40,7 @@ SIGNATURE = ModelSignature(
         [
             *(ColSpec(kind, name, required=False) for name, kind in (_ANSWER | FURTHER).items()),
             ColSpec(_OTHERS, "alternatives", required=False),
+            ColSpec(DataType.double, "null_odds", required=False),
             ColSpec(
                 Array(
                     Object(
@@ -47,6 +48,7 @@ SIGNATURE = ModelSignature(
                             *(Property(name, kind) for name, kind in _ANSWER.items()),
                             *_FURTHER,
                             Property("alternatives", _OTHERS, required=False),
+                            Property("null_odds", DataType.double, required=False),
                         ]
                     )
                 ),

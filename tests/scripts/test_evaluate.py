@@ -1,11 +1,24 @@
 """evaluate.py as it is typed."""
 
+import importlib.util
+import sys
+from types import SimpleNamespace
+
 import mlflow
 import pytest
 
+from common.errors import UserError
+from common.inference import evaluating, models
+from common.paths import ROOT
 from tests.scripts.conftest import call_script, run_script, squad_json
 from tests.support import trained
 from tests.support.questions import EXAMPLES
+
+sys.path.append(str(ROOT / "scripts"))
+# By its file: a well-known library has the same name.
+spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "scripts" / "evaluate.py")
+evaluate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(evaluate)
 
 pytestmark = pytest.mark.slow
 
@@ -52,11 +65,31 @@ def test_the_log_can_be_left_out(world, tmp_path):
     assert len(mlflow.search_runs(search_all_experiments=True, output_format="list")) == before
 
 
+def test_the_language_is_that_of_every_question(world, tmp_path, monkeypatch):
+    sets = []
+    loaded = SimpleNamespace(asked=("question", "context"), task=SimpleNamespace(multi_label=False))
+
+    def stop(_, asked):
+        sets.extend(asked)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(models, "load", lambda name, pairs: loaded)
+    monkeypatch.setattr(evaluating, "evaluate", stop)
+    words = ("evaluate.py", "--model", "x", "--file", world[0] / "test.json", "--output_dir", tmp_path)
+    monkeypatch.setattr(sys, "argv", [*map(str, words), "--language", "de"])
+    with pytest.raises(UserError, match="far enough"):
+        evaluate.main()
+    assert {example["language"] for example in sets[0].examples} == {"de"}
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
         (("--perturb", "noise"), "'noise': choose among typos, case, punctuation, distractor"),
         (("--name", "a", "b"), "--name: name each of the 1 files"),
+        (("--name", "a/b"), "--name 'a/b': use at most 60 letters"),
+        (("--language", "?"), "--language is '?': give a code"),
+        (("--output_dir", "/dev/null/x"), "--output_dir /dev/null/x: "),
     ],
 )
 def test_mistakes_are_one_line(flags, reason, world):

@@ -1,5 +1,6 @@
 """predict.py as it is typed: files, the standard input, kills, faults."""
 
+import importlib
 import json
 import os
 import signal
@@ -10,11 +11,15 @@ import time
 import pytest
 
 from common.errors import NotHere, UserError
-from common.inference.backends import backend
+from common.inference import models, predicting
+from common.inference.backends import backends_of, everywhere
 from common.paths import ROOT
 from tests.scripts.conftest import call_script, run_script, squad_json
 from tests.support import trained
 from tests.support.questions import EXAMPLES
+
+sys.path.append(str(ROOT / "scripts"))
+predict = importlib.import_module("predict")
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +59,7 @@ def test_lines_on_the_standard_input_have_no_references(world, tmp_path):
 
 @pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path):
-    rows = [e | {"id": f"{i}-{e['id']}", "title": f"{i}"} for i in range(250) for e in EXAMPLES]
+    rows = [e | {"id": f"{i}-{e['id']}", "title": f"{i}"} for i in range(500) for e in EXAMPLES]
     (tmp_path / "many.json").write_text(squad_json(rows))
     command = ["predict.py", "--model", world[1], "--file", tmp_path / "many.json"]
     whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
@@ -98,13 +103,21 @@ def test_mistakes_are_one_line(flags, reason, world, tmp_path):
     assert done.returncode == 2 and reason in done.stderr.splitlines()[-1]
 
 
-def test_ray_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "common.inference.ray_backend", None)
-    with pytest.raises(NotHere, match="requirements-ray.txt"):
-        with backend("ray", None, {}):
-            pass
-    with backend("local", None, {}) as found:
-        assert found is None
+def test_ray_that_is_missing_is_named_before_the_model_is_loaded(monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "common.inference.ray_backend", None)
+        patch.setattr(models, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+        patch.setattr(sys, "argv", f"predict.py --model m --file f --output {ROOT}/x --backend ray".split())
+        with pytest.raises(NotHere, match="requirements-ray.txt"):
+            predict.main()
+    assert backends_of("local") is predicting.here
     with pytest.raises(UserError, match="are for --backend ray"):
-        with backend("local", None, {}, workers=2):
-            pass
+        backends_of("local", workers=2)
+
+
+def test_workers_of_other_folders_find_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved").mkdir()
+    assert everywhere("saved") == everywhere("./saved") == str(tmp_path / "saved")
+    for name in ("someone/qa", "models:/saved@champion", "runs:/ab/model", "0" * 32):
+        assert everywhere(name) == name

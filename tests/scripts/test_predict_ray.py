@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 
@@ -59,7 +60,9 @@ def test_a_killed_workers_blocks_are_done_again(world, tmp_path, monkeypatch):
                     os.kill(victims[0][1], signal.SIGKILL)
                 yield answered
 
-        done = predicting.predict(model, source, outputs(tmp_path / "there"), backend=killing)
+        done = predicting.predict(
+            model, source, outputs(tmp_path / "there"), backends=lambda *_: nullcontext(killing)
+        )
         assert done.examples == 64
         assert victims[0][0] not in pool.workers
         pids = ray.get([worker.process.remote() for worker in pool.workers])
@@ -70,6 +73,10 @@ def test_a_killed_workers_blocks_are_done_again(world, tmp_path, monkeypatch):
     with ray_backend.connected(None, uri):
         with pytest.raises(UserError, match="is another model on the cluster"):
             list(ray_backend.Pool(uri, "something else", {}, workers=1)(iter(bad)))
+        missing = ray_backend.Pool("./nowhere", "something", {}, workers=1)
+        monkeypatch.setattr(missing, "_died", lambda _: pytest.fail("a refusal counts as a death"))
+        with pytest.raises(UserError, match="by a worker of the cluster: ./nowhere .* no such folder"):
+            list(missing(iter(bad)))
     for name in NAMES:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 

@@ -53,6 +53,7 @@ def test_it_says_what_it_would_do_and_did_and_how_to_serve(world, tmp_path):
             ("--experiment_name", "here", "--confidence", "95"),
             "--confidence is 95.0: it must be above 0 and below 1",
         ),
+        (("--name", "other"), "give it with --rollback"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(flags, reason, world):

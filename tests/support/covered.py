@@ -11,7 +11,6 @@ COVERED_BY = {
     "inference/evaluation_log.py": "common/inference/test_evaluating.py",
     "inference/evaluation_report.py": "common/inference/test_evaluating.py",
     "inference/outputs.py": "common/inference/test_predicting.py",
-    "inference/source.py": "common/inference/test_predicting.py",
     "inference/ray_backend.py": "scripts/test_predict_ray.py",
     "models/checkpoint_files.py": "common/models/test_base.py",
     "models/distillation.py": "common/models/test_base.py",

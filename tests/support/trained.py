@@ -163,11 +163,12 @@ def log_run(
     validation_f1=50.0,
     seed=0,
     test_f1=0.0,
+    language=None,
     **params,
 ):
     """A FINISHED run as training leaves it; returns its id. record: of the data that lies in folder / "data".
 
-    test_f1: what every test example scores, 0 to 1, whatever the model answers.
+    test_f1: what every test example scores, 0 to 1, whatever the model answers. language: of the data.
     """
     scratch = folder / f"{technique}-{seed}"
     scratch.mkdir(exist_ok=True)
@@ -182,7 +183,7 @@ def log_run(
         "data_fingerprint": record.fingerprint,
         "run_fingerprint": f"{experiment}-{technique}-{seed}-{validation_f1}",
         "base_fingerprint": info.base_fingerprint,
-    }
+    } | ({"data_language": language} if language else {})
     with runs.start(experiment, technique, tags) as run:
         run.log_params(
             {"data_dir": folder / "data", "precision": "fp32", "max_validation_samples": None} | params

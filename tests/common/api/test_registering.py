@@ -37,6 +37,7 @@ def test_the_best_run_becomes_champion(run_id):
         ({"confidence": 2}, "--confidence is 2"),
         ({"task": "translation"}, "--task is 'translation'"),
         ({"experiment_name": "empty"}, "holds no finished run"),
+        ({"also_on": {"other": "1"}}, "also_on other: the points are '1'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments, message, folder):

@@ -121,6 +121,28 @@ def test_numbers_of_classes_that_a_file_names_are_given_by_name(tmp_path):
     assert next(read_examples([tmp_path / "a.parquet"], "text"))["label"] == "sport"
 
 
+def test_any_number_of_labels_is_read_as_prepared_data_reads_it(tmp_path):
+    listed = write(
+        tmp_path / "listed.csv",
+        [{"text": "a", "labels": "x|y"}, {"text": "b", "labels": ""}, {"text": "c", "labels": "['x']"}],
+    )
+    expected = [["x", "y"], [], ["x"]]
+    assert [e["label"] for e in read_examples([listed], "text", multi_label=True)] == expected
+    rows = [("a", 1, 1, 5), ("b", 0, 0, 6), ("c", 1, 0, 7)]
+    columns = write(tmp_path / "columns.csv", [{"text": t, "x": x, "y": y, "nr": n} for t, x, y, n in rows])
+    given = parse("label=x+y,id=nr")
+    found = list(read_examples([columns], "text", columns=given, multi_label=True))
+    assert [(e["id"], e["label"]) for e in found] == list(zip("567", expected, strict=True))
+    left = list(read_examples([columns], "text", columns=parse("id=nr"), multi_label=True))
+    assert [e["label"] for e in left] == expected
+    with pytest.raises(UserError, match="line 2: the column 'nr' is '5'; as a label it must be 0 or 1"):
+        list(read_examples([columns], "text", multi_label=True))
+    with pytest.raises(UserError, match="has no column 'z', which --columns gives for label"):
+        list(read_examples([columns], "text", columns=parse("label=x+z"), multi_label=True))
+    bare = list(read_examples([columns], "text", answers_required=False, multi_label=True))
+    assert [e["label"] for e in bare] == [None] * 3
+
+
 def test_the_standard_input_is_lines_of_json(monkeypatch):
     lines = "\n".join(json.dumps(e) for e in ROWS)
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))

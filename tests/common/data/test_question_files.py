@@ -189,3 +189,34 @@ def test_a_table_without_marks_follows_the_version_of_the_other_file(tmp_path):
 def test_too_few_paragraphs_to_carve_from_are_refused(tmp_path):
     with pytest.raises(UserError, match="a.json: its questions are on 2 paragraphs; .* three are needed"):
         questions.prepare_files(save(tmp_path / "a.json", ROWS[:8]), None, tmp_path / "o")
+
+
+def test_a_stream_allows_no_answer_where_the_whole_file_does(tmp_path):
+    """By the version that the file names, or because another question is marked, even one that stands behind."""
+    squad = json.loads(as_squad(ROWS[:4]))
+    for article in squad["data"]:
+        for paragraph in article["paragraphs"]:
+            for qa in paragraph["qas"]:
+                qa.pop("is_impossible", None)
+    named = save(tmp_path / "named.json", squad | {"version": "v2.0"})
+    marked = [flat(ROWS[:1])[0] | {"id": "last", "answer": "", "answer_start": None, "is_impossible": True}]
+    bare = [row | {"is_impossible": None} for row in flat(ROWS[:4])]
+    table = write(tmp_path / "marked.csv", bare + marked)
+    lines = write(tmp_path / "marked.jsonl", bare + marked)
+    shown = [{"header": {}}] + [
+        {
+            "context": "Ada was here.",
+            "qas": [{"qid": name, "question": "Who?", "answers": [], "is_impossible": mark}],
+        }
+        for name, mark in (("a", None), ("b", True))
+    ]
+    mrqa = write(tmp_path / "mrqa.jsonl", shown)
+    for path in (named, table, lines, mrqa):
+        streamed = [question.scored for question in stream_questions(path)]
+        assert {e["id"]: e["answers"] for e in streamed} == {
+            e["id"]: e["answers"] for e in read_questions(path).examples
+        }
+        assert not all(e["answers"]["text"] for e in streamed)
+    older = save(tmp_path / "older.json", squad | {"version": "v1.1"})
+    with pytest.raises(UserError, match="which v1.1 does not allow"):
+        list(stream_questions(older))

@@ -1,6 +1,8 @@
 """Models × data sets: the run's own figures, paired tests, variants, tables and what MLflow holds of them."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from common.inference import evaluating, evaluation_log, evaluation_report, models
+from common.inference.source import source_of
 from common.scoring.bootstrap import paired_bootstrap
 from common.tracking import runs
 from common.tracking.compared import compare_experiment
@@ -129,16 +132,89 @@ def test_a_fingerprint_is_of_the_content(data):
     changed = [data.examples[0] | {"question": "Which?"}, *data.examples[1:]]
     assert evaluating.DataSet("else", changed).fingerprint != data.fingerprint
 
+    class Counted(list):
+        readings = 0
+
+        def __iter__(self):
+            self.readings += 1
+            return super().__iter__()
+
+    counted = evaluating.DataSet("counted", Counted(data.examples))
+    assert counted.fingerprint == counted.fingerprint == data.fingerprint
+    assert counted.examples.readings == 1
+
 
 def test_what_cannot_be_scored_or_compared_is_named(loaded, data, tmp_path, tiny):
     bundle, base, *_ = trained.save_classifier(tmp_path, tiny)
     base.rename(bundle / "base")
-    with pytest.raises(UserError, match="cannot be compared: .* takes question and context; .* takes text"):
+    with pytest.raises(
+        UserError, match="cannot be compared: .* takes question and context .*; .* takes text"
+    ):
         evaluating.evaluate([loaded[0], models.load(str(bundle))], [data])
     with pytest.raises(UserError, match="'a' has no answers: models are evaluated on examples with"):
         evaluating.evaluate(loaded, [evaluating.DataSet("x", [{"id": "a", "question": "?", "context": "x"}])])
     with pytest.raises(UserError, match="holds no examples"):
         evaluating.evaluate(loaded, [evaluating.DataSet("x", [])])
+
+
+def test_one_label_and_any_number_are_not_compared(tmp_path, tiny):
+    found = []
+    for several in (False, True):
+        folder = tmp_path / f"{several}"
+        folder.mkdir()
+        bundle, base, *_ = trained.save_classifier(folder, tiny, multi_label=several)
+        base.rename(bundle / "base")
+        found.append(models.load(str(bundle)))
+    data = evaluating.DataSet("x", [{"id": "a", "text": "Bees dance.", "label": "negative"}])
+    with pytest.raises(UserError, match=r"cannot be compared: .*\(classification\); .*\(multi-label"):
+        evaluating.evaluate(found, [data])
+    # A multi-label model's own file, with a text that has no label.
+    file = tmp_path / "own.csv"
+    file.write_text("text,label\nBees dance.,negative|positive\nThe heart pumps.,\n")
+    source = source_of([str(file)], found[1].asked, answers_required=True, multi_label=True)
+    (result,) = evaluating.evaluate(found[1:], [evaluating.DataSet("own", list(source.examples()))]).results
+    assert np.isfinite(result.figures["f1_samples"]) and len(result.rows()) == 2
+
+
+def test_names_are_checked_before_anything_is_asked():
+    files = ["data/dev.json", "b/test set.csv"]
+    assert evaluating.names_of(files, None) == ["dev", "test_set"]
+    assert evaluating.names_of(files, ["a", "b"], ["typos"]) == ["a", "b"]
+    for names, kinds, reason in (
+        (["a/b", "c"], [], "--name 'a/b': use at most 60 letters"),
+        (["covid qa", "covid_qa"], [], "--name 'covid qa': use"),
+        (["dev", "dev_typos"], ["typos"], "dev and dev_typos would both be logged as dev_typos"),
+        (["a", "a"], [], "name each of the 2 files"),
+        (["a"], [], "name each of the 2 files"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            evaluating.names_of(files, names, kinds)
+    with pytest.raises(UserError, match="rename one"):
+        evaluating.names_of(["a b.json", "A_B.json"], None)
+
+
+def test_models_are_listed_as_they_rank(evaluation, data):
+    """Of two with the same F1 the one with more exact matches is the best, and stands first."""
+    first = evaluation.results[0]
+    worse, better = (
+        replace(
+            first,
+            model=SimpleNamespace(name=name, task=first.model.task),
+            figures=first.figures | {"f1": 50.0, "exact_match": exact},
+        )
+        for name, exact in (("worse", 10.0), ("better", 20.0))
+    )
+    tied = evaluating.Evaluation([worse, better])
+    assert [result.model.name for result in tied.ranked(first.data)] == ["better", "worse"]
+    assert list(evaluation_report.on_one_set(tied, first.data)["model"]) == ["better", "worse"]
+
+
+def test_what_is_written_is_made_once(evaluation, monkeypatch):
+    made, logs = [], []
+    monkeypatch.setattr(evaluation_log, "as_markdown", lambda which: made.append(which) or "tables")
+    monkeypatch.setattr(evaluation_log.evaluations, "log", lambda name, *_, **__: logs.append(name) or name)
+    evaluation_log.log(evaluation, {})
+    assert len(logs) == 2 and len(made) == 1
 
 
 def test_labels_are_matched_by_name(tmp_path, tiny):

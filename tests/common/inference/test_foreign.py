@@ -65,6 +65,41 @@ def test_a_model_of_the_hub_is_taken_from_the_cache_at_its_commit(decided, tmp_p
     assert list(model.predict(ROWS)["answer"]) == list(models.load(str(decided)).predict(ROWS)["answer"])
 
 
+def save_classifier(tiny, folder, **config):
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny("bert"), **config)
+    with torch.no_grad():
+        model.classifier.weight.normal_()
+        model.bert.pooler.dense.weight.normal_()
+    tokenizer = AutoTokenizer.from_pretrained(tiny("bert"))
+    for part in (model, tokenizer):
+        part.save_pretrained(folder)
+    return model.eval(), tokenizer
+
+
+@pytest.mark.parametrize("config", [{"num_labels": 1}, {"num_labels": 3, "problem_type": "regression"}])
+def test_a_head_that_gives_numbers_is_no_classifier(config, tiny, tmp_path):
+    save_classifier(tiny, tmp_path, **config)
+    with pytest.raises(UserError, match="gives a number .regression., and no label"):
+        models.load(str(tmp_path))
+
+
+def test_pairs_are_read_as_the_models_own_tokenizer_joins_them(tiny, tmp_path):
+    model, tokenizer = save_classifier(tiny, tmp_path, num_labels=3)
+    assert models.load(str(tmp_path)).asked == ("text",)
+    found = models.load(str(tmp_path), pairs=True)
+    assert found.asked == ("text", "text_pair")
+    pairs = [(e["context"], e["question"]) for e in EXAMPLES]
+    # The tiny tokenizer gives segments only where it is asked for them, BERT's own always.
+    how = {"padding": True, "return_tensors": "pt", "return_token_type_ids": True}
+    rows = tokenizer([a for a, _ in pairs], [b for _, b in pairs], **how)
+    assert rows["token_type_ids"].any()
+    with torch.no_grad():
+        logits = model(**rows).logits
+    given = found.predict([{"text": a, "text_pair": b} for a, b in pairs])
+    assert given["score"].to_numpy() == pytest.approx(logits.softmax(1).max(1).values.numpy(), abs=1e-5)
+
+
 def test_a_classifier_keeps_its_labels(tiny, tmp_path):
     names = ["joy", "anger", "fear"]
     config = {

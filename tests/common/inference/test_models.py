@@ -53,6 +53,20 @@ def test_what_is_no_text_is_refused_by_the_model(saved):
             model.predict([{"question": value, "context": "x"}])
 
 
+def test_parameters_are_checked_as_mlflow_checks_them(saved):
+    model = models.load(str(saved))
+    with pytest.raises(UserError, match="Failed to validate type and shape for 'top_k'"):
+        model.answer(**ROWS[0], top_k="3")
+    assert len(model.answer(**ROWS[0], top_k=3)["alternatives"]) == 2
+    # A whole number stands for a number.
+    assert model.answer(**ROWS[0], null_threshold=-1000)["answer"] == ""
+
+
+def test_a_model_of_single_texts_or_of_questions_takes_no_pairs(saved):
+    with pytest.raises(UserError, match="--pairs: .* takes question and context"):
+        models.load(str(saved), pairs=True)
+
+
 @pytest.mark.parametrize("name", ["./missing", "/nowhere/at/all", "a/b/c"])
 def test_a_path_to_nothing_is_no_model_of_the_hub(name):
     with pytest.raises(UserError, match="there is no such folder"):

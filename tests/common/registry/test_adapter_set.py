@@ -39,6 +39,7 @@ def world(tmp_path_factory, tiny):
                 technique=key,
                 validation_f1=50.0 - i,
                 seed=i,
+                language="de",
             )
             runs[TECHNIQUES[key].name] = id_, folder / f"{key}-{i}"
         # Worse than the LoRA run that is there.
@@ -96,6 +97,24 @@ def test_all_answer_side_by_side_and_the_best_one_by_default(world):
     with pytest.raises(MlflowException, match="technique is 'GPT'; choose one of .*LoRA.*all") as caught:
         ask(model, examples, technique="GPT")
     assert caught.value.get_http_status_code() == 400
+
+
+def test_whatever_an_answer_holds_is_declared(world):
+    _, examples, _, _, model = world
+    schema = model.metadata.get_output_schema()
+    further = {"top_k": 2, "null_odds": True, "raw_scores": True}
+    assert set(ask(model, examples[:1], **further)[0]) <= set(schema.input_names())
+    (beside,) = [column.type.dtype for column in schema if column.name == "answers"]
+    for answer in ask(model, examples[:1], technique="all", **further)[0]["answers"]:
+        assert "null_odds" in answer and set(answer) <= {each.name for each in beside.properties}
+
+
+def test_it_says_what_it_was_trained_on(world):
+    _, _, runs, done, _ = world
+    tags = mlflow.MlflowClient().get_model_version(done.name, done.version).tags
+    of_run = mlflow.get_run(next(iter(runs.values()))[0]).data.tags
+    shared = ("task", "checkpoint", "base_fingerprint", "data_name", "data_version", "data_language")
+    assert {name: tags[name] for name in shared} == {name: of_run[name] for name in shared}
 
 
 def test_all_share_the_weights_of_one_base(world):

@@ -388,7 +388,7 @@ def test_two_processes_at_once_and_their_death(client, name, store):
     for worker, ends in zip(workers, [(0, 9), (9,)], strict=True):
         assert worker.wait() in ends, worker.stderr.read()[-3000:]
     assert len(seen) > 3
-    # One score is higher than all others: whoever came last, the best of all is champion, or was killed on its way there.
+    # One score is higher than all others: the best of all is champion, whether it came last or was killed on its way there.
     champion = aliases(client, name)[CHAMPION]
     assert client.get_model_version(name, champion).tags["score"] in ("16", "1001", "1002")
     for number in range(1, 19):

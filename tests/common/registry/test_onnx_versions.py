@@ -28,7 +28,7 @@ def exported(tmp_path_factory, tiny):
     with trained.store(folder), trained.checked_here():
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
-        trained.log_run(folder, tiny, record, examples, experiment="squad-qa")
+        trained.log_run(folder, tiny, record, examples, experiment="squad-qa", language="de")
         done = register.register_best("squad-qa")
         yield done, onnx_versions.export_version(QA, done.version)
 
@@ -71,6 +71,9 @@ def test_what_was_found_stands_with_the_version(exported):
     assert version.tags["exported_from"] == done.version and version.tags["export_other"] == "0.0000"
     assert float(version.tags["export_lost"]) == 0 and float(version.tags["size_mib"]) > 0
     assert "answers are the same" in version.description
+    source = mlflow.MlflowClient().get_model_version(done.name, done.version).tags
+    for name in ("data_name", "data_version", "data_language", "data_fingerprint"):
+        assert version.tags[name] == source[name]
     stored = mlflow.artifacts.download_artifacts(f"models:/{done.name}-onnx/{version.version}")
     needed = Path(stored)
     assert "onnxruntime==" in (needed / "requirements.txt").read_text()

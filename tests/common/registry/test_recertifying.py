@@ -19,7 +19,7 @@ BEFORE = {"temperature": 1.5, "abstention": {"confidence": 0.95, "examples": 9, 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny):
-    """(bundle, its settings, validation of which the model has all right but the one that it is least sure of, record)."""
+    """(bundle, its settings, validation, where the model is right but for the answer that it is least sure of, record)."""
     folder = tmp_path_factory.mktemp("recertifying")
     record = trained.prepare_data(folder)
     bundle, _, _, _, info = trained.save(folder, tiny, technique="standard")
