@@ -242,9 +242,7 @@ def test_a_served_model_answers_as_evaluation_does(family_name, tiny, tmp_path):
     model, tokenizer, prompts, collator = build(tiny, "lora", family_name)
     train(model, collator([prompts[i] for i in range(len(prompts))]), 3, 1e-1)
     info = bundles.BundleInfo("LoRA", family_name, "", "", TASK, HEADS[family_name], LENGTHS)
-    saving.save_bundle(
-        tmp_path / "bundle", info, model, tokenizer, TECHNIQUES[technique]().method(FAMILIES[family_name])
-    )
+    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", HEADS[family_name])
     writer = generating.Writer(tmp_path / "bundle", tmp_path / "base")
     expected = QA.predictions(write(model, prompts, collator), prompts, EXAMPLES, ARGS, None)
