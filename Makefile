@@ -8,13 +8,20 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export HOME := $(or $(HOME),$(shell echo ~))
 export USER := $(or $(USER),$(shell id -un 2>/dev/null || id -u))
 
-TECHNIQUES := standard lora ia3 loha prefix prompt
+# Those of the demo; then all others.
+SIX := standard lora ia3 loha prefix prompt
+TECHNIQUES := $(SIX) bottleneck bitfit layer-norm top-layers head
 standard := bert_fine_tuning.py
 lora := bert_fine_tuning_LoRA.py
 ia3 := bert_fine_tuning_IA3.py
 loha := bert_fine_tuning_LoHA.py
 prefix := bert_fine_tuning_prefix-tuning.py
 prompt := bert_fine_tuning_prompt_encoder.py
+bottleneck := bert_fine_tuning_bottleneck.py
+bitfit := bert_fine_tuning_BitFit.py
+layer-norm := bert_fine_tuning_layer_norm.py
+top-layers := bert_fine_tuning_top_layers.py
+head := bert_fine_tuning_head.py
 
 # SQuAD v1.1 files to measure on: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
 TRAIN ?= train-v1.1.json
@@ -38,7 +45,7 @@ DEMO := --model_checkpoint embedded --max_train_samples 1100 --num_train_epochs 
 
 demo: $(VENV)/.installed  ## six techniques on the packaged sample, compared, the best one registered and asked
 	test -e squad_data || $(BIN)/python scripts/prepare_data.py --source sample
-	for technique in $(foreach t,$(TECHNIQUES),$($t)); do $(BIN)/python scripts/$$technique $(DEMO) || exit; done
+	for technique in $(foreach t,$(SIX),$($t)); do $(BIN)/python scripts/$$technique $(DEMO) || exit; done
 	$(BIN)/python scripts/compare.py
 	$(BIN)/python scripts/register_best.py
 	$(BIN)/python scripts/ask.py

@@ -33,12 +33,12 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
     family = base.family_of(base.load_config(checkpoint).model_type)
     print_ = saving.save_base(checkpoint, folder / "base")
     kinds = techniques()
-    keys = [key for key, kind in kinds.items() if kind().peft_config(family) is not None]
+    keys = [key for key, kind in kinds.items() if kind().method(family) is not None]
     for i in range(n):
         key = keys[i] if i < len(keys) else "lora"
         torch.manual_seed(i)
         model, tokenizer = base.load_base(checkpoint)
-        model = base.apply(kinds[key]().peft_config(family), model, family)
+        model = base.apply(kinds[key]().method(family), model, family)
         info = bundles.BundleInfo(
             f"{kinds[key].name} {i}", family.model_type, checkpoint.name, print_, "extractive-qa", "QuestionAnswering",
             {

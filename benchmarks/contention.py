@@ -97,7 +97,7 @@ def train(name: str, data_dir: str, steps: str, batch_size: str) -> None:
         doc_stride=64,
         segment_ids=uses_segment_ids(base.config),
     )
-    model = quicken(models.apply(technique_of("lora").peft_config(family), base, family)).train()
+    model = quicken(models.apply(technique_of("lora").method(family), base, family)).train()
     keep_memory()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)

@@ -61,7 +61,7 @@ def model_of(shape: str, technique, device):
     )
     torch.manual_seed(0)
     family = FAMILIES["bert"]
-    return base.apply(technique.peft_config(family), BertForQuestionAnswering(config), family).to(device)
+    return base.apply(technique.method(family), BertForQuestionAnswering(config), family).to(device)
 
 
 def made(lengths: np.ndarray, width: int, device) -> dict[str, torch.Tensor]:
@@ -136,7 +136,7 @@ def run(shape: str, name: str, args, device) -> dict:
     plain = model_of(shape, technique, device)
     config = plain.config
     lengths = lengths_like_squad(args.windows, args.max_length)
-    all_weights = technique.peft_config(FAMILIES["bert"]) is None
+    all_weights = technique.method(FAMILIES["bert"]) is None
     ways = [way for way in args.ways if "packed" not in way or not isinstance(plain, PromptModel)]
     rates, shares = {way: [] for way in ways}, {way: [] for way in ways}
     peaks, warm_up = {}, {}

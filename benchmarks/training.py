@@ -158,7 +158,7 @@ def run(name: str, args) -> dict:
         segment_ids=uses_segment_ids(config),
     )
     technique = technique_of(name)
-    peft_config = technique.peft_config(family)
+    peft_config = technique.method(family)
     torch.manual_seed(0)
     plain = models.apply(peft_config, base, family)
     built = {"plain": plain, "suite": quicken(copy.deepcopy(plain))}

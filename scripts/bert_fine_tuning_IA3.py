@@ -20,7 +20,7 @@ class IA3(Technique):
     # No weight decay: it would pull the scales from 1, where they do not change the model, towards 0.
     learning_rate: float = option(2e-2, "peak learning rate; 10 to 100 times full fine-tuning's")
 
-    def peft_config(self, family: Family) -> "PeftConfig":
+    def method(self, family: Family) -> "PeftConfig":
         from peft import IA3Config
 
         return IA3Config(

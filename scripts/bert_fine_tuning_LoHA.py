@@ -26,7 +26,7 @@ class LoHa(Technique):
     )
     learning_rate: float = option(7e-3, "peak learning rate")
 
-    def peft_config(self, family: Family) -> "PeftConfig":
+    def method(self, family: Family) -> "PeftConfig":
         from peft import LoHaConfig
 
         return LoHaConfig(

@@ -26,7 +26,7 @@ class LoRA(Technique):
     )
     learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
 
-    def peft_config(self, family: Family) -> "PeftConfig":
+    def method(self, family: Family) -> "PeftConfig":
         from peft import LoraConfig
 
         attention = (family.query, family.key, family.value)

@@ -28,7 +28,7 @@ class PrefixTuning(Technique):
     )
     learning_rate: float = option(5e-2, "peak learning rate")
 
-    def peft_config(self, family: Family) -> "PeftConfig":
+    def method(self, family: Family) -> "PeftConfig":
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(

@@ -24,7 +24,7 @@ class PromptEncoder(Technique):
     )
     learning_rate: float = option(5e-3, "peak learning rate")
 
-    def peft_config(self, family: Family) -> "PeftConfig":
+    def method(self, family: Family) -> "PeftConfig":
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(

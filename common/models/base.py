@@ -25,10 +25,12 @@ from transformers.utils.hub import cached_file
 
 from ..errors import NotHere, UserError, first_line
 from ..hub import hub_answers
+from . import methods
 from .bundles import completed, quietly
 from .checkpoint_files import check_files, refuse_code
 from .distillation import distil_config, distilled
 from .families import Family, auto_class, family_of, uses_segment_ids
+from .methods import Method
 from .tokenizer_fit import check_fit
 from .virtual_tokens import PromptModel
 
@@ -282,21 +284,27 @@ def _distil(checkpoint: Checkpoint, head: str, config: dict[str, Any]) -> PreTra
 
 
 def apply(
-    peft_config: PeftConfig | None, model: PreTrainedModel, family: Family, head: str = "QuestionAnswering"
+    method: PeftConfig | Method | None,
+    model: PreTrainedModel,
+    family: Family,
+    head: str = "QuestionAnswering",
 ) -> torch.nn.Module:
-    """The model with a technique on it, ready to train; without a config, all weights are trained.
+    """The model with a technique on it, ready to train; without a method, all weights are trained.
 
     The head, where there is one, is always trained in full. This uses PEFT's generic model, because its model for question
     answering drops the segment ids; virtual tokens get a forward pass of our own for the reasons in virtual_tokens.py.
     """
-    if peft_config is None:
+    if method is None:
         return model
-    if isinstance(peft_config, PromptLearningConfig):
-        return PromptModel(model, peft_config, family, head)
-    peft_config.modules_to_save = list(family.heads[head]) or None
+    if isinstance(method, Method):
+        methods.apply(method, model, family, head)
+        return model
+    if isinstance(method, PromptLearningConfig):
+        return PromptModel(model, method, family, head)
+    method.modules_to_save = list(family.heads[head]) or None
     if family.conv1d:
-        peft_config.fan_in_fan_out = True
-    return quietly(get_peft_model, model, peft_config)
+        method.fan_in_fan_out = True
+    return quietly(get_peft_model, model, method)
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

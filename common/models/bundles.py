@@ -146,12 +146,22 @@ def opener(bundle: Path) -> str | None:
     if read_bundle(bundle).runtime != "torch":
         return "onnx"
     config = Path(bundle) / "adapter" / "adapter_config.json"
+    if not config.is_file():
+        return None
+    content = json.loads(config.read_text())
+    if "method" in content:
+        return "methods"
     # Earlier versions of the suite wrote PEFT's own type.
-    virtual = config.is_file() and (
-        "prompt_type" in (content := json.loads(config.read_text()))
-        or content["peft_type"] in ("PREFIX_TUNING", "P_TUNING")
-    )
+    virtual = "prompt_type" in content or content["peft_type"] in ("PREFIX_TUNING", "P_TUNING")
     return "virtual_tokens" if virtual else None
+
+
+def merges(bundle: Path) -> bool:
+    """Whether a saved model, loaded with `merge`, is a plain model of its class, which transformers saves and loads."""
+    opens = opener(bundle)
+    if opens == "methods":
+        return _module(opens).read(Path(bundle) / "adapter").merges
+    return opens is None
 
 
 def _module(name: str) -> ModuleType:

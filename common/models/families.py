@@ -45,6 +45,8 @@ class Family:
 
     def refusal(self, technique: str, head: str) -> str | None:
         """Why this family, with this head, cannot be trained by a technique; None if it can."""
+        if technique == "head" and not self.heads[head]:
+            return "the task has no head of its own"
         return self.refuses.get(f"{technique} {head}") or self.refuses.get(technique)
 
     @property
@@ -76,6 +78,8 @@ _BERT: dict[str, Any] = dict(
 )
 
 _RELATIVE = "its attention builds keys from relative positions, and a prefix has no position"
+
+_NO_BIASES = "its layers have no biases"
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -146,6 +150,7 @@ FAMILIES: dict[str, Family] = {
                 "SequenceClassification": ("head.dense", "head.norm", "classifier"),
             },
             first_position=None,
+            refuses={"bitfit": _NO_BIASES},
         ),
         Family(
             "gpt2",
@@ -174,6 +179,7 @@ FAMILIES: dict[str, Family] = {
             self_attention="T5Attention",
             heads={"QuestionAnswering": ("qa_outputs",), "Seq2SeqLM": ()},
             first_position=None,
+            refuses={"bitfit": _NO_BIASES},
         ),
     )
 }

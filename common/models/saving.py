@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from . import methods
 from .base import Checkpoint, load_base
 from .bundles import BundleInfo, fingerprint, quietly, write_info
 from .families import family_of
+from .methods import Method
 from .virtual_tokens import PromptModel
 
 
@@ -30,11 +32,20 @@ def save_base(checkpoint: Checkpoint, folder: Path, head: str = "QuestionAnsweri
 
 
 def save_bundle(
-    folder: Path, info: BundleInfo, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase
+    folder: Path,
+    info: BundleInfo,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    method: PeftConfig | Method | None = None,
 ) -> None:
-    """Write `bundle.json` and what the technique trained: `adapter/`, or `base/` where it trained all weights."""
+    """Write `bundle.json` and what the technique trained: `adapter/`, or `base/` where it trained all weights.
+
+    method: the technique's, where it is one of this suite; the models of PEFT's know theirs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, PeftModel | PromptModel):
+    if isinstance(method, Method):
+        methods.save(method, model, folder / "adapter")
+    elif isinstance(model, PeftModel | PromptModel):
         model.save_pretrained(str(folder / "adapter"))
         # PEFT writes an empty model card.
         (folder / "adapter" / "README.md").unlink(missing_ok=True)

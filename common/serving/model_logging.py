@@ -119,11 +119,12 @@ def log_bundle(
 
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
-    opens = opener(bundle) if served is None else "virtual_tokens"
+    # Adapters of any kind may answer side by side.
+    opens = [opener(bundle)] if served is None else ["virtual_tokens", "methods"]
     served = served or task_of(read_bundle(bundle).task).served
     module = importlib.import_module(f"..{served}", __package__)
-    modules = [served, *([f"models.{opens}"] if opens else [])]
-    packages = (*REQUIREMENTS, "onnxruntime") if opens == "onnx" else REQUIREMENTS
+    modules = [served, *(f"models.{name}" for name in opens if name)]
+    packages = (*REQUIREMENTS, "onnxruntime") if "onnx" in opens else REQUIREMENTS
     # Created here, because MLflow would put the model of a run that is not active into the default experiment.
     logged = client.create_logged_model(
         run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params

@@ -1,5 +1,6 @@
 """Which technique works with which family, for which task, as Markdown: the table of docs/MODELS.md."""
 
+import textwrap
 from collections.abc import Mapping
 
 from ..models.families import FAMILIES, Family
@@ -10,33 +11,43 @@ BEGIN, END = "<!-- matrix, by scripts/matrix.py -->", "<!-- end of matrix -->"
 
 
 def markdown(techniques: Mapping[str, str]) -> str:
-    """A table of tasks for each family and technique, and the reasons of refusals.
+    """A table of tasks and refused techniques for each family, and the reasons of refusals.
 
-    techniques: key → name. A cell holds the initials of the tasks that are offered.
+    techniques: key → name. Tasks are named by their initials.
     """
     reasons: dict[str, str] = {}
-    rows = [["family", *techniques.values()], ["---"] * (len(techniques) + 1)]
+    rows = [["family", "tasks", "techniques"], ["---"] * 3]
     for family in FAMILIES.values():
-        cells = [_cell(family, technique, reasons) for technique in techniques]
-        rows.append([family.model_type, *cells])
+        offered = "".join(sorted(_initial(name) for name, task in TASKS.items() if head_of(task, family)))
+        refused = [_refused(family, key, name, reasons) for key, name in techniques.items()]
+        rows.append(
+            [
+                family.model_type,
+                offered,
+                f"all but {', '.join(filter(None, refused))}" if any(refused) else "all",
+            ]
+        )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     tasks = ", ".join(f"{_initial(name)}: {name}" for name in TASKS)
     notes = "".join(f"\n- {mark} {reason}" for reason, mark in reasons.items())
-    return f"{table}\n\n{tasks}.\n\nWhat is refused, before any weight is read, and why:\n{notes}\n"
+    names = textwrap.fill(f"Techniques: {', '.join(techniques.values())}.", 120)
+    return (
+        f"{table}\n\n{tasks}.\n\n{names}\n\nWhat is refused, before any weight is read, and why:\n{notes}\n"
+    )
 
 
-def _cell(family: Family, technique: str, reasons: dict[str, str]) -> str:
-    offered, refused = "", ""
-    for name, task in TASKS.items():
-        if head_of(task, family) is None:
-            continue
-        reason = refusal(family, technique, task)
-        if reason is None:
-            offered += _initial(name)
-        else:
-            mark = reasons.setdefault(reason, f"[{len(reasons) + 1}]")
-            refused += mark if mark not in refused else ""
-    return " ".join(filter(None, ["".join(sorted(offered)), refused]))
+def _refused(family: Family, technique: str, name: str, reasons: dict[str, str]) -> str:
+    """A technique's name with the marks of the reasons for which a family refuses it, and the tasks where not for all; ""
+    where it does all of them."""
+    found = {task: refusal(family, technique, TASKS[task]) for task in TASKS if head_of(TASKS[task], family)}
+    refused = {task: reason for task, reason in found.items() if reason}
+    if not refused:
+        return ""
+    marks = "".join(
+        reasons.setdefault(reason, f"[{len(reasons) + 1}]") for reason in dict.fromkeys(refused.values())
+    )
+    tasks = f" for {''.join(sorted(map(_initial, refused)))}" if len(refused) < len(found) else ""
+    return f"{name}{tasks} {marks}"
 
 
 def _initial(task: str) -> str:

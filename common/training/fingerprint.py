@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import once, sha256
+from ..models import methods
 from ..models.base import Checkpoint
 from ..models.families import Family
 from .settings import Technique
@@ -55,14 +56,15 @@ def code(*further: str) -> str:
 
 
 def method(technique: Technique, family: Family) -> str:
-    """sha256 of a technique's method: the PEFT config that it makes for a family, its script, and the code that the script
+    """sha256 of a technique's method: what it makes for a family, its script, and the code that the script
     imports. UserError where PEFT refuses the technique's values."""
     try:
-        config = technique.peft_config(family)
+        config = technique.method(family)
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{technique.name} cannot be set up with these values: {reason}") from None
-    digest = hashlib.sha256(json.dumps(config and config.to_dict(), sort_keys=True, default=_plain).encode())
+    fields = methods.described(config) if isinstance(config, methods.Method) else config and config.to_dict()
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=_plain).encode())
     files, further = _sources(type(technique))
     for name, content in sorted((file.name, file.read_bytes()) for file in files):
         _add(digest, name, content)

@@ -179,7 +179,7 @@ class Job:
     def _with_technique(self, model: Any) -> Any:
         """The base with what the technique trains, ready for this device."""
         family = self.plan.family
-        model = models.apply(self.technique.peft_config(family), model, family, self.plan.head)
+        model = models.apply(self.technique.method(family), model, family, self.plan.head)
         model = quicken(model)
         if self.args.torch_compile:
             # In place: parameters keep their names. Batches differ in length.

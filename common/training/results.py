@@ -154,11 +154,12 @@ def save_model(model: torch.nn.Module, tokenizer: Any, planned: Plan, tested: Te
         settings=planned.task.stored_settings(planned.args, planned.record, tested.decision)
         | (tested.confidence.fitted.settings() if tested.confidence else {}),
     )
-    if planned.technique.peft_config(planned.family) is not None:
+    method = planned.technique.method(planned.family)
+    if method is not None:
         base = folder / "base"
         fingerprint = saving.save_base(planned.checkpoint, base, planned.head, **planned.config)
         info = replace(info, base_fingerprint=fingerprint)
-    saving.save_bundle(bundle, info, model, tokenizer)
+    saving.save_bundle(bundle, info, model, tokenizer, method)
     trained = bundle / ("adapter" if base else "base")
     size = sum(file.stat().st_size for file in trained.glob("*.safetensors"))
     return Saved(bundle, base, info.base_fingerprint, size / 2**20)

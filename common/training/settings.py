@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     # Importing it takes seconds, which --help need not.
     from peft import PeftConfig
 
+    from ..models.methods import Method
 
 TECHNIQUE, MODEL, DATA, TRAINING, TRACKING = GROUPS = (
     "technique",
@@ -41,7 +42,7 @@ def option(default: Any, help: str, group: str = TECHNIQUE, **bounds: Any) -> An
 
 @dataclass(frozen=True)
 class Technique:
-    """A way to fine-tune: its hyper-parameters are its fields, its method is the PEFT config that it makes of them."""
+    """A way to fine-tune: its hyper-parameters are its fields, its method is what it makes of them."""
 
     name: ClassVar[str]
     """As tables and plots show it."""
@@ -56,8 +57,8 @@ class Technique:
         0.0, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0, maximum=LARGE
     )
 
-    def peft_config(self, family: Family) -> "PeftConfig | None":
-        """PEFT's config for this family, or None to train all weights."""
+    def method(self, family: Family) -> "PeftConfig | Method | None":
+        """PEFT's config for this family, a method of the suite's own, or None to train all weights."""
         return None
 
     @property
@@ -257,7 +258,7 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config: Any
     if args.pack_batches:
         from peft import PromptLearningConfig
 
-        virtual = isinstance(technique.peft_config(family), PromptLearningConfig)
+        virtual = isinstance(technique.method(family), PromptLearningConfig)
         positions = family.kind == "encoder" and family.first_position is not None
         if not task.packs or virtual or not positions:
             raise UserError(

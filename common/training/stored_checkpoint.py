@@ -10,7 +10,7 @@ from ..atomic import atomic_write
 from ..errors import UserError, first_line
 from ..models import saving
 from ..models.base import Checkpoint
-from ..models.bundles import BUNDLE, load_bundle, opener, read_bundle
+from ..models.bundles import BUNDLE, load_bundle, merges, read_bundle
 from ..paths import ROOT
 from ..scratch import scratch
 from ..serving import stored_code
@@ -72,10 +72,10 @@ def _merge(uri: str, bundle: Path, folder: Path) -> None:
         raise UserError(
             f"--model_checkpoint {uri} is an ONNX version, whose weights cannot be trained: name the version that it was exported from."
         )
-    if opener(bundle) == "virtual_tokens":
+    if not merges(bundle):
         raise UserError(
-            f"--model_checkpoint {uri} was trained by {info.technique}: its virtual tokens cannot be merged into the weights of "
-            "a base; start from a model of another technique."
+            f"--model_checkpoint {uri} was trained by {info.technique}, whose trained parts cannot be merged into the weights "
+            "of a base; start from a model of another technique."
         )
     model, tokenizer, _ = load_bundle(bundle, merge=True)
     saving.save_bundle(bundle.with_name("merged"), info, model, tokenizer)

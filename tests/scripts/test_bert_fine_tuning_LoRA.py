@@ -30,7 +30,7 @@ def test_targets_are_the_layers_of_these_roles_and_no_others(tiny, model_type, t
             "attention" in role or "attention" not in name or role in (family.query, family.key, family.value)
         )
     }
-    model = base.apply(LORA(targets=targets).peft_config(family), model, family)
+    model = base.apply(LORA(targets=targets).method(family), model, family)
     updated = {
         name.removeprefix("base_model.model.").removesuffix(".lora_A")
         for name, _ in model.named_modules()

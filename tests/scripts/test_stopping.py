@@ -54,7 +54,7 @@ class Stuck(Technique):
     key = "stuck"
     learning_rate: float = option(1e-3, "peak learning rate")
 
-    def peft_config(self, family):
+    def method(self, family):
         from peft import LoraConfig
 
         block("plan" if sys._getframe(1).f_globals["__name__"] != "common.training.job" else "model")

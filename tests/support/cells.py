@@ -23,12 +23,17 @@ CONFIGS = {
 }
 
 
+def quick(technique: str, family_name: str) -> bool:
+    """Whether a cell is in the quick tier: every technique on one family, and every family with two techniques."""
+    return family_name == "bert" or technique in ("standard", "lora")
+
+
 def build(tiny, technique: str, family_name: str, head: str = QA):
     """(model with the technique on it, tokenizer, a batch of windows or texts)."""
     torch.manual_seed(0)
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
     family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().peft_config(family), model, family, head)
+    model = models.apply(TECHNIQUES[technique]().method(family), model, family, head)
     return model, tokenizer, batch_of(tokenizer, model.config, head)
 
 

@@ -73,7 +73,7 @@ def make_model(tiny, technique: str = "lora", seed: int = 0):
     checkpoint = models.resolve_checkpoint(tiny("bert"))
     torch.manual_seed(seed)
     model, tokenizer = models.load_base(checkpoint)
-    model = models.apply(TECHNIQUES[technique]().peft_config(FAMILIES["bert"]), model, FAMILIES["bert"])
+    model = models.apply(TECHNIQUES[technique]().method(FAMILIES["bert"]), model, FAMILIES["bert"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -110,7 +110,7 @@ def save_classifier(folder, tiny, seed: int = 0, multi_label: bool = False, pair
     torch.manual_seed(seed)
     model, tokenizer = models.load_base(checkpoint, "SequenceClassification", **config)
     family = FAMILIES["bert"]
-    model = models.apply(TECHNIQUES["lora"]().peft_config(family), model, family, "SequenceClassification")
+    model = models.apply(TECHNIQUES["lora"]().method(family), model, family, "SequenceClassification")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

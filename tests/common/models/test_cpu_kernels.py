@@ -19,7 +19,7 @@ def built(tiny, family_name, technique):
     torch.manual_seed(0)
     model, tokenizer = base.load_base(base.resolve_checkpoint(tiny(family_name)))
     family = FAMILIES[family_name]
-    model = base.apply(TECHNIQUES[technique]().peft_config(family), model, family)
+    model = base.apply(TECHNIQUES[technique]().method(family), model, family)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -139,9 +139,7 @@ def test_training_takes_the_fast_attention_and_dropout(family_name, technique, t
     known = {name: p for name, p in dropouts.items() if hasattr(base.load_config(checkpoint), name)}
     model, tokenizer = base.load_base(checkpoint, **known)
     family = FAMILIES[family_name]
-    model = cpu_kernels.quicken(
-        base.apply(TECHNIQUES[technique]().peft_config(family), model, family)
-    ).train()
+    model = cpu_kernels.quicken(base.apply(TECHNIQUES[technique]().method(family), model, family)).train()
     shapes = []
     draw = cpu_kernels.draw
     monkeypatch.setattr(cpu_kernels, "draw", lambda shape, p: shapes.append(shape) or draw(shape, p))

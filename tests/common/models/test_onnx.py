@@ -22,7 +22,7 @@ def test_an_exported_model_gives_the_logits_that_it_was_made_of(family, tiny, tm
     checkpoint = base.resolve_checkpoint(tiny(family))
     torch.manual_seed(0)
     model, tokenizer = base.load_base(checkpoint)
-    model = base.apply(TECHNIQUES["lora"]().peft_config(FAMILIES[family]), model, FAMILIES[family])
+    model = base.apply(TECHNIQUES["lora"]().method(FAMILIES[family]), model, FAMILIES[family])
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

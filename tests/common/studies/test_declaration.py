@@ -326,7 +326,7 @@ def test_what_a_shipped_study_asks_for_exists(file):
         for row in (row for stage in study.stages for row in declaration.expand(study, stage, size)):
             model_type = types.get(row.args.model_checkpoint.replace("untrained-", ""), "bert")
             assert refusal(FAMILIES[model_type], row.technique.key, task_of(study.task)) is None
-            row.technique.peft_config(FAMILIES[model_type])
+            row.technique.method(FAMILIES[model_type])
 
 
 def test_the_shipped_sweeps_reach_what_they_must():

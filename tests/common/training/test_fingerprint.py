@@ -105,7 +105,7 @@ def test_a_package_that_a_script_imports_counts_for_its_technique(package, tmp_p
     file.write_text(
         "from dataclasses import dataclass\nfrom common.training.settings import Technique\n\n"
         "@dataclass(frozen=True)\nclass OwnFigures(Technique):\n    name = key = 'own'\n\n"
-        "    def peft_config(self, family):\n        from common.reports import run_figures\n"
+        "    def method(self, family):\n        from common.reports import run_figures\n"
     )
     technique = script(file)()
     before, of_another = fingerprint.method(technique, BERT), fingerprint.method(LORA(), BERT)
@@ -159,7 +159,7 @@ def test_values_that_peft_refuses_are_one_line():
     class Broken(Technique):
         name = key = "Broken"
 
-        def peft_config(self, family):
+        def method(self, family):
             raise ValueError("`r` should be\na positive integer")
 
     with pytest.raises(

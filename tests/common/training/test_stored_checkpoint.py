@@ -67,7 +67,7 @@ def test_any_technique_goes_on_top_with_the_trained_head(world):
     model, _ = base.load_base(checkpoint)
     head = model.qa_outputs.weight.detach().clone()
     assert head.std() > 0.5
-    adapted = base.apply(TECHNIQUES["ia3"]().peft_config(FAMILIES["bert"]), model, FAMILIES["bert"])
+    adapted = base.apply(TECHNIQUES["ia3"]().method(FAMILIES["bert"]), model, FAMILIES["bert"])
     trained_head = adapted.base_model.model.qa_outputs.modules_to_save["default"].weight
     assert torch.equal(trained_head, head) and trained_head.requires_grad
 
@@ -115,7 +115,7 @@ def test_virtual_tokens_and_onnx_are_refused(world, tiny, tmp_path):
     bundle, whole, *_ = trained.save(tmp_path, tiny, "prompt-encoder")
     with runs.start("first", "prompt", {}) as run:
         model_logging.log_model(run, bundle, whole, ROWS[0], {})
-    with pytest.raises(UserError, match="its virtual tokens cannot be merged"):
+    with pytest.raises(UserError, match="whose trained parts cannot be merged"):
         planning.resolve_checkpoint(f"runs:/{run.id}/model")
     (tmp_path / "lora").mkdir()
     bundle, whole, _, _, info = trained.save(tmp_path / "lora", tiny)

@@ -1,0 +1,31 @@
+"""Top layers: the last blocks of the model are trained in full, the others stay frozen (Howard & Ruder, 2018)."""
+
+import _path  # noqa: F401  # isort: skip
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common.models.families import Family
+from common.training.command_line import main
+from common.training.settings import Technique, option
+
+if TYPE_CHECKING:
+    from common.models.methods import Method
+
+
+@dataclass(frozen=True)
+class TopLayers(Technique):
+    name = "Top layers"
+    key = "top-layers"
+
+    layers: int = option(2, "blocks to train, counted from the last one", minimum=1, maximum=10_000)
+    learning_rate: float = option(2e-4, "peak learning rate")
+    weight_decay: float = option(0.01, "AdamW's decoupled weight decay; biases and layer norms are left out")
+
+    def method(self, family: Family) -> "Method":
+        from common.models.methods import PartOfWeights
+
+        return PartOfWeights("layers", self.layers)
+
+
+if __name__ == "__main__":
+    main(TopLayers)
