@@ -150,7 +150,7 @@ def run_peer(peer: str, technique: str, args, work: Path, files: tuple[Path, Pat
         "test": files[1],
         "output": work,
         "epochs": args.epochs,
-        "learning_rate": technique_of(technique).learning_rate,
+        "learning_rate": technique_of(technique).rates.small.value,
     }
     python = environment(name, args.environments)
     command = [python, HERE / "recipe.py", *(t for k, v in flags.items() for t in (f"--{k}", str(v)))]

@@ -4,6 +4,7 @@ import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
 
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 
@@ -11,8 +12,12 @@ from common.training.settings import Technique, option
 class Standard(Technique):
     name = "Standard"
     key = "standard"
+    rates = Rates(
+        small=Rate(1e-4, MEASURED),
+        base=Rate(3e-5, "Devlin et al., 2019, appendix A.3"),
+        large=Rate(1.5e-5, "Liu et al., 2019 (RoBERTa), SQuAD"),
+    )
 
-    learning_rate: float = option(1e-4, "peak learning rate; 3e-5 is usual for a model of BERT-base's size")
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay; biases and layer norms are left out")
 
 

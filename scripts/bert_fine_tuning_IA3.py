@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.settings import Technique, option
+from common.training.rates import MEASURED, Rate, Rates
+from common.training.settings import Technique
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 class IA3(Technique):
     name = "IA3"
     key = "ia3"
-
+    rates = Rates(
+        small=Rate(2e-2, MEASURED),
+        base=Rate(3e-3, "Liu et al., 2022 (T-Few)"),
+        large=Rate(1e-3, "PEFT's example IA3.ipynb, RoBERTa-large"),
+    )
     # No weight decay: it would pull the scales from 1, where they do not change the model, towards 0.
-    learning_rate: float = option(2e-2, "peak learning rate; 10 to 100 times full fine-tuning's")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import IA3Config

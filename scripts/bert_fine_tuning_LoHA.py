@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 class LoHa(Technique):
     name = "LoHa"
     key = "loha"
+    rates = Rates(
+        small=Rate(7e-3, MEASURED),
+        base=Rate(3.5e-3, "none is published for encoders: LoRA's, raised as for MiniLM"),
+        large=Rate(2.8e-3, "none is published for encoders: LoRA's, raised as for MiniLM"),
+    )
 
     r: int = option(
         8, "rank of each of the two factors; their product reaches rank r * r", minimum=1, maximum=65536
@@ -24,7 +30,6 @@ class LoHa(Technique):
     dropout: float = option(
         0.0, "rank dropout: share of the update's rows that are left out in training", minimum=0, below=1
     )
-    learning_rate: float = option(7e-3, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import LoHaConfig

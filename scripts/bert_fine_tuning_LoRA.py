@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 class LoRA(Technique):
     name = "LoRA"
     key = "lora"
+    rates = Rates(
+        small=Rate(1e-3, MEASURED),
+        base=Rate(5e-4, "Hu et al., 2021, table 9, RoBERTa-base"),
+        large=Rate(4e-4, "Hu et al., 2021, table 9, RoBERTa-large"),
+    )
 
     r: int = option(16, "rank of each update", minimum=1, maximum=65536)
     alpha: int = option(32, "the update is scaled by alpha / r", minimum=1, maximum=65536)
@@ -24,7 +30,15 @@ class LoRA(Technique):
         "all",
         "layers to update: all (every linear layer), attention (query, key, value), or attention+projection (also its output)",
     )
-    learning_rate: float = option(1e-3, "peak learning rate; about ten times full fine-tuning's")
+    lora_plus_ratio: float = option(
+        1.0,
+        "LoRA+ (Hayou et al., 2024): the second factors, B, get the learning rate times this; 16 is usual",
+        above=0,
+        maximum=1e6,
+    )
+
+    def rate_factor(self, parameter: str) -> float:
+        return self.lora_plus_ratio if "lora_B" in parameter else 1.0
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import LoraConfig

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 class Bottleneck(Technique):
     name = "Bottleneck"
     key = "bottleneck"
+    rates = Rates(
+        small=Rate(1e-3, MEASURED),
+        base=Rate(3e-4, "Houlsby et al., 2019"),
+        large=Rate(3e-4, "Houlsby et al., 2019"),
+    )
 
     size: int = option(64, "width of each adapter", minimum=1, maximum=65536)
     placement: Literal["houlsby", "pfeiffer"] = option(
@@ -23,7 +29,6 @@ class Bottleneck(Technique):
         "houlsby: after the attention and after the feed-forward layer of each block; pfeiffer: after the latter only",
     )
     layer_norms: bool = option(True, "train the normalisation layers too, as Houlsby et al. do")
-    learning_rate: float = option(1e-3, "peak learning rate")
 
     def method(self, family: Family) -> "Method":
         from common.models.methods import BottleneckAdapters

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.settings import Technique, option
+from common.training.rates import MEASURED, Rate, Rates
+from common.training.settings import Technique
 
 if TYPE_CHECKING:
     from common.models.methods import Method
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 class LayerNorm(Technique):
     name = "Layer norm"
     key = "layer-norm"
-
-    learning_rate: float = option(5e-3, "peak learning rate")
+    rates = Rates(
+        small=Rate(5e-3, MEASURED),
+        base=Rate(4e-4, "none is published for encoders: BitFit's"),
+        large=Rate(1e-4, "none is published for encoders: BitFit's"),
+    )
 
     def method(self, family: Family) -> "Method":
         from common.models.methods import PartOfWeights

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 class PrefixTuning(Technique):
     name = "Prefix tuning"
     key = "prefix-tuning"
+    rates = Rates(
+        small=Rate(5e-2, MEASURED),
+        base=Rate(5e-3, "P-tuning v2's run_squad_roberta.sh, RoBERTa-large"),
+        large=Rate(5e-3, "P-tuning v2's run_squad_roberta.sh, RoBERTa-large"),
+    )
 
     num_virtual_tokens: int = option(
         20, "length of the prefix; it does not shorten the input", minimum=1, maximum=65536
@@ -26,7 +32,6 @@ class PrefixTuning(Technique):
     projection_size: int | None = option(
         None, "width of that network; default: the model's", minimum=1, maximum=65536
     )
-    learning_rate: float = option(5e-2, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import PrefixTuningConfig

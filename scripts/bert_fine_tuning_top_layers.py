@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 class TopLayers(Technique):
     name = "Top layers"
     key = "top-layers"
+    rates = Rates(
+        small=Rate(2e-4, MEASURED),
+        base=Rate(5e-5, "Devlin et al., 2019, appendix A.3, the highest"),
+        large=Rate(3e-5, "Devlin et al., 2019, appendix A.3"),
+    )
 
     layers: int = option(2, "blocks to train, counted from the last one", minimum=1, maximum=10_000)
-    learning_rate: float = option(2e-4, "peak learning rate")
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay; biases and layer norms are left out")
 
     def method(self, family: Family) -> "Method":

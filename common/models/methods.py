@@ -132,15 +132,20 @@ def norms(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if type(m).__name__.endswith(("LayerNorm", "RMSNorm"))]
 
 
-def blocks(model: nn.Module, family: Family) -> list[nn.Module]:
-    """The blocks of a model, each with one attention layer or more; a decoder's where there is one."""
+def stacks(model: nn.Module, family: Family) -> list[list[nn.Module]]:
+    """The blocks of a model, each with one attention layer or more; those of an encoder before those of its decoder."""
 
     def attends(module: nn.Module) -> bool:
         return any(type(m).__name__.endswith(family.self_attention) for m in module.modules())
 
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) and all(map(attends, m))]
     inner = {id(m) for outer in lists for block in outer for m in block.modules()}
-    return list([m for m in lists if id(m) not in inner][-1])
+    return [list(m) for m in lists if id(m) not in inner]
+
+
+def blocks(model: nn.Module, family: Family) -> list[nn.Module]:
+    """The blocks of a model; a decoder's where there is one."""
+    return stacks(model, family)[-1]
 
 
 METHODS: dict[str, type[Method]] = {kind.kind: kind for kind in (PartOfWeights, BottleneckAdapters)}

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,18 @@ ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.j
 def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
     """A row for each entry: what it is, its status, what was measured (NaN if nothing was)."""
     measured = outcomes.columns(status.task.metrics)
+    planned = [status.plan(entry.row) for entry in entries]
     return pd.DataFrame(
         outcomes.record(
-            entry.row, status.study.axes, _column_status(entry.status), entry.run_id, entry.reason
+            replace(entry.row, technique=plan.technique),
+            status.study.axes,
+            _column_status(entry.status),
+            entry.run_id,
+            entry.reason,
         )
-        | {"checkpoint": status.plan(entry.row).args.model_checkpoint}
+        | {"checkpoint": plan.args.model_checkpoint}
         | {name: entry.metrics.get(name, float("nan")) for name in measured}
-        for entry in entries
+        for entry, plan in zip(entries, planned, strict=True)
     )
 
 

@@ -11,7 +11,7 @@ from ..models.untrained import PREFIX, make
 from ..paths import ROOT
 from ..tasks.table import task_of
 from ..tracking import runs
-from ..training.settings import RunArgs, settled
+from ..training.settings import RunArgs, Technique, settled
 from . import outcomes, search
 from .declaration import Point, Row, Stage, Study, expand
 from .folder import Folder
@@ -21,6 +21,8 @@ from .folder import Folder
 class Planned:
     """A row that was checked."""
 
+    technique: Technique
+    """With the learning rate that its model decides, where the row sets none."""
     args: RunArgs
     experiment: str
     """The MLflow experiment."""
@@ -105,7 +107,9 @@ class Status:
             planned.args, model_checkpoint=planned.checkpoint.name, output_dir=str(output_dir)
         )
         amount = outcomes.amount(row, len(planned.splits["train"]))
-        return self.plans.setdefault(row.name, Planned(args, planned.experiment, planned.key, amount))
+        return self.plans.setdefault(
+            row.name, Planned(planned.technique, args, planned.experiment, planned.key, amount)
+        )
 
     def look(self, row: Row) -> Entry:
         """The status of one row."""

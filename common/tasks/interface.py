@@ -52,6 +52,8 @@ class Settings(Protocol):
     def n_best(self) -> int: ...
     @property
     def class_weights(self) -> str: ...
+    @property
+    def label_smoothing(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -183,14 +185,14 @@ class Task(ABC):
         """The loss, summed over every label that is not -100. batch: without its labels."""
 
     def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
-        """The loss that training uses: `loss`, or one that also depends on the features that are trained on.
+        """The loss that training uses: `loss`, or one that depends on settings and on the features that are trained on.
 
         labels: names of the data's labels, by number.
         """
         return self.loss
 
-    def unpadded_loss(self, family: "Family") -> Loss:
-        """`loss`, computed on the batch's real tokens alone. Only tasks that pack have one."""
+    def unpadded_loss(self, family: "Family", args: Settings) -> Loss:
+        """`training_loss`, computed on the batch's real tokens alone. Only tasks that pack have one."""
         raise TypeError(f"{self.name} has no loss without padding")
 
     @abstractmethod

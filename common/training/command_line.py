@@ -68,12 +68,22 @@ def _parser(technique: type[Technique]) -> argparse.ArgumentParser:
     for kind in (technique, RunArgs):
         bounds, types = bounds_of(kind), typing.get_type_hints(kind)
         for field in _own_first(kind):
-            _add(groups[field.metadata["group"]], field, types[field.name], bounds.get(field.name, Bounds()))
+            by_size = f"by the size of the model: {technique.rates}" if _is_by_size(field) else ""
+            group = groups[field.metadata["group"]]
+            _add(group, field, types[field.name], bounds.get(field.name, Bounds()), by_size)
     return parser
 
 
-def _add(group: Any, field: dataclasses.Field, declared: Any, bounds: Bounds) -> None:
-    """Add the flag of a field. Choices and other bounds are shown here, and checked where all values are (`check`)."""
+def _is_by_size(field: dataclasses.Field) -> bool:
+    """Whether a field's default is one of a technique's `rates`."""
+    return field.name == "learning_rate" and field.default is None
+
+
+def _add(group: Any, field: dataclasses.Field, declared: Any, bounds: Bounds, otherwise: str) -> None:
+    """Add the flag of a field. Choices and other bounds are shown here, and checked where all values are (`check`).
+
+    otherwise: the default in words, where it is no value of the field.
+    """
     kind = _kind(declared)
     many = typing.get_origin(declared) is list
     default: Any = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -85,7 +95,9 @@ def _add(group: Any, field: dataclasses.Field, declared: Any, bounds: Bounds) ->
     else:
         metavar = {int: "N", float: "X", bool: "true|false"}.get(kind, "TEXT")
     notes = [] if bounds.choices or not bounds else [_shown(bounds)]
-    if default is not None and default is not False and default != "":
+    if otherwise:
+        notes.append(f"default {otherwise}")
+    elif default is not None and default is not False and default != "":
         notes.append(f"default: {' '.join(default) if many else default}")
     text = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
     group.add_argument(
@@ -124,9 +136,10 @@ def _example(technique: type[Technique]) -> str:
     """What could be typed, with the first of the technique's own fields."""
     shown = _own_first(technique)[0]
     script = shlex.join([interpreter(), sys.argv[0]])
+    default = technique.rates.small.value if _is_by_size(shown) else shown.default
     return (
         "example, on the packaged model and 1,000 questions:\n"
-        f"  {script} --model_checkpoint embedded --max_train_samples 1000 --{shown.name} {shown.default}"
+        f"  {script} --model_checkpoint embedded --max_train_samples 1000 --{shown.name} {default}"
     )
 
 

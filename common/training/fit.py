@@ -16,6 +16,7 @@ from ..tracking.run_log import Silent
 from . import recording
 from .job import Job
 from .planning import Plan, check_tokenizer, plan
+from .rates import number
 from .run_folder import local_rank, own, read_state, remove, unwritable
 from .settings import RunArgs, Technique
 
@@ -35,6 +36,9 @@ def fit(technique: Technique, args: RunArgs, again: str | None = None) -> str | 
         if done := _ended(planned, state):
             return done
         scratch = planned.output_dir / "scratch"
+        if planned.rate_source != "set" and local_rank() == 0:
+            rate = number(planned.technique.learning_rate or 0)
+            print(f"{technique.name}: learning rate {rate}, {planned.rate_source}")
         job = Job(planned, scratch)
         if not job.is_main:
             job.train_and_test(Silent())
@@ -87,6 +91,7 @@ def _tags(planned: Plan) -> dict[str, str]:
         "data_version": record.version,
         "data_fingerprint": record.fingerprint,
         "run_fingerprint": planned.key,
+        "learning_rate_source": planned.rate_source,
     }
     if record.labels:
         tags["labels"] = listed(record.labels)

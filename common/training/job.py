@@ -13,12 +13,15 @@ from transformers import TrainingArguments, set_seed
 from .. import stopping
 from ..data.rows import Rows
 from ..models import base as models
+from ..models import parts
 from ..models.cpu_kernels import keep_memory, quicken
 from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
 from . import checkpoints, confidence, results
+from .epochs import try_mean
 from .evaluation import Evaluation, Split
 from .features import training_features
+from .optimizer import ParameterGroups
 from .planning import Plan
 from .sampling import subset
 from .trainer import WEIGHTS, TaskTrainer
@@ -43,6 +46,7 @@ class Job:
         self.plan, self.scratch = planned, scratch
         self.technique, self.args, self.task = planned.technique, planned.args, planned.task
         self.record, self.output_dir = planned.record, planned.output_dir
+        self.groups = ParameterGroups(planned.technique, planned.args, planned.family, planned.head)
         on_gpu = torch.cuda.is_available()
         # Autocast converts every activation too: on a CPU that costs more than half of what the products gain.
         self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16 if on_gpu else None}.get(
@@ -102,10 +106,10 @@ class Job:
             return None
         test_scores, each = evaluation.scores(predictions, test.examples)
         validation_scores, validated_each = evaluation.scores(validated, validation.examples)
-        # The epoch, too, was chosen by validation.
-        epochs = max(1, math.ceil(self.technique.num_train_epochs))
+        # The epoch, or the mean of some, was chosen by validation too.
+        candidates = max(1, math.ceil(self.technique.num_train_epochs)) + bool(self.args.average_last)
         groups = self.task.groups(validation.examples, self.record)
-        fitted = confidence.fit(self.task, validated, validated_each, epochs, groups)
+        fitted = confidence.fit(self.task, validated, validated_each, candidates, groups)
         return results.Tested(
             validation=validation,
             test=test,
@@ -126,10 +130,11 @@ class Job:
             per_device_train_batch_size=args.batch_size,
             gradient_accumulation_steps=args.gradient_accumulation_steps,
             num_train_epochs=self.technique.num_train_epochs,
-            learning_rate=self.technique.learning_rate,
+            optim=args.optim,
+            learning_rate=self.groups.rate,
             weight_decay=self.technique.weight_decay,
             warmup_steps=args.warmup_ratio,
-            lr_scheduler_type="linear",
+            lr_scheduler_type=args.lr_scheduler_type,
             max_grad_norm=args.max_grad_norm,
             seed=args.seed,
             use_cpu=not torch.cuda.is_available(),
@@ -150,6 +155,7 @@ class Job:
         log.log_params(
             self.plan.settings
             | {
+                "learning_rate_source": self.plan.rate_source,
                 "model_checkpoint": self.plan.checkpoint.name,
                 "data": self.record.title,
                 "data_dir": self.args.data_dir,
@@ -180,7 +186,12 @@ class Job:
         """The base with what the technique trains, ready for this device."""
         family = self.plan.family
         model = models.apply(self.technique.method(family), model, family, self.plan.head)
+        if self.args.freeze_embeddings:
+            for name in parts.embeddings(model, family):
+                model.get_parameter(name).requires_grad_(False)
         model = quicken(model)
+        if self.args.gradient_checkpointing:
+            parts.checkpoint_gradients(model)
         if self.args.torch_compile:
             # In place: parameters keep their names. Batches differ in length.
             model.compile(backend=self.args.torch_compile, dynamic=True)
@@ -202,17 +213,21 @@ class Job:
                 train=splits.train,
                 validation=splits.validation,
                 stop=stop,
+                groups=self.groups,
                 model=model,
                 args=self.arguments,
             )
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             trainer.train_on(checkpoints.newest(self.output_dir) if self.args.resume else None)
-            return trainer, trainer.training_seconds
+            seconds = trainer.training_seconds
+            if trainer.last_epochs:
+                try_mean(trainer, trainer.last_epochs, self.output_dir / "best" / WEIGHTS)
+            return trainer, seconds
 
     def _loss(self, train: Split) -> Loss:
         if self.args.pack_batches:
-            return self.task.unpadded_loss(self.plan.family)
+            return self.task.unpadded_loss(self.plan.family, self.args)
         return self.task.training_loss(train.features, self.args, self.record.labels)
 
     def _best(self, trainer: TaskTrainer) -> Any:

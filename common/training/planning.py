@@ -10,7 +10,7 @@ from ..data.ensure import ensure
 from ..data.prepared import Splits
 from ..data.record import DataRecord
 from ..errors import NotHere
-from ..models import base
+from ..models import base, parts
 from ..models.families import Family, family_of
 from ..paths import ROOT
 from ..tasks import naming
@@ -18,7 +18,7 @@ from ..tasks.interface import Task
 from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
-from . import fingerprint, stored_checkpoint
+from . import fingerprint, rates, stored_checkpoint
 from .settings import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
 
 
@@ -40,6 +40,8 @@ class Plan:
     family: Family
     config: dict[str, Any]
     """Fields of the model's config that the data decides."""
+    rate_source: str
+    """Why the technique's learning rate is what it is."""
     settings: dict[str, Any]
     """Every field that decides what is computed, flat."""
     key: str
@@ -80,6 +82,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
+    technique, rate_source = with_rate(technique, config)
     settings = resolved(technique, args) | {"precision": precision}
     return Plan(
         technique=technique,
@@ -92,6 +95,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
         checkpoint=checkpoint,
         family=family,
         config=task.head_config(record),
+        rate_source=rate_source,
         settings=settings,
         key=run_fingerprint(
             settings,
@@ -100,6 +104,14 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
             method=fingerprint.method(technique, family),
         ),
     )
+
+
+def with_rate(technique: Technique, config: Any) -> tuple[Technique, str]:
+    """(a technique whose learning rate is set, why it is what it is): without one, that for a model of the config's size."""
+    if technique.learning_rate is not None:
+        return technique, "set"
+    rate, source = rates.chosen(technique.rates, parts.size(config))
+    return replace(technique, learning_rate=rate), source
 
 
 def resolve_checkpoint(name: str) -> base.Checkpoint:

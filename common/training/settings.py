@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,7 +11,8 @@ from ..bounds import LARGE, SEEDS, Bounds, check_bounds
 from ..errors import NotHere, UserError
 from ..models.families import Family, usable_positions
 from ..paths import ROOT
-from ..tasks.table import DEFAULT_TASK, TASKS, refusal, task_of
+from ..tasks.table import DEFAULT_TASK, TASKS, head_of, refusal, task_of
+from .rates import Rate, Rates
 
 if TYPE_CHECKING:
     # Importing it takes seconds, which --help need not.
@@ -40,6 +42,9 @@ def option(default: Any, help: str, group: str = TECHNIQUE, **bounds: Any) -> An
     return field(default=default, metadata=metadata)
 
 
+_EVERY_SIZE = Rates(*[Rate(3e-5, "that of a technique that names none")] * 3)
+
+
 @dataclass(frozen=True)
 class Technique:
     """A way to fine-tune: its hyper-parameters are its fields, its method is what it makes of them."""
@@ -49,8 +54,11 @@ class Technique:
     key: ClassVar[str]
     """As families name it when they refuse it."""
 
-    learning_rate: float = option(
-        3e-5, "peak learning rate, reached after the warm-up", above=0, maximum=LARGE
+    rates: ClassVar[Rates] = _EVERY_SIZE
+    """What `learning_rate` is, by the size of the model, where it is not set."""
+
+    learning_rate: float | None = option(
+        None, "peak learning rate, reached after the warm-up", above=0, maximum=LARGE
     )
     num_train_epochs: float = option(2.0, "passes over the training questions", above=0, maximum=10**6)
     weight_decay: float = option(
@@ -60,6 +68,10 @@ class Technique:
     def method(self, family: Family) -> "PeftConfig | Method | None":
         """PEFT's config for this family, a method of the suite's own, or None to train all weights."""
         return None
+
+    def rate_factor(self, parameter: str) -> float:
+        """What the learning rate of a parameter, given by its name, is multiplied by."""
+        return 1.0
 
     @property
     def virtual_tokens(self) -> int:
@@ -122,10 +134,58 @@ class RunArgs:
     )
     warmup_ratio: float = option(
         0.1,
-        "share of the steps in which the learning rate rises; it then falls linearly to 0",
+        "share of the steps in which the learning rate rises; it then changes as --lr_scheduler_type says",
         TRAINING,
         minimum=0,
         below=1,
+    )
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "polynomial", "inverse_sqrt", "constant_with_warmup", "constant"
+    ] = option(
+        "linear",
+        "how the learning rate changes after the warm-up: linear and cosine fall to 0, polynomial (of power 1) to 1e-7, "
+        "inverse_sqrt falls with the root of the steps, constant_with_warmup stays; constant has no warm-up",
+        TRAINING,
+    )
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "adagrad", "rmsprop"] = option(
+        "adamw_torch_fused",
+        "optimizer, by its name in transformers; all but the AdamWs want learning rates of their own",
+        TRAINING,
+    )
+    head_learning_rate: float | None = option(
+        None, "peak learning rate of the head; default: --learning_rate", TRAINING, above=0, maximum=LARGE
+    )
+    layer_decay: float = option(
+        1.0,
+        "each block's learning rate is that of the block above it times this; the last block's is --learning_rate, that of "
+        "the embeddings the lowest",
+        TRAINING,
+        above=0,
+        maximum=1,
+    )
+    label_smoothing: float = option(
+        0.0,
+        "share of each label's probability that is spread evenly over all labels, or over the real tokens of a window",
+        TRAINING,
+        minimum=0,
+        below=1,
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        "keep the inputs of blocks alone and compute the rest again in the backward pass: less memory, more time, the same "
+        "gradients",
+        TRAINING,
+    )
+    freeze_embeddings: bool = option(
+        False, "do not train the embeddings (for a technique that trains all weights)", TRAINING
+    )
+    average_last: int | None = option(
+        None,
+        "also try the mean of the weights at the ends of this many last epochs; it is kept if validation finds it better "
+        "than the best epoch",
+        TRAINING,
+        minimum=2,
+        maximum=1000,
     )
     early_stopping_patience: int | None = option(
         None,
@@ -244,6 +304,14 @@ def check(technique: Technique, args: RunArgs) -> None:
         raise UserError(
             f"--class_weights {args.class_weights} is for {WEIGHING}; {args.task} has no classes: leave it out."
         )
+    epochs = math.ceil(technique.num_train_epochs)
+    if args.average_last and args.average_last > epochs:
+        raise UserError(
+            f"--average_last {args.average_last} is more than the {epochs} epochs that are trained: raise --num_train_epochs "
+            "or lower it."
+        )
+    if args.lr_scheduler_type == "polynomial" and (technique.learning_rate or 1) <= 1e-7:
+        raise UserError("--lr_scheduler_type polynomial falls to 1e-7: use a higher --learning_rate.")
     task.check_settings(args)
 
 
@@ -265,6 +333,7 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config: Any
                 f"--pack_batches is for {PACKING} by encoders with absolute positions and without virtual tokens, not for "
                 f"{technique.name} on {family.model_type} for {args.task}: leave it out."
             )
+    _check_parts(technique, args, family)
     room = usable_positions(config)
     beside = {f"{technique.virtual_tokens} virtual tokens": technique.virtual_tokens}
     beside |= task.further_tokens(args, family.kind)
@@ -274,6 +343,32 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config: Any
         raise UserError(
             f"--max_length {args.max_length}{parts and f' with {parts}'} is longer than the {room} positions of this model: "
             f"use --max_length {room - taken} or less."
+        )
+
+
+def _check_parts(technique: Technique, args: RunArgs, family: Family) -> None:
+    """Refuse settings for parts of the model that are not trained, or that there are not."""
+    if not (args.head_learning_rate or args.layer_decay < 1 or args.freeze_embeddings):
+        return
+    from peft import PromptLearningConfig
+
+    from ..models.methods import PartOfWeights
+
+    method, head = technique.method(family), head_of(task_of(args.task), family)
+    head_alone = isinstance(method, PartOfWeights) and method.part == "head"
+    if args.head_learning_rate and not family.heads[str(head)]:
+        raise UserError(
+            f"--head_learning_rate: models for {args.task} have no head of their own: leave it out."
+        )
+    if args.head_learning_rate and head_alone:
+        raise UserError(f"--head_learning_rate: {technique.name} trains nothing else: use --learning_rate.")
+    if args.layer_decay < 1 and (head_alone or isinstance(method, PromptLearningConfig)):
+        raise UserError(
+            f"--layer_decay: {technique.name} trains nothing in the model's blocks: leave it out."
+        )
+    if args.freeze_embeddings and method is not None:
+        raise UserError(
+            f"--freeze_embeddings is for techniques that train all weights; {technique.name} trains a part: leave it out."
         )
 
 

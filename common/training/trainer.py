@@ -23,8 +23,10 @@ from ..tracking.run_log import RunLog
 from . import checkpoints
 from .batch_order import GroupedBatches, Loader
 from .callbacks import Progress, Reporter
+from .epochs import LastEpochs
 from .evaluation import Evaluation, Split
 from .gradient_norms import GradientNorms
+from .optimizer import ParameterGroups
 from .settings import RunArgs
 
 Batch = dict[str, torch.Tensor]
@@ -42,7 +44,8 @@ class TaskTrainer(Trainer):
     """Trains on a split, evaluates on another at the end of each epoch, and keeps the best weights and checkpoints.
 
     output_dir: where they lie. loss: (model, batch without its labels, labels) → the loss summed over every label.
-    metrics: validation scores that are logged; the first one decides. stop: whether a signal asks to leave.
+    metrics: validation scores that are logged; the first one decides. stop: whether a signal asks to leave. groups: what the
+    optimizer updates at which rate.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class TaskTrainer(Trainer):
         train: Split,
         validation: Split,
         stop: Stop,
+        groups: ParameterGroups,
         model: torch.nn.Module,
         args: TrainingArguments,
     ):
@@ -67,8 +71,9 @@ class TaskTrainer(Trainer):
             eval_dataset=validation.features,
         )
         self.options, self.output_dir, self.loss, self.metrics = options, output_dir, loss, metrics
-        self.evaluation, self.run_log, self.stop = evaluation, log, stop
+        self.evaluation, self.run_log, self.stop, self.groups = evaluation, log, stop, groups
         self.control: TrainerControl
+        self.optimizer: torch.optim.Optimizer | None
         self.examples, self.validation = train.examples, validation
         self.resumed: dict[str, Any] = {}
         """The notes of the checkpoint that training goes on from."""
@@ -80,6 +85,8 @@ class TaskTrainer(Trainer):
         # That it counts the labels of a step and leaves the division to compute_loss.
         self.model_accepts_loss_kwargs = True
         self.evaluation_seconds, self.started = 0.0, time.perf_counter()
+        count = options.average_last
+        self.last_epochs = LastEpochs(output_dir / "epochs", count) if count else None
         self.gradient_norms = GradientNorms() if options.gradient_norms else None
         if self.gradient_norms:
             self.add_callback(self.gradient_norms)
@@ -91,6 +98,8 @@ class TaskTrainer(Trainer):
     def train_on(self, checkpoint: Path | None) -> None:
         """Train to the end: from the checkpoint, if there is one, to the same weights, curve and scores as without a break."""
         self.started = time.perf_counter()
+        if self.last_epochs and self.args.should_save:
+            self.last_epochs.restore(checkpoint)
         if checkpoint is None:
             self.train()
             return
@@ -135,6 +144,14 @@ class TaskTrainer(Trainer):
             ),
             collate_fn=self.data_collator,
         )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """transformers' choice of --optim, on the groups of this run."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = kind(self.groups.of(model, self.get_decay_parameter_names(model)), **options)
+        return self.optimizer
 
     def compute_loss(
         self,
@@ -274,19 +291,25 @@ class TaskTrainer(Trainer):
         self.check_losses()
         started = time.perf_counter()
         model = self.accelerator.unwrap_model(self.model)
-        outputs = self.evaluation.outputs(model, self.validation)
-        predictions = self.evaluation.undecided(outputs, self.validation)
-        scores, _ = self.evaluation.scores(predictions, self.validation.examples)
-        found = {f"eval_{name}": scores[name] for name in self.metrics}
+        found = {f"eval_{name}": score for name, score in self.validated(model).items()}
         if self.args.should_save and found[self.chosen_by] > max(self.past_scores(), default=-1.0):
             best = self.output_dir / "best"
             best.mkdir(exist_ok=True)
             with atomic_write(best / WEIGHTS) as part:
                 base.save_trainable(model, part)
+        if self.args.should_save and self.last_epochs:
+            self.last_epochs.keep(model, self.state.global_step)
         self.evaluation_seconds += time.perf_counter() - started
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
+
+    def validated(self, model: Any) -> dict[str, float]:
+        """The validation scores of a model's weights, by metric, in percent."""
+        outputs = self.evaluation.outputs(model, self.validation)
+        predictions = self.evaluation.undecided(outputs, self.validation)
+        scores, _ = self.evaluation.scores(predictions, self.validation.examples)
+        return {name: scores[name] for name in self.metrics}
 
     def past_scores(self, log_history: list[dict[str, Any]] | None = None) -> list[float]:
         """The deciding score of each evaluation so far."""
@@ -320,6 +343,8 @@ class TaskTrainer(Trainer):
                 best = self.output_dir / "best" / WEIGHTS
                 if best.exists():
                     checkpoints.link(best, folder / BEST)
+                if self.last_epochs:
+                    self.last_epochs.link_into(folder)
                 checkpoints.seal(
                     folder,
                     {

@@ -89,6 +89,7 @@ BY_THEMSELVES = {
     ("task", "classification"),
     ("report_to", "wandb"),
     ("class_weights", "balanced"),
+    ("average_last", 1000),
 }
 """Within bounds, but not with the other fields' defaults, or only where something is installed."""
 

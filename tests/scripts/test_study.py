@@ -87,7 +87,7 @@ def test_a_failed_row_is_reported_and_does_not_stop_the_rest(study):
     assert list(found["status"]) == ["finished", "failed", "finished", "finished"]
     assert "diverged" in found.loc[BAD, "failure"] and np.isnan(found.loc[BAD, "test_f1"])
     good = found.loc[GOOD]
-    assert list(good["learning_rate"]) == [1e-3, 1e-3, TECHNIQUES["ia3"]().learning_rate]
+    assert list(good["learning_rate"]) == [1e-3, 1e-3, TECHNIQUES["ia3"].rates.small.value]
     assert (good["test_f1_low"] <= good["test_f1"]).all() and (good["test_f1"] <= good["test_f1_high"]).all()
     assert good[["best_validation_f1", "trainable_parameters", *MEASURED]].notna().all(axis=None)
 

@@ -41,18 +41,22 @@ def labels_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
 
 
-def weighted_loss(targets: Sequence[np.ndarray], classes: int) -> Loss:
-    """`labels_loss` in which a label that a text has counts as `class_weights.of_positives` gives it for texts of these targets.
+def training_loss(targets: Sequence[np.ndarray], classes: int, balanced: bool, smoothing: float) -> Loss:
+    """`labels_loss` with the labels that a text has weighted by their rarity, if balanced, and smoothed targets.
 
-    targets: a 1 for each label that the text has, (classes,) each.
+    Weights are those that `class_weights.of_positives` gives for texts of these targets: a 1 for each label that the text
+    has, (classes,) each. smoothing: a label that a text has counts as 1 - smoothing / 2, any other as smoothing / 2.
     """
     label_sets = [np.flatnonzero(target) for target in targets]
-    weights = torch.tensor(class_weights.of_positives(label_sets, classes), dtype=torch.float32)
+    weights = class_weights.of_positives(label_sets, classes) if balanced else np.ones(classes)
+    weight_of = torch.tensor(weights, dtype=torch.float32)
 
     def loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         logits = model(**batch).logits.float()
+        if smoothing:
+            labels = labels * (1 - smoothing) + smoothing / 2
         return torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, labels, pos_weight=weights.to(logits.device), reduction="sum"
+            logits, labels, pos_weight=weight_of.to(logits.device), reduction="sum"
         )
 
     return loss

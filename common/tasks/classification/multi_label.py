@@ -49,11 +49,13 @@ class MultiLabelClassification(Classification):
 
     def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
         """With `class_weights` "balanced", the labels that a text has count more, the rarer they are."""
-        from .label_sets import weighted_loss
+        from .label_sets import training_loss
 
-        if args.class_weights != "balanced":
+        balanced = args.class_weights == "balanced"
+        if not (balanced or args.label_smoothing):
             return self.loss
-        return weighted_loss([features[i]["labels"] for i in range(len(features))], len(labels))
+        targets = [features[i]["labels"] for i in range(len(features))] if balanced else []
+        return training_loss(targets, len(labels), balanced, args.label_smoothing)
 
     def predictions(
         self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: Decision

@@ -81,11 +81,13 @@ class Classification(Task):
 
     def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
         """With `class_weights` "balanced", classes count alike however many texts each has."""
-        from .work import weighted_loss
+        from .work import training_loss
 
-        if args.class_weights != "balanced":
+        balanced = args.class_weights == "balanced"
+        if not (balanced or args.label_smoothing):
             return self.loss
-        return weighted_loss([features[i]["labels"] for i in range(len(features))], len(labels))
+        of = [features[i]["labels"] for i in range(len(features))] if balanced else []
+        return training_loss(of, len(labels), balanced, args.label_smoothing)
 
     def outputs(
         self,

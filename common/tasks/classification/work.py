@@ -35,18 +35,24 @@ def label_loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor)
     return torch.nn.functional.cross_entropy(model(**batch).logits.float(), labels, reduction="sum")
 
 
-def weighted_loss(labels: Sequence[int], classes: int) -> Loss:
-    """`label_loss` with each text weighted by its class, as `class_weights.of_classes` gives it for texts of these labels.
+def training_loss(labels: Sequence[int], classes: int, balanced: bool, smoothing: float) -> Loss:
+    """`label_loss` with each text weighted by its class, if balanced, and smoothed labels.
 
-    Sums are divided by the number of texts, as without weights: their mean weight is 1, so the learning rate keeps its
-    meaning, and a text has the same gradient in whatever batch it is.
+    Weights are those that `class_weights.of_classes` gives for texts of these labels. Sums are divided by the number of
+    texts, as without weights: their mean weight is 1, so the learning rate keeps its meaning, and a text has the same
+    gradient in whatever batch it is. smoothing: the share of a label's probability that is spread over all classes.
     """
-    weights = torch.tensor(class_weights.of_classes(np.array(labels), classes), dtype=torch.float32)
+    weights = class_weights.of_classes(np.array(labels), classes) if balanced else np.ones(classes)
+    weight_of = torch.tensor(weights, dtype=torch.float32)
 
     def loss(model: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         logits = model(**batch).logits.float()
-        weight = weights.to(logits.device)
-        return torch.nn.functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
+        weight = weight_of.to(logits.device)
+        if not smoothing:
+            return torch.nn.functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
+        # torch would weight each class's share by that class, not by the text's.
+        each = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (weight[labels] * each).sum()
 
     return loss
 

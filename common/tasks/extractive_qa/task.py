@@ -76,11 +76,17 @@ class ExtractiveQA(QuestionTask):
 
         return span_loss(model, batch, labels)
 
-    def unpadded_loss(self, family: "Family") -> Loss:
-        """`loss` without computing padding, for a family with absolute positions."""
+    def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
+        """With label smoothing where it is asked for."""
+        from .work import smoothed_span_loss
+
+        return smoothed_span_loss(args.label_smoothing) if args.label_smoothing else self.loss
+
+    def unpadded_loss(self, family: "Family", args: Settings) -> Loss:
+        """`training_loss` without computing padding, for a family with absolute positions."""
         from .work import unpadded_span_loss
 
-        return unpadded_span_loss(family)
+        return unpadded_span_loss(family, args.label_smoothing)
 
     def outputs(
         self,

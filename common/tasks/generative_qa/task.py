@@ -1,9 +1,10 @@
 """Generative question answering as a task: a model writes the answer, token by token, behind a prompt."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..interface import Answer, Example, Row, Settings
+from ..interface import Answer, Example, Loss, Row, Settings
 from ..questions import QuestionTask
 
 if TYPE_CHECKING:
@@ -88,6 +89,12 @@ class GenerativeQA(QuestionTask):
         from .work import answer_loss
 
         return answer_loss(model, batch, labels)
+
+    def training_loss(self, features: Any, args: Settings, labels: Sequence[str]) -> Loss:
+        """With label smoothing where it is asked for."""
+        from .work import answer_loss
+
+        return partial(answer_loss, smoothing=args.label_smoothing) if args.label_smoothing else self.loss
 
     def outputs(
         self,

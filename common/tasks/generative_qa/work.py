@@ -18,8 +18,13 @@ def candidates(answers: Sequence[Answer]) -> Candidates:
     return Candidates.of(scores.tolist(), [0] * len(answers))
 
 
-def answer_loss(model: torch.nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the answers' tokens, their ends included, summed over a batch; labels as `Collator` gives them."""
+def answer_loss(
+    model: torch.nn.Module, batch: Batch, labels: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Cross-entropy of the answers' tokens, their ends included, summed over a batch; labels as `Collator` gives them.
+
+    smoothing: the share of each token's probability that is spread evenly over the vocabulary.
+    """
     if "position_ids" in batch:
         # A decoder. Answers stand at the ends of the rows, and the token before predicts each of their tokens. No other
         # logits are computed: with GPT-2's vocabulary they would take a gigabyte a batch.
@@ -29,5 +34,9 @@ def answer_loss(model: torch.nn.Module, batch: Batch, labels: torch.Tensor) -> t
     else:
         logits = model(**batch, labels=labels).logits
     return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.float().flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=smoothing,
     )

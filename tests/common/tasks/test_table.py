@@ -183,10 +183,10 @@ def test_an_unknown_task_is_refused_with_the_names_of_the_others():
 def test_only_tasks_that_pack_have_a_loss_without_padding():
     for task in table.TASKS.values():
         if task.packs:
-            assert callable(task.unpadded_loss(FAMILIES["bert"]))
+            assert callable(task.unpadded_loss(FAMILIES["bert"], RunArgs()))
         else:
             with pytest.raises(TypeError, match=task.name):
-                task.unpadded_loss(FAMILIES["bert"])
+                task.unpadded_loss(FAMILIES["bert"], RunArgs())
 
 
 def test_a_question_that_a_served_model_answers_as_its_run_scores_full_without_the_data():

@@ -1,9 +1,11 @@
 import dataclasses
 
 import pytest
+from transformers import BertConfig, GPT2Config
 
 from common.errors import UserError
-from common.training.settings import RunArgs, check, resolved, run_fingerprint
+from common.models.families import FAMILIES
+from common.training.settings import RunArgs, check, check_model, resolved, run_fingerprint
 from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
@@ -61,7 +63,7 @@ def test_fingerprint_changes_with_what_decides_the_result_and_with_nothing_else(
 
 
 def test_technique_names_are_distinct_and_every_field_has_help():
-    assert len({t.name for t in TECHNIQUES.values()}) == len(TECHNIQUES) == 6
+    assert len({t.name for t in TECHNIQUES.values()}) == len(TECHNIQUES)
     for kind in (RunArgs, *TECHNIQUES.values()):
         for field in dataclasses.fields(kind):
             assert field.metadata.get("help"), (kind, field.name)
@@ -79,3 +81,71 @@ def test_class_weights_belong_to_tasks_with_classes():
         for value in ("none", "balanced")
     )
     assert run_fingerprint(plain) != run_fingerprint(weighed)
+
+
+@pytest.mark.parametrize(
+    ("key", "fields", "reason"),
+    [
+        (
+            "head",
+            {"head_learning_rate": 0.1},
+            "--head_learning_rate: Head alone trains nothing else: use --learning_rate",
+        ),
+        ("head", {"layer_decay": 0.9}, "--layer_decay: Head alone trains nothing in the model's blocks"),
+        (
+            "prefix-tuning",
+            {"layer_decay": 0.9},
+            "--layer_decay: Prefix tuning trains nothing in the model's blocks",
+        ),
+        (
+            "lora",
+            {"freeze_embeddings": True},
+            "--freeze_embeddings is for techniques that train all weights; LoRA",
+        ),
+        (
+            "bitfit",
+            {"freeze_embeddings": True},
+            "--freeze_embeddings is for techniques that train all weights; BitFit",
+        ),
+    ],
+)
+def test_parts_that_are_not_trained_have_no_rate_of_their_own(key, fields, reason):
+    with pytest.raises(UserError, match=reason):
+        check_model(TECHNIQUES[key](), RunArgs(**fields), FAMILIES["bert"], BertConfig())
+
+
+def test_a_model_without_a_head_has_no_rate_for_it():
+    args = RunArgs(task="generative-qa", head_learning_rate=0.1)
+    with pytest.raises(UserError, match="models for generative-qa have no head"):
+        check_model(LORA(), args, FAMILIES["gpt2"], GPT2Config())
+
+
+def test_no_more_epochs_are_averaged_than_are_trained():
+    check(LORA(num_train_epochs=2.5), RunArgs(average_last=3))
+    with pytest.raises(UserError, match="--average_last 3 is more than the 2 epochs"):
+        check(LORA(), RunArgs(average_last=3))
+
+
+def test_a_polynomial_schedule_needs_a_rate_above_its_end():
+    with pytest.raises(UserError, match="--lr_scheduler_type polynomial falls to 1e-7"):
+        check(LORA(learning_rate=1e-8), RunArgs(lr_scheduler_type="polynomial"))
+
+
+@pytest.mark.parametrize(
+    "knob",
+    [
+        {"lr_scheduler_type": "cosine"},
+        {"optim": "sgd"},
+        {"head_learning_rate": 0.1},
+        {"layer_decay": 0.9},
+        {"label_smoothing": 0.1},
+        {"gradient_checkpointing": True},
+        {"freeze_embeddings": True},
+        {"average_last": 2},
+    ],
+)
+def test_each_training_knob_is_in_the_fingerprint(knob):
+    ((name, value),) = knob.items()
+    settings = resolved(LORA(), RunArgs(**knob))
+    assert settings[name] == value
+    assert run_fingerprint(settings) != run_fingerprint(resolved(LORA(), RunArgs()))

@@ -125,7 +125,10 @@ def test_the_loss_is_that_of_every_label_and_weights_count_labels_that_are_there
     trained = np.array([[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0]])
     weights = torch.tensor([2.0, 1.0, 0.5, 2.0])
     weighed = (expected * torch.where(labels == 1, weights, 1.0)).sum()
-    torch.testing.assert_close(label_sets.weighted_loss(trained, 4)(Model(), {}, labels), weighed)
+    torch.testing.assert_close(label_sets.training_loss(trained, 4, True, 0.0)(Model(), {}, labels), weighed)
+    soft = torch.where(labels == 1, 0.9, 0.1)
+    smoothed = torch.nn.functional.binary_cross_entropy_with_logits(logits, soft, reduction="sum")
+    torch.testing.assert_close(label_sets.training_loss([], 4, False, 0.2)(Model(), {}, labels), smoothed)
 
 
 def test_what_is_kept_of_a_test(tmp_path):

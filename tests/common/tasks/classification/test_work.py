@@ -107,13 +107,34 @@ def test_with_weights_a_rare_class_counts_as_much_as_a_frequent_one(saved):
     made = features(saved, some)
     batch = collator([made[i] for i in range(len(made))])
     labels = batch.pop("labels")
-    loss = TASK.training_loss(made, SimpleNamespace(class_weights="balanced"), ("no", "yes"))
+    loss = TASK.training_loss(
+        made, SimpleNamespace(class_weights="balanced", label_smoothing=0.0), ("no", "yes")
+    )
     with torch.no_grad():
         each = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="none")
         weighed = loss(model, batch, labels)
     expected = sum(each[labels == i].mean() * len(some) / 2 for i in range(2))
     torch.testing.assert_close(weighed, expected)
-    assert TASK.training_loss(made, SimpleNamespace(class_weights="none"), ("no", "yes")) == TASK.loss
+    assert (
+        TASK.training_loss(made, SimpleNamespace(class_weights="none", label_smoothing=0.0), ("no", "yes"))
+        == TASK.loss
+    )
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_smoothed_labels_give_every_class_a_share_and_texts_keep_their_weights(weights, saved):
+    model, collator = saved[2], Collator(saved[3].pad_token_id)
+    made = features(saved, EXAMPLES[:5])
+    batch = collator([made[i] for i in range(len(made))])
+    labels = batch.pop("labels")
+    args = SimpleNamespace(class_weights=weights, label_smoothing=0.1)
+    with torch.no_grad():
+        logs = model(**batch).logits.log_softmax(-1)
+        found = TASK.training_loss(made, args, ("no", "yes"))(model, batch, labels)
+    each = -(0.95 * logs[torch.arange(5), labels] + 0.05 * logs[torch.arange(5), 1 - labels])
+    counts = labels.bincount(minlength=2)
+    weight = 5 / (2 * counts[labels]) if weights == "balanced" else torch.ones(5)
+    torch.testing.assert_close(found, (weight * each).sum())
 
 
 @pytest.mark.parametrize("classes", [2, 5])

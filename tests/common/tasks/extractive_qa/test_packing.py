@@ -7,7 +7,7 @@ from common.errors import UserError
 from common.models import base, cpu_kernels
 from common.models.families import FAMILIES
 from common.tasks.extractive_qa.packing import end_to_end, in_rows
-from common.tasks.extractive_qa.work import span_loss, unpadded_span_loss
+from common.tasks.extractive_qa.work import smoothed_span_loss, span_loss, unpadded_span_loss
 from common.training.settings import RunArgs, check_model
 from tests.common.models.test_cpu_kernels import built
 from tests.support.techniques import TECHNIQUES
@@ -94,3 +94,19 @@ def test_what_cannot_be_packed_is_refused_from_the_config(technique, family_name
     args = RunArgs(task=task, max_length=64, pack_batches=True)
     with pytest.raises(UserError, match="--pack_batches is for extractive-qa by encoders"):
         check_model(TECHNIQUES[technique](), args, FAMILIES[family_name], config)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_smoothed_labels_spread_over_real_tokens_alone(packed, tiny):
+    model, batch = built(tiny, "bert", "standard")
+    labels, smoothing = batch.pop("labels"), 0.2
+    model.eval()
+    loss = unpadded_span_loss(FAMILIES["bert"], smoothing) if packed else smoothed_span_loss(smoothing)
+    with torch.no_grad():
+        out, expected = model(**batch), torch.zeros(())
+        for logits, label in ((out.start_logits, labels[:, 0]), (out.end_logits, labels[:, 1])):
+            for row, mask, place in zip(logits, batch["attention_mask"], label, strict=True):
+                real = row[mask == 1]
+                expected += torch.nn.functional.cross_entropy(real, place, label_smoothing=smoothing)
+        torch.testing.assert_close(loss(model, batch, labels), expected, rtol=1e-4, atol=1e-4)
+        assert smoothed_span_loss(0.0)(model, batch, labels).equal(span_loss(model, batch, labels))
