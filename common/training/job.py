@@ -3,6 +3,7 @@
 import math
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from transformers import TrainingArguments, set_seed
 from .. import stopping
 from ..data.rows import Rows
 from ..models import base as models
+from ..models import initialisation
 from ..models.cpu_kernels import keep_memory, quicken
+from ..models.hooks import hook_of
+from ..tasks.batching import Batch
 from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
 from . import checkpoints, confidence, results
@@ -72,7 +76,7 @@ class Job:
             self.autocast,
             self.arguments,
         )
-        model = self._with_technique(model)
+        model = self._with_technique(model, splits.train, evaluation)
         log.log_metrics(models.parameter_counts(model))
         trainer, seconds = self._train(model, splits, evaluation, log)
         model = self._best(trainer)
@@ -178,15 +182,28 @@ class Job:
         places = drawn(len(dataset), limit, self.args.seed, dataset[by] if by and limited else None)
         return dataset if places is None else dataset.select(places)
 
-    def _with_technique(self, model: Any) -> Any:
+    def _with_technique(self, model: Any, train: Split, evaluation: Evaluation) -> Any:
         """The base with what the technique trains, ready for this device."""
         family = self.plan.family
         model = models.apply(self.technique.method(family), model, family, self.plan.head)
+        if initialisation.needs_data(model):
+            model = model.to(self.arguments.device)
+            initialisation.from_data(model, self._loss(train), self._some_batches(train, evaluation))
         model = quicken(model)
         if self.args.torch_compile:
             # In place: parameters keep their names. Batches differ in length.
             model.compile(backend=self.args.torch_compile, dynamic=True)
         return model
+
+    def _some_batches(self, train: Split, evaluation: Evaluation) -> Iterator[Batch]:
+        """Windows drawn by the seed, the same for every process."""
+        places = drawn(len(train.features), initialisation.WINDOWS, self.args.seed)
+        chosen = range(len(train.features)) if places is None else places
+        for begin in range(0, len(chosen), self.args.batch_size):
+            batch = evaluation.collator(
+                [train.features[int(i)] for i in chosen[begin : begin + self.args.batch_size]]
+            )
+            yield {name: tensor.to(self.arguments.device) for name, tensor in batch.items()}
 
     def _train(
         self, model: Any, splits: Splits, evaluation: Evaluation, log: TrainingLog
@@ -206,6 +223,7 @@ class Job:
                 stop=stop,
                 model=model,
                 args=self.arguments,
+                hook=hook_of(model),
             )
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
