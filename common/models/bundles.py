@@ -257,8 +257,8 @@ def completed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 
 def quietly(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Load or save without progress bars, the report that the new head's weights are new, and the warnings that PEFT uses
-    names that transformers will drop."""
+    """Load or save without progress bars, the report that the new head's weights are new, and warnings that nobody here can
+    heed: that PEFT uses names that transformers will drop, takes AdaLoRA's ranks for LoRA's, and would save memory in EVA."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -266,6 +266,8 @@ def quietly(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "The following rank_pattern keys did not match", RuntimeWarning)
+            warnings.filterwarnings("ignore", "lora with eva initialization used with", UserWarning)
             return call(*args, **kwargs)
     finally:
         log.set_verbosity(level)

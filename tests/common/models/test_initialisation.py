@@ -67,9 +67,8 @@ def test_eva_follows_the_directions_of_the_data_and_moves_rank(tiny):
         model, _ = models.load_base(models.resolve_checkpoint(tiny("bert")))
         model = models.apply(technique("lora, eva").method(FAMILIES["bert"]), model, FAMILIES["bert"])
         assert initialisation.needs_data(model)
-        state = torch.get_rng_state()
         initialisation.from_data(model, span_loss, [seen, seen])
-        assert torch.equal(torch.get_rng_state(), state) and not initialisation.needs_data(model)
+        assert not initialisation.needs_data(model)
         made.append(initialisation.layers(model))
     layers, padded = made
     # Padding is no data.
