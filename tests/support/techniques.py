@@ -9,6 +9,7 @@ TECHNIQUES = {key: kind for key, (kind, _) in technique_scripts().items()}
 assert len(TECHNIQUES) == len(SCRIPTS) > 5
 
 VARIANTS = {
+    "adalora, often": ("adalora", {"interval": 2, "initial_r": 8, "r": 4, "learning_rate": 1e-2}),
     "lora, dora": ("lora", {"dora": True}),
     "lora, rslora": ("lora", {"rslora": True, "r": 12}),
     "lora, gaussian": ("lora", {"init": "gaussian"}),
