@@ -11,7 +11,6 @@ Needs prepared data (scripts/prepare_data.py) and the packaged model, or --model
 
 import argparse
 import copy
-import importlib.util
 import json
 import statistics
 import sys
@@ -25,26 +24,31 @@ import torch
 from decoding import provenance
 from table_rows import between, json_flag, save_rows
 
+from common.api.technique_scripts import techniques
 from common.cli import guarded
 from common.data import prepared
 from common.models import base as models
 from common.models.cpu_kernels import keep_memory, quicken
 from common.models.families import family_of, uses_segment_ids
-from common.paths import ROOT
+from common.models.hooks import hook_of
 from common.tasks.batching import Collator
 from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
 from common.training.batch_order import GroupedBatches
 from common.training.settings import Technique
 
-SCRIPTS = {
-    "standard": "bert_fine_tuning",
-    "lora": "bert_fine_tuning_LoRA",
-    "ia3": "bert_fine_tuning_IA3",
-    "loha": "bert_fine_tuning_LoHA",
-    "prefix": "bert_fine_tuning_prefix-tuning",
-    "prompt": "bert_fine_tuning_prompt_encoder",
+TECHNIQUES: dict[str, tuple[str, dict]] = {
+    "standard": ("standard", {}),
+    "lora": ("lora", {}),
+    "ia3": ("ia3", {}),
+    "loha": ("loha", {}),
+    "prefix": ("prefix-tuning", {}),
+    "prompt": ("prompt-encoder", {}),
+    "dora": ("lora", {"dora": True}),
+    "adalora": ("adalora", {}),
+    "bottleneck": ("bottleneck", {}),
 }
+"""As --techniques names them → (key, settings)."""
 WAYS = ("fixed", "padded per batch", "grouped", "suite")
 # What a profile sums up: torch's operators that belong to each part. Every other operator is a pass over tensors.
 PARTS = {
@@ -56,18 +60,15 @@ PARTS = {
     "layer norm": ("native_layer_norm", "native_layer_norm_backward"),
     "optimizer, clipping": ("_fused_adamw_", "_foreach_norm", "linalg_vector_norm", "_foreach_mul_"),
 }
+STEPS = 1000
+"""The length of the training at whose beginning a technique with a schedule stands."""
 PASSES, REST = "other passes", "Python and calls"
 
 
 def technique_of(name: str) -> Technique:
-    """The technique of a script with its defaults."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{SCRIPTS[name]}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    kinds = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Technique)]
-    return next(kind for kind in kinds if kind is not Technique)()
+    """A technique with its defaults, but for what the table says."""
+    key, settings = TECHNIQUES[name]
+    return techniques()[key](**settings)
 
 
 def batches_of(way: str, lengths: np.ndarray, size: int, count: int) -> list[np.ndarray]:
@@ -118,13 +119,19 @@ def peak(config, rows: int) -> float:
 
 
 def train_on(batches: list[dict], model, optimizer) -> None:
-    """An optimizer step on each batch."""
-    for batch in batches:
+    """An optimizer step on each batch, with what the technique does beside it: in every way the same."""
+    hook = hook_of(model)
+    if hook:
+        hook.begin(STEPS)
+    for step, batch in enumerate(batches, start=1):
         labels = batch["labels"]
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        (span_loss(model, inputs, labels) / labels.numel()).backward()
+        loss = span_loss(model, inputs, labels) / labels.numel()
+        (loss + hook.extra_loss() if hook else loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if hook:
+            hook.after_step(step)
         optimizer.zero_grad()
 
 
@@ -196,7 +203,7 @@ def run(name: str, args) -> dict:
             if args.profile and round_ == args.rounds and way == "suite":
                 profiled = profile(ready, model, optimizer)
     return {
-        "technique": technique.name,
+        "technique": " ".join([technique.name, *TECHNIQUES[name][1]]),
         "profile": profiled,
         "windows_per_second": {way: round(statistics.median(r), 2) for way, r in rates.items()},
         "share_of_peak": {way: round(statistics.median(s), 3) for way, s in shares.items()},
@@ -283,7 +290,7 @@ def spread(ratios: list[float]) -> dict[str, float]:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    p.add_argument("--techniques", nargs="+", choices=TECHNIQUES, default=list(TECHNIQUES))
     p.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     p.add_argument("--data_dir", default="squad_data")
     p.add_argument("--model_checkpoint", default="embedded", help="a BERT")

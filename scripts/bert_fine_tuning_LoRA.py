@@ -1,9 +1,10 @@
-"""LoRA: trainable low-rank updates beside frozen weights (Hu et al., 2021)."""
+"""LoRA: trainable low-rank updates beside frozen weights (Hu et al., 2021); also DoRA, rsLoRA, PiSSA, OLoRA and EVA."""
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from common.errors import UserError
 from common.models.families import Family
 from common.training.command_line import main
 from common.training.rates import MEASURED, Rate, Rates
@@ -30,6 +31,16 @@ class LoRA(Technique):
         "all",
         "layers to update: all (every linear layer), attention (query, key, value), or attention+projection (also its output)",
     )
+    init: Literal["kaiming", "gaussian", "pissa", "pissa_niter_16", "olora", "eva"] = option(
+        "kaiming",
+        "where updates start: kaiming or gaussian, a random A and a zero B; pissa, the largest singular values of the weights "
+        "(pissa_niter_16: approximated, faster); olora, the weights' QR; eva, where the activations of training windows vary most",
+    )
+    dora: bool = option(False, "train the length of each row of a weight beside its direction (DoRA)")
+    rslora: bool = option(False, "scale the update by alpha / sqrt(r) (rsLoRA)")
+    bias: Literal["none", "all", "lora_only"] = option(
+        "none", "biases to train too: none, all, or lora_only (those of the updated layers)"
+    )
     lora_plus_ratio: float = option(
         1.0,
         "LoRA+ (Hayou et al., 2024): the second factors, B, get the learning rate times this; 16 is usual",
@@ -41,7 +52,7 @@ class LoRA(Technique):
         return self.lora_plus_ratio if "lora_B" in parameter else 1.0
 
     def method(self, family: Family) -> "PeftConfig":
-        from peft import LoraConfig
+        from peft import EvaConfig, LoraConfig
 
         attention = (family.query, family.key, family.value)
         targets = {
@@ -49,11 +60,28 @@ class LoRA(Technique):
             "attention": family.matching(*attention),
             "attention+projection": family.matching(*attention, family.attention_output),
         }
+        if self.init == "olora" and family.conv1d:
+            raise UserError(
+                f"--init olora does not work with {family.model_type}: PEFT's OLoRA takes the weights of its Conv1D layers for "
+                "their transposes; use --init pissa."
+            )
+        if self.bias != "none" and (reason := family.refuses.get("bitfit")):
+            raise UserError(
+                f"--bias {self.bias} does not work with {family.model_type}: {reason}; leave it out."
+            )
+        further: dict[str, Any] = {"init_lora_weights": True if self.init == "kaiming" else self.init}
+        if self.init == "eva":
+            # rsLoRA's scale follows from each layer's own rank.
+            further["eva_config"] = EvaConfig(adjust_scaling_factors=not self.rslora)
         return LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=targets[self.targets],
+            use_dora=self.dora,
+            use_rslora=self.rslora,
+            bias=self.bias,
+            **further,
         )
 
 

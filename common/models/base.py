@@ -25,7 +25,7 @@ from transformers.utils.hub import cached_file
 
 from ..errors import NotHere, UserError, first_line
 from ..hub import hub_answers
-from . import methods
+from . import initialisation, methods
 from .bundles import completed, quietly
 from .checkpoint_files import check_files, refuse_code
 from .distillation import distil_config, distilled
@@ -304,12 +304,19 @@ def apply(
     method.modules_to_save = list(family.heads[head]) or None
     if family.conv1d:
         method.fan_in_fan_out = True
-    return quietly(get_peft_model, model, method)
+    made = quietly(get_peft_model, model, method)
+    initialisation.started(made)
+    return made
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Every trained parameter by name: a checkpoint must hold them all, the encoder of virtual tokens included."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def is_length(name: str) -> bool:
+    """Whether a parameter with this name holds lengths of a weight's rows, as DoRA trains them."""
+    return ".lora_magnitude_vector." in name
 
 
 def save_trainable(model: torch.nn.Module, file: Path) -> None:

@@ -156,6 +156,12 @@ def opener(bundle: Path) -> str | None:
     return "virtual_tokens" if virtual else None
 
 
+def _trained_biases(bundle: Path) -> bool:
+    """Whether an adapter in PEFT's format brings biases of the base, which PEFT writes into it."""
+    config = bundle / "adapter" / "adapter_config.json"
+    return config.is_file() and json.loads(config.read_text()).get("bias", "none") != "none"
+
+
 def merges(bundle: Path) -> bool:
     """Whether a saved model, loaded with `merge`, is a plain model of its class, which transformers saves and loads."""
     opens = opener(bundle)
@@ -178,10 +184,13 @@ class SharedBase:
     tokenizing: threading.Lock = field(default_factory=threading.Lock)
     """Held while the tokenizer is used: it keeps its truncation as state."""
 
-    def copy(self) -> torch.nn.Module:
-        """A model that shares this one's parameters and buffers, except for those of its head, which adapters overwrite."""
+    def copy(self, own_biases: bool = False) -> torch.nn.Module:
+        """A model that shares this one's parameters and buffers, except for those that an adapter overwrites: the head's, and
+        on demand all biases."""
         head = family_of(self.model.config.model_type).heads[self.head]
         own = {id(p) for name in head for p in self.model.get_submodule(name).parameters()}
+        if own_biases:
+            own |= {id(p) for name, p in self.model.named_parameters() if name.endswith(".bias")}
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return copy.deepcopy(self.model, {id(t): t for t in tensors if id(t) not in own})
 
@@ -206,7 +215,7 @@ def load_bundle(
     folder = Path(folder)
     info = read_bundle(folder)
     if shared is not None:
-        model, merge = shared.copy(), False
+        model, merge = shared.copy(own_biases=_trained_biases(folder)), False
     else:
         base = folder / "base" if (folder / "base").is_dir() else base
         if base is None:
@@ -248,8 +257,8 @@ def completed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 
 def quietly(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Load or save without progress bars, the report that the new head's weights are new, and the warnings that PEFT uses
-    names that transformers will drop."""
+    """Load or save without progress bars, the report that the new head's weights are new, and warnings that nobody here can
+    heed: that PEFT uses names that transformers will drop, takes AdaLoRA's ranks for LoRA's, and would save memory in EVA."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -257,6 +266,8 @@ def quietly(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "The following rank_pattern keys did not match", RuntimeWarning)
+            warnings.filterwarnings("ignore", "lora with eva initialization used with", UserWarning)
             return call(*args, **kwargs)
     finally:
         log.set_verbosity(level)

@@ -1,4 +1,4 @@
-"""The same training on a CPU in less time: dropout, attention with dropout, and linear layers with LoRA or LoHa.
+"""The same training on a CPU in less time: dropout, attention with dropout, and linear layers with a technique.
 
 docs/PERFORMANCE.md has the figures and what else was tried. `quicken` replaces code of torch and PEFT by these; parameters
 keep their names, and outside the common case (another precision, several adapters, a GPU) the replaced code runs.
@@ -7,18 +7,18 @@ keep their names, and outside the common case (another precision, several adapte
 import ctypes
 import itertools
 import math
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft.tuners import loha, lora
+from peft.tuners.adalora import SVDLinear
 from torch import nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.functional import linear
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from .cpu_adapters import AdaLoraLinear, LohaLinear, LoraLinear, plain
 
 ATTENTION = f"sdpa_quick_{__package__}"
 """A name that differs in stored copies of this package, which run in the same process."""
@@ -44,7 +44,12 @@ def keep_memory(kept: bool = True) -> None:
 
 def quicken(model: nn.Module) -> nn.Module:
     """Make a model, with or without a technique on it, train faster on a CPU. It is changed in place and returned."""
-    classes = {nn.Dropout: Dropout, lora.Linear: LoraLinear, loha.layer.Linear: LohaLinear}
+    classes = {
+        nn.Dropout: Dropout,
+        lora.Linear: LoraLinear,
+        loha.layer.Linear: LohaLinear,
+        SVDLinear: AdaLoraLinear,
+    }
     for module in model.modules():
         if type(module) in classes:
             module.__class__ = classes[type(module)]
@@ -94,7 +99,7 @@ class Dropout(nn.Dropout):
     """nn.Dropout with other random numbers."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or not _droppable(self.p) or not _plain(x):
+        if not self.training or not _droppable(self.p) or not plain(x):
             return super().forward(x)
         return _Dropped.apply(x, self.p)
 
@@ -201,11 +206,11 @@ def attention(
     the last one ends.
     """
     bounds = kwargs.get("cu_seq_lens_q")
-    if bounds is not None and not (_droppable(dropout) and _plain(query)):
+    if bounds is not None and not (_droppable(dropout) and plain(query)):
         return _attended_jagged(query, key, value, bounds, kwargs["max_length_q"], dropout, scaling), None
     causal = kwargs.get("is_causal") or getattr(module, "is_causal", False)
     grouped = getattr(module, "num_key_value_groups", 1) > 1
-    if not _droppable(dropout) or causal or grouped or position_bias is not None or not _plain(query):
+    if not _droppable(dropout) or causal or grouped or position_bias is not None or not plain(query):
         return sdpa_attention_forward(
             module,
             query,
@@ -272,104 +277,3 @@ def _key_counts(mask: torch.Tensor) -> list[int] | None:
 
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-
-
-class _Updated(torch.autograd.Function):
-    """x (W + s B A)' + b: the update is added to the weight, which is smaller than the batch, and not to the result."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-    ) -> torch.Tensor:
-        updated = torch.addmm(weight, b, a, alpha=scale)
-        ctx.save_for_backward(x, updated, a, b)
-        ctx.scale = scale
-        return linear(x, updated, bias)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, updated, a, b = ctx.saved_tensors
-        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
-        # No parameter below the first layer is trained.
-        x_grad = (rows @ updated).view(x.shape) if ctx.needs_input_grad[0] else None
-        a_grad = torch.mm((rows @ b).T, x_rows).mul_(ctx.scale)
-        # Not rows' (x a'), which reads `rows` along its long side and takes nearly twice as long.
-        b_grad = torch.mm((x_rows @ a.T).T, rows).mul_(ctx.scale).T
-        return x_grad, None, None, a_grad, b_grad, None
-
-
-@contextmanager
-def updates_held(model: nn.Module) -> Iterator[None]:
-    """Layers with LoRA or LoHa compute their updated weight once instead of for every batch, while nothing is trained."""
-    layers = [module for module in model.modules() if isinstance(module, (LoraLinear, LohaLinear))]
-    for layer in layers:
-        layer.held = {}
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.held = None
-
-
-class LoraLinear(lora.Linear):
-    """PEFT's linear layer with LoRA."""
-
-    held: dict[str, torch.Tensor] | None = None
-    """Adapter → updated weight, while nothing is trained."""
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = _only_adapter(self, self.lora_A, x)
-        if name is None or args or kwargs or self.lora_variant or self.fan_in_fan_out or self.lora_bias[name]:
-            return super().forward(x, *args, **kwargs)
-        if self.training and isinstance(self.lora_dropout[name], nn.Dropout):
-            return super().forward(x, *args, **kwargs)
-        base = self.base_layer
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        if self.held is not None:
-            if name not in self.held:
-                self.held[name] = torch.addmm(base.weight, b, a, alpha=self.scaling[name])
-            return linear(x, self.held[name], base.bias)
-        return _Updated.apply(x, base.weight, base.bias, a, b, self.scaling[name])
-
-
-class LohaLinear(loha.layer.Linear):
-    """PEFT's linear layer with LoHa. PEFT's own forward multiplies the input by the weight and then by its update."""
-
-    held: dict[str, torch.Tensor] | None = None
-    """Adapter → updated weight, while nothing is trained."""
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = _only_adapter(self, self.hada_w1_a, x)
-        if name is None or args or kwargs or (self.training and self.module_dropout[name]):
-            return super().forward(x, *args, **kwargs)
-        if self.held is not None and name in self.held:
-            return linear(x, self.held[name], self.base_layer.bias)
-        rank_dropout = self.training and bool(self.rank_dropout[name])
-        update = self.get_delta_weight(name, apply_rank_dropout=rank_dropout)
-        updated = self.base_layer.weight + update
-        if self.held is not None:
-            self.held[name] = updated
-        return linear(x, updated, self.base_layer.bias)
-
-
-def _only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
-    """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
-    active = [name for name in layer.active_adapters if name in adapters]
-    base = layer.base_layer
-    usual = type(base) is nn.Linear and base.weight.dtype == torch.float32 and not base.weight.requires_grad
-    return active[0] if len(active) == 1 and usual and _plain(x) and not _switched_off(layer) else None
-
-
-def _switched_off(layer: nn.Module) -> bool:
-    return layer.disable_adapters or layer.merged
-
-
-def _plain(x: torch.Tensor) -> bool:
-    """Whether a tensor is float32, on the CPU and outside of mixed precision."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

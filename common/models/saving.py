@@ -7,7 +7,7 @@ import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from . import methods
+from . import initialisation, methods
 from .base import Checkpoint, load_base
 from .bundles import BundleInfo, fingerprint, quietly, write_info
 from .families import family_of
@@ -46,7 +46,10 @@ def save_bundle(
     if isinstance(method, Method):
         methods.save(method, model, folder / "adapter")
     elif isinstance(model, PeftModel | PromptModel):
-        model.save_pretrained(str(folder / "adapter"))
+        if isinstance(model, PeftModel):
+            initialisation.save(model, folder / "adapter")
+        else:
+            model.save_pretrained(str(folder / "adapter"))
         # PEFT writes an empty model card.
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
     else:

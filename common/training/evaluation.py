@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
-from ..models.cpu_kernels import updates_held
+from ..models.cpu_adapters import updates_held
 from ..tasks.interface import Decision, Task
 from .settings import RunArgs
 

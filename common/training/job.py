@@ -3,6 +3,7 @@
 import math
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from transformers import TrainingArguments, set_seed
 from .. import stopping
 from ..data.rows import Rows
 from ..models import base as models
-from ..models import parts
+from ..models import initialisation, parts
 from ..models.cpu_kernels import keep_memory, quicken
+from ..models.hooks import hook_of
+from ..tasks.batching import Batch
 from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
 from . import checkpoints, confidence, results
@@ -23,7 +26,7 @@ from .evaluation import Evaluation, Split
 from .features import training_features
 from .optimizer import ParameterGroups
 from .planning import Plan
-from .sampling import subset
+from .sampling import drawn, subset
 from .trainer import WEIGHTS, TaskTrainer
 
 
@@ -76,7 +79,7 @@ class Job:
             self.autocast,
             self.arguments,
         )
-        model = self._with_technique(model)
+        model = self._with_technique(model, splits.train, evaluation)
         log.log_metrics(models.parameter_counts(model))
         trainer, seconds = self._train(model, splits, evaluation, log)
         model = self._best(trainer)
@@ -182,10 +185,13 @@ class Job:
         """A part of the data, a `datasets.Dataset`, or what is drawn of it."""
         return subset(self.plan.splits[name], limit, self.args.seed, self.task.balanced_by)
 
-    def _with_technique(self, model: Any) -> Any:
+    def _with_technique(self, model: Any, train: Split, evaluation: Evaluation) -> Any:
         """The base with what the technique trains, ready for this device."""
         family = self.plan.family
         model = models.apply(self.technique.method(family), model, family, self.plan.head)
+        if initialisation.needs_data(model):
+            model = model.to(self.arguments.device)
+            initialisation.from_data(model, self._loss(train), self._some_batches(train, evaluation))
         if self.args.freeze_embeddings:
             for name in parts.embeddings(model, family):
                 model.get_parameter(name).requires_grad_(False)
@@ -196,6 +202,16 @@ class Job:
             # In place: parameters keep their names. Batches differ in length.
             model.compile(backend=self.args.torch_compile, dynamic=True)
         return model
+
+    def _some_batches(self, train: Split, evaluation: Evaluation) -> Iterator[Batch]:
+        """Windows drawn by the seed, the same for every process."""
+        places = drawn(len(train.features), initialisation.WINDOWS, self.args.seed)
+        chosen = range(len(train.features)) if places is None else places
+        for begin in range(0, len(chosen), self.args.batch_size):
+            batch = evaluation.collator(
+                [train.features[int(i)] for i in chosen[begin : begin + self.args.batch_size]]
+            )
+            yield {name: tensor.to(self.arguments.device) for name, tensor in batch.items()}
 
     def _train(
         self, model: Any, splits: Splits, evaluation: Evaluation, log: TrainingLog
@@ -216,6 +232,7 @@ class Job:
                 groups=self.groups,
                 model=model,
                 args=self.arguments,
+                hook=hook_of(model),
             )
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()

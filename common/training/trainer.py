@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from ..atomic import atomic_write
 from ..errors import UserError, first_line
 from ..models import base
+from ..models.hooks import TrainingHook
 from ..stopping import Stop
 from ..tracking.run_log import RunLog
 from . import checkpoints
@@ -36,6 +38,9 @@ WEIGHTS = "trainable.safetensors"
 BEST = "best.safetensors"
 """In a checkpoint: the weights with the best validation score so far."""
 
+HOOK = "hook.safetensors"
+"""In a checkpoint: the state of the technique's hook."""
+
 KEEP = 2
 """Checkpoints that are kept: if the last one is damaged, the one before it is used."""
 
@@ -45,7 +50,7 @@ class TaskTrainer(Trainer):
 
     output_dir: where they lie. loss: (model, batch without its labels, labels) → the loss summed over every label.
     metrics: validation scores that are logged; the first one decides. stop: whether a signal asks to leave. groups: what the
-    optimizer updates at which rate.
+    optimizer updates at which rate. hook: what the technique does beside the optimizer.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class TaskTrainer(Trainer):
         groups: ParameterGroups,
         model: torch.nn.Module,
         args: TrainingArguments,
+        hook: TrainingHook | None = None,
     ):
         super().__init__(
             model=model,
@@ -71,7 +77,8 @@ class TaskTrainer(Trainer):
             eval_dataset=validation.features,
         )
         self.options, self.output_dir, self.loss, self.metrics = options, output_dir, loss, metrics
-        self.evaluation, self.run_log, self.stop, self.groups = evaluation, log, stop, groups
+        self.evaluation, self.run_log, self.stop = evaluation, log, stop
+        self.groups, self.hook = groups, hook
         self.control: TrainerControl
         self.optimizer: torch.optim.Optimizer | None
         self.examples, self.validation = train.examples, validation
@@ -162,8 +169,12 @@ class TaskTrainer(Trainer):
     ) -> torch.Tensor:
         """The mean over all labels of the optimizer step, however many batches and processes share it."""
         labels = inputs.pop("labels")
+        loss = self.loss(model, inputs, labels)
+        if self.hook is not None:
+            # All labels of the step together bring it once.
+            loss = loss + self.hook.extra_loss() * labels.ne(-100).sum()
         # The processes' gradients are averaged.
-        return self.loss(model, inputs, labels) * self.args.world_size / num_items_in_batch
+        return loss * self.args.world_size / num_items_in_batch
 
     def training_step(
         self, model: Any, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
@@ -235,6 +246,11 @@ class TaskTrainer(Trainer):
             self._tr_loss += self.resumed["loss"]
             self._total_loss_scalar = self.resumed["total_loss"]
             self._globalstep_last_logged = self.resumed["logged"]
+
+    def after_optimizer(self) -> None:
+        """What the technique does after the optimizer's step, while the gradients are still there."""
+        if self.hook is not None:
+            self.hook.after_step(self.state.global_step + 1, not self.accelerator.optimizer_step_was_skipped)
 
     @property
     def batches_of_step(self) -> int:
@@ -372,8 +388,15 @@ class TaskTrainer(Trainer):
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         base.save_trainable(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
+        if self.hook is not None:
+            save_file(self.hook.state(), folder / HOOK)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        base.load_trainable(
-            self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint) / WEIGHTS
-        )
+        checkpoint = Path(resume_from_checkpoint)
+        base.load_trainable(self.accelerator.unwrap_model(model or self.model), checkpoint / WEIGHTS)
+        if self.hook is not None:
+            self.hook.load_state(load_file(checkpoint / HOOK))
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Without the lengths that DoRA trains: decay would pull the weights themselves to 0."""
+        return [name for name in super().get_decay_parameter_names(model) if not base.is_length(name)]

@@ -3,6 +3,7 @@
 import torch
 
 from common.models import base as models
+from common.models import initialisation
 from common.models.families import FAMILIES, uses_segment_ids
 from common.tasks.batching import Collator
 from common.tasks.classification import work
@@ -11,7 +12,7 @@ from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
 from tests.support import learning, texts
 from tests.support.questions import EXAMPLES
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import technique as technique_of
 
 QA, CLASSIFICATION = "QuestionAnswering", "SequenceClassification"
 CONFIGS = {
@@ -33,8 +34,11 @@ def build(tiny, technique: str, family_name: str, head: str = QA):
     torch.manual_seed(0)
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
     family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().method(family), model, family, head)
-    return model, tokenizer, batch_of(tokenizer, model.config, head)
+    batch = batch_of(tokenizer, model.config, head)
+    model = models.apply(technique_of(technique).method(family), model, family, head)
+    if initialisation.needs_data(model):
+        initialisation.from_data(model, span_loss if head == QA else work.label_loss, [batch])
+    return model, tokenizer, batch
 
 
 def batch_of(tokenizer, config, head: str = QA):

@@ -5,12 +5,13 @@ import re
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import VARIANTS
+from tests.support.techniques import technique as technique_of
 
 
 def closed_form(technique: str, base, family, head: str) -> int:
     """Trainable parameters by the technique's formula, from the shapes of the base's layers."""
-    t = TECHNIQUES[technique]()
+    t = technique_of(technique)
     of_head = sum(p.numel() for name in family.heads[head] for p in base.get_submodule(name).parameters())
     shapes = {}
     for name, module in base.named_modules():
@@ -37,11 +38,23 @@ def closed_form(technique: str, base, family, head: str) -> int:
     everywhere = roles(*family.linear_layers)
     inner = {n: p for n, p in base.named_parameters() if not n.startswith(family.heads[head])}
     of_norms = sum(p.numel() for n, p in inner.items() if re.search(r"(norm|Norm|ln_\w)\.(weight|bias)$", n))
-    match technique:
+    match VARIANTS.get(technique, (technique,))[0]:
         case "standard":
             return sum(p.numel() for p in base.parameters())
         case "lora":
-            return of_head + sum(t.r * (i + o) for i, o in everywhere)
+            attention = {"attention": roles(family.query, family.key, family.value)}
+            updated = attention.get(t.targets, everywhere)
+            # Of the updated layers, which all have biases where one has; the head's are counted with it.
+            own = sum(o for _, o in updated)
+            biases = {
+                "none": 0,
+                "lora_only": own,
+                "all": sum(p.numel() for n, p in inner.items() if n.endswith(".bias")),
+            }
+            return of_head + sum(t.r * (i + o) for i, o in updated) + own * t.dora + biases[t.bias]
+        case "adalora":
+            # Singular values and both factors, before any rank is taken away.
+            return of_head + sum(t.initial_r * (i + o + 1) for i, o in everywhere)
         case "loha":
             return of_head + sum(2 * t.r * (i + o) for i, o in everywhere)
         case "ia3":

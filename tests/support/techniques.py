@@ -1,8 +1,47 @@
 """The techniques of all scripts: a new script is in every generated test at once."""
 
 from common.api.technique_scripts import technique_scripts
+from common.errors import UserError
 from common.paths import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts").glob("bert_fine_tuning*.py"))
 TECHNIQUES = {key: kind for key, (kind, _) in technique_scripts().items()}
 assert len(TECHNIQUES) == len(SCRIPTS) > 5
+
+VARIANTS = {
+    "adalora, often": ("adalora", {"interval": 2, "initial_r": 8, "r": 4, "learning_rate": 1e-2}),
+    "lora, dora": ("lora", {"dora": True}),
+    "lora, rslora": ("lora", {"rslora": True, "r": 12}),
+    "lora, gaussian": ("lora", {"init": "gaussian"}),
+    "lora, pissa": ("lora", {"init": "pissa"}),
+    "lora, pissa_niter_16": ("lora", {"init": "pissa_niter_16", "rslora": True, "r": 12}),
+    "lora, olora": ("lora", {"init": "olora"}),
+    "lora, eva": ("lora", {"init": "eva"}),
+    "lora, biases": ("lora", {"bias": "all"}),
+    "lora, own biases": ("lora", {"bias": "lora_only"}),
+    "lora, all at once": (
+        "lora",
+        {"dora": True, "rslora": True, "init": "pissa", "bias": "all", "targets": "attention"},
+    ),
+}
+"""Techniques with settings that change what is computed: (key, settings)."""
+
+EVERY = sorted([*TECHNIQUES, *VARIANTS])
+
+
+def technique(name: str):
+    """A technique with its defaults, or a variant of one."""
+    key, settings = VARIANTS.get(name, (name, {}))
+    return TECHNIQUES[key](**settings)
+
+
+def refusal(name: str, family, head: str) -> str | None:
+    """Why a family with this head does not do a technique or a variant."""
+    made = technique(name)
+    if reason := family.refusal(made.key, head):
+        return reason
+    try:
+        made.method(family)
+    except UserError as error:
+        return str(error)
+    return None

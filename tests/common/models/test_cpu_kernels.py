@@ -1,6 +1,5 @@
 """The fast path computes the same as torch and PEFT, gradients included, and is really taken."""
 
-import copy
 import math
 
 import pytest
@@ -9,9 +8,8 @@ import torch
 from common.models import base, cpu_kernels
 from common.models.families import FAMILIES
 from tests.support.cells import batch_of
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import technique as technique_of
 
-QUICK = {"lora": cpu_kernels.LoraLinear, "loha": cpu_kernels.LohaLinear}
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
 
 
@@ -19,7 +17,7 @@ def built(tiny, family_name, technique):
     torch.manual_seed(0)
     model, tokenizer = base.load_base(base.resolve_checkpoint(tiny(family_name)))
     family = FAMILIES[family_name]
-    model = base.apply(TECHNIQUES[technique]().method(family), model, family)
+    model = base.apply(technique_of(technique).method(family), model, family)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -42,50 +40,6 @@ def outcome(model, batch):
     (out.start_logits.square().mean() + out.end_logits.sin().mean()).backward()
     grads = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     return torch.stack([out.start_logits, out.end_logits]).detach(), grads
-
-
-@pytest.mark.parametrize(
-    ("technique", "family_name"),
-    [
-        (technique, name)
-        for technique in QUICK
-        for name in (*ENCODERS, "gpt2", "t5")
-        if not FAMILIES[name].refusal(technique, "QuestionAnswering")
-    ],
-)
-def test_layers_give_pefts_results_and_gradients(technique, family_name, tiny):
-    model, batch = built(tiny, family_name, technique)
-    model.eval()
-    quick = cpu_kernels.quicken(copy.deepcopy(model))
-    classes = {type(module) for module in quick.modules()}
-    assert QUICK[technique] in classes or FAMILIES[family_name].conv1d
-    (found, grads), (expected, expected_grads) = outcome(quick, batch), outcome(model, batch)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert grads.keys() == expected_grads.keys()
-    for name, grad in grads.items():
-        torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=1e-6, msg=name)
-
-
-@pytest.mark.parametrize("technique", QUICK)
-def test_evaluation_updates_each_weight_once_and_forgets_it(technique, tiny):
-    model, batch = built(tiny, "bert", technique)
-    model = cpu_kernels.quicken(model).eval()
-    layers = [module for module in model.modules() if isinstance(module, QUICK[technique])]
-    before = logits(model, batch)
-    with cpu_kernels.updates_held(model.eval()):
-        torch.testing.assert_close(logits(model, batch), before, rtol=1e-5, atol=1e-5)
-        (weight,) = layers[0].held.values()
-        logits(model, batch)
-        assert layers[0].held["default"] is weight
-    assert not any(layer.held for layer in layers)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and "_" in name:
-                parameter.mul_(1.5)
-    with cpu_kernels.updates_held(model):
-        after = logits(model, batch)
-    assert not torch.allclose(after, before, atol=1e-3)
-    torch.testing.assert_close(logits(model.eval(), batch), after, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("masked", [None, "padding", "holes", "ragged", "float"])
@@ -139,7 +93,7 @@ def test_training_takes_the_fast_attention_and_dropout(family_name, technique, t
     known = {name: p for name, p in dropouts.items() if hasattr(base.load_config(checkpoint), name)}
     model, tokenizer = base.load_base(checkpoint, **known)
     family = FAMILIES[family_name]
-    model = cpu_kernels.quicken(base.apply(TECHNIQUES[technique]().method(family), model, family)).train()
+    model = cpu_kernels.quicken(base.apply(technique_of(technique).method(family), model, family)).train()
     shapes = []
     draw = cpu_kernels.draw
     monkeypatch.setattr(cpu_kernels, "draw", lambda shape, p: shapes.append(shape) or draw(shape, p))
@@ -171,20 +125,3 @@ def test_dropouts_edges_are_torchs(p):
     x = torch.ones(1000)
     share = cpu_kernels.Dropout(p)(x).count_nonzero() / 1000
     assert abs(share - (1 - p)) < 0.1 and (p == 0.5 or share == 1 - p)
-
-
-def test_what_is_not_the_common_case_is_left_to_peft(tiny):
-    model, batch = built(tiny, "bert", "lora")
-    model.eval()
-    with model.disable_adapter():
-        expected = logits(model, batch)
-    cpu_kernels.quicken(model)
-    with model.disable_adapter():
-        found = logits(model, batch)
-    assert torch.equal(found, expected)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert logits(model, batch).isfinite().all()
-    alone = logits(model, batch)
-    merged = model.merge_and_unload()
-    assert not any(isinstance(module, cpu_kernels.LoraLinear) for module in merged.modules())
-    torch.testing.assert_close(logits(merged, batch), alone, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,8 @@ import pickle
 import re
 import resource
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -19,7 +21,8 @@ from common.tracking import experiments, runs
 from common.training import checkpoints, fit, job, recording
 from common.training.evaluation import Evaluation
 from common.training.settings import RunArgs
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import EVERY, TECHNIQUES
+from tests.support.techniques import technique as technique_of
 from tests.support.trained import prepare_data, store
 
 FIELDS = dict(
@@ -38,9 +41,9 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def train(place, tiny, tmp_path):
-    """Train LoRA in an experiment of the test's own; gives (run or what stopped it)."""
+    """Train LoRA, or another technique, in an experiment of the test's own; gives the run."""
 
-    def go(resume=False, experiment=tmp_path.name, epochs=4.0, **fields):
+    def go(resume=False, experiment=tmp_path.name, epochs=4.0, technique="lora", **fields):
         args = RunArgs(
             model_checkpoint=tiny("bert"),
             data_dir=str(place / "data"),
@@ -49,7 +52,7 @@ def train(place, tiny, tmp_path):
             resume=resume,
             **FIELDS | fields,
         )
-        return mlflow.get_run(fit.fit(TECHNIQUES["lora"](num_train_epochs=epochs), args))
+        return mlflow.get_run(fit.fit(replace(technique_of(technique), num_train_epochs=epochs), args))
 
     return go
 
@@ -96,7 +99,8 @@ def curve(run, name="train_loss"):
 def weights(run):
     (model,) = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
     folder = mlflow.artifacts.download_artifacts(f"models:/{model.model_id}")
-    return load_file(f"{folder}/artifacts/bundle/adapter/adapter_model.safetensors")
+    (file,) = Path(folder, "artifacts", "bundle").rglob("*.safetensors")
+    return load_file(file)
 
 
 def assert_same(run, other):
@@ -162,6 +166,26 @@ def test_a_killed_run_goes_on_to_the_same_end(train, undisturbed, kill, loss, tm
     loss(lambda n, batch, own: own())
     assert_same(train(resume=True), undisturbed)
     assert not (tmp_path / "out").exists() and only_run(tmp_path.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "technique",
+    [
+        pytest.param(name, marks=() if name == "adalora" else pytest.mark.long)
+        for name in EVERY
+        if name != "lora"
+    ],
+)
+def test_a_killed_run_of_any_technique_goes_on_to_the_same_end(technique, train, kill, loss, tmp_path):
+    whole = train(experiment=f"{tmp_path.name}-whole", technique=technique)
+    # Of 12 steps the sixth; AdaLoRA has begun to take ranks away.
+    loss(lambda n, batch, own: own() if n < 6 else kill())
+    with pytest.raises(Killed):
+        train(technique=technique)
+    assert checkpoints.newest(tmp_path / "out") is not None
+    loss(lambda n, batch, own: own())
+    assert_same(train(resume=True, technique=technique), whole)
 
 
 @pytest.mark.slow

@@ -1,0 +1,203 @@
+"""Linear layers with LoRA, DoRA, AdaLoRA or LoHa, as PEFT has them, in less time on a CPU (cpu_kernels.py)."""
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners import loha, lora
+from peft.tuners.adalora import SVDLinear
+from peft.tuners.lora.variants import DoraLinearVariant
+from torch import nn
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import linear
+
+
+class _Updated(torch.autograd.Function):
+    """x (W + s B A)' + b: the update is added to the weight, which is smaller than the batch, and not to the result."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        updated = torch.addmm(weight, b, a, alpha=scale)
+        ctx.save_for_backward(x, updated, a, b)
+        ctx.scale = scale
+        return linear(x, updated, bias)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, updated, a, b = ctx.saved_tensors
+        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
+        # No parameter below the first layer is trained.
+        x_grad = (rows @ updated).view(x.shape) if ctx.needs_input_grad[0] else None
+        a_grad = torch.mm((rows @ b).T, x_rows).mul_(ctx.scale)
+        # Not rows' (x a'), which reads `rows` along its long side and takes nearly twice as long.
+        b_grad = torch.mm((x_rows @ a.T).T, rows).mul_(ctx.scale).T
+        bias_grad = rows.sum(0) if ctx.needs_input_grad[2] else None
+        return x_grad, None, bias_grad, a_grad, b_grad, None
+
+
+class _Lengthened(torch.autograd.Function):
+    """x (c (W + s B A))' + b, where c gives each row of the weight the length l: DoRA. As in its paper (section 4.3), the
+    length that a row has without c counts as a constant."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        length: torch.Tensor,
+    ) -> torch.Tensor:
+        updated, factor = _lengthened(weight, a, b, scale, length)
+        out = linear(x, updated, bias)
+        ctx.save_for_backward(x, updated, bias, a, b, length, factor, out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, updated, bias, a, b, length, factor, out = ctx.saved_tensors
+        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
+        x_grad = (rows @ updated).view(x.shape) if ctx.needs_input_grad[0] else None
+        # c goes into the small matrices: the gradient of a row of the weight is not needed itself.
+        column = factor[:, None]
+        a_grad = torch.mm((rows @ (column * b)).T, x_rows).mul_(ctx.scale)
+        b_grad = torch.mm((x_rows @ a.T).T, rows).mul_(ctx.scale).T * column
+        length_grad = (rows * out.flatten(0, -2)).sum(0)
+        bias_grad = None
+        if bias is not None:
+            bias_grad = rows.sum(0)
+            length_grad.addcmul_(bias, bias_grad, value=-1)
+        return x_grad, None, bias_grad, a_grad, b_grad, None, length_grad.div_(length)
+
+
+def _lengthened(
+    weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, length: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(the updated weight with rows of these lengths, what its rows were multiplied by)."""
+    updated = torch.addmm(weight, b, a, alpha=scale)
+    factor = length / torch.linalg.vector_norm(updated, dim=1)
+    return updated.mul_(factor[:, None]), factor
+
+
+@contextmanager
+def updates_held(model: nn.Module) -> Iterator[None]:
+    """Layers with a low-rank update compute their updated weight once instead of for every batch, while nothing is trained."""
+    kinds = (LoraLinear, AdaLoraLinear, LohaLinear)
+    layers = [module for module in model.modules() if isinstance(module, kinds)]
+    for layer in layers:
+        layer.held = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.held = None
+
+
+class LoraLinear(lora.Linear):
+    """PEFT's linear layer with LoRA or DoRA."""
+
+    held: dict[str, torch.Tensor] | None = None
+    """Adapter → updated weight, while nothing is trained."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        name = _only_adapter(self, self.lora_A, x)
+        if name is None or args or kwargs or self.fan_in_fan_out or self.lora_bias[name]:
+            return super().forward(x, *args, **kwargs)
+        variant = self.lora_variant.get(name)
+        if _drops(self, name) or not (variant is None or isinstance(variant, DoraLinearVariant)):
+            return super().forward(x, *args, **kwargs)
+        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        length = self.lora_magnitude_vector[name].weight if variant else None
+        return _through(self, name, x, a, b, self.scaling[name], length)
+
+
+class AdaLoraLinear(SVDLinear):
+    """PEFT's linear layer with AdaLoRA."""
+
+    held: dict[str, torch.Tensor] | None = None
+    """Adapter → updated weight, while nothing is trained."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        name = _only_adapter(self, self.lora_A, x)
+        if name is None or args or kwargs or self.fan_in_fan_out or _drops(self, name):
+            return super().forward(x, *args, **kwargs)
+        a = self.lora_A[name] * self.lora_E[name]
+        scale = self.scaling[name] / (self.ranknum[name].item() + 1e-5)
+        return _through(self, name, x, a, self.lora_B[name], scale)
+
+
+def _drops(layer: nn.Module, name: str) -> bool:
+    """Whether a layer drops a part of what goes into its update."""
+    return layer.training and isinstance(layer.lora_dropout[name], nn.Dropout)
+
+
+def _through(
+    layer: LoraLinear | AdaLoraLinear,
+    name: str,
+    x: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: float,
+    length: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """x through a layer whose weight has the update scale b a, and then rows of a length; a: (rank, in), b: (out, rank)."""
+    base = layer.base_layer
+    if layer.held is None:
+        if length is None:
+            return _Updated.apply(x, base.weight, base.bias, a, b, scale)
+        return _Lengthened.apply(x, base.weight, base.bias, a, b, scale, length)
+    if name not in layer.held:
+        if length is None:
+            layer.held[name] = torch.addmm(base.weight, b, a, alpha=scale)
+        else:
+            layer.held[name], _ = _lengthened(base.weight, a, b, scale, length)
+    return linear(x, layer.held[name], base.bias)
+
+
+class LohaLinear(loha.layer.Linear):
+    """PEFT's linear layer with LoHa. PEFT's own forward multiplies the input by the weight and then by its update."""
+
+    held: dict[str, torch.Tensor] | None = None
+    """Adapter → updated weight, while nothing is trained."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        name = _only_adapter(self, self.hada_w1_a, x)
+        if name is None or args or kwargs or (self.training and self.module_dropout[name]):
+            return super().forward(x, *args, **kwargs)
+        if self.held is not None and name in self.held:
+            return linear(x, self.held[name], self.base_layer.bias)
+        rank_dropout = self.training and bool(self.rank_dropout[name])
+        update = self.get_delta_weight(name, apply_rank_dropout=rank_dropout)
+        updated = self.base_layer.weight + update
+        if self.held is not None:
+            self.held[name] = updated
+        return linear(x, updated, self.base_layer.bias)
+
+
+def _only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
+    """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
+    active = [name for name in layer.active_adapters if name in adapters]
+    base = layer.base_layer
+    usual = type(base) is nn.Linear and base.weight.dtype == torch.float32 and not base.weight.requires_grad
+    return active[0] if len(active) == 1 and usual and plain(x) and not _switched_off(layer) else None
+
+
+def _switched_off(layer: nn.Module) -> bool:
+    return layer.disable_adapters or layer.merged
+
+
+def plain(x: torch.Tensor) -> bool:
+    """Whether a tensor is float32, on the CPU and outside of mixed precision."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
