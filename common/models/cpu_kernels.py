@@ -44,7 +44,10 @@ def keep_memory(kept: bool = True) -> None:
 
 def quicken(model: nn.Module) -> nn.Module:
     """Make a model, with or without a technique on it, train faster on a CPU. It is changed in place and returned."""
-    classes = {nn.Dropout: Dropout, lora.Linear: LoraLinear, loha.layer.Linear: LohaLinear}
+    from . import quick_updates
+
+    classes: dict[type, type] = {nn.Dropout: Dropout, lora.Linear: LoraLinear, loha.layer.Linear: LohaLinear}
+    classes |= quick_updates.CLASSES
     for module in model.modules():
         if type(module) in classes:
             module.__class__ = classes[type(module)]
@@ -306,8 +309,8 @@ class _Updated(torch.autograd.Function):
 
 @contextmanager
 def updates_held(model: nn.Module) -> Iterator[None]:
-    """Layers with LoRA or LoHa compute their updated weight once instead of for every batch, while nothing is trained."""
-    layers = [module for module in model.modules() if isinstance(module, (LoraLinear, LohaLinear))]
+    """Layers with an update compute their updated weight once instead of for every batch, while nothing is trained."""
+    layers: list[Any] = [module for module in model.modules() if hasattr(type(module), "held")]
     for layer in layers:
         layer.held = {}
     try:
@@ -324,7 +327,7 @@ class LoraLinear(lora.Linear):
     """Adapter → updated weight, while nothing is trained."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = _only_adapter(self, self.lora_A, x)
+        name = only_adapter(self, self.lora_A, x)
         if name is None or args or kwargs or self.lora_variant or self.fan_in_fan_out or self.lora_bias[name]:
             return super().forward(x, *args, **kwargs)
         if self.training and isinstance(self.lora_dropout[name], nn.Dropout):
@@ -345,7 +348,7 @@ class LohaLinear(loha.layer.Linear):
     """Adapter → updated weight, while nothing is trained."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = _only_adapter(self, self.hada_w1_a, x)
+        name = only_adapter(self, self.hada_w1_a, x)
         if name is None or args or kwargs or (self.training and self.module_dropout[name]):
             return super().forward(x, *args, **kwargs)
         if self.held is not None and name in self.held:
@@ -358,7 +361,7 @@ class LohaLinear(loha.layer.Linear):
         return linear(x, updated, self.base_layer.bias)
 
 
-def _only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
+def only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
     """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
     active = [name for name in layer.active_adapters if name in adapters]
     base = layer.base_layer

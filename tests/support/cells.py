@@ -11,7 +11,7 @@ from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
 from tests.support import learning, texts
 from tests.support.questions import EXAMPLES
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import small
 
 QA, CLASSIFICATION = "QuestionAnswering", "SequenceClassification"
 CONFIGS = {
@@ -33,7 +33,7 @@ def build(tiny, technique: str, family_name: str, head: str = QA):
     torch.manual_seed(0)
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
     family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().method(family), model, family, head)
+    model = models.apply(small(technique).method(family), model, family, head)
     return model, tokenizer, batch_of(tokenizer, model.config, head)
 
 

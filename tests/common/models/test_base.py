@@ -22,7 +22,7 @@ from tests.support import learning
 from tests.support.cells import CLASSIFICATION, CONFIGS, QA, batch_of, build, logits, loss_of, quick, train
 from tests.support.closed_forms import closed_form
 from tests.support.questions import EXAMPLES
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES, small
 
 CELLS = [
     pytest.param(technique, family, head, marks=() if quick(technique, family) else pytest.mark.long)
@@ -56,7 +56,7 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
     info = bundles.BundleInfo(
         technique, family_name, tiny(family_name), "", "any", head, {"max_length": 96, "labels": list(labels)}
     )
-    method = TECHNIQUES[technique]().method(FAMILIES[family_name])
+    method = small(technique).method(FAMILIES[family_name])
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer, method)
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", head, **CONFIGS[head])
     for merge in (False, True):

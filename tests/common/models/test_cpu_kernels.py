@@ -6,12 +6,18 @@ import math
 import pytest
 import torch
 
-from common.models import base, cpu_kernels
+from common.models import base, cpu_kernels, quick_updates
 from common.models.families import FAMILIES
 from tests.support.cells import batch_of
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import TECHNIQUES, small
 
-QUICK = {"lora": cpu_kernels.LoraLinear, "loha": cpu_kernels.LohaLinear}
+QUICK = {
+    "lora": cpu_kernels.LoraLinear,
+    "loha": cpu_kernels.LohaLinear,
+    "lokr": quick_updates.LokrLinear,
+    "fourierft": quick_updates.FourierLinear,
+    "boft": quick_updates.BoftLinear,
+}
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
 
 
@@ -19,7 +25,7 @@ def built(tiny, family_name, technique):
     torch.manual_seed(0)
     model, tokenizer = base.load_base(base.resolve_checkpoint(tiny(family_name)))
     family = FAMILIES[family_name]
-    model = base.apply(TECHNIQUES[technique]().method(family), model, family)
+    model = base.apply(small(technique).method(family), model, family)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
