@@ -25,7 +25,7 @@ from transformers.utils.hub import cached_file
 
 from ..errors import NotHere, UserError, first_line
 from ..hub import hub_answers
-from . import initialisation, methods
+from . import initialisation, methods, peft_corrections
 from .bundles import completed, quietly
 from .checkpoint_files import check_files, refuse_code
 from .distillation import distil_config, distilled
@@ -304,6 +304,7 @@ def apply(
     method.modules_to_save = list(family.heads[head]) or None
     if family.conv1d:
         method.fan_in_fan_out = True
+    peft_corrections.install()
     made = quietly(get_peft_model, model, method)
     initialisation.started(made)
     return made

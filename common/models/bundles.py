@@ -24,6 +24,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from . import peft_corrections
 from .families import auto_class, family_of, saved_head
 
 P = ParamSpec("P")
@@ -167,7 +168,13 @@ def merges(bundle: Path) -> bool:
     opens = opener(bundle)
     if opens == "methods":
         return _module(opens).read(Path(bundle) / "adapter").merges
-    return opens is None
+    if opens is not None:
+        return False
+    config = Path(bundle) / "adapter" / "adapter_config.json"
+    return (
+        not config.is_file()
+        or json.loads(config.read_text())["peft_type"] not in peft_corrections.CANNOT_MERGE
+    )
 
 
 def _module(name: str) -> ModuleType:
@@ -230,8 +237,9 @@ def load_bundle(
         if (opens := opener(folder)) is not None:
             model = _module(opens).opened(model, adapter, family_of(info.model_type), shared.head)
         else:
+            peft_corrections.install()
             model = quietly(PeftModel.from_pretrained, model, str(adapter))
-            model = model.merge_and_unload() if merge else model
+            model = peft_corrections.merged(model) if merge and merges(folder) else model
     return model.requires_grad_(False).eval(), shared.tokenizer, replace(info, head=shared.head)
 
 

@@ -93,9 +93,8 @@ def _lengthened(
 
 @contextmanager
 def updates_held(model: nn.Module) -> Iterator[None]:
-    """Layers with a low-rank update compute their updated weight once instead of for every batch, while nothing is trained."""
-    kinds = (LoraLinear, AdaLoraLinear, LohaLinear)
-    layers = [module for module in model.modules() if isinstance(module, kinds)]
+    """Layers with an update compute their updated weight once instead of for every batch, while nothing is trained."""
+    layers: list[Any] = [module for module in model.modules() if hasattr(type(module), "held")]
     for layer in layers:
         layer.held = {}
     try:
@@ -112,7 +111,7 @@ class LoraLinear(lora.Linear):
     """Adapter → updated weight, while nothing is trained."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = _only_adapter(self, self.lora_A, x)
+        name = only_adapter(self, self.lora_A, x)
         if name is None or args or kwargs or self.fan_in_fan_out or self.lora_bias[name]:
             return super().forward(x, *args, **kwargs)
         variant = self.lora_variant.get(name)
@@ -130,7 +129,7 @@ class AdaLoraLinear(SVDLinear):
     """Adapter → updated weight, while nothing is trained."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = _only_adapter(self, self.lora_A, x)
+        name = only_adapter(self, self.lora_A, x)
         if name is None or args or kwargs or self.fan_in_fan_out or _drops(self, name):
             return super().forward(x, *args, **kwargs)
         a = self.lora_A[name] * self.lora_E[name]
@@ -173,7 +172,7 @@ class LohaLinear(loha.layer.Linear):
     """Adapter → updated weight, while nothing is trained."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = _only_adapter(self, self.hada_w1_a, x)
+        name = only_adapter(self, self.hada_w1_a, x)
         if name is None or args or kwargs or (self.training and self.module_dropout[name]):
             return super().forward(x, *args, **kwargs)
         if self.held is not None and name in self.held:
@@ -186,7 +185,7 @@ class LohaLinear(loha.layer.Linear):
         return linear(x, updated, self.base_layer.bias)
 
 
-def _only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
+def only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
     """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
     active = [name for name in layer.active_adapters if name in adapters]
     base = layer.base_layer

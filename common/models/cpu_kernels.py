@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from . import quick_updates
 from .cpu_adapters import AdaLoraLinear, LohaLinear, LoraLinear, plain
 
 ATTENTION = f"sdpa_quick_{__package__}"
@@ -44,12 +45,13 @@ def keep_memory(kept: bool = True) -> None:
 
 def quicken(model: nn.Module) -> nn.Module:
     """Make a model, with or without a technique on it, train faster on a CPU. It is changed in place and returned."""
-    classes = {
+    classes: dict[type, type] = {
         nn.Dropout: Dropout,
         lora.Linear: LoraLinear,
         loha.layer.Linear: LohaLinear,
         SVDLinear: AdaLoraLinear,
     }
+    classes |= quick_updates.CLASSES
     for module in model.modules():
         if type(module) in classes:
             module.__class__ = classes[type(module)]

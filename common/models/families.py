@@ -79,6 +79,8 @@ _BERT: dict[str, Any] = dict(
 
 _RELATIVE = "its attention builds keys from relative positions, and a prefix has no position"
 
+_NO_CONV1D = "PEFT's layers for it do not support Conv1D, the type of all its layers"
+
 _NO_BIASES = "its layers have no biases"
 
 FAMILIES: dict[str, Family] = {
@@ -164,7 +166,7 @@ FAMILIES: dict[str, Family] = {
             self_attention="GPT2Attention",
             heads={"QuestionAnswering": ("qa_outputs",), "CausalLM": ()},
             conv1d=True,
-            refuses={"loha": "PEFT's LoHa does not support Conv1D, the type of all its layers"},
+            refuses=dict.fromkeys(("loha", "lokr", "oft", "boft"), _NO_CONV1D),
         ),
         Family(
             "t5",

@@ -1,5 +1,6 @@
 """Trainable parameters by each technique's formula, from the shapes of a base's layers."""
 
+import math
 import re
 
 import torch
@@ -7,6 +8,24 @@ from transformers.pytorch_utils import Conv1D
 
 from tests.support.techniques import VARIANTS
 from tests.support.techniques import technique as technique_of
+
+
+def divisor_near(number: int, wanted: int) -> int:
+    """The divisor of a number that is nearest to another number; the smaller one of two."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return min(divisors, key=lambda d: (abs(d - wanted), d))
+
+
+def square_factors(number: int) -> tuple[int, int]:
+    """The two factors of a number that are nearest to each other, the smaller one first."""
+    first = max(d for d in range(1, math.isqrt(number) + 1) if number % d == 0)
+    return first, number // first
+
+
+def lokr(rank: int, inputs: int, outputs: int) -> int:
+    """A full first factor, and a second one that is of low rank where that is smaller."""
+    (a, b), (c, d) = square_factors(outputs), square_factors(inputs)
+    return a * c + (rank * (b + d) if rank < max(b, d) / 2 else b * d)
 
 
 def closed_form(technique: str, base, family, head: str) -> int:
@@ -63,6 +82,17 @@ def closed_form(technique: str, base, family, head: str) -> int:
                 + sum(o for _, o in roles(family.key, family.value))
                 + sum(i for i, _ in role(family.down))
             )
+        case "lokr":
+            return of_head + sum(lokr(t.r, i, o) for i, o in everywhere)
+        case "vera":
+            return of_head + sum(t.r + o for _, o in everywhere)
+        case "oft":
+            blocks = [(divisor_near(i, t.block_size), i) for i, _ in everywhere]
+            return of_head + sum(i // size * size * (size - 1) // 2 for size, i in blocks)
+        case "boft":
+            return of_head + sum(t.butterfly_factors * i * t.block_size + o for i, o in everywhere)
+        case "fourierft":
+            return of_head + t.n_frequency * len(everywhere)
         case "bitfit":
             return of_head + sum(p.numel() for n, p in inner.items() if n.endswith(".bias"))
         case "layer-norm":

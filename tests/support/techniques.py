@@ -26,13 +26,16 @@ VARIANTS = {
 }
 """Techniques with settings that change what is computed: (key, settings)."""
 
+SMALL = {"fourierft": {"n_frequency": 100, "scaling": 10.0}}
+"""Technique → fields that fit the small layers of a tiny model."""
+
 EVERY = sorted([*TECHNIQUES, *VARIANTS])
 
 
 def technique(name: str):
-    """A technique with its defaults, or a variant of one."""
+    """A technique with its defaults, or a variant of one, as it is put on tiny models."""
     key, settings = VARIANTS.get(name, (name, {}))
-    return TECHNIQUES[key](**settings)
+    return TECHNIQUES[key](**SMALL.get(key, {}), **settings)
 
 
 def refusal(name: str, family, head: str) -> str | None:

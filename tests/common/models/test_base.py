@@ -70,16 +70,48 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
         torch.testing.assert_close(after, before, atol=0 if exact else 2e-5, rtol=0 if exact else 1e-4)
         assert its_info == info
         assert head == QA or loaded.config.id2label == CONFIGS[head]["id2label"]
+    if technique != "standard":
+        shared = bundles.load_shared_base(tmp_path / "base", info)
+        was = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
+        among, its_tokenizer, _ = bundles.load_bundle(tmp_path / "bundle", shared=shared)
+        assert logits(among, batch_of(its_tokenizer, among.config, head)).equal(before)
+        assert all(tensor.equal(was[name]) for name, tensor in shared.model.state_dict().items())
     if bundles.merges(tmp_path / "bundle"):
         untouched, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
         assert type(loaded) is type(untouched)
         assert loaded.state_dict().keys() == untouched.state_dict().keys()
 
 
-# Where EVA puts rank depends on the data (test_initialisation.py).
-@pytest.mark.parametrize(
-    ("technique", "family_name", "head"), [cell for cell in CELLS if cell.values[0] != "lora, eva"]
+EVERY_REPEATABLE_CELL = pytest.mark.parametrize(
+    # Where EVA puts rank depends on the data (test_initialisation.py).
+    ("technique", "family_name", "head"),
+    [cell for cell in CELLS if cell.values[0] != "lora, eva"],
 )
+
+
+@EVERY_REPEATABLE_CELL
+def test_training_goes_on_from_saved_weights_bit_for_bit(technique, family_name, head, tiny, tmp_path):
+    def go_on(model, steps):
+        torch.manual_seed(1)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(steps):
+            loss_of(model.train(), batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return models.trainable_state(model)
+
+    stopped, _, batch = build(tiny, technique, family_name, head)
+    go_on(stopped, 2)
+    models.save_trainable(stopped, tmp_path / "weights.safetensors")
+    again, _, _ = build(tiny, technique, family_name, head)
+    models.load_trainable(again, tmp_path / "weights.safetensors")
+    expected, found = go_on(stopped, 2), go_on(again, 2)
+    assert expected.keys() == found.keys()
+    assert all(tensor.equal(found[name]) for name, tensor in expected.items())
+    assert logits(again.eval(), batch).equal(logits(stopped.eval(), batch))
+
+
+@EVERY_REPEATABLE_CELL
 def test_trainable_parameters_equal_the_closed_form(technique, family_name, head, tiny):
     model, _, _ = build(tiny, technique, family_name, head)
     kind = AutoModelForQuestionAnswering if head == QA else AutoModelForSequenceClassification

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from common.models import cpu_adapters
+from common.models import cpu_adapters, quick_updates
 from common.models.cpu_kernels import quicken
 from common.models.families import FAMILIES
 from tests.common.models.test_cpu_kernels import ENCODERS, built, logits, outcome
@@ -18,6 +18,9 @@ QUICK = {
     "lora, biases": cpu_adapters.LoraLinear,
     "adalora": cpu_adapters.AdaLoraLinear,
     "loha": cpu_adapters.LohaLinear,
+    "lokr": quick_updates.LokrLinear,
+    "fourierft": quick_updates.FourierLinear,
+    "boft": quick_updates.BoftLinear,
 }
 
 

@@ -30,6 +30,7 @@ from tests.support.generation import ARGS, EVERY_FAMILY, HEADS, KINDS, LENGTHS, 
 from tests.support.generation import tokenizers as tokenizers
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import technique as technique_of
 
 CELLS = [
     pytest.param(
@@ -48,7 +49,7 @@ def build(tiny, technique, family_name):
     torch.manual_seed(0)
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), HEADS[family_name])
     family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().method(family), model, family, HEADS[family_name])
+    model = models.apply(technique_of(technique).method(family), model, family, HEADS[family_name])
     prompts = QA.features(tokenizer, model.config, EXAMPLES, ARGS)
     return model, tokenizer, prompts, QA.collator(tokenizer, model.config)
 
@@ -95,7 +96,7 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
         LENGTHS,
     )
     saving.save_bundle(
-        tmp_path / "bundle", info, model, tokenizer, TECHNIQUES[technique]().method(FAMILIES[family_name])
+        tmp_path / "bundle", info, model, tokenizer, technique_of(technique).method(FAMILIES[family_name])
     )
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", HEADS[family_name])
     for merge in (False, True):

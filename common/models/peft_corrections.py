@@ -1,0 +1,53 @@
+"""Where PEFT's adapters answer otherwise than they should, corrected for training and for serving.
+
+docs/ARCHITECTURE.md lists each fault with its test.
+"""
+
+import torch
+from peft import PeftModel
+from peft.tuners.boft import layer as boft
+from peft.utils.other import AuxiliaryTrainingWrapper
+
+CANNOT_MERGE = frozenset({"LILY"})
+"""PEFT's types whose update depends on the input, so that no weight can hold it."""
+
+
+class BlockDiagonal:
+    """Blocks → block-diagonal matrices, and back for gradients, in the place of PEFT's CUDA extension for BOFT.
+
+    PEFT compiles that extension when a layer is made. Where this fails, as on any machine without CUDA's compiler, it
+    trains a single butterfly factor, whatever the config says, and cannot load what another machine trained.
+    """
+
+    @staticmethod
+    def forward(blocks: torch.Tensor) -> tuple[torch.Tensor]:
+        """blocks: (batch, blocks, size, size) → ((batch, blocks * size, blocks * size),)."""
+        batch, count, size, _ = blocks.shape
+        out = blocks.new_zeros(batch, count, size, count, size)
+        out.diagonal(dim1=1, dim2=3).copy_(blocks.permute(0, 2, 3, 1))
+        return (out.view(batch, count * size, count * size),)
+
+    @staticmethod
+    def backward(grad: torch.Tensor, blocks: torch.Tensor) -> tuple[torch.Tensor]:
+        """The gradient of what `forward` gave → that of the blocks."""
+        batch, count, size, _ = blocks.shape
+        inner = grad.reshape(batch, count, size, count, size).diagonal(dim1=1, dim2=3)
+        return (inner.permute(0, 3, 1, 2).contiguous(),)
+
+
+def install() -> None:
+    """Correct what has to be corrected before an adapter is made or loaded. It can be called again."""
+    boft._FBD_CUDA = BlockDiagonal
+
+
+def merged(model: PeftModel) -> torch.nn.Module:
+    """The base with an adapter in its weights. PEFT's layer-norm tuning leaves the trained head in its wrapper."""
+    plain: torch.nn.Module = model.merge_and_unload()
+    for name, wrapper in list(plain.named_modules()):
+        if isinstance(wrapper, AuxiliaryTrainingWrapper):
+            parent, _, last = name.rpartition(".")
+            head = wrapper.unload_and_optionally_merge_module(
+                merge=True, safe_merge=False, adapter_names=None
+            )
+            setattr(plain.get_submodule(parent), last, head)
+    return plain

@@ -1,0 +1,104 @@
+"""LoKr, FourierFT and BOFT on a CPU: the weight is updated, and the input is multiplied once.
+
+PEFT's own layers multiply the input by the weight and by its update (LoKr, FourierFT), or rotate it by dense matrices that
+are nearly all zeros (BOFT).
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners import boft, fourierft, lokr
+from torch import nn
+from torch.nn.functional import linear
+
+from .cpu_adapters import only_adapter
+
+
+class _Quick(nn.Module):
+    """A linear layer whose forward pass uses an updated weight, in the common case."""
+
+    held: dict[str, torch.Tensor] | None = None
+    """Adapter → updated weight, while nothing is trained."""
+
+    base_layer: nn.Linear
+
+    def usual(self, name: str) -> bool:
+        """Whether an adapter is in the common case."""
+        return True
+
+    def updated(self, name: str) -> torch.Tensor:
+        """The weight with an adapter's update."""
+        raise NotImplementedError
+
+    def adapters(self) -> set[str]:
+        """The adapters of this layer."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        name = only_adapter(self, self.adapters(), x)
+        if name is None or args or kwargs or not self.usual(name):
+            # PEFT's.
+            peft: torch.Tensor = super().forward(x, *args, **kwargs)
+            return peft
+        if self.held is None:
+            return linear(x, self.updated(name), self.base_layer.bias)
+        if name not in self.held:
+            self.held[name] = self.updated(name)
+        return linear(x, self.held[name], self.base_layer.bias)
+
+
+class LokrLinear(_Quick, lokr.layer.Linear):
+    """PEFT's linear layer with LoKr."""
+
+    def usual(self, name: str) -> bool:
+        return not (self.training and self.module_dropout[name])
+
+    def adapters(self) -> set[str]:
+        return set(self.r)
+
+    def updated(self, name: str) -> torch.Tensor:
+        dropped = self.training and bool(self.rank_dropout[name])
+        update: torch.Tensor = self.get_delta_weight(name, apply_rank_dropout=dropped)
+        return self.base_layer.weight + update
+
+
+class FourierLinear(_Quick, fourierft.layer.FourierFTLinear):
+    """PEFT's linear layer with FourierFT."""
+
+    def adapters(self) -> set[str]:
+        return set(self.fourierft_spectrum)
+
+    def updated(self, name: str) -> torch.Tensor:
+        update: torch.Tensor = self.get_delta_weight(name)
+        return self.base_layer.weight + update
+
+
+class BoftLinear(_Quick, boft.layer.Linear):
+    """PEFT's linear layer with BOFT."""
+
+    orders: list[torch.Tensor] | None = None
+    """The permutation of each factor, read once from its dense matrix."""
+
+    def adapters(self) -> set[str]:
+        return set(self.boft_R)
+
+    def updated(self, name: str) -> torch.Tensor:
+        """s W R', R = B_m ... B_1, where a factor B turns blocks of permuted inputs."""
+        if self.orders is None:
+            self.orders = list(self.boft_P.argmax(dim=-1))
+        blocks = self.boft_R[name]
+        count, number, size, _ = blocks.shape
+        turned = self.cayley_batch(blocks.flatten(0, 1)).view(count, number, size, size)
+        turned = self.boft_dropout[name](turned)
+        weight = self.base_layer.weight
+        for order, factor in zip(self.orders, turned, strict=True):
+            permuted = weight[:, torch.argsort(order)].view(-1, number, size)
+            weight = torch.einsum("rnk,njk->rnj", permuted, factor).flatten(1)[:, order]
+        return self.boft_s[name] * weight
+
+
+CLASSES: dict[type[nn.Module], type[_Quick]] = {
+    lokr.layer.Linear: LokrLinear,
+    fourierft.layer.FourierFTLinear: FourierLinear,
+    boft.layer.Linear: BoftLinear,
+}
