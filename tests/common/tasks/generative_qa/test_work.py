@@ -25,6 +25,7 @@ from common.training import fit
 from common.training.settings import RunArgs, check_model
 from tests.conftest import make_config
 from tests.support import learning, trained
+from tests.support.cells import quick
 from tests.support.closed_forms import closed_form
 from tests.support.generation import ARGS, EVERY_FAMILY, HEADS, KINDS, LENGTHS, QA, TASK
 from tests.support.generation import tokenizers as tokenizers
@@ -35,7 +36,7 @@ CELLS = [
     pytest.param(
         technique,
         family,
-        marks=() if family == "gpt2" or technique in ("standard", "lora") else pytest.mark.long,
+        marks=() if family == "gpt2" or quick(technique, family, HEADS[family]) else pytest.mark.long,
     )
     for technique, family in itertools.product(sorted(TECHNIQUES), KINDS)
     if refusal(FAMILIES[family], technique, QA) is None
