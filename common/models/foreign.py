@@ -63,7 +63,7 @@ def load(
     if model.config.pad_token_id is None:
         # Decoders look for the last token before padding.
         model.config.pad_token_id = tokenizer.pad_token_id
-    length = min(longest, *_limits(model, tokenizer))
+    length = min([longest, *_limits(model, tokenizer)])
     _check_answers(checkpoint.name, model.eval(), tokenizer, head, length)
     return model, tokenizer, length
 
