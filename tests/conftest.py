@@ -15,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+from tests.support.tokenizers import TEXT as TEXT
+from tests.support.tokenizers import make_tokenizer
+
 # As on a user's machine, where Python leaves bytecode beside every module that is imported, also beside a stored model's.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -27,123 +30,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 settings.register_profile("same", derandomize="FUZZ_EXAMPLES" not in os.environ, deadline=None)
 settings.load_profile("same")
 
-TEXT = [
-    "The heart pumps blood through the body about seventy times a minute.",
-    "Iceland lies on a ridge where two plates drift apart, two centimetres each year.",
-    "In 1903 Marie Curie shared the Nobel Prize in Physics with her husband Pierre.",
-    "Bees dance to tell the hive where flowers are; the angle points towards the sun.",
-    "Who shared the prize? What does the heart do? Where does Iceland lie? When do bees dance?",
-]
-
 SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
-
-
-def make_tokenizer(model_type: str):
-    """The kind of tokenizer that the family's checkpoints have: WordPiece, byte-level BPE or Unigram."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    if model_type in ("gpt2", "t5"):
-        return make_generator_tokenizer(model_type)
-    if model_type in ("roberta", "modernbert", "deberta-v2"):
-        cls, sep, pad, unk = (
-            ("<s>", "</s>", "<pad>", "<unk>")
-            if model_type == "roberta"
-            else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
-        )
-        special = [cls, pad, sep, unk] if model_type == "roberta" else [pad, cls, sep, unk]
-        if model_type == "deberta-v2":
-            tokenizer = Tokenizer(models.Unigram())
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-            trainer = trainers.UnigramTrainer(
-                vocab_size=250, special_tokens=special, unk_token=unk, show_progress=False
-            )
-        else:
-            tokenizer = Tokenizer(models.BPE())
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                vocab_size=400,
-                special_tokens=special,
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                show_progress=False,
-            )
-    else:
-        cls, sep, pad, unk = "[CLS]", "[SEP]", "[PAD]", "[UNK]"
-        tokenizer = Tokenizer(models.WordPiece(unk_token=unk))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=300, special_tokens=[pad, cls, sep, unk], show_progress=False
-        )
-    tokenizer.train_from_iterator(TEXT, trainer)
-    pair = f"{cls}:0 $A:0 {sep}:0 {sep + ':0 ' if model_type == 'roberta' else ''}$B:1 {sep}:1"
-    if model_type == "roberta":
-        pair = pair.replace(":1", ":0")
-    ids = [(token, tokenizer.token_to_id(token)) for token in (cls, sep)]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}", pair=pair, special_tokens=ids
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        cls_token=cls,
-        sep_token=sep,
-        pad_token=pad,
-        unk_token=unk,
-        bos_token=cls,
-        eos_token=sep,
-    )
-
-
-def make_generator_tokenizer(model_type: str):
-    """Trained on the packaged sample. GPT-2's has no padding token and adds no special tokens; T5's ends with </s>."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    if model_type == "gpt2":
-        end = "<|endoftext|>"
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-        trainer = trainers.BpeTrainer(
-            vocab_size=1200,
-            special_tokens=[end],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(sample_texts(), trainer)
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end
-        )
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=1200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(sample_texts(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B:1 </s>", special_tokens=[("</s>", 1)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    )
-
-
-def sample_texts() -> list[str]:
-    """The packaged sample's contexts, questions and answers, and the words that generation puts around them."""
-    import json
-
-    from common.paths import SAMPLE
-
-    texts = [*TEXT, "context: question: answer: unanswerable"] * 20
-    for article in json.loads((SAMPLE / "train-v2.0.json").read_text())["data"]:
-        for paragraph in article["paragraphs"]:
-            texts.append(paragraph["context"])
-            for qa in paragraph["qas"]:
-                texts += [qa["question"], *(answer["text"] for answer in qa["answers"])]
-    return texts
 
 
 def make_config(model_type: str, tokenizer):
@@ -151,10 +38,34 @@ def make_config(model_type: str, tokenizer):
     from transformers import AutoConfig
 
     pad = tokenizer.pad_token_id
+    ends = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     quiet = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     kinds = {
         "bert": SIZE | quiet | dict(max_position_embeddings=128),
-        "roberta": SIZE | quiet | dict(max_position_embeddings=130, type_vocab_size=1),
+        **dict.fromkeys(
+            ("roberta", "xlm-roberta", "camembert"),
+            SIZE | quiet | dict(max_position_embeddings=130, type_vocab_size=1),
+        ),
+        "mpnet": SIZE | quiet | dict(max_position_embeddings=130),
+        # One block that is passed four times.
+        "albert": SIZE
+        | quiet
+        | dict(
+            num_hidden_layers=4,
+            inner_group_num=1,
+            max_position_embeddings=128,
+            embedding_size=16,
+            classifier_dropout_prob=0.0,
+        ),
+        # Windows of the tests are longer than those of its attention.
+        "longformer": SIZE
+        | quiet
+        | dict(
+            max_position_embeddings=130,
+            type_vocab_size=1,
+            attention_window=16,
+            sep_token_id=tokenizer.sep_token_id,
+        ),
         "electra": SIZE | quiet | dict(max_position_embeddings=128, embedding_size=16),
         "distilbert": dict(
             dim=32,
@@ -199,18 +110,55 @@ def make_config(model_type: str, tokenizer):
             bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         ),
-        # Heads that do not add up to the hidden size, and a gated feed-forward layer, as FLAN-T5 has them.
-        "t5": dict(
+        # Heads that do not add up to the hidden size, and a gated feed-forward layer, as FLAN-T5 and mT5 have them.
+        **dict.fromkeys(
+            ("t5", "mt5"),
+            dict(
+                d_model=32,
+                d_kv=6,
+                d_ff=64,
+                num_layers=2,
+                num_heads=4,
+                dropout_rate=0.0,
+                feed_forward_proj="gated-gelu",
+                tie_word_embeddings=False,
+                eos_token_id=tokenizer.eos_token_id,
+                decoder_start_token_id=pad,
+            ),
+        ),
+        "bart": dict(
             d_model=32,
-            d_kv=6,
-            d_ff=64,
-            num_layers=2,
-            num_heads=4,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            max_position_embeddings=128,
+            dropout=0.0,
+            attention_dropout=0.0,
+            bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            decoder_start_token_id=pad,
+            decoder_start_token_id=tokenizer.eos_token_id,
+            forced_eos_token_id=tokenizer.eos_token_id,
+        ),
+        "eurobert": SIZE | ends | dict(max_position_embeddings=128, num_key_value_heads=2),
+        # Grouped queries: two heads share keys and values.
+        "llama": SIZE | ends | dict(max_position_embeddings=128, num_key_value_heads=2),
+        "qwen2": SIZE
+        | ends
+        | dict(max_position_embeddings=128, num_key_value_heads=2, tie_word_embeddings=True),
+        # Heads that do not add up to the hidden size.
+        **dict.fromkeys(
+            ("qwen3", "gemma"),
+            SIZE
+            | ends
+            | dict(
+                max_position_embeddings=128,
+                num_key_value_heads=1,
+                head_dim=12,
+                tie_word_embeddings=True,
+            ),
         ),
     }
     return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), pad_token_id=pad, **kinds[model_type])
@@ -226,11 +174,14 @@ def tiny(tmp_path_factory):
             import torch
             import transformers
 
+            from tests.support.cells import usual_head
+
             folder = tmp_path_factory.mktemp(model_type)
             tokenizer = make_tokenizer(model_type)
             torch.manual_seed(0)
-            names = {"gpt2": "ForCausalLM", "t5": "ForSeq2SeqLM"}
-            model_class = getattr(transformers, f"AutoModel{names.get(model_type, 'ForQuestionAnswering')}")
+            # Models that write are pretrained by writing.
+            head = usual_head(model_type)
+            model_class = getattr(transformers, f"AutoModelFor{head}")
             model = model_class.from_config(make_config(model_type, tokenizer))
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)

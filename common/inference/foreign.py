@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import NotHere, UserError
 from ..tasks.interface import Task
-from ..tasks.table import TASKS, head_of
+from ..tasks.table import TASKS
 
 LENGTHS = {"max_length": 384, "doc_stride": 128, "max_answer_length": 30, "n_best": 20}
 """Of windows and answers, in tokens: what models for SQuAD are trained and evaluated with. A model with fewer positions gets
@@ -19,41 +19,20 @@ def save(name: str, folder: Path, *, pairs: bool = False) -> str:
     """Write a model for question answering or classification, a folder or a model of the hub, as a saved model; returns what
     decides its weights: a digest of the files, or the commit.
 
-    No code of the model's own is run. It always gives an answer, unless a request sets `null_threshold`. pairs: whether a
-    classifier takes pairs of texts, which its files do not say. UserError if there is no such model, its family is not
-    supported, or it has no trained head for either task.
+    Any family that transformers knows will do. No code of the model's own is run. It always gives an answer, unless a
+    request sets `null_threshold`. pairs: whether a classifier takes pairs of texts, which its files do not say. UserError
+    if there is no such model, it has no trained head for either task, or it needs more than the tokens of a text.
     """
-    from ..models import base, saving
+    from ..models import base, foreign, saving
     from ..models.bundles import BundleInfo
-    from ..models.families import family_of
     from ..training import fingerprint
 
     try:
         checkpoint = base.resolve_checkpoint(name)
         config = base.load_config(checkpoint)
-        family = family_of(config.model_type)
-        built = str((config.architectures or ["nothing"])[0])
-        task = next(
-            (
-                task
-                for task in TASKS.values()
-                if task.onnx_outputs
-                and (head := head_of(task, family))
-                and built.endswith(f"For{head}")
-                and task.multi_label == (config.problem_type == "multi_label_classification")
-            ),
-            None,
-        )
-        if task is None:
-            raise UserError(
-                f"{name} is a {built}: it has no head that answers questions or classifies texts; train it first, or name "
-                "another model."
-            )
-        if task.data != "qa":
-            _check_labels(name, config, task)
-        head = head_of(task, family)
-        assert head is not None
-        model, tokenizer = base.load_base(checkpoint, head, trained_head=True)
+        task, head = _task(name, config)
+        longest = LENGTHS["max_length"] if task.data == "qa" else LONGEST_TEXT
+        model, tokenizer, longest = foreign.load(checkpoint, head, longest)
     except NotHere:
         raise NotHere(
             f"{name} leads to no logged model of the store (models:/NAME@ALIAS, runs:/ID/model), to no folder, and to no model "
@@ -61,10 +40,30 @@ def save(name: str, folder: Path, *, pairs: bool = False) -> str:
         ) from None
     except UserError as error:
         raise UserError(str(error).removeprefix("--model_checkpoint ")) from None
-    settings = _settings(model.config, task) | ({"pairs": True} if pairs and task.data != "qa" else {})
+    settings = _settings(model.config, task, longest) | (
+        {"pairs": True} if pairs and task.data != "qa" else {}
+    )
     info = BundleInfo("Standard", config.model_type, checkpoint.name, "", task.name, head, settings)
     saving.save_bundle(folder, info, model, tokenizer)
     return fingerprint.checkpoint(checkpoint)
+
+
+def _task(name: str, config: Any) -> tuple[Task, str]:
+    """The task that a saved model was trained for, and its head; UserError where it is none that can be asked."""
+    from ..models.foreign import heads
+
+    several = config.problem_type == "multi_label_classification"
+    for head in heads(config):
+        for task in TASKS.values():
+            if task.onnx_outputs and task.head("encoder") == head and task.multi_label == several:
+                if task.data != "qa":
+                    _check_labels(name, config, task)
+                return task, head
+    built = (config.architectures or ["nothing"])[0]
+    raise UserError(
+        f"{name} is a {built}: it has no head that answers questions or classifies texts; train it first, or name another "
+        "model."
+    )
 
 
 def _check_labels(name: str, config: Any, task: Task) -> None:
@@ -75,17 +74,12 @@ def _check_labels(name: str, config: Any, task: Task) -> None:
         )
 
 
-def _settings(config: Any, task: Task) -> dict[str, Any]:
-    """What answering needs beside the weights, for a model that was not trained here."""
-    from ..models.families import usable_positions
-
-    most = usable_positions(config)
+def _settings(config: Any, task: Task, longest: int) -> dict[str, Any]:
+    """What answering needs beside the weights, for a model that was not trained here. longest: the longest input in tokens."""
     if task.data != "qa":
-        longest = min(LONGEST_TEXT, most or LONGEST_TEXT)
         labels = [str(config.id2label[i]) for i in range(config.num_labels)]
         limits = {"thresholds": [0.5] * len(labels)} if task.multi_label else {}
         return {"max_length": longest, "labels": labels, **limits}
-    longest = min(LENGTHS["max_length"], most or LENGTHS["max_length"])
     stride = min(LENGTHS["doc_stride"], longest // 4)
     return LENGTHS | {
         "max_length": longest,

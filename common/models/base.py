@@ -25,8 +25,8 @@ from transformers.utils.hub import cached_file
 
 from ..errors import NotHere, UserError, first_line
 from ..hub import hub_answers
-from . import initialisation, methods, peft_corrections
-from .bundles import completed, quietly
+from . import global_attention, initialisation, methods, peft_corrections
+from .bundles import completed, quietly, writing_greedily
 from .checkpoint_files import check_files, refuse_code
 from .distillation import distil_config, distilled
 from .families import Family, auto_class, family_of, uses_segment_ids
@@ -170,7 +170,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             "Save it again beside the weights, with the tokenizer's save_pretrained."
         ) from None
     # Some tokenizers emit segment ids that their model refuses (DistilBERT) or ignores: the model decides.
-    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(config)
+    names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(config, tokenizer)
     tokenizer.model_input_names = names
     # A stored tokenizer must have the same names, however it is loaded.
     tokenizer.init_kwargs["model_input_names"] = names
@@ -188,11 +188,22 @@ def load_base(
     It is read from disk every time: PEFT changes a model in place, so a second technique must not start from it.
     """
     tokenizer = load_tokenizer(checkpoint)
+    family = family_of(load_config(checkpoint).model_type)
     config = HEADS.get(head, {}) | config
+    if checkpoint.distil:
+        return _distil(checkpoint, head, config), tokenizer
+    model, report = read_weights(checkpoint, head, **config)
+    _check_weights(checkpoint, model, report, family.heads[head])
+    if trained_head:
+        _check_head(checkpoint, model, report)
+    if checkpoint.one_segment:
+        _keep_first_segment(model)
+    return global_attention.put_on(writing_greedily(model), head), tokenizer
+
+
+def read_weights(checkpoint: Checkpoint, head: str, **config: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model with a head, in float32, and transformers' report of the weights that it did not find or that did not fit."""
     try:
-        if checkpoint.distil:
-            return _distil(checkpoint, head, config), tokenizer
-        family = family_of(load_config(checkpoint).model_type)
         model, report = quietly(
             auto_class(head).from_pretrained,
             checkpoint.source,
@@ -210,12 +221,7 @@ def load_base(
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"--model_checkpoint {checkpoint.name}: {first_line(error)}") from None
-    _check_weights(checkpoint, model, report, family.heads[head])
-    if trained_head:
-        _check_head(checkpoint, model, report)
-    if checkpoint.one_segment:
-        _keep_first_segment(model)
-    return model, tokenizer
+    return model, report
 
 
 def _check_weights(

@@ -21,10 +21,10 @@ import torch
 import transformers
 from peft import PeftModel
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import UserError
-from . import peft_corrections
+from . import global_attention, peft_corrections
 from .families import auto_class, family_of, saved_head
 
 P = ParamSpec("P")
@@ -207,7 +207,7 @@ def load_shared_base(base: Path, info: BundleInfo) -> SharedBase:
     tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
     head = info.head or saved_head(AutoConfig.from_pretrained(base, trust_remote_code=False))
     model = quietly(auto_class(head).from_pretrained, base, dtype=torch.float32, trust_remote_code=False)
-    return SharedBase(model, tokenizer, head)
+    return SharedBase(global_attention.put_on(writing_greedily(model), head), tokenizer, head)
 
 
 def load_bundle(
@@ -262,6 +262,23 @@ def completed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
             single="$A", pair=f"{end} $A {end} $B:1", special_tokens=[(end, tokenizer.eos_token_id)]
         )
     return tokenizer
+
+
+def writing_greedily(model: torch.nn.Module) -> torch.nn.Module:
+    """The model itself, without the rules of writing that a checkpoint brings along: beams, penalties for what was said, words
+    that must come first or last. Answers are the most probable words, and their scores the words' probabilities.
+    """
+    rules = getattr(model, "generation_config", None)
+    if rules is not None:
+        kept = {name: getattr(rules, name, None) for name in _IDS_OF_WRITING}
+        plain = GenerationConfig(**kept)
+        if rules.to_diff_dict().keys() - plain.to_diff_dict().keys() - _ABOUT_THE_FILE:
+            model.generation_config = plain
+    return model
+
+
+_IDS_OF_WRITING = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+_ABOUT_THE_FILE = {"_from_model_config", "transformers_version"}
 
 
 def quietly(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,14 @@ class Family:
     """"encoder", "decoder" (each token sees those before it) or "encoder-decoder"."""
     gated: tuple[str, ...] = ()
     """Names of `up` where the feed-forward layer has two of them, one of which gates the other."""
+    further: tuple[str, ...] = ()
+    """Linear layers of a block beside these roles."""
+    own_attention: bool = False
+    """Whether its attention has code of its own instead of transformers' attention function: no prefix enters there, no batch
+    can be packed, and the fast attention for CPUs (cpu_kernels.py) leaves it as it is."""
+    global_question: bool = False
+    """Whether tokens attend to their neighbours only, except for those of the question (or the first one of a text), which
+    see everything and are seen by all (global_attention.py)."""
     conv1d: bool = False
     """Whether its layers are transformers' Conv1D, whose weights are (in, out); those of nn.Linear are (out, in)."""
     segment_ids: bool = False
@@ -47,13 +55,20 @@ class Family:
         """Why this family, with this head, cannot be trained by a technique; None if it can."""
         if technique == "head" and not self.heads[head]:
             return "the task has no head of its own"
+        if technique == "prefix-tuning" and self.own_attention:
+            return "its attention has code of its own, which a prefix cannot enter"
         return self.refuses.get(f"{technique} {head}") or self.refuses.get(technique)
 
     @property
     def linear_layers(self) -> list[str]:
         """Every linear layer of an encoder block."""
         roles = (self.query, self.key, self.value, self.attention_output, self.up, *self.gated, self.down)
-        return list(dict.fromkeys(roles))
+        return list(dict.fromkeys(roles + self.further))
+
+    @property
+    def packs(self) -> bool:
+        """Whether the windows of a batch can be laid end to end, each with its own positions and attention."""
+        return self.kind == "encoder" and self.first_position is not None and not self.own_attention
 
     def matching(self, *names: str) -> str:
         """A regular expression, as PEFT takes one, for just these roles.
@@ -77,6 +92,37 @@ _BERT: dict[str, Any] = dict(
     self_attention="SelfAttention",
 )
 
+_ROBERTA: dict[str, Any] = _BERT | dict(
+    heads={
+        "QuestionAnswering": ("qa_outputs",),
+        "SequenceClassification": ("classifier.dense", "classifier.out_proj"),
+    },
+    first_position=2,
+)
+
+_T5: dict[str, Any] = dict(
+    kind="encoder-decoder",
+    query="q",
+    key="k",
+    value="v",
+    attention_output="o",
+    up="wi",
+    gated=("wi_0", "wi_1"),
+    down="wo",
+    heads={"QuestionAnswering": ("qa_outputs",), "Seq2SeqLM": ()},
+    first_position=None,
+)
+
+_LLAMA: dict[str, Any] = dict(
+    query="q_proj",
+    key="k_proj",
+    value="v_proj",
+    attention_output="o_proj",
+    up="up_proj",
+    gated=("gate_proj", "up_proj"),
+    down="down_proj",
+)
+
 _RELATIVE = "its attention builds keys from relative positions, and a prefix has no position"
 
 _NO_CONV1D = "PEFT's layers for it do not support Conv1D, the type of all its layers"
@@ -95,15 +141,9 @@ FAMILIES: dict[str, Family] = {
             },
             segment_ids=True,
         ),
-        Family(
-            "roberta",
-            **_BERT,
-            heads={
-                "QuestionAnswering": ("qa_outputs",),
-                "SequenceClassification": ("classifier.dense", "classifier.out_proj"),
-            },
-            first_position=2,
-        ),
+        Family("roberta", **_ROBERTA),
+        Family("xlm-roberta", **_ROBERTA),
+        Family("camembert", **_ROBERTA),
         Family(
             "electra",
             **_BERT,
@@ -112,6 +152,46 @@ FAMILIES: dict[str, Family] = {
                 "SequenceClassification": ("classifier.dense", "classifier.out_proj"),
             },
             segment_ids=True,
+        ),
+        # All blocks share the weights of one, and so they share what a technique adds to it.
+        Family(
+            "albert",
+            query="attention.query",
+            key="attention.key",
+            value="attention.value",
+            attention_output="attention.dense",
+            up="ffn",
+            down="ffn_output",
+            self_attention="AlbertAttention",
+            heads={
+                "QuestionAnswering": ("qa_outputs",),
+                "SequenceClassification": ("albert.pooler", "classifier"),
+            },
+            segment_ids=True,
+            refuses={"top-layers": "its blocks share their weights: who trains the last one trains all"},
+        ),
+        Family(
+            "mpnet",
+            query="attn.q",
+            key="attn.k",
+            value="attn.v",
+            attention_output="attn.o",
+            up="intermediate.dense",
+            down="output.dense",
+            self_attention="SelfAttention",
+            heads=_ROBERTA["heads"],
+            first_position=2,
+            own_attention=True,
+        ),
+        Family(
+            "longformer",
+            **_ROBERTA,
+            further=("query_global", "key_global", "value_global"),
+            own_attention=True,
+            global_question=True,
+            refuses={
+                "prompt-encoder": "its attention to the whole input is given to tokens of the question, by their ids"
+            },
         ),
         Family(
             "distilbert",
@@ -169,20 +249,55 @@ FAMILIES: dict[str, Family] = {
             refuses=dict.fromkeys(("loha", "lokr", "oft", "boft"), _NO_CONV1D),
         ),
         Family(
-            "t5",
-            kind="encoder-decoder",
-            query="q",
-            key="k",
-            value="v",
-            attention_output="o",
-            up="wi",
-            gated=("wi_0", "wi_1"),
-            down="wo",
-            self_attention="T5Attention",
-            heads={"QuestionAnswering": ("qa_outputs",), "Seq2SeqLM": ()},
+            "eurobert",
+            **_LLAMA,
+            self_attention="EuroBertAttention",
+            heads={"SequenceClassification": ("dense", "classifier")},
             first_position=None,
             refuses={"bitfit": _NO_BIASES},
         ),
+        Family(
+            "llama",
+            kind="decoder",
+            **_LLAMA,
+            self_attention="LlamaAttention",
+            heads={"CausalLM": ()},
+            refuses={"bitfit": _NO_BIASES},
+        ),
+        Family("qwen2", kind="decoder", **_LLAMA, self_attention="Qwen2Attention", heads={"CausalLM": ()}),
+        Family(
+            "qwen3",
+            kind="decoder",
+            **_LLAMA,
+            self_attention="Qwen3Attention",
+            heads={"CausalLM": ()},
+            refuses={"bitfit": _NO_BIASES},
+        ),
+        Family(
+            "gemma",
+            kind="decoder",
+            **_LLAMA,
+            self_attention="GemmaAttention",
+            heads={"CausalLM": ()},
+            refuses={"bitfit": _NO_BIASES},
+        ),
+        Family(
+            "bart",
+            kind="encoder-decoder",
+            query="q_proj",
+            key="k_proj",
+            value="v_proj",
+            attention_output="out_proj",
+            up="fc1",
+            down="fc2",
+            self_attention="BartAttention",
+            heads={"QuestionAnswering": ("qa_outputs",), "Seq2SeqLM": ()},
+            refuses={
+                "prompt-encoder": "its encoder takes no position ids, so that virtual tokens would move those of real ones"
+            },
+        ),
+        Family("mt5", **_T5, self_attention="MT5Attention", refuses={"bitfit": _NO_BIASES}),
+        Family("t5", **_T5, self_attention="T5Attention", refuses={"bitfit": _NO_BIASES}),
     )
 }
 
@@ -199,8 +314,13 @@ def family_of(model_type: str) -> Family:
         ) from None
 
 
-def uses_segment_ids(config: "PreTrainedConfig") -> bool:
-    """Whether a model with this config distinguishes question and context by `token_type_ids`."""
+def uses_segment_ids(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase | None" = None) -> bool:
+    """Whether a model with this config distinguishes question and context by `token_type_ids`.
+
+    tokenizer: decides for a model of no family here (`foreign.py`); its `model_input_names` are what the model takes.
+    """
+    if tokenizer is not None and config.model_type not in FAMILIES:
+        return "token_type_ids" in tokenizer.model_input_names
     return family_of(config.model_type).segment_ids and getattr(config, "type_vocab_size", 0) > 1
 
 

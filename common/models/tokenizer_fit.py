@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .families import family_of
+from .families import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -23,6 +23,7 @@ def check_fit(tokenizer: "PreTrainedTokenizerBase", config: "PreTrainedConfig", 
             f"there is no tokenizer beside the weights, or an empty one ({len(vocabulary)} tokens and no word among them)",
             "Copy the tokenizer's files (tokenizer.json, tokenizer_config.json or the vocabulary) into it.",
         )
+    family = FAMILIES.get(config.model_type)
     rows, size = config.vocab_size, max(vocabulary.values()) + 1
     if size > rows:
         raise unfit(
@@ -38,7 +39,9 @@ def check_fit(tokenizer: "PreTrainedTokenizerBase", config: "PreTrainedConfig", 
         )
     if tokenizer.pad_token_id is None:
         raise unfit(name, "its tokenizer has no padding token", "Set pad_token in its tokenizer_config.json.")
-    family = family_of(config.model_type)
+    if family is None:
+        # What stands around its texts is for whoever trained it to decide.
+        return
     added = tokenizer("a", "a", return_special_tokens_mask=True)["special_tokens_mask"]
     if not any(added) or (family.kind == "encoder" and not added[0]):
         raise unfit(

@@ -267,12 +267,15 @@ def real_positions(attention_mask: torch.Tensor) -> torch.Tensor:
 
 def complete(peft_config: PeftConfig, model: nn.Module, family: Family) -> None:
     """Fill in the sizes that PEFT guesses from attribute names, which some architectures lack."""
-    config, heads = model.config, model.config.num_attention_heads
+    config = model.config
+    # Several heads of queries may share one of keys and values, where the prefix enters.
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     peft_config.num_layers = len(attention_layers(model, family))
     peft_config.num_attention_heads = heads
     if peft_config.peft_type == PeftType.PREFIX_TUNING:
-        # T5's heads need not add up to its hidden size.
-        peft_config.token_dim = heads * (getattr(config, "d_kv", None) or config.hidden_size // heads)
+        # The heads of T5, mT5 and Gemma need not add up to their hidden size.
+        size = getattr(config, "d_kv", None) or getattr(config, "head_dim", None)
+        peft_config.token_dim = heads * (size or config.hidden_size // config.num_attention_heads)
     else:
         peft_config.token_dim = model.get_input_embeddings().embedding_dim
     peft_config.num_transformer_submodules = 1

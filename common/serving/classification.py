@@ -107,7 +107,7 @@ class Classifier:
                 self.tokenizer,
                 records,
                 max_length=self.info.settings["max_length"],
-                segment_ids=uses_segment_ids(self.model.config),
+                segment_ids=uses_segment_ids(self.model.config, self.tokenizer),
                 names=self.names,
             )
         return predict_logits(self.model, texts, self.collator)[1]

@@ -131,7 +131,7 @@ class Answerer:
                 examples,
                 max_length=settings["max_length"],
                 doc_stride=settings["doc_stride"],
-                segment_ids=uses_segment_ids(self.model.config),
+                segment_ids=uses_segment_ids(self.model.config, self.tokenizer),
             )
         n_best = max(settings["n_best"], top_k)
         spans = predict_spans(

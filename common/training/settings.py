@@ -327,8 +327,7 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config: Any
         from peft import PromptLearningConfig
 
         virtual = isinstance(technique.method(family), PromptLearningConfig)
-        positions = family.kind == "encoder" and family.first_position is not None
-        if not task.packs or virtual or not positions:
+        if not task.packs or virtual or not family.packs:
             raise UserError(
                 f"--pack_batches is for {PACKING} by encoders with absolute positions and without virtual tokens, not for "
                 f"{technique.name} on {family.model_type} for {args.task}: leave it out."

@@ -24,9 +24,21 @@ CONFIGS = {
 }
 
 
-def quick(technique: str, family_name: str) -> bool:
-    """Whether a cell is in the quick tier: every technique on one family, and every family with two techniques."""
-    return family_name == "bert" or technique in ("standard", "lora")
+FIRST = ("roberta", "electra", "distilbert", "deberta-v2", "modernbert", "gpt2", "t5")
+"""Families whose models are written each in its own way; the others resemble one of them."""
+
+
+def quick(technique: str, family_name: str, head: str) -> bool:
+    """Whether a cell is in the quick tier: every technique on one family, two on each of FIRST, LoRA on a head of the others."""
+    if family_name == "bert" or family_name in FIRST:
+        return family_name == "bert" or technique in ("standard", "lora")
+    return technique == "lora" and head == usual_head(family_name)
+
+
+def usual_head(family_name: str) -> str:
+    """What a family is mostly used for: encoders for spans, the others for writing."""
+    heads = list(FAMILIES[family_name].heads)
+    return heads[0 if FAMILIES[family_name].kind == "encoder" else -1]
 
 
 def build(tiny, technique: str, family_name: str, head: str = QA):

@@ -38,11 +38,17 @@ def closed_form(technique: str, base, family, head: str) -> int:
             shapes[name] = (module.in_features, module.out_features)
         elif isinstance(module, Conv1D):
             shapes[name] = tuple(module.weight.shape)
-    layers, hidden = base.config.num_hidden_layers, base.config.hidden_size
+    c = base.config
+    # ALBERT passes the same layer several times.
+    layers = getattr(c, "num_hidden_groups", 0) * getattr(c, "inner_group_num", 0) or c.num_hidden_layers
     if family.kind == "encoder-decoder":
-        # A decoder's layer attends to itself and to the encoder; heads need not add up to the hidden size.
-        layers = base.config.num_layers + 2 * base.config.num_decoder_layers
-        hidden = base.config.num_heads * base.config.d_kv
+        # A decoder's layer attends to itself and to the encoder.
+        bart = family.model_type == "bart"
+        layers = c.encoder_layers if bart else c.num_layers
+        layers += 2 * (c.decoder_layers if bart else c.num_decoder_layers)
+    # Keys may have fewer heads than queries, and heads need not add up to the hidden size.
+    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    size = getattr(c, "d_kv", None) or getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
 
     def role(suffix):
         return [
@@ -56,7 +62,11 @@ def closed_form(technique: str, base, family, head: str) -> int:
 
     everywhere = roles(*family.linear_layers)
     inner = {n: p for n, p in base.named_parameters() if not n.startswith(family.heads[head])}
-    of_norms = sum(p.numel() for n, p in inner.items() if re.search(r"(norm|Norm|ln_\w)\.(weight|bias)$", n))
+    of_norms = sum(
+        p.numel()
+        for n, p in inner.items()
+        if re.search(r"(norm|Norm|ln_\w|layernorm_embedding)\.(weight|bias)$", n)
+    )
     match VARIANTS.get(technique, (technique,))[0]:
         case "standard":
             return sum(p.numel() for p in base.parameters())
@@ -109,7 +119,7 @@ def closed_form(technique: str, base, family, head: str) -> int:
             widths = [o for _, o in roles(family.attention_output, family.down)]
             return of_head + of_norms + sum(2 * t.size * o + t.size + o for o in widths)
         case "prefix-tuning":
-            return of_head + t.num_virtual_tokens * layers * 2 * hidden
+            return of_head + t.num_virtual_tokens * layers * 2 * heads * size
         case "prompt-encoder":
             e = base.get_input_embeddings().embedding_dim
             return of_head + t.num_virtual_tokens * e + 3 * (e * e + e)

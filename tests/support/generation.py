@@ -8,6 +8,7 @@ from common.models.families import FAMILIES
 from common.tasks.generative_qa.writing import make_prompts
 from common.tasks.table import TASKS, head_of
 from common.training.settings import RunArgs
+from tests.support.cells import FIRST
 
 TASK = "generative-qa"
 QA = TASKS[TASK]
@@ -17,7 +18,10 @@ KINDS = {name: FAMILIES[name].kind for name in HEADS}
 LENGTHS = {"max_length": 64, "doc_stride": 8, "max_answer_length": 12}
 
 
-EVERY_FAMILY = pytest.mark.parametrize("family_name", sorted(KINDS))
+EVERY_FAMILY = pytest.mark.parametrize(
+    "family_name",
+    [pytest.param(name, marks=() if name in FIRST else pytest.mark.long) for name in sorted(KINDS)],
+)
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,9 @@ def make_texts(
         what = "pairs of texts" if pairs else "texts"
         raise UserError(f"--max_length is {max_length}: {what} need at least {least} tokens in this model.")
     input_ids: list[np.ndarray] = []
-    segments: list[np.ndarray] | None = [] if pairs and segment_ids else None
+    # XLNet's tokenizer gives segments to single texts too.
+    divided = pairs or any(tokenizer("a").get("token_type_ids", ()))
+    segments: list[np.ndarray] | None = [] if divided and segment_ids else None
     for begin in range(0, len(examples), 1000):
         some = examples[begin : begin + 1000]
         encoded = tokenizer(

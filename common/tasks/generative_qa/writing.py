@@ -77,13 +77,15 @@ def make_prompts(
     """Prompts of at most `max_length` tokens for examples (`id`, `question`, `context`, `answers`).
 
     A context that is too long is cut into windows that share `doc_stride` tokens, or half of their room where the
-    question leaves less. kind: the family's; an encoder reads an end-of-text token behind its input.
+    question leaves less. Texts begin with what the tokenizer puts before them. kind: the family's; an encoder reads an
+    end-of-text token behind its input.
     UserError where a question is so long that no window has room for its context.
     """
     if not tokenizer.is_fast:
         raise UserError(f"{tokenizer.name_or_path} has no fast tokenizer, which windows of the context need.")
-    end = [tokenizer.eos_token_id]
+    opening, end = begin_of_text(tokenizer), [tokenizer.eos_token_id]
     head, unanswerable = _ids(tokenizer, [HEAD, ANSWER.format(answer=UNANSWERABLE)])
+    head = opening + head
     columns: dict[str, list[Any]] = {name: [] for name in ("prompts", "targets", "holds", "example_index")}
     examples = list(examples)
     for begin in range(0, len(examples), 1000):
@@ -104,9 +106,12 @@ def make_prompts(
                 )
             for start, stop in windows(len(context), room, doc_stride):
                 holds = bool(first[i]) and first[i] in covered(texts[i], offsets, start, stop)
-                target = np.array((answers[i] if holds else unanswerable) + end, dtype=np.int64)
+                answer = answers[i] if holds else unanswerable
+                # An encoder-decoder writes a text of its own, a decoder goes on with the prompt.
+                begun = opening if kind == "encoder-decoder" else []
+                target = np.array(begun + answer + end, dtype=np.int64)
                 columns["prompts"].append(np.array(head + context[start:stop] + tail, dtype=np.int64))
-                columns["targets"].append(target if len(target) <= max_answer_length + 1 else None)
+                columns["targets"].append(target if len(answer) <= max_answer_length else None)
                 columns["holds"].append(holds)
                 columns["example_index"].append(begin + i)
     return Prompts(
@@ -115,6 +120,12 @@ def make_prompts(
         np.array(columns["holds"], dtype=bool),
         np.array(columns["example_index"], dtype=np.int64),
     )
+
+
+def begin_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that a tokenizer puts before a text: <s> for BART and Llama, none for GPT-2 and T5."""
+    with_them, plain = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    return with_them[: next(i for i in range(len(with_them)) if with_them[i : i + len(plain)] == plain)]
 
 
 def covered(text: str, offsets: Sequence[tuple[int, int]], start: int, stop: int) -> str:
@@ -253,6 +264,7 @@ def write(
     (training or evaluation).
     """
     tokenizer, end = collator.tokenizer, collator.tokenizer.eos_token_id
+    begun = len(begin_of_text(tokenizer)) if collator.kind == "encoder-decoder" else 0
     batches = length_sorted_batches(prompts.prompt_lengths + max_answer_length, TOKENS_PER_BATCH, part)
     text: list[str] = []
     score: list[float] = []
@@ -262,7 +274,7 @@ def write(
             recorder = _Recorder()
             rows = model.generate(
                 **{name: tensor.to(device) for name, tensor in batch.items()},
-                max_new_tokens=max_answer_length,
+                max_new_tokens=begun + max_answer_length,
                 do_sample=False,
                 num_beams=1,
                 eos_token_id=end,

@@ -6,14 +6,16 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from common.errors import UserError
 from common.inference import foreign, models
-from common.models.families import uses_segment_ids
+from common.models.bundles import read_bundle
+from common.models.families import FAMILIES, uses_segment_ids
 from common.tasks.batching import Collator
 from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
 from common.tasks.extractive_qa.windows import make_windows
+from tests.conftest import SIZE, make_tokenizer
 from tests.support.questions import EXAMPLES
 
 ROWS = [{name: example[name] for name in ("question", "context")} for example in EXAMPLES]
@@ -149,3 +151,106 @@ def test_code_of_its_own_is_refused(decided, tmp_path):
 def test_a_writer_is_refused(tiny):
     with pytest.raises(UserError, match="is a GPT2LMHeadModel: it has no head"):
         foreign.save(tiny("gpt2"), None)
+
+
+UNTRAINED_HERE = {
+    # (config, whose tokenizer, longest window)
+    "roberta-prelayernorm": (SIZE | dict(max_position_embeddings=130), "roberta", 128),
+    "big_bird": (SIZE | dict(max_position_embeddings=128), "albert", 128),
+    "squeezebert": (SIZE | dict(max_position_embeddings=128, embedding_size=32), "bert", 128),
+    "xlnet": (dict(d_model=32, n_layer=2, n_head=4, d_inner=64, dropout=0.0), "albert", 384),
+}
+"""Model types without a row in FAMILIES."""
+
+
+def untrained_here(folder, model_type, head="QuestionAnswering", **more):
+    """A folder with a model of such a type, whose head is decided; gives the model."""
+    sizes, of, _ = UNTRAINED_HERE[model_type]
+    tokenizer = make_tokenizer(of)
+    config = AutoConfig.for_model(
+        model_type, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes, **more
+    )
+    torch.manual_seed(3)
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=1.0 if parameter.shape[0] == 2 else 0.2)
+    for part in (model, tokenizer):
+        part.save_pretrained(folder)
+    return model.eval(), tokenizer
+
+
+@pytest.mark.parametrize("model_type", UNTRAINED_HERE)
+def test_a_model_of_any_family_answers(model_type, tmp_path):
+    assert model_type not in FAMILIES
+    model, tokenizer = untrained_here(tmp_path, model_type)
+    found = models.load(str(tmp_path)).predict(ROWS)
+    longest = UNTRAINED_HERE[model_type][2]
+    segment_ids = "token_type_ids" in tokenizer.model_input_names and model_type != "roberta-prelayernorm"
+    windows = make_windows(
+        tokenizer, EXAMPLES, max_length=longest, doc_stride=min(128, longest // 4), segment_ids=segment_ids
+    )
+    spans = predict_spans(model, windows, Collator(tokenizer.pad_token_id), n_best=20, max_answer_length=30)
+    expected = decode_spans(spans, windows, EXAMPLES, n_best=20, null_threshold=None)
+    assert list(found["answer"]) == [each.text for each in expected]
+    assert found["score"].to_numpy() == pytest.approx([each.probability for each in expected], abs=1e-5)
+    assert len(set(found["answer"])) > 3
+
+
+def test_the_tokenizer_may_state_a_shorter_window(tmp_path):
+    _, tokenizer = untrained_here(tmp_path, "big_bird")
+    tokenizer.model_max_length = 64
+    tokenizer.save_pretrained(tmp_path)
+    foreign.save(str(tmp_path), tmp_path / "saved")
+    settings = read_bundle(tmp_path / "saved").settings
+    assert settings["max_length"] == 64 and settings["doc_stride"] == 16
+
+
+@pytest.mark.parametrize("model_type", ["squeezebert", "big_bird"])
+def test_a_classifier_of_any_family_keeps_its_labels(model_type, tmp_path):
+    names = {0: "joy", 1: "anger", 2: "fear"}
+    model, tokenizer = untrained_here(tmp_path, model_type, "SequenceClassification", id2label=names)
+    found = models.load(str(tmp_path)).predict([{"text": e["context"]} for e in EXAMPLES])
+    rows = tokenizer([e["context"] for e in EXAMPLES], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**rows).logits
+    assert list(found["label"]) == [names[i] for i in logits.argmax(1).tolist()]
+    assert found["score"].to_numpy() == pytest.approx(logits.softmax(1).max(1).values.numpy(), abs=1e-5)
+
+
+def test_a_decoder_that_is_not_trained_for_labels_here_gives_them(tiny, tmp_path):
+    torch.manual_seed(5)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny("gpt2"), num_labels=3)
+    with torch.no_grad():
+        model.score.weight.normal_()
+    tokenizer = AutoTokenizer.from_pretrained(tiny("gpt2"))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path)
+    found = models.load(str(tmp_path)).predict([{"text": e["context"]} for e in EXAMPLES])
+    with torch.no_grad():
+        alone = [model.eval()(**tokenizer(e["context"], return_tensors="pt")).logits[0] for e in EXAMPLES]
+    assert list(found["label"]) == [f"LABEL_{int(logits.argmax())}" for logits in alone]
+
+
+def test_a_model_that_reads_padding_is_refused(tmp_path):
+    """XLNet's classifier reads the last token, which its own tokenizer puts in front of no padding."""
+    untrained_here(tmp_path, "xlnet", "SequenceClassification", num_labels=3)
+    with pytest.raises(UserError, match="XLNetForSequenceClassification, whose answers depend on how far"):
+        models.load(str(tmp_path))
+
+
+def test_a_number_is_no_label(tmp_path):
+    untrained_here(tmp_path, "big_bird", "SequenceClassification", num_labels=1)
+    with pytest.raises(UserError, match="gives a text one number, not a label"):
+        models.load(str(tmp_path))
+
+
+def test_a_model_of_any_family_without_a_trained_head_is_refused(tmp_path):
+    model, _ = untrained_here(tmp_path, "big_bird")
+    model.bert.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    config.architectures = ["BigBirdForQuestionAnswering"]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="lack .* of the model's tensors, for example qa_classifier"):
+        models.load(str(tmp_path))

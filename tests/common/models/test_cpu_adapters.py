@@ -8,7 +8,7 @@ import torch
 from common.models import cpu_adapters, quick_updates
 from common.models.cpu_kernels import quicken
 from common.models.families import FAMILIES
-from tests.common.models.test_cpu_kernels import ENCODERS, built, logits, outcome
+from tests.common.models.test_cpu_kernels import ENCODERS, FURTHER, built, logits, outcome
 from tests.support.techniques import refusal
 
 QUICK = {
@@ -27,9 +27,9 @@ QUICK = {
 @pytest.mark.parametrize(
     ("technique", "family_name"),
     [
-        (technique, name)
+        pytest.param(technique, name, marks=pytest.mark.long if name in FURTHER else ())
         for technique in QUICK
-        for name in (*ENCODERS, "gpt2", "t5")
+        for name in (*ENCODERS, "gpt2", "t5", *FURTHER)
         if not refusal(technique, FAMILIES[name], "QuestionAnswering")
     ],
 )

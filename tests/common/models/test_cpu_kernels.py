@@ -11,6 +11,7 @@ from tests.support.cells import batch_of
 from tests.support.techniques import technique as technique_of
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
+FURTHER = ("xlm-roberta", "camembert", "albert", "mpnet", "longformer", "bart", "mt5")
 
 
 def built(tiny, family_name, technique):
@@ -76,8 +77,14 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
 
 
 @pytest.mark.parametrize("technique", ["standard", "prefix-tuning"])
-# DeBERTa's attention has its own code, which this cannot replace.
-@pytest.mark.parametrize("family_name", [name for name in ENCODERS if name != "deberta-v2"])
+# The attention of DeBERTa, MPNet and Longformer has its own code, which this cannot replace.
+@pytest.mark.parametrize(
+    "family_name",
+    [
+        *(name for name in ENCODERS if name != "deberta-v2"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("xlm-roberta", "camembert", "albert")),
+    ],
+)
 def test_training_takes_the_fast_attention_and_dropout(family_name, technique, tiny, monkeypatch):
     checkpoint = base.resolve_checkpoint(tiny(family_name))
     dropouts = dict.fromkeys(

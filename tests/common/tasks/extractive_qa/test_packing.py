@@ -10,9 +10,10 @@ from common.tasks.extractive_qa.packing import end_to_end, in_rows
 from common.tasks.extractive_qa.work import smoothed_span_loss, span_loss, unpadded_span_loss
 from common.training.settings import RunArgs, check_model
 from tests.common.models.test_cpu_kernels import built
+from tests.support.cells import FIRST
 from tests.support.techniques import TECHNIQUES
 
-WITH_POSITIONS = ("bert", "roberta", "electra", "distilbert")
+WITH_POSITIONS = ("bert", "roberta", "electra", "distilbert", "albert", "xlm-roberta", "camembert")
 
 
 def test_tokens_positions_and_bounds_of_a_row():
@@ -30,7 +31,13 @@ def test_tokens_positions_and_bounds_of_a_row():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("technique", ["standard", "lora"])
-@pytest.mark.parametrize("family_name", WITH_POSITIONS)
+@pytest.mark.parametrize(
+    "family_name",
+    [
+        pytest.param(name, marks=() if name in (*FIRST, "bert") else pytest.mark.long)
+        for name in WITH_POSITIONS
+    ],
+)
 def test_loss_and_gradients_are_those_of_padded_windows(family_name, technique, dropout, tiny, monkeypatch):
     model, batch = built(tiny, family_name, technique)
     labels = batch.pop("labels")
@@ -86,6 +93,9 @@ def test_mixed_precision_is_packed_too(tiny):
         ("prompt-encoder", "bert", "extractive-qa"),
         ("lora", "deberta-v2", "extractive-qa"),
         ("lora", "gpt2", "extractive-qa"),
+        ("lora", "mpnet", "extractive-qa"),
+        ("lora", "longformer", "extractive-qa"),
+        ("lora", "bart", "extractive-qa"),
         ("lora", "bert", "classification"),
     ],
 )
