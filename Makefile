@@ -10,7 +10,7 @@ export USER := $(or $(USER),$(shell id -un 2>/dev/null || id -u))
 
 # Those of the demo; then all others.
 SIX := standard lora ia3 loha prefix prompt
-TECHNIQUES := $(SIX) bottleneck bitfit layer-norm top-layers head
+TECHNIQUES := $(SIX) bottleneck bitfit layer-norm top-layers head prompt-tuning
 standard := bert_fine_tuning.py
 lora := bert_fine_tuning_LoRA.py
 ia3 := bert_fine_tuning_IA3.py
@@ -22,6 +22,7 @@ bitfit := bert_fine_tuning_BitFit.py
 layer-norm := bert_fine_tuning_layer_norm.py
 top-layers := bert_fine_tuning_top_layers.py
 head := bert_fine_tuning_head.py
+prompt-tuning := bert_fine_tuning_prompt_tuning.py
 
 # SQuAD v1.1 files to measure on: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
 TRAIN ?= train-v1.1.json

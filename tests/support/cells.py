@@ -28,12 +28,12 @@ def quick(technique: str, family_name: str) -> bool:
     return family_name == "bert" or technique in ("standard", "lora")
 
 
-def build(tiny, technique: str, family_name: str, head: str = QA):
-    """(model with the technique on it, tokenizer, a batch of windows or texts)."""
+def build(tiny, technique: str, family_name: str, head: str = QA, **options):
+    """(model with the technique on it, tokenizer, a batch of windows or texts). options: the technique's, where not its own."""
     torch.manual_seed(0)
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
     family = FAMILIES[family_name]
-    model = models.apply(TECHNIQUES[technique]().method(family), model, family, head)
+    model = models.apply(TECHNIQUES[technique](**options).method(family), model, family, head)
     return model, tokenizer, batch_of(tokenizer, model.config, head)
 
 
