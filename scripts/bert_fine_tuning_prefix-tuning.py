@@ -4,6 +4,7 @@ import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from common.bounds import LARGE
 from common.models.families import Family
 from common.training.command_line import main
 from common.training.rates import MEASURED, Rate, Rates
@@ -32,14 +33,27 @@ class PrefixTuning(Technique):
     projection_size: int | None = option(
         None, "width of that network; default: the model's", minimum=1, maximum=65536
     )
+    gating: bool = option(
+        False,
+        "attend to the prefix by a softmax of its own, times a trained gate for each layer and head that starts at zero",
+    )
+    prefix_dropout: float = option(
+        0.0, "share of the prefix's values that a step leaves out", minimum=0, below=1
+    )
+    prefix_scale: float = option(
+        1.0, "how many times faster than the head the prefix moves", above=0, maximum=LARGE
+    )
 
     def method(self, family: Family) -> "PeftConfig":
-        from peft import PrefixTuningConfig
+        from common.models.virtual_tokens import PrefixConfig
 
-        return PrefixTuningConfig(
+        return PrefixConfig(
             num_virtual_tokens=self.num_virtual_tokens,
             prefix_projection=self.projection,
             encoder_hidden_size=self.projection_size,
+            gating=self.gating,
+            prefix_dropout=self.prefix_dropout,
+            prefix_scale=self.prefix_scale,
         )
 
 

@@ -1,4 +1,4 @@
-"""Prefix tuning and P-tuning with PEFT's parameters and without PEFT's forward pass.
+"""Prefix tuning, P-tuning and prompt tuning with PEFT's parameters and without PEFT's forward pass.
 
 PEFT's own forward drops the segment ids, leaves the answer labels where they were although the virtual tokens moved
 the logits, moves the position ids of the real tokens and ignores those that padding on the left needs, and needs
@@ -8,12 +8,14 @@ enter at the attention function, which every model of the `transformers` attenti
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig, PeftType, PrefixTuningConfig
-from peft.tuners import PrefixEncoder, PromptEncoder
+from peft.tuners import PrefixEncoder, PromptEmbedding, PromptEncoder
+from peft.tuners.prompt_tuning import PromptTuningInit
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
@@ -35,6 +37,20 @@ PREFIX_STD = 0.1
 """Standard deviation of the untrained prefix; PEFT uses 1. docs/RESULTS.md lists what was tried."""
 
 
+@dataclass
+class PrefixConfig(PrefixTuningConfig):
+    """PEFT's config of prefix tuning and what PEFT lacks. The defaults are those of adapters saved without these fields."""
+
+    gating: bool = False
+    """Whether a prefix is attended to by a softmax of its own, whose result is added to the attention's, times a trained
+    gate for each layer and head that starts at zero (Zhang et al., 2023, https://arxiv.org/abs/2303.16199)."""
+    prefix_dropout: float = 0.0
+    """Share of the prefix's values that a training step leaves out, as in P-tuning v2 (Liu et al., 2021)."""
+    prefix_scale: float = 1.0
+    """Factor between the trained values and the prefix. Steps of AdamW have the size of the learning rate whatever the
+    gradient, so this is how many times faster than the head the prefix moves."""
+
+
 def attention_with_prefix(
     module: nn.Module,
     query: torch.Tensor,
@@ -50,6 +66,14 @@ def attention_with_prefix(
     query, key, value: (batch, heads, length, head_dim); prefix: (layers, 2, heads, virtual tokens, head_dim).
     position_bias: (1, heads, length, length), T5's; a prefix has no position and gets no bias.
     """
+    if prefix is not None and module.prefix_gated:
+        attended, weights = attention(
+            module, query, key, value, attention_mask, position_bias=position_bias, **kwargs
+        )
+        keys, values = prefix[module.prefix_layer].expand(len(query), -1, -1, -1, -1).unbind(1)
+        # Not the attention's own dropout: that of a prefix is applied to its values, once for the whole batch.
+        steered = nn.functional.scaled_dot_product_attention(query, keys, values, scale=kwargs.get("scaling"))
+        return attended + steered.transpose(1, 2), weights
     if prefix is not None:
         before, length = prefix.shape[-2], key.shape[-2]
         if attention_mask is None and getattr(module, "is_causal", False) and query.shape[-2] > 1:
@@ -81,22 +105,31 @@ class PromptModel(nn.Module):
     def __init__(self, model: nn.Module, peft_config: PeftConfig, family: Family, head: str):
         super().__init__()
         self.is_prefix = isinstance(peft_config, PrefixTuningConfig)
+        if self.is_prefix and not isinstance(peft_config, PrefixConfig):
+            peft_config = PrefixConfig.from_peft_type(**without_type(peft_config.to_dict()))
         complete(peft_config, model, family)
         self.peft_config, self.family, self.head = peft_config, family, family.heads[head]
         self.base_model = model.requires_grad_(False)
         for name in self.head:
             model.get_submodule(name).requires_grad_(True)
-        self.prompt_encoder = (PrefixEncoder if self.is_prefix else PromptEncoder)(peft_config)
+        self.prompt_encoder = encoder(peft_config, model)
         self.register_buffer("virtual_tokens", torch.arange(peft_config.num_virtual_tokens), persistent=False)
         if self.is_prefix:
-            if not peft_config.prefix_projection:
-                nn.init.normal_(self.prompt_encoder.embedding.weight, std=PREFIX_STD)
+            self._prepare(peft_config)
             for i, layer in enumerate(attention_layers(model, family)):
-                layer.prefix_layer = i
+                layer.prefix_layer, layer.prefix_gated = i, peft_config.gating
             for module in model.modules():
                 # Each half of an encoder-decoder has its own config.
                 if hasattr(module, "config"):
                     module.config._attn_implementation = ATTENTION
+
+    def _prepare(self, c: PrefixConfig) -> None:
+        """The untrained prefix and its gates."""
+        if not c.prefix_projection and c.init_weights is None:
+            nn.init.normal_(self.prompt_encoder.embedding.weight, std=PREFIX_STD / c.prefix_scale)
+        self.prefix_dropout = nn.Dropout(c.prefix_dropout)
+        if c.gating and not c.inference_mode:
+            self.prompt_encoder.gates = nn.Parameter(torch.zeros(c.num_layers, c.num_attention_heads))
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -104,9 +137,19 @@ class PromptModel(nn.Module):
 
     def prompt(self) -> torch.Tensor:
         """The encoded virtual tokens: (virtual tokens, 2 * layers * hidden) or (virtual tokens, embedding)."""
-        if self.peft_config.inference_mode:
+        c = self.peft_config
+        if c.inference_mode:
             return self.prompt_encoder.embedding.weight
-        return self.prompt_encoder(self.virtual_tokens.unsqueeze(0))[0]
+        prompt = self.prompt_encoder(self.virtual_tokens.unsqueeze(0))[0]
+        if not self.is_prefix:
+            return prompt
+        prompt = prompt * c.prefix_scale
+        if not c.gating:
+            return prompt
+        # A gate multiplies what its head makes of the prefix, which is linear in the values.
+        keys, values = prompt.view(len(prompt), c.num_layers, 2, c.num_attention_heads, -1).unbind(2)
+        gated = values * torch.tanh(self.prompt_encoder.gates * c.prefix_scale).unsqueeze(-1)
+        return torch.stack([keys, gated], dim=2).view(prompt.shape)
 
     def forward(
         self,
@@ -165,7 +208,8 @@ class PromptModel(nn.Module):
         """Keys and values: (layers, 2, heads, virtual tokens, head_dim)."""
         c = self.peft_config
         shape = (c.num_virtual_tokens, c.num_layers, 2, c.num_attention_heads, -1)
-        return self.prompt().view(shape).permute(1, 2, 3, 0, 4).to(self.base_model.dtype)
+        prefix = self.prefix_dropout(self.prompt())
+        return prefix.view(shape).permute(1, 2, 3, 0, 4).to(self.base_model.dtype)
 
     def _prompted(
         self,
@@ -242,12 +286,33 @@ class PromptModel(nn.Module):
         return self.requires_grad_(False).eval()
 
 
+def encoder(peft_config: PeftConfig, model: nn.Module) -> nn.Module:
+    """PEFT's module that makes the virtual tokens."""
+    match peft_config.peft_type:
+        case PeftType.PREFIX_TUNING:
+            return PrefixEncoder(peft_config)
+        case PeftType.PROMPT_TUNING:
+            words = model.get_input_embeddings()
+            prompt = PromptEmbedding(peft_config, words)
+            if peft_config.prompt_tuning_init == PromptTuningInit.RANDOM:
+                # PEFT's values have a standard deviation of 1, twenty times that of the embeddings of a BERT.
+                nn.init.normal_(prompt.embedding.weight, std=words.weight.std().item())
+            return prompt
+    return PromptEncoder(peft_config)
+
+
 def read_config(adapter: Path) -> PeftConfig:
     """The config of a saved adapter, also of virtual tokens that earlier versions saved with PEFT's own type."""
     config = json.loads((adapter / CONFIG).read_text())
-    if kind := config.pop(OWN_TYPE, None):
-        return PeftConfig.from_peft_type(**config | {"peft_type": kind})
-    return PeftConfig.from_pretrained(str(adapter))
+    kind = config.pop(OWN_TYPE, config["peft_type"])
+    if kind == PeftType.PREFIX_TUNING:
+        return PrefixConfig.from_peft_type(**without_type(config))
+    return PeftConfig.from_peft_type(**config | {"peft_type": kind})
+
+
+def without_type(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config but its type, by which PEFT would choose a class of its own."""
+    return {name: value for name, value in config.items() if name != "peft_type"}
 
 
 def opened(model: nn.Module, adapter: Path, family: Family, head: str) -> PromptModel:
@@ -279,5 +344,5 @@ def complete(peft_config: PeftConfig, model: nn.Module, family: Family) -> None:
     else:
         peft_config.token_dim = model.get_input_embeddings().embedding_dim
     peft_config.num_transformer_submodules = 1
-    if peft_config.encoder_hidden_size is None:
+    if getattr(peft_config, "encoder_hidden_size", 0) is None:
         peft_config.encoder_hidden_size = peft_config.token_dim

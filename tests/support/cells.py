@@ -41,13 +41,13 @@ def usual_head(family_name: str) -> str:
     return heads[0 if FAMILIES[family_name].kind == "encoder" else -1]
 
 
-def build(tiny, technique: str, family_name: str, head: str = QA):
-    """(model with the technique on it, tokenizer, a batch of windows or texts)."""
+def build(tiny, technique: str, family_name: str, head: str = QA, **options):
+    """(model with the technique on it, tokenizer, a batch of windows or texts). options: the technique's, where not its own."""
     torch.manual_seed(0)
     model, tokenizer = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
     family = FAMILIES[family_name]
     batch = batch_of(tokenizer, model.config, head)
-    model = models.apply(technique_of(technique).method(family), model, family, head)
+    model = models.apply(technique_of(technique, **options).method(family), model, family, head)
     if initialisation.needs_data(model):
         initialisation.from_data(model, span_loss if head == QA else work.label_loss, [batch])
     return model, tokenizer, batch

@@ -120,6 +120,8 @@ def closed_form(technique: str, base, family, head: str) -> int:
             return of_head + of_norms + sum(2 * t.size * o + t.size + o for o in widths)
         case "prefix-tuning":
             return of_head + t.num_virtual_tokens * layers * 2 * heads * size
+        case "prompt-tuning":
+            return of_head + t.num_virtual_tokens * base.get_input_embeddings().embedding_dim
         case "prompt-encoder":
             e = base.get_input_embeddings().embedding_dim
             return of_head + t.num_virtual_tokens * e + 3 * (e * e + e)

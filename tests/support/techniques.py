@@ -32,10 +32,10 @@ SMALL = {"fourierft": {"n_frequency": 100, "scaling": 10.0}}
 EVERY = sorted([*TECHNIQUES, *VARIANTS])
 
 
-def technique(name: str):
-    """A technique with its defaults, or a variant of one, as it is put on tiny models."""
+def technique(name: str, **options):
+    """A technique with its defaults, or a variant of one, as it is put on tiny models. options: in the place of its own."""
     key, settings = VARIANTS.get(name, (name, {}))
-    return TECHNIQUES[key](**SMALL.get(key, {}), **settings)
+    return TECHNIQUES[key](**SMALL.get(key, {}) | settings | options)
 
 
 def refusal(name: str, family, head: str) -> str | None:
