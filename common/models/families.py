@@ -280,6 +280,17 @@ FAMILIES: dict[str, Family] = {
             refuses={"bitfit": _NO_BIASES},
         ),
         Family(
+            "gemma3_text",
+            kind="decoder",
+            **_LLAMA,
+            self_attention="Gemma3Attention",
+            heads={"CausalLM": ()},
+            refuses={
+                "bitfit": _NO_BIASES,
+                "prompt-encoder": "most of its blocks see the latest words only, and padding would part these from virtual tokens",
+            },
+        ),
+        Family(
             "bart",
             kind="encoder-decoder",
             query="q_proj",
