@@ -160,6 +160,17 @@ def make_config(model_type: str, tokenizer):
                 tie_word_embeddings=True,
             ),
         ),
+        # Every other block sees eight words only.
+        "gemma3_text": SIZE
+        | ends
+        | dict(
+            max_position_embeddings=128,
+            num_key_value_heads=2,
+            head_dim=12,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention"],
+            tie_word_embeddings=True,
+        ),
     }
     return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), pad_token_id=pad, **kinds[model_type])
 

@@ -40,12 +40,25 @@ def _auto_map(file: Path) -> Any:
     return None
 
 
+ADOPTED = {"configuration_eurobert", "modeling_eurobert"}
+"""Modules that checkpoints of the hub name, and that transformers ships as they are: it uses its own, for the same weights."""
+
+
+def _adopted(auto_map: Any) -> bool:
+    named = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
+    # OWNER/NAME--MODULE.CLASS
+    return all(
+        isinstance(each, str) and each.rpartition("--")[2].partition(".")[0] in ADOPTED for each in named
+    )
+
+
 def refuse_code(name: str, file: str, auto_map: Any) -> None:
     """UserError where a file names code to run.
 
-    transformers would ignore that code where it has its own class for the type, but the weights are made for the code.
+    transformers would ignore that code where it has its own class for the type, but the weights are made for the code;
+    except for ADOPTED.
     """
-    if auto_map:
+    if auto_map and not _adopted(auto_map):
         raise UserError(
             f"--model_checkpoint {name}: {file} names code of its own to run (auto_map), which is never run; use a "
             "checkpoint that transformers loads by itself."

@@ -29,7 +29,9 @@ class _Updated(torch.autograd.Function):
         updated = torch.addmm(weight, b, a, alpha=scale)
         ctx.save_for_backward(x, updated, a, b)
         ctx.scale = scale
-        return linear(x, updated, bias)
+        out = linear(x, updated, bias)
+        # The same tensor, but no view of another one: Longformer changes it in place.
+        return torch.ops.aten._unsafe_view(out, out.shape)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

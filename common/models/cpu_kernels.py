@@ -53,12 +53,20 @@ def quicken(model: nn.Module) -> nn.Module:
     }
     classes |= quick_updates.CLASSES
     for module in model.modules():
-        if type(module) in classes:
-            module.__class__ = classes[type(module)]
+        kind = classes.get(type(module))
+        # DoRA's backward pass needs the result of the layer, which Longformer changes in place.
+        if kind is LoraLinear and module.lora_variant and _model_type(model) == "longformer":
+            continue
+        if kind is not None:
+            module.__class__ = kind
         config: Any = getattr(module, "config", None)
         if getattr(config, "_attn_implementation", None) == "sdpa":
             config._attn_implementation = ATTENTION
     return model
+
+
+def _model_type(model: nn.Module) -> str:
+    return getattr(getattr(model, "config", None), "model_type", "")
 
 
 def draw(shape: torch.Size, p: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -123,6 +123,8 @@ _LLAMA: dict[str, Any] = dict(
     down="down_proj",
 )
 
+_DECODER: dict[str, Any] = _LLAMA | dict(kind="decoder", heads={"CausalLM": ()})
+
 _RELATIVE = "its attention builds keys from relative positions, and a prefix has no position"
 
 _NO_CONV1D = "PEFT's layers for it do not support Conv1D, the type of all its layers"
@@ -168,7 +170,9 @@ FAMILIES: dict[str, Family] = {
                 "SequenceClassification": ("albert.pooler", "classifier"),
             },
             segment_ids=True,
-            refuses={"top-layers": "its blocks share their weights: who trains the last one trains all"},
+            refuses={
+                "top-layers": "its blocks share their weights: training the last one trains all of them"
+            },
         ),
         Family(
             "mpnet",
@@ -190,7 +194,7 @@ FAMILIES: dict[str, Family] = {
             own_attention=True,
             global_question=True,
             refuses={
-                "prompt-encoder": "its attention to the whole input is given to tokens of the question, by their ids"
+                "prompt-encoder": "which tokens see the whole input follows from token ids, and virtual tokens have none"
             },
         ),
         Family(
@@ -256,30 +260,18 @@ FAMILIES: dict[str, Family] = {
             first_position=None,
             refuses={"bitfit": _NO_BIASES},
         ),
+        Family("llama", **_DECODER, self_attention="LlamaAttention", refuses={"bitfit": _NO_BIASES}),
+        Family("qwen2", **_DECODER, self_attention="Qwen2Attention"),
+        Family("qwen3", **_DECODER, self_attention="Qwen3Attention", refuses={"bitfit": _NO_BIASES}),
+        Family("gemma", **_DECODER, self_attention="GemmaAttention", refuses={"bitfit": _NO_BIASES}),
         Family(
-            "llama",
-            kind="decoder",
-            **_LLAMA,
-            self_attention="LlamaAttention",
-            heads={"CausalLM": ()},
-            refuses={"bitfit": _NO_BIASES},
-        ),
-        Family("qwen2", kind="decoder", **_LLAMA, self_attention="Qwen2Attention", heads={"CausalLM": ()}),
-        Family(
-            "qwen3",
-            kind="decoder",
-            **_LLAMA,
-            self_attention="Qwen3Attention",
-            heads={"CausalLM": ()},
-            refuses={"bitfit": _NO_BIASES},
-        ),
-        Family(
-            "gemma",
-            kind="decoder",
-            **_LLAMA,
-            self_attention="GemmaAttention",
-            heads={"CausalLM": ()},
-            refuses={"bitfit": _NO_BIASES},
+            "gemma3_text",
+            **_DECODER,
+            self_attention="Gemma3Attention",
+            refuses={
+                "bitfit": _NO_BIASES,
+                "prompt-encoder": "most of its blocks see the latest words only, and padding would part these from virtual tokens",
+            },
         ),
         Family(
             "bart",

@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
 
 from ..errors import UserError
-from .families import uses_segment_ids
+from .families import FAMILIES, uses_segment_ids
 
 ONNX = "model.onnx"
 """The network of a saved model that ONNX Runtime computes."""
@@ -48,6 +48,11 @@ def export(model: torch.nn.Module, outputs: Sequence[str], folder: Path) -> dict
     Batch and length are free. int8 is dynamic: weights are stored in 8 bits, activations are quantized as they come.
     """
     needed("onnx", "onnxscript")
+    family = FAMILIES.get(model.config.model_type)
+    if family is not None and family.global_question:
+        raise UserError(
+            f"{family.model_type} cannot be exported: which of its tokens see the whole input is decided while it computes."
+        )
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
     # Two rows and an odd length: the exporter would take a 1 or a padded size for a constant.
     example = tuple(torch.full((2, 11), fill) for fill in (model.config.vocab_size // 2, 1, 0)[: len(names)])

@@ -8,7 +8,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 NORMS = "gradient_norms"
 
-_LAYER = re.compile(r"(?:^|\.)(?:(encoder|decoder)\.)?(?:layers?|h|block)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:(encoder|decoder)\.)?(?:(?:albert_)?layers?|h|block)\.(\d+)\.")
 
 
 def layer_of(parameter: str, stacks: bool = False) -> str:
@@ -21,8 +21,10 @@ def layer_of(parameter: str, stacks: bool = False) -> str:
         return f"{stack}layer {match[2]}"
     if "prompt_encoder" in parameter:
         return "virtual tokens"
-    # GPT-2's and T5's embeddings have names of their own.
-    if re.search(r"(^|\.)(embeddings?|wte|wpe|shared|embed_tokens)\.", parameter):
+    # The embeddings of GPT-2, T5, BART and ALBERT have names of their own; MPNet and DeBERTa have some of relative positions.
+    if re.search(
+        r"(^|\.)(embeddings?|wte|wpe|shared|embed_\w+|\w+_embeddings?|embedding_\w+|rel\w+_bias)\.", parameter
+    ):
         return "embeddings"
     return "head"
 

@@ -10,7 +10,7 @@ from tests.scripts.conftest import run_script
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family_name", ["gpt2", "t5"])
+@pytest.mark.parametrize("family_name", ["gpt2", "t5", "llama", "bart"])
 def test_a_run_logs_a_model_that_answers_as_it_did(family_name, tiny, prepared, store, tmp_path):
     flags = {
         "task": "generative-qa",

@@ -16,6 +16,7 @@ from common.inference.backends import backends_of, everywhere
 from common.paths import ROOT
 from tests.scripts.conftest import call_script, run_script, squad_json
 from tests.support import trained
+from tests.support.foreign import untrained_here
 from tests.support.questions import EXAMPLES
 
 sys.path.append(str(ROOT / "scripts"))
@@ -55,6 +56,18 @@ def test_lines_on_the_standard_input_have_no_references(world, tmp_path):
     run_script("predict.py", "--model", world[1], "--file", "-", "--output", tmp_path / "p.json", input=lines)
     ids = list(json.loads((tmp_path / "p.json").read_text()))
     assert len(set(ids)) == 8 and all(id_.startswith("stdin-") for id_ in ids)
+
+
+def test_anybodys_model_of_a_family_that_is_not_trained_here(world, tmp_path):
+    folder, _ = world
+    untrained_here(tmp_path / "model", "big_bird")
+    asked = ["--model", tmp_path / "model", "--file", folder / "test.json"]
+    run_script("predict.py", *asked, "--output", tmp_path / "p.json")
+    answers = json.loads((tmp_path / "p.json").read_text())
+    assert len(answers) == 8 and all(answers.values())
+    scored = json.loads(run_script("score.py", folder / "test.json", tmp_path / "p.json").stdout)
+    done = run_script("evaluate.py", *asked)
+    assert f"{scored['f1']:.1f}" in done.stdout
 
 
 @pytest.mark.long

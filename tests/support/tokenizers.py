@@ -62,6 +62,14 @@ _T5 = Kind(
 
 _END = "<|endoftext|>"
 
+_GEMMA = Kind(
+    "sentencepiece",
+    {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
+    "<bos> $A",
+    "<bos> $A <bos>:1 $B:1",
+    generates=True,
+)
+
 KINDS = {
     "roberta": _roberta("bytes"),
     "longformer": _roberta("bytes"),
@@ -92,13 +100,8 @@ KINDS = {
         "<s> $A <s>:1 $B:1",
         generates=True,
     ),
-    "gemma": Kind(
-        "sentencepiece",
-        {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
-        "<bos> $A",
-        "<bos> $A <bos>:1 $B:1",
-        generates=True,
-    ),
+    "gemma": _GEMMA,
+    "gemma3_text": _GEMMA,
 }
 """Model type → kind; all others have BERT's."""
 

@@ -19,7 +19,18 @@ from common.models import base as models
 from common.models import bundles, initialisation, saving
 from common.models.families import FAMILIES, auto_class, family_of, uses_segment_ids
 from tests.support import learning
-from tests.support.cells import CLASSIFICATION, CONFIGS, QA, batch_of, build, logits, loss_of, quick, train
+from tests.support.cells import (
+    CLASSIFICATION,
+    CONFIGS,
+    QA,
+    batch_of,
+    build,
+    logits,
+    loss_of,
+    quick,
+    train,
+    usual_head,
+)
 from tests.support.closed_forms import closed_form
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import EVERY, TECHNIQUES, refusal
@@ -268,6 +279,40 @@ def test_weights_that_are_cut_short_are_one_line(tiny, tmp_path):
         with pytest.raises(UserError, match="--model_checkpoint") as refused:
             models.load_base(models.resolve_checkpoint(str(folder)))
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("family_name", "rules"),
+    [
+        # As BART's config.json and Qwen's generation_config.json have them.
+        (
+            "bart",
+            {"num_beams": 4, "no_repeat_ngram_size": 3, "forced_bos_token_id": 0, "early_stopping": True},
+        ),
+        ("qwen2", {"repetition_penalty": 1.5, "do_sample": True, "temperature": 0.7, "top_k": 20}),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_a_checkpoints_rules_of_writing_are_left_out(file, family_name, rules, tiny, tmp_path):
+    folder = shutil.copytree(tiny(family_name), tmp_path / family_name)
+    content = json.loads((folder / file).read_text()) | rules
+    (folder / file).write_text(json.dumps(content))
+    if file == "config.json":
+        (folder / "generation_config.json").unlink()
+    head = usual_head(family_name)
+    model, tokenizer = models.load_base(models.resolve_checkpoint(str(folder)), head)
+    saving.save_base(models.resolve_checkpoint(str(folder)), tmp_path / "base", head)
+    info = bundles.BundleInfo("", family_name, "", "", "", head, {})
+    for loaded in (model, bundles.load_shared_base(tmp_path / "base", info).model):
+        kept = loaded.generation_config.to_diff_dict()
+        assert not kept.keys() & rules.keys()
+        assert loaded.generation_config.eos_token_id == tokenizer.eos_token_id
+    plain, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head)
+    inputs = tokenizer("Who shared the prize?", return_tensors="pt")
+    written = [
+        network.eval().generate(**inputs, max_new_tokens=8, do_sample=False) for network in (model, plain)
+    ]
+    assert torch.equal(*written)
 
 
 def test_ia3_is_not_pulled_from_its_scales_by_decay():

@@ -1,6 +1,8 @@
 """What the rows of FAMILIES say, and what transformers' configs say with them."""
 
+import json
 import re
+import shutil
 
 import pytest
 import transformers
@@ -147,6 +149,26 @@ def test_what_a_family_cannot_do_is_refused_from_its_config(family_name, techniq
     family = FAMILIES[family_name]
     with pytest.raises(UserError, match=f"does not work with {family_name} for {task}"):
         check_model(TECHNIQUES[technique](), RunArgs(task=task, max_length=64), family, None)
+
+
+def test_code_that_transformers_took_over_is_no_reason_to_refuse_a_checkpoint(tiny, tmp_path):
+    """EuroBERT's checkpoints on the hub name the code that they were made with; transformers' own is used."""
+    folder = shutil.copytree(tiny("eurobert"), tmp_path / "eurobert")
+    config = json.loads((folder / "config.json").read_text())
+    owner = "EuroBERT/EuroBERT-210m--"
+    for prefix, refused in ((owner, False), ("", False), ("other_", True)):
+        auto_map = {
+            "AutoConfig": f"{owner}configuration_eurobert.EuroBertConfig",
+            "AutoModel": f"{prefix}modeling_eurobert.EuroBertModel",
+        }
+        (folder / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
+        checkpoint = models.resolve_checkpoint(str(folder))
+        if refused:
+            with pytest.raises(UserError, match="config.json names code of its own"):
+                models.load_base(checkpoint, CLASSIFICATION)
+        else:
+            model, _ = models.load_base(checkpoint, CLASSIFICATION)
+            assert type(model) is transformers.EuroBertForSequenceClassification
 
 
 def test_encoders_do_not_write(tiny):

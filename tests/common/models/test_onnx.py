@@ -13,7 +13,12 @@ from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
 
 # ModernBERT's rotary positions are left out of the quick tests: its export takes as long as the others together.
-FAMILIES_HERE = ["bert", "distilbert", "roberta"]
+FAMILIES_HERE = [
+    "bert",
+    "distilbert",
+    "roberta",
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("xlm-roberta", "albert", "mpnet")),
+]
 
 
 @pytest.mark.slow

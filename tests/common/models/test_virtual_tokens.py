@@ -11,16 +11,18 @@ from common.models import base as models
 from common.models import bundles, cpu_kernels, saving
 from common.models.families import FAMILIES
 from common.models.virtual_tokens import OWN_TYPE, PREFIX_STD, PromptModel, attention_with_prefix
-from tests.support.cells import CONFIGS, QA, batch_of, build, logits, loss_of, train
+from tests.support.cells import CONFIGS, QA, batch_of, build, logits, loss_of, train, usual_head
 from tests.support.techniques import TECHNIQUES
+
+FURTHER = ("albert", "xlm-roberta", "camembert", "bart", "mt5")
 
 
 @pytest.mark.parametrize("technique", ["prefix-tuning", "prompt-encoder", "prompt-tuning"])
 @pytest.mark.parametrize(
     ("family_name", "head"),
     [
-        (family, head)
-        for family in ("bert", "distilbert", "roberta", "gpt2", "t5")
+        pytest.param(family, head, marks=pytest.mark.long if family in FURTHER else ())
+        for family in ("bert", "distilbert", "roberta", "gpt2", "t5", *FURTHER)
         for head in CONFIGS
         if head in FAMILIES[family].heads
     ],
@@ -29,6 +31,8 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
     technique, family_name, head, tiny, monkeypatch
 ):
     """A prompt that no attention can see must leave the model as it was: same length, same positions, same loss."""
+    if reason := FAMILIES[family_name].refusal(technique, head):
+        pytest.skip(reason)
     options = {"gating": False} if technique == "prefix-tuning" else {}
     model, tokenizer, batch = build(tiny, technique, family_name, head, **options)
     model.eval()
@@ -49,6 +53,28 @@ def test_virtual_tokens_keep_labels_and_positions_of_the_real_ones(
     real = batch["attention_mask"].bool() if head == QA else slice(None)
     torch.testing.assert_close(found[:, real], logits(base, batch)[:, real], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(loss, loss_of(base, batch))
+
+
+@pytest.mark.parametrize(
+    ("family_name", "shape"),
+    [
+        ("bert", (2, 2, 4, 20, 8)),
+        # One block that is passed four times.
+        ("albert", (1, 2, 4, 20, 8)),
+        # The heads of keys and values, which are fewer than those of queries.
+        ("llama", (2, 2, 2, 20, 8)),
+        ("gemma", (2, 2, 1, 20, 12)),
+        # Two blocks of the encoder, and two of the decoder with two attentions each.
+        ("mt5", (6, 2, 4, 20, 6)),
+        ("bart", (6, 2, 4, 20, 8)),
+    ],
+)
+def test_a_prefix_has_the_shape_of_keys_and_values(family_name, shape, tiny):
+    head = usual_head(family_name)
+    model, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head)
+    family = FAMILIES[family_name]
+    model = models.apply(TECHNIQUES["prefix-tuning"]().method(family), model, family, head)
+    assert model.prefix().shape == shape
 
 
 def test_peft_itself_leaves_labels_unshifted(tiny):

@@ -307,7 +307,13 @@ def small_checkpoint(tiny, family_name, folder):
     sizes = {
         "gpt2": dict(n_embd=128, n_positions=288),
         "llama": dict(hidden_size=128, intermediate_size=256, head_dim=32, max_position_embeddings=288),
-        "bart": dict(d_model=128, max_position_embeddings=288),
+        "bart": dict(
+            d_model=128,
+            encoder_ffn_dim=256,
+            decoder_ffn_dim=256,
+            max_position_embeddings=288,
+            init_std=0.08,
+        ),
         "t5": dict(d_model=64, d_kv=16, d_ff=128),
     }
     for name, size in sizes[family_name].items():
@@ -319,8 +325,11 @@ def small_checkpoint(tiny, family_name, folder):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("family_name", "epochs"), [("gpt2", 30), ("t5", 45), ("llama", 30), ("bart", 45)])
-def test_thirty_two_questions_are_learned(family_name, epochs, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("family_name", "epochs", "rate"),
+    [("gpt2", 30, 3e-3), ("t5", 45, 3e-3), ("llama", 30, 3e-3), ("bart", 45, 1e-3)],
+)
+def test_thirty_two_questions_are_learned(family_name, epochs, rate, tiny, tmp_path):
     examples = read_squad_json(questions.SAMPLE / "train-v2.0.json").examples[:32]
     splits = {
         part: [e | {"id": f"{part}-{e['id']}"} for e in examples] for part in ("train", "validation", "test")
@@ -338,7 +347,7 @@ def test_thirty_two_questions_are_learned(family_name, epochs, tiny, tmp_path):
             max_answer_length=20,
             output_dir=str(tmp_path / "out"),
         )
-        technique = TECHNIQUES["standard"](learning_rate=3e-3, num_train_epochs=epochs)
+        technique = TECHNIQUES["standard"](learning_rate=rate, num_train_epochs=epochs)
         run = mlflow.get_run(fit.fit(technique, args))
     assert run.data.metrics["test_exact_match"] >= 95
     assert run.data.metrics["test_examples"] == 32 and run.data.tags["task"] == TASK

@@ -28,13 +28,15 @@ def test_only_the_answer_and_its_end_are_trained(family_name, tokenizers):
         text = (example["answers"]["text"] or ["unanswerable"])[0]
         # The end is trained, although GPT-2's padding is the same token.
         assert int(kept[-1]) == tokenizer.eos_token_id
-        assert tokenizer.decode(kept[:-1]).strip() == text
+        assert tokenizer.decode(kept[:-1], skip_special_tokens=True).strip() == text
         seen = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+        opening = len(writing.begin_of_text(tokenizer))
+        seen = seen[opening:]
         prompt = f"context: {example['context']} question: {example['question']} answer:"
         if kind == "decoder":
             assert torch.equal(batch["input_ids"][row, -len(kept) :], kept)
             assert tokenizer.decode(seen[: -len(kept)]) == prompt
-            assert batch["position_ids"][row, -1] == len(seen) - 1
+            assert batch["position_ids"][row, -1] == opening + len(seen) - 1
         else:
             assert int(seen[-1]) == tokenizer.eos_token_id
             assert tokenizer.decode(seen[:-1]) == prompt
@@ -66,7 +68,7 @@ def test_neither_question_nor_answer_is_ever_cut(family_name, tokenizers):
         text = tokenizer.decode(prompt, skip_special_tokens=True)
         assert text.endswith(f"question: {long['question']} answer:")
         assert (answer in text) == holds
-        written = tokenizer.decode(target[:-1]).strip()
+        written = tokenizer.decode(target[:-1], skip_special_tokens=True).strip()
         assert written == (answer if holds else "unanswerable") and target[-1] == tokenizer.eos_token_id
     # v1.1 has no unanswerable questions: a window without the answer teaches nothing.
     assert len(writing.trained(prompts, "v2.0")) == len(prompts)
@@ -101,6 +103,34 @@ def test_windows_hold_every_token_of_any_text(tokenizers, context):
     inside = [prompt[len(head) : -len(tail)].tolist() for prompt in prompts.prompts]
     room = 64 - len(head) - len(tail)
     assert [whole[b:e] for b, e in windows(len(whole), room, 8)] == inside
+
+
+@pytest.mark.parametrize(
+    ("family_name", "first", "last"),
+    [
+        ("gpt2", None, None),
+        ("qwen2", None, None),
+        ("llama", "<s>", None),
+        ("gemma", "<bos>", None),
+        ("t5", None, "</s>"),
+        ("mt5", None, "</s>"),
+        ("bart", "<s>", "</s>"),
+    ],
+)
+def test_a_prompt_begins_and_ends_as_the_texts_of_its_family(family_name, first, last, tokenizers):
+    tokenizer, kind = tokenizers[family_name], KINDS[family_name]
+    prompts = prompts_of(tokenizer, EXAMPLES, kind)
+    assert len(prompts) >= len(EXAMPLES)
+    for ids, target in zip(prompts.prompts, prompts.targets, strict=True):
+        tokens = tokenizer.convert_ids_to_tokens(ids)
+        special = [i for i, token in enumerate(tokens) if token in tokenizer.all_special_tokens]
+        assert special == [0] * bool(first) + [len(tokens) - 1] * bool(last)
+        assert not first or tokens[0] == first
+        assert not last or tokens[-1] == last
+        written = tokenizer.convert_ids_to_tokens(target)
+        assert written[-1] == tokenizer.eos_token
+        # An encoder-decoder writes a text of its own.
+        assert (written[0] == first) == (family_name == "bart")
 
 
 def test_no_answer_wins_only_where_no_window_answers():
