@@ -46,7 +46,7 @@ def checkpoint_gradients(model: nn.Module) -> None:
     require one anyway, which computes gradients down to blocks that are not trained; that is undone.
     """
     base = next(m for m in model.modules() if isinstance(m, PreTrainedModel))
-    base.gradient_checkpointing_enable({"use_reentrant": False})
+    base.activation_checkpointing_enable({"use_reentrant": False})
     base.disable_input_require_grads()
 
 

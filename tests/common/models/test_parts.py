@@ -66,7 +66,10 @@ def test_checkpointed_gradients_are_the_same(technique, family_name, tiny):
     parts.checkpoint_gradients(model)
     again, checkpointed = gradients(model, batch)
     assert loss.equal(again) and plain.keys() == checkpointed.keys()
-    assert all(plain[name].equal(checkpointed[name]) for name in plain)
+    # The blocks of a decoder add up their gradients of the encoder's output in another order.
+    tolerance = 1e-5 if FAMILIES[family_name].kind == "encoder-decoder" else 0.0
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=tolerance, atol=tolerance)
 
 
 def test_blocks_are_computed_again_in_the_backward_pass(tiny):
