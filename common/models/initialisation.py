@@ -134,7 +134,7 @@ def _covariances(model: PeftModel, loss: Loss, batches: Iterable[Batch]) -> dict
             twin[name] = last[1]
             return
         last = x, name
-        rows = _without_padding(x, batch).double()
+        rows = _without_padding(x, batch).float()
         total, products, n = sums.get(name, (0.0, 0.0, 0))
         sums[name] = total + rows.sum(0), products + rows.T @ rows, n + len(rows)
 
@@ -154,7 +154,7 @@ def _covariances(model: PeftModel, loss: Loss, batches: Iterable[Batch]) -> dict
     found = {}
     for name, (total, products, n) in sums.items():
         mean = total / n
-        found[name] = (products / n - torch.outer(mean, mean)).float()
+        found[name] = products / n - torch.outer(mean, mean)
     return {name: found[twin.get(name, name)] for name in layers(model)}
 
 

@@ -14,13 +14,12 @@ from common.data import questions
 from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from common.models import base as models
-from common.models import bundles, saving
+from common.models import bundles, initialisation, saving
 from common.models.families import FAMILIES, auto_class
 from common.models.virtual_tokens import PromptModel
 from common.serving import generative_qa as generating
 from common.tasks.generative_qa import agreement, work, writing
 from common.tasks.generative_qa.writing import Written
-from common.tasks.table import refusal
 from common.training import fit
 from common.training.settings import RunArgs, check_model
 from tests.conftest import make_config
@@ -30,17 +29,19 @@ from tests.support.closed_forms import closed_form
 from tests.support.generation import ARGS, EVERY_FAMILY, HEADS, KINDS, LENGTHS, QA, TASK
 from tests.support.generation import tokenizers as tokenizers
 from tests.support.questions import EXAMPLES
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import EVERY, TECHNIQUES, refusal
 from tests.support.techniques import technique as technique_of
 
 CELLS = [
     pytest.param(
         technique,
         family,
-        marks=() if family == "gpt2" or quick(technique, family, HEADS[family]) else pytest.mark.long,
+        marks=()
+        if (family == "gpt2" and technique in TECHNIQUES) or quick(technique, family, HEADS[family])
+        else pytest.mark.long,
     )
-    for technique, family in itertools.product(sorted(TECHNIQUES), KINDS)
-    if refusal(FAMILIES[family], technique, QA) is None
+    for technique, family in itertools.product(EVERY, KINDS)
+    if refusal(technique, FAMILIES[family], HEADS[family]) is None
 ]
 EVERY_CELL = pytest.mark.parametrize(("technique", "family_name"), CELLS)
 
@@ -52,7 +53,11 @@ def build(tiny, technique, family_name):
     family = FAMILIES[family_name]
     model = models.apply(technique_of(technique).method(family), model, family, HEADS[family_name])
     prompts = QA.features(tokenizer, model.config, EXAMPLES, ARGS)
-    return model, tokenizer, prompts, QA.collator(tokenizer, model.config)
+    collator = QA.collator(tokenizer, model.config)
+    if initialisation.needs_data(model):
+        batch = collator([prompts[i] for i in range(len(prompts))])
+        initialisation.from_data(model, work.answer_loss, [batch])
+    return model, tokenizer, prompts, collator
 
 
 def loss_of(model, batch):
@@ -105,7 +110,8 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
         again = QA.features(its_tokenizer, loaded.config, EXAMPLES, ARGS)
         its_collator = QA.collator(its_tokenizer, loaded.config)
         after = logits(loaded, its_collator([again[i] for i in range(len(again))]))
-        torch.testing.assert_close(after, before, atol=5e-5 if merge else 0, rtol=1e-4 if merge else 0)
+        exact = not merge and not hasattr(model, initialisation.START)
+        torch.testing.assert_close(after, before, atol=0 if exact else 5e-5, rtol=0 if exact else 1e-4)
         assert its_info == info
         if not merge:
             assert write(loaded, again, its_collator).text == wrote.text
@@ -119,7 +125,10 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
     torch.testing.assert_close(logits(fresh.eval(), batch), before, atol=0, rtol=0)
 
 
-@EVERY_CELL
+# Where EVA puts rank depends on the data.
+@pytest.mark.parametrize(
+    ("technique", "family_name"), [cell for cell in CELLS if cell.values[0] != "lora, eva"]
+)
 def test_trainable_parameters_equal_the_closed_form(technique, family_name, tiny):
     model = build(tiny, technique, family_name)[0]
     base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), HEADS[family_name])
