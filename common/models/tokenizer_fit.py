@@ -24,7 +24,8 @@ def check_fit(tokenizer: "PreTrainedTokenizerBase", config: "PreTrainedConfig", 
             "Copy the tokenizer's files (tokenizer.json, tokenizer_config.json or the vocabulary) into it.",
         )
     family = FAMILIES.get(config.model_type)
-    rows, size = config.vocab_size, max(vocabulary.values()) + 1
+    size = max(vocabulary.values()) + 1
+    rows = getattr(config, "vocab_size", size)
     if size > rows:
         raise unfit(
             name,

@@ -11,6 +11,7 @@ UNTRAINED_HERE = {
     "roberta-prelayernorm": (SIZE | dict(max_position_embeddings=130), "roberta", 128),
     "big_bird": (SIZE | dict(max_position_embeddings=128), "albert", 128),
     "squeezebert": (SIZE | dict(max_position_embeddings=128, embedding_size=32), "bert", 128),
+    "fnet": (dict(hidden_size=32, num_hidden_layers=2, intermediate_size=64), "albert", 384),
     "xlnet": (dict(d_model=32, n_layer=2, n_head=4, d_inner=64, dropout=0.0), "albert", 384),
 }
 """Model types without a row in FAMILIES."""

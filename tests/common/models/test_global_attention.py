@@ -46,8 +46,9 @@ def test_a_saved_model_has_it_too(tiny, tmp_path):
     info = bundles.BundleInfo("LoRA", "longformer", "", "", "extractive-qa", "QuestionAnswering", {})
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer)
     saving.save_base(models.resolve_checkpoint(tiny("longformer")), tmp_path / "base")
-    for merge in (False, True):
-        loaded, _, _ = bundles.load_bundle(tmp_path / "bundle", tmp_path / "base", merge)
+    shared = bundles.load_shared_base(tmp_path / "base", info)
+    for settings in ({}, {"merge": True}, {"shared": shared}):
+        loaded, _, _ = bundles.load_bundle(tmp_path / "bundle", tmp_path / "base", **settings)
         assert (
             loaded(**tokenizer(["Who?"], ["Marie </s> Curie"], return_tensors="pt"))
             .start_logits.isfinite()
