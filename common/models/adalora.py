@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from peft import AdaLoraConfig, AdaLoraModel, PeftModel
 from peft.tuners.adalora import AdaLoraLayer
-from torch import nn
 
 from ..errors import UserError
 from .hooks import TrainingHook
@@ -29,8 +28,11 @@ class Budget(TrainingHook):
         self.model = model
         self.schedule: AdaLoraConfig = replace(model.peft_config[ADAPTER])
         """As the technique gave it: its steps are shares of its own total."""
-        parameters = dict(model.model.named_parameters())
-        self.factors = [p for name, p in parameters.items() if _factor(name) in ("lora_A", "lora_B")]
+        layers = [layer for layer in model.model.modules() if isinstance(layer, AdaLoraLayer)]
+        self.wide = [layer.lora_A[ADAPTER] for layer in layers]
+        """(rank, in) each."""
+        self.tall = [layer.lora_B[ADAPTER] for layer in layers]
+        """(out, rank) each."""
 
     def begin(self, steps: int) -> None:
         config, whole = self.model.peft_config[ADAPTER], self.schedule.total_step
@@ -46,12 +48,14 @@ class Budget(TrainingHook):
 
     def extra_loss(self) -> torch.Tensor:
         """orth_reg_weight x the mean over all factors of ||A A' - I|| or ||B' B - I||."""
-        total = torch.zeros((), device=self.factors[0].device)
-        for tall in _stacked(self.factors):
-            covariance = tall.mT @ tall
-            eye = torch.eye(covariance.shape[-1], device=covariance.device)
-            total = total + torch.linalg.matrix_norm(covariance - eye).sum()
-        return self.model.peft_config[ADAPTER].orth_reg_weight / len(self.factors) * total
+        device = self.wide[0].device
+        total = torch.zeros((), device=device)
+        with torch.autocast(device.type, enabled=False):
+            for tall in _stacked([*(a.mT for a in self.wide), *self.tall]):
+                covariance = tall.mT @ tall
+                eye = torch.eye(covariance.shape[-1], device=device)
+                total = total + torch.linalg.matrix_norm(covariance - eye).sum()
+        return self.model.peft_config[ADAPTER].orth_reg_weight / (len(self.wide) + len(self.tall)) * total
 
     def after_step(self, step: int, done: bool = True) -> None:
         config = self.model.peft_config[ADAPTER]
@@ -73,7 +77,7 @@ class Budget(TrainingHook):
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         allocator = self.model.rankallocator
         allocator.reset_ipt()
-        device = self.factors[0].device
+        device = self.wide[0].device
         pattern = {}
         for key, tensor in state.items():
             kind, _, name = key.partition(":")
@@ -88,17 +92,11 @@ _AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """Of PEFT's allocator: the last importance of each weight, its average, and the average of how much it varies."""
 
 
-def _factor(name: str) -> str:
-    """Such as lora_A, of a parameter's name."""
-    return name.rpartition(f".{ADAPTER}")[0].rpartition(".")[2]
-
-
-def _stacked(factors: list[nn.Parameter]) -> Iterator[torch.Tensor]:
-    """The factors, those of one shape together and upright: (number, width, rank)."""
-    by_shape: dict[tuple[bool, torch.Size], list[torch.Tensor]] = {}
+def _stacked(factors: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The factors (width, rank), those of one shape together: (number, width, rank)."""
+    by_shape: dict[torch.Size, list[torch.Tensor]] = {}
     for factor in factors:
-        flat = factor.shape[0] < factor.shape[1]
-        by_shape.setdefault((flat, factor.shape), []).append(factor.mT if flat else factor)
+        by_shape.setdefault(factor.shape, []).append(factor)
     return (torch.stack(same) for same in by_shape.values())
 
 
