@@ -265,7 +265,7 @@ def completed(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 
 def writing_greedily(model: torch.nn.Module) -> torch.nn.Module:
-    """The model itself, without the rules of writing that a checkpoint brings along: beams, penalties for what was said, words
+    """The model itself, without the rules of writing that a checkpoint brings along: beams, penalties for repeated words, words
     that must come first or last. Answers are the most probable words, and their scores the words' probabilities.
     """
     rules = getattr(model, "generation_config", None)

@@ -131,6 +131,9 @@ _NO_CONV1D = "PEFT's layers for it do not support Conv1D, the type of all its la
 
 _NO_BIASES = "its layers have no biases"
 
+_PROMPTS = ("prompt-encoder", "prompt-tuning")
+"""Techniques with virtual tokens in the input."""
+
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
@@ -193,9 +196,10 @@ FAMILIES: dict[str, Family] = {
             further=("query_global", "key_global", "value_global"),
             own_attention=True,
             global_question=True,
-            refuses={
-                "prompt-encoder": "which tokens see the whole input follows from token ids, and virtual tokens have none"
-            },
+            refuses=dict.fromkeys(
+                _PROMPTS,
+                "which tokens see the whole input follows from token ids, and virtual tokens have none",
+            ),
         ),
         Family(
             "distilbert",
@@ -268,10 +272,11 @@ FAMILIES: dict[str, Family] = {
             "gemma3_text",
             **_DECODER,
             self_attention="Gemma3Attention",
-            refuses={
-                "bitfit": _NO_BIASES,
-                "prompt-encoder": "most of its blocks see the latest words only, and padding would part these from virtual tokens",
-            },
+            refuses={"bitfit": _NO_BIASES}
+            | dict.fromkeys(
+                _PROMPTS,
+                "most of its blocks see the latest words only, and padding would part these from virtual tokens",
+            ),
         ),
         Family(
             "bart",
@@ -284,9 +289,10 @@ FAMILIES: dict[str, Family] = {
             down="fc2",
             self_attention="BartAttention",
             heads={"QuestionAnswering": ("qa_outputs",), "Seq2SeqLM": ()},
-            refuses={
-                "prompt-encoder": "its encoder takes no position ids, so that virtual tokens would move those of real ones"
-            },
+            refuses=dict.fromkeys(
+                _PROMPTS,
+                "its encoder takes no position ids, so that virtual tokens would move those of real ones",
+            ),
         ),
         Family("mt5", **_T5, self_attention="MT5Attention", refuses={"bitfit": _NO_BIASES}),
         Family("t5", **_T5, self_attention="T5Attention", refuses={"bitfit": _NO_BIASES}),

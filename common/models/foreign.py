@@ -72,8 +72,8 @@ def _check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any]
     """No weight may be new, except those of a pooler, which spans do not come from."""
     new = {tensor for tensor, _ in model.named_parameters()} & set(report["missing_keys"])
     new |= {tensor for tensor, *_ in report["mismatched_keys"]}
-    unused = ".pooler." if head == "QuestionAnswering" else "\n"
-    if lacking := sorted(tensor for tensor in new if unused not in tensor):
+    spans = head == "QuestionAnswering"
+    if lacking := sorted(tensor for tensor in new if not (spans and ".pooler." in tensor)):
         raise UserError(
             f"{name}: its weights lack {len(lacking)} of the model's tensors, for example {lacking[0]}: name a trained model."
         )
@@ -123,7 +123,7 @@ def _check_answers(
     except Exception as error:
         # Code of any model, given what it may not be made for.
         raise UserError(
-            f"{name} is a {type(model).__name__}, which does not answer questions about tokens alone "
+            f"{name} is a {type(model).__name__}, which cannot be asked about the tokens of a text alone "
             f"({type(error).__name__}: {first_line(error)})."
         ) from None
     if pair:

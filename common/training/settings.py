@@ -329,8 +329,8 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config: Any
         virtual = isinstance(technique.method(family), PromptLearningConfig)
         if not task.packs or virtual or not family.packs:
             raise UserError(
-                f"--pack_batches is for {PACKING} by encoders with absolute positions and the usual attention, without virtual tokens, not for "
-                f"{technique.name} on {family.model_type} for {args.task}: leave it out."
+                f"--pack_batches is for {PACKING} by encoders with absolute positions and the usual attention, without virtual tokens, "
+                f"not for {technique.name} on {family.model_type} for {args.task}: leave it out."
             )
     _check_parts(technique, args, family)
     room = usable_positions(config)

@@ -28,11 +28,14 @@ FIRST = ("roberta", "electra", "distilbert", "deberta-v2", "modernbert", "gpt2",
 """Families whose models are written each in its own way; the others resemble one of them."""
 
 
-def quick(technique: str, family_name: str, head: str) -> bool:
-    """Whether a cell is in the quick tier: every technique on one family, two on each of FIRST, LoRA on a head of the others."""
+def quick(technique: str, family_name: str, head: str | None = None) -> bool:
+    """Whether a cell is in the quick tier: every technique on one family, two on each of FIRST, LoRA on a head of the others.
+
+    head: None stands for the family's usual one.
+    """
     if family_name == "bert" or family_name in FIRST:
         return family_name == "bert" or technique in ("standard", "lora")
-    return technique == "lora" and head == usual_head(family_name)
+    return technique == "lora" and head in (None, usual_head(family_name))
 
 
 def usual_head(family_name: str) -> str:

@@ -1,6 +1,7 @@
 """Small tokenizers, each built as those of its family's checkpoints: WordPiece, byte-level BPE, Unigram, or BPE of SentencePiece."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 TEXT = [
@@ -12,7 +13,7 @@ TEXT = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """How a family's tokenizers are built.
 
@@ -106,21 +107,33 @@ KINDS = {
 """Model type → kind; all others have BERT's."""
 
 
+_BERT = _bert("wordpiece")
+
+
 def make_tokenizer(model_type: str) -> Any:
-    """A tokenizer as the family's checkpoints have it, trained on a few texts."""
-    from tokenizers import processors
+    """A new tokenizer as the family's checkpoints have it, trained on a few texts."""
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    kind = KINDS.get(model_type, _bert("wordpiece"))
-    tokenizer, trainer = {
+    kind = KINDS.get(model_type, _BERT)
+    special = {f"{name}_token": token for name, token in kind.special.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_trained(kind)), **special)
+
+
+@cache
+def _trained(kind: Kind) -> str:
+    """tokenizer.json of such a tokenizer."""
+    from tokenizers import processors
+
+    makers = {
         "wordpiece": _wordpiece,
         "bytes": _bytes,
         "unigram": _unigram,
         "sentencepiece": _sentencepiece,
-    }[kind.model](kind)
-    split = getattr(tokenizer.pre_tokenizer, "split", None)
+    }
+    tokenizer, trainer = makers[kind.model](kind)
     tokenizer.train_from_iterator(sample_texts() if kind.generates else TEXT, trainer)
-    if kind.model == "sentencepiece" and split:
+    if kind.model == "sentencepiece":
         # Merges are learned within words, and are the only thing that keeps words apart.
         tokenizer.pre_tokenizer.split = False
     if kind.single:
@@ -129,9 +142,7 @@ def make_tokenizer(model_type: str) -> Any:
             pair=kind.pair,
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in kind.tokens],
         )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, **{f"{name}_token": token for name, token in kind.special.items()}
-    )
+    return tokenizer.to_str()
 
 
 def _wordpiece(kind: Kind) -> tuple[Any, Any]:

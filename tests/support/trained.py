@@ -93,7 +93,8 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
         TECHNIQUES[technique].name, "bert", tiny("bert"), print_, "extractive-qa", "QuestionAnswering",
         {"version": version, **LENGTHS, "max_answer_length": 30, "n_best": 20, "null_threshold": 1.5 if version == "v2.0" else 0.0},
     )  # fmt: skip
-    saving.save_bundle(folder / "bundle", info, model, tokenizer)
+    method = TECHNIQUES[technique]().method(FAMILIES["bert"])
+    saving.save_bundle(folder / "bundle", info, model, tokenizer, method)
     return folder / "bundle", base, model, tokenizer, info
 
 
