@@ -92,7 +92,7 @@ def chart(table: pd.DataFrame, metric: str) -> Figure | None:
         if cost in _LOGARITHMIC and (tested[cost] > 0).all():
             plot.set_xscale("log")
         else:
-            plot.set_xlim(left=0)
+            plot.set_xlim(0, 1.06 * tested[cost].max())
         arrow = "more is better" if cost in MORE_IS_BETTER else "less is better"
         plot.set_xlabel(f"{COSTS[cost]} ({arrow})")
         plot.set_ylabel(f"test {label_of(metric)}, %")
