@@ -299,7 +299,11 @@ class Advisor:
     def _train(self, number: int, rung: Rung) -> tuple[Status, list[Entry]]:
         study = self._study(number, rung)
         rows = sum(map(len, rung.rates.values()))
-        print(f"\nRung {number}: {rows} runs on {rung.examples:,} training examples each", flush=True)
+        backends.check(study, self.backend, self.address)
+        about = (
+            f"Rung {number}: {rows} runs" if number else "One run first, to see how long the others will take"
+        )
+        print(f"\n{about}, {rung.examples:,} training examples each", flush=True)
         launch.run(study, self.folder, self.scripts, self.backend, self.address)
         status, entries = launch.survey(study, self.folder)
         finished = [entry.run_id for entry in entries if entry.status == "finished"]
