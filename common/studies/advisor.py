@@ -27,8 +27,9 @@ from .status import Entry, Status, checkpoint, size
 
 STATE = "advice.json"
 
-BASE = {"max_validation_samples": 1000, "max_test_samples": 10}
-"""Fields of every run that the user does not set: the test split decides nothing, and stays as good as unseen."""
+BASE = {"max_validation_samples": 1000, "max_test_samples": 10, "experiment_name": "advice"}
+"""Fields of every run that the user does not set: the test split decides nothing and stays as good as unseen, so the runs are
+kept apart from those that `compare.py` and `register_best.py` choose among."""
 
 OWN_FLAGS = {
     "task": "--task",

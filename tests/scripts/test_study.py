@@ -120,7 +120,9 @@ def test_what_each_row_left_lies_in_its_folder(study):
         answers = json.loads((folder / "predictions" / "test.json").read_text())
         assert len(answers) == row["test_examples"]
         validated = json.loads((folder / "predictions" / "validation_scores.json").read_text()).values()
-        assert 100 * np.mean([each["f1"] for each in validated]) == pytest.approx(metrics["best_validation_f1"])
+        assert 100 * np.mean([each["f1"] for each in validated]) == pytest.approx(
+            metrics["best_validation_f1"]
+        )
         assert yaml.safe_load((folder / "config.yaml").read_text())["run_name"] == name
         assert any("eval_f1" in entry for entry in json.loads((folder / "log_history.json").read_text()))
         gradients = json.loads((folder / "gradient_norms.json").read_text())
