@@ -19,6 +19,7 @@ COSTS = (
     "training_seconds",
     "train_samples_per_second",
     "peak_memory_mib",
+    "evaluation_samples_per_second",
     "adapter_mib",
 )
 
@@ -197,6 +198,32 @@ def best(table: pd.DataFrame) -> int | None:
         if len(table) and table[column].notna().any():
             return table[column].idxmax()
     return None
+
+
+def decisive(table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """The rows of the stage that says what is best: the last one with test scores, at one number of training examples where
+    there is such a stage."""
+    stages = [stage for _, stage in table.groupby("stage", sort=False)]
+    tested = [stage for stage in stages if stage["test"].notna().any()] or stages
+    of_one_size = [stage for stage in tested if SIZE not in varying(stage, axes)]
+    return (of_one_size or tested)[-1]
+
+
+def against_best(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+    """Paired tests of each configuration of a stage against the best by validation, on the scores of the same examples.
+
+    Indexed as the table: `difference` in points (that configuration - the best) with `low`, `high`, `p`, and `p_holm`,
+    corrected over these tests. Configurations without scores are left out.
+    """
+    each, spread = matrices(table, scores, study["metric"])
+    first = best(table.loc[list(each)])
+    found = (
+        {}
+        if first is None
+        else {i: paired_difference(each[i], each[first], spread) for i in each if i != first}
+    )
+    tests = pd.DataFrame.from_dict(found, orient="index", columns=["difference", "low", "high", "p"])
+    return tests.assign(p_holm=holm(tests["p"]))
 
 
 def comparisons(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFrame:

@@ -24,6 +24,14 @@ MARKERS = "osD^vPX"
 LINES = ("-", "--", "-.", (0, (1, 1)))
 
 
+def dot(k: int) -> dict[str, Any]:
+    """Colour and marker of the k-th of several points; the first 49 pairs differ."""
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "marker": MARKERS[(k + k // len(COLOURS)) % len(MARKERS)],
+    }
+
+
 def label_of(metric: str) -> str:
     """The name of a score on an axis."""
     return LABELS.get(metric, metric.replace("_", " "))

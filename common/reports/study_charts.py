@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullFormatter
 
 from .configurations import name_of, text_of
-from .drawing import COLOURS, GREY, MARKERS, VERMILION, label_of, new_figure, place_labels
+from .drawing import COLOURS, GREY, VERMILION, dot, label_of, new_figure, place_labels
 
 MOST_LABELS = 12
 
@@ -89,10 +89,8 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
         k = techniques.index(technique)
         size = math.sqrt(100 * memory[i] / largest) if np.isfinite(memory[i]) else 5
         bars = [[max(0.0, y[i] - low[i])], [max(0.0, high[i] - y[i])]]
-        style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "fmt": MARKERS[k % len(MARKERS)]}
-        plot.errorbar(
-            x[i], y[i], yerr=bars, markersize=max(3.0, size), capsize=3, linewidth=1, alpha=0.85, **style
-        )
+        look: dict[str, Any] = {"markersize": max(3.0, size), "capsize": 3, "linewidth": 1, "alpha": 0.85}
+        plot.errorbar(x[i], y[i], yerr=bars, linestyle="", **look, **dot(k))
     front = [not any((x < x[i]) & (y >= y[i]) | (x <= x[i]) & (y > y[i])) for i in range(len(x))]
     labels = [
         f"{name}{f', {_memory(m)}' if np.isfinite(m) else ''}" if len(x) <= MOST_LABELS or ahead else ""
@@ -107,15 +105,7 @@ def efficiency_tradeoff(table: pd.DataFrame, metric: str) -> Figure | None:
     if "" in labels:
         note += "; labelled: none is both faster and better"
         handles = [
-            Line2D(
-                [],
-                [],
-                color=COLOURS[k % len(COLOURS)],
-                marker=MARKERS[k % len(MARKERS)],
-                linestyle="",
-                label=technique,
-            )
-            for k, technique in enumerate(techniques)
+            Line2D([], [], linestyle="", label=technique, **dot(k)) for k, technique in enumerate(techniques)
         ]
         if len(techniques) > 1:
             figure.legend(
@@ -168,12 +158,14 @@ def against_axis(table: pd.DataFrame, axis: str, metric: str, tested: bool) -> F
 def _draw_line(plot: Axes, x: np.ndarray, table: pd.DataFrame, label: str, k: int, ring: bool) -> None:
     """Draw the k-th line with its bars. table: means, lower and upper ends, in its three columns. ring: mark the best."""
     mean, low, high = (table[column].to_numpy() for column in table)
-    colour = COLOURS[k % len(COLOURS)]
+    look = dot(k)
     bars = np.nan_to_num(np.clip([mean - low, high - mean], 0, None))
-    plot.errorbar(x, mean, yerr=bars, color=colour, marker=MARKERS[k % len(MARKERS)], label=label, capsize=3)
+    plot.errorbar(x, mean, yerr=bars, label=label, capsize=3, **look)
     if ring:
         top = int(np.argmax(mean))
-        plot.plot(x[top], mean[top], "o", markersize=14, markerfacecolor="none", markeredgecolor=colour)
+        plot.plot(
+            x[top], mean[top], "o", markersize=14, markerfacecolor="none", markeredgecolor=look["color"]
+        )
 
 
 def _set_ticks(plot: Axes, axis: str, values: np.ndarray, logarithmic: bool) -> None:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from .configurations import best, short, varying
-from .drawing import COLOURS, LINES, MARKERS, label_of, new_figure, series, smoothed
+from .drawing import COLOURS, LINES, dot, label_of, new_figure, series, smoothed
 
 MOST_SERIES = len(COLOURS)
 MOST_PANELS = 6
@@ -229,7 +229,7 @@ def _style(k: int) -> dict[str, Any]:
 
 
 def _marker(k: int) -> str:
-    return MARKERS[k % len(MARKERS)]
+    return dot(k)["marker"]
 
 
 def _lines(table: pd.DataFrame, histories: Histories, column: str, x: str) -> Lines:

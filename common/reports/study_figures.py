@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..scoring.names import LABELS
-from . import study_charts, study_curves
-from .configurations import SIZE, Study, name_of, varying
+from . import pareto, study_charts, study_curves
+from .configurations import SIZE, Study, decisive, name_of, varying
 from .study_curves import Histories
 
 _FIXED = (
@@ -19,6 +19,7 @@ _FIXED = (
     "time_per_step.png",
     "f1_per_mparams.png",
     "efficiency_tradeoff.png",
+    "pareto.png",
     "acc_vs_size.png",
     "gradient_flow.png",
 )
@@ -44,7 +45,7 @@ def figures(
     metric, axes = study["metric"], study["axes"]
     label = LABELS.get(metric, metric)
     stages = [stage for _, stage in table.groupby("stage", sort=False)]
-    final = next((stage for stage in reversed(stages) if stage["test"].notna().any()), stages[-1])
+    final = decisive(table, axes)
     of_stage = f" of stage {final['stage'].iloc[0]}" if len(stages) > 1 else ""
     lines = (
         "Thick: the mean over seeds of each line's best configuration by validation, with the lowest and highest seed "
@@ -67,6 +68,11 @@ def figures(
         f"Test {label} against training time{of_stage}.",
         study_charts.efficiency_tradeoff(final, metric),
     )
+    caption = (
+        f"Test {label} against each cost{of_stage}. Filled, and joined by the line: no other one is as cheap and as good. "
+        "Test inputs a second are measured in batches; they stand for latency."
+    )
+    yield "pareto.png", caption, pareto.chart(final, metric)
     caption = f"Points of test {label} per million trainable parameters{of_stage}: a small number of parameters, not a good score, may rank first."
     yield "f1_per_mparams.png", caption, study_charts.points_per_mparams(final, metric)
     caption = f"Training time per optimizer step{of_stage}, without validation; points are seeds."

@@ -9,7 +9,7 @@ import pandas as pd
 from ..durations import clock
 from ..scoring.names import LABELS
 from ..scoring.uncertainty import range_of_samples, share_misranked
-from . import study_charts, study_figures
+from . import leaderboard, result_tables, study_charts, study_figures, study_tradeoffs
 from .configurations import (
     FAILED,
     FINISHED,
@@ -21,6 +21,7 @@ from .configurations import (
     best,
     comparisons,
     configurations,
+    decisive,
     matrices,
     name_of,
     text_of,
@@ -53,7 +54,7 @@ def write_report(
     runs = tidy(study, runs)
     table = configurations(study, runs, scores)
     study_figures.remove(folder)
-    written = []
+    written = _write_results(folder, study, table, scores)
     figures: list[Block] = []
     for name, caption, figure in study_figures.figures(study, runs, table, histories, gradients or {}):
         if figure is not None:
@@ -64,6 +65,22 @@ def write_report(
     for name, text in (("report.md", to_markdown(document)), ("report.html", to_html(document))):
         (folder / name).write_text(text, encoding="utf-8")
         written.append(folder / name)
+    return written
+
+
+def _write_results(folder: Path, study: Study, table: pd.DataFrame, scores: Scores) -> list[Path]:
+    """Write the results that the documentation takes; the files. Those of an earlier report are removed."""
+    results = {
+        "leaderboard.json": leaderboard.leaderboard(study, table, scores),
+        "learning_curves.json": leaderboard.learning_curves(study, table, scores),
+    }
+    written = []
+    for name, result in results.items():
+        if result is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            (folder / name).write_text(result_tables.as_json(result), encoding="utf-8")
+            written.append(folder / name)
     return written
 
 
@@ -82,16 +99,18 @@ def _document(
         if len(table)
         else []
     )
-    with_scores = [entry for entry in tested if entry[1]["test"].notna().any()]
-    if with_scores:
-        sections += [("In short", [List(_in_short(metric, *with_scores[-1][1:]))])]
+    deciding = decisive(table, study["axes"])["stage"].iloc[0] if len(table) else None
+    final = next((e for e in tested if e[0] == deciding and e[1]["test"].notna().any()), None)
+    if final:
+        sections += [("In short", [List(_in_short(metric, *final[1:]))])]
     for name, stage, tests in tested:
         if stage["run_ids"].map(len).any():
             sections += [(f"Results of stage {name}" if several else "Results", _results(study, stage))]
             heading = f"What differs in stage {name}" if several else "What differs and what does not"
             sections += [(heading, _differences(stage, tests))]
-    if with_scores:
-        few = _few_examples(metric, with_scores[-1][1], scores)
+    if final:
+        sections += study_tradeoffs.sections(study, table, final[1], scores)
+        few = _few_examples(metric, final[1], scores)
         sections += [(f"What {FEW} examples would show", [Text(few)])] if few else []
     if study.get("edges"):
         advice = Text("A best value at the edge of the grid may not be the best possible.")

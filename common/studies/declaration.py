@@ -4,7 +4,6 @@ Nothing is run or looked up here: the caller gives the techniques and the sizes 
 """
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,18 +37,18 @@ class Stage:
     best_of: str | None
     seeds: tuple[int, ...]
     fields: dict[str, dict[str, Any]]
-    """Technique key → field → value."""
+    """Entry → field → value."""
     grids: dict[str, dict[str, list[Any]]]
-    """Technique key → axis → values; without the axes that `best_of` decides."""
+    """Entry → axis → values; without the axes that `best_of` decides."""
     searches: dict[str, dict[str, search.Space]]
-    """Technique key → axis → the values that may be proposed; a technique has a grid or a search."""
+    """Entry → axis → the values that may be proposed; an entry has a grid or a search."""
     trials: int
     """How many points each search tries."""
     scheduler: search.Asha | None
     resources: search.Resources
 
     def candidates(self, key: str) -> list[Point]:
-        """The points of a technique's grid, or the corners of its search."""
+        """The points of an entry's grid, or the corners of its search."""
         return search.corners(self.searches[key]) if self.searches[key] else points(self.grids[key])
 
 
@@ -63,6 +62,7 @@ class Study:
     task: str
     stages: tuple[Stage, ...]
     techniques: Mapping[str, type[Technique]]
+    """Entry → its class. An entry is one of the study's `techniques`: a key, or a name of its own with a key inside."""
 
     @property
     def axes(self) -> list[str]:
@@ -89,9 +89,16 @@ class Row:
     stage: str
     name: str
     """Readable, unique within the study, and usable as a folder's name."""
+    entry: str
+    """Which of the study's `techniques` it is a row of."""
     technique: Technique
     args: RunArgs
     point: Point
+
+    @property
+    def title(self) -> str:
+        """The name of its technique in tables and figures: the entry's own, if it has one."""
+        return self.technique.name if self.entry == self.technique.key else self.entry
 
     def __getitem__(self, field: str) -> Any:
         """A field of the technique or of the run; None if there is no such field."""
@@ -124,12 +131,13 @@ def parse(content: Any, file: str, techniques: Mapping[str, type[Technique]], sm
         if not declared.smoke:
             raise UserError(f"{file} has no `smoke` section: run it without --smoke, or write one.")
         declared = sections.read(_overlay(content, declared.smoke), techniques, faults)
+    kinds = {entry: techniques[own.technique or entry] for entry, own in declared.techniques.own.items()}
     stages: list[Stage] = []
     for name, own in (declared.stages or {ONLY_STAGE: StageSection()}).items():
-        stages.append(_stage(name, own, declared, techniques, faults))
+        stages.append(_stage(name, own, declared, kinds, faults))
     faults.refuse()
     for i, stage in enumerate(stages):
-        _check(stage, stages[:i], ("stages", stage.name) if declared.stages else (), techniques, faults)
+        _check(stage, stages[:i], ("stages", stage.name) if declared.stages else (), kinds, faults)
     tasks = {fields.get("task", RunArgs.task) for stage in stages for fields in stage.fields.values()}
     if len(tasks) > 1:
         faults.add(("task",), f"must be one for the whole study, not {', '.join(sorted(tasks))}")
@@ -140,7 +148,7 @@ def parse(content: Any, file: str, techniques: Mapping[str, type[Technique]], sm
         file,
         tasks.pop(),
         tuple(stages),
-        techniques,
+        kinds,
     )
 
 
@@ -153,9 +161,9 @@ def expand(
 ) -> list[Row]:
     """The rows of a stage, in the order in which they run.
 
-    best: technique key → the point that `best_of` chose; techniques without one have no rows. Without `best`, such a stage
-    has a row for every point that may still be chosen. A technique that was not swept keeps its fields.
-    proposed: technique key → the points that its search has proposed; without it, the corners of the search.
+    best: entry → the point that `best_of` chose; entries without one have no rows. Without `best`, such a stage has a row
+    for every point that may still be chosen. An entry that was not swept keeps its fields.
+    proposed: entry → the points that its search has proposed; without it, the corners of the search.
     """
     rows = []
     for key in stage.fields:
@@ -180,7 +188,7 @@ def points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
 def _row(study: Study, stage: Stage, key: str, point: Point, seed: int, size: Size) -> Row:
     parts = [stage.name] * (len(study.stages) > 1) + [key]
     parts += [f"{axis}={shown(value)}" for axis, value in point.items()] + [f"seed={seed}"]
-    name = re.sub(r"[^\w.=+-]+", "_", "-".join(parts))
+    name = sections.folder_name("-".join(parts))
     values = stage.fields[key] | point | {"seed": seed}
     task, folder = values.get("task", RunArgs.task), values.get("data_dir")
     for field, split in study_fields.SAMPLES.items():
@@ -191,6 +199,7 @@ def _row(study: Study, stage: Stage, key: str, point: Point, seed: int, size: Si
         return Row(
             stage.name,
             name,
+            key,
             kind(**{f: v for f, v in values.items() if f in study_fields.types_of(kind)}),
             RunArgs(**{f: v for f, v in values.items() if f in study_fields.types_of(RunArgs)}),
             {axis: values[axis] for axis in point},
@@ -200,11 +209,11 @@ def _row(study: Study, stage: Stage, key: str, point: Point, seed: int, size: Si
 
 
 def _stage(
-    name: str, own: StageSection, study: StudyFile, techniques: Mapping[str, type[Technique]], faults: Faults
+    name: str, own: StageSection, study: StudyFile, entries: Mapping[str, type[Technique]], faults: Faults
 ) -> Stage:
     """A stage with what it takes from the study; the faults of its fields are noted."""
     chosen = own.techniques.own if own.techniques.listed else study.techniques.own
-    kinds = {key: techniques[key] for key in chosen}
+    kinds = {key: entries[key] for key in chosen}
     levels: list[tuple[Place, Level]] = [((), study), (("stages", name) if study.stages else (), own)]
 
     def each(use: str) -> dict[str, dict[str, Any]]:
@@ -233,13 +242,14 @@ def _fields(
     levels: Sequence[tuple[Place, Level]],
     faults: Faults,
 ) -> dict[str, Any]:
-    """Field → what the levels, from far to near, say of it for the technique of this key; the nearer one wins.
+    """Field → what the levels, from far to near, say of it for an entry; the nearer one wins.
 
-    use: one of `fields.USES`. kinds: key → class of all techniques of the stage.
+    use: one of `fields.USES`. kinds: entry → class of all techniques of the stage.
     """
     found: dict[str, Any] = {}
     for place, level in levels:
-        own, within = level.techniques.own.get(key, FieldSections()), (*place, "techniques", key)
+        own: FieldSections = level.techniques.own.get(key, FieldSections())
+        within: Place = (*place, "techniques", key)
         inside = within if use == study_fields.VALUE else (*within, use)
         found |= study_fields.read(getattr(level, use), use, (*place, use), kinds, key, faults)
         found |= study_fields.read(getattr(own, use), use, inside, {key: kinds[key]}, key, faults)

@@ -10,7 +10,7 @@ from .declaration import Study
 from .folder import Folder
 from .results import overview
 from .runner import Runner
-from .status import Status
+from .status import Entry, Status
 
 
 def show(study: Study, output_dir: Path) -> str:
@@ -43,6 +43,12 @@ def run(
 
             return RayRunner(status, scripts, retry_failed, address).run()
         return Runner(status, scripts, retry_failed).run()
+
+
+def survey(study: Study, output_dir: Path) -> tuple[Status, list[Entry]]:
+    """The study's status and its rows, as the last `run` left them."""
+    status = _checked(study, output_dir)
+    return status, status.survey()
 
 
 def _checked(study: Study, output_dir: Path, only_show: bool = False) -> Status:

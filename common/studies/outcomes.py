@@ -15,7 +15,7 @@ _MORE = {"highest": "higher", "lowest": "lower"}
 
 
 def best_points(rows: Sequence[Row], scores: Mapping[str, float | None]) -> dict[str, Point]:
-    """Technique key → the point with the best mean score over its seeds.
+    """Entry → the point with the best mean score over its seeds.
 
     scores: row name → validation score; rows without one are ignored. Among equals the first declared is best.
     """
@@ -32,17 +32,17 @@ def edges(
     """A sentence for each axis on which a technique's best point lies at an end of the values that were tried, or of the
     space that was searched.
 
-    searches: technique key → its spaces. Only numbers have ends. The amount of data is left out: it is not tuned.
+    searches: entry → its spaces. Only numbers have ends. The amount of data is left out: it is not tuned.
     """
     sentences = []
     for key, point in best_points(rows, scores).items():
-        of_key = [row for row in rows if row.technique.key == key]
+        of_key = [row for row in rows if row.entry == key]
         for axis, value in point.items():
             space = (searches or {}).get(key, {}).get(axis)
             if space is not None and axis not in SAMPLES:
                 if word := space.end(value):
                     sentences.append(
-                        f"{of_key[0].technique.name}: the best {axis} of {of_key[0].stage}, {shown(value)}, is near the {word} that "
+                        f"{of_key[0].title}: the best {axis} of {of_key[0].stage}, {shown(value)}, is near the {word} that "
                         f"was searched ({shown(min(space.values))} to {shown(max(space.values))}); {_MORE[word]} values may be "
                         "better."
                     )
@@ -52,7 +52,7 @@ def edges(
                 continue
             word = "highest" if value == tried[-1] else "lowest"
             sentences.append(
-                f"{of_key[0].technique.name}: the best {axis} of {of_key[0].stage}, {shown(value)}, is the {word} that was "
+                f"{of_key[0].title}: the best {axis} of {of_key[0].stage}, {shown(value)}, is the {word} that was "
                 f"tried ({', '.join(map(shown, tried))}); {_MORE[word]} values may be better."
             )
     return sentences
@@ -63,7 +63,7 @@ class Work:
     """What the time of a row depends on."""
 
     key: str
-    """The technique's."""
+    """Which of the study's techniques."""
     checkpoint: str
     amount: float
     """Epochs × training examples."""
@@ -121,7 +121,7 @@ def record(
     return {
         "stage": row.stage,
         "name": row.name,
-        "technique": row.technique.name,
+        "technique": row.title,
         "checkpoint": row.args.model_checkpoint,
         **{axis: row[axis] for axis in axes},
         "seed": row.args.seed,
@@ -136,15 +136,15 @@ def columns(metrics: Sequence[str]) -> list[str]:
     scores = [f"best_validation_{metric}" for metric in metrics]
     scores += [f"test_{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
     costs = "test_examples trainable_parameters total_parameters training_seconds train_samples_per_second"
-    return scores + costs.split() + ["peak_memory_mib", "adapter_mib"]
+    return scores + costs.split() + ["peak_memory_mib", "evaluation_samples_per_second", "adapter_mib"]
 
 
 def _means(rows: Sequence[Row], scores: Mapping[str, float | None]) -> list[tuple[str, Point, float]]:
-    """(technique key, point, mean score) for every point that has a score."""
+    """(entry, point, mean score) for every point that has a score."""
     groups: dict[tuple[Any, ...], tuple[str, Point, list[float]]] = {}
     for row in rows:
-        group = (row.technique.key, *((axis, shown(value)) for axis, value in row.point.items()))
-        _, _, found = groups.setdefault(group, (row.technique.key, row.point, []))
+        group = (row.entry, *((axis, shown(value)) for axis, value in row.point.items()))
+        _, _, found = groups.setdefault(group, (row.entry, row.point, []))
         score = scores.get(row.name)
         if score is not None and math.isfinite(score):
             found.append(score)

@@ -145,7 +145,7 @@ class Next(Searcher):
         if not (found := self._next(trial_id)):
             return Searcher.FINISHED
         row, _ = self.rows[trial_id] = found
-        return {"job": self.hooks.job(row), "technique": row.technique.key}
+        return {"job": self.hooks.job(row), "technique": row.entry}
 
     def _next(self, trial_id: str) -> tuple[Row, "Proposer | None"] | None:
         if self.waiting:

@@ -16,7 +16,9 @@ from ..reports.configurations import FAILED, FINISHED, MISSING, STOPPED
 from ..reports.text_tables import to_text
 from ..scoring.names import LABELS
 from ..tracking import runs
+from ..tracking.provenance import of_command
 from . import outcomes
+from .sections import folder_name
 from .status import Entry, Status
 
 ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.json", "provenance.json")
@@ -54,9 +56,7 @@ def as_text(status: Status, entries: Sequence[Entry]) -> str:
         name, found = entry.row.name, entry.metrics
         if entry.status == "undecided" and "(trial" not in name:
             best_of = status.study.stage(entry.row.stage).best_of
-            name = (
-                f"{entry.row.stage}-{entry.row.technique.key}-(best of {best_of})-seed={entry.row.args.seed}"
-            )
+            name = f"{entry.row.stage}-{folder_name(entry.row.entry)}-(best of {best_of})-seed={entry.row.args.seed}"
         rows.append(
             {
                 "row": name,
@@ -105,6 +105,7 @@ def write(
         return [file]
 
     left = {entry.run_id: status.folder.row(entry.row.name) for entry in finished if entry.run_id}
+    about = provenance(finished[-1].tags, status.folder.row(finished[-1].row.name))
     study = {
         "name": status.study.name,
         "description": status.study.description,
@@ -112,8 +113,8 @@ def write(
         "metric": status.task.metric,
         "axes": status.study.axes,
         "edges": edges(status, entries),
-        "provenance": provenance(finished[-1].tags, status.folder.row(finished[-1].row.name))
-        | {"parent_run": parent, "study_file": status.study.file},
+        "provenance": about | {"parent_run": parent, "study_file": status.study.file},
+        "record": record(status, finished, about),
     }
     histories = {run_id: _read(folder / "log_history.json") for run_id, folder in left.items()}
     gradients = {
@@ -152,6 +153,26 @@ def provenance(tags: dict[str, str], folder: Path) -> dict[str, str]:
     # Runs of earlier versions have all of it as tags.
     about = tags | (_read(file) if file.is_file() else {})
     return {name: about[name] for name in about if name in names or name.startswith("version.")}
+
+
+def record(status: Status, finished: Sequence[Entry], about: Mapping[str, str]) -> dict[str, Any]:
+    """The provenance of a study's figures, as the documentation's results have it. about: what `provenance` gave."""
+    command = of_command()
+    tags, seeds = finished[-1].tags, sorted({entry.row.args.seed for entry in finished})
+    commit = about.get("git_commit", "unknown")[:12] + "-dirty" * (about.get("git_dirty") == "true")
+    versions = {name.removeprefix("version."): about[name] for name in about if name.startswith("version.")}
+    return {
+        "command": command["command"],
+        "study": status.study.name,
+        "data": f"{tags.get('data_name', '')} ({tags.get('data_version', '')})",
+        "data_fingerprint": tags.get("data_fingerprint", ""),
+        "model": finished[-1].row.args.model_checkpoint,
+        "seeds": seeds,
+        "machine": ", ".join(dict.fromkeys(about[name] for name in ("device", "cpu") if name in about)),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "commit": commit,
+        "date": command["date"],
+    }
 
 
 def overview(status: Status, entries: Sequence[Entry], left: str) -> str:

@@ -1,7 +1,8 @@
 """The sections of a study's file. What their fields may be depends on the techniques: fields.py checks it."""
 
 import dataclasses
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from ..training.settings import RunArgs
-from .checks import CLOSED, Faults, Place, like, must, quoted, wrong
+from .checks import CLOSED, Faults, like, must, quoted, wrong
 from .fields import GRID, adapter
 from .search import Asha, Resources
 
@@ -37,23 +38,33 @@ class FieldSections:
     search: Section = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class TechniqueSections(FieldSections):
+    """What is particular to one of the `techniques`."""
+
+    technique: Annotated[str | None, must("be the key of a technique, such as lora")] = None
+    """Its key, where it stands under a name of its own."""
+
+
 def _split(declared: Any) -> Any:
     """A technique's own fields have no section of their own in the file."""
     if not isinstance(declared, dict):
         return declared
-    sections = {name: declared[name] for name in ("grid", "search") if name in declared}
+    sections = {name: declared[name] for name in ("grid", "search", "technique") if name in declared}
     return {"base": {name: value for name, value in declared.items() if name not in sections}, **sections}
 
 
-OwnFields = Annotated[FieldSections, BeforeValidator(_split), MAY_BE_EMPTY, must("hold 'field: value' lines")]
+OwnFields = Annotated[
+    TechniqueSections, BeforeValidator(_split), MAY_BE_EMPTY, must("hold 'field: value' lines")
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Techniques:
     """The techniques that a section names, with the fields of each."""
 
-    own: dict[Any, FieldSections] = field(default_factory=dict)
-    """Technique key → its own fields."""
+    own: dict[Any, TechniqueSections] = field(default_factory=dict)
+    """Name of an entry → its own fields. A technique's key is a name; another name has a `technique`."""
     listed: bool = False
     """They are a list: a stage then trains these alone."""
 
@@ -163,19 +174,49 @@ def read(content: Any, techniques: Collection[str], faults: Faults) -> StudyFile
     if not declared.techniques.own:
         known = ", ".join(techniques)
         faults.add(("techniques",), f"names none; choose from {known}, as a list or with their fields")
-    levels: dict[Place, Level] = {(): declared}
-    levels |= {("stages", name): stage for name, stage in declared.stages.items()}
-    for place, level in levels.items():
-        for key in level.techniques.own:
-            where = (*place, "techniques", key)
-            if key not in techniques:
-                faults.add(
-                    where, f"is no technique{like(key, techniques)}; there are {', '.join(techniques)}"
-                )
-            elif key not in declared.techniques.own:
+    _check_entries(declared.techniques.own, techniques, faults)
+    for stage, section in declared.stages.items():
+        for name, own in section.techniques.own.items():
+            where = ("stages", stage, "techniques", name)
+            if name in declared.techniques.own:
+                if own.technique is not None:
+                    faults.add((*where, "technique"), "is set among the study's own `techniques`, once")
+            elif own.technique is None and name not in techniques:
+                faults.add(where, _no_technique(name, dict.fromkeys([*declared.techniques.own, *techniques])))
+            else:
                 faults.add(where, "is not among the study's own `techniques`; add it there")
     faults.refuse()
     return declared
+
+
+ENTRY = re.compile(r"\w[\w .,:=+()%-]{0,59}")
+"""A name for a technique with settings of its own."""
+
+
+def folder_name(name: str) -> str:
+    """A name as rows and their folders have it."""
+    return re.sub(r"[^\w.=+-]+", "_", name)
+
+
+def _check_entries(own: Mapping[Any, TechniqueSections], techniques: Collection[str], faults: Faults) -> None:
+    """Note the faults of the names under which techniques stand in a study."""
+    folders: dict[str, str] = {}
+    for name, sections in own.items():
+        where, key = ("techniques", name), sections.technique
+        if key is None and name not in techniques:
+            faults.add(where, _no_technique(name, techniques))
+        elif key is not None and key not in techniques:
+            faults.add((*where, "technique"), f"is {quoted(key)}: it {_no_technique(key, techniques)}")
+        elif key is not None and name in techniques and name != key:
+            faults.add(where, f"is {key} under the key of another technique; name it otherwise")
+        elif not isinstance(name, str) or not ENTRY.fullmatch(name):
+            faults.add(where, "is no name; take up to 60 letters, digits, spaces and `.,:=+()%-`")
+        elif (other := folders.setdefault(folder_name(name), name)) != name:
+            faults.add(where, f"is too much like {other!r} for the names of folders; name one otherwise")
+
+
+def _no_technique(name: object, known: Collection[str]) -> str:
+    return f"is no technique{like(name, known)}; there are {', '.join(known)}"
 
 
 def _reason(fault: ErrorDetails) -> str:

@@ -15,6 +15,7 @@ from ..training.settings import RunArgs, Technique, settled
 from . import outcomes, search
 from .declaration import Point, Row, Stage, Study, expand
 from .folder import Folder
+from .sections import folder_name
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Entry:
 
 
 Best = dict[str, Point]
-"""Technique key → the point that `best_of` chose."""
+"""Entry → the point that `best_of` chose."""
 
 UNFINISHED = ("pending", "undecided", "unchecked")
 """Statuses of rows whose scores are still to come."""
@@ -74,9 +75,14 @@ class Status:
     def check(self) -> None:
         """Plan every possible row before any is run; UserError for the first that is impossible."""
         for stage in self.study.stages:
+            entries: dict[str, str] = {}
             for row in expand(self.study, stage, self.size):
                 with contextlib.suppress(*([NotHere] if self.only_show else [])):
-                    self.plan(row)
+                    if (other := entries.setdefault(self.plan(row).key, row.entry)) != row.entry:
+                        raise UserError(
+                            f"{self.study.file}, row {row.name}: {row.entry} is the same as {other} here; "
+                            "set a field apart, or take one out."
+                        )
 
     def size(self, task: str, data_dir: str | None, split: str) -> int:
         """How many examples a split of prepared data holds; 0 if the data is not here and rows are only shown."""
@@ -138,7 +144,7 @@ class Status:
         return Entry(row, "pending")
 
     def proposed(self, stage: Stage) -> dict[str, list[Point]]:
-        """Technique key → the points that the stage's search has proposed so far, from the study's notes."""
+        """Entry → the points that the stage's search has proposed so far, from the study's notes."""
         noted = self.folder.state.get("proposed", {}).get(stage.name, {})
         return {
             key: [point for point in noted.get(key, []) if search.within(point, spaces)]
@@ -149,7 +155,7 @@ class Status:
     def row(self, stage: Stage, key: str, point: Point, best: Best | None) -> Row:
         """The row of a point of a technique's search."""
         rows = expand(self.study, stage, self.size, best, {key: [point]})
-        return next(row for row in rows if row.technique.key == key)
+        return next(row for row in rows if row.entry == key)
 
     def propose(self, stage: Stage, key: str, point: Point, best: Best | None) -> Row:
         """Plan and note the row of a point that a search proposes; UserError if it cannot be trained."""
@@ -161,7 +167,7 @@ class Status:
         return row
 
     def trials_left(self, stage: Stage, best: Best | None) -> dict[str, int]:
-        """Technique key → how many points its search may still propose: at most as many as its space has."""
+        """Entry → how many points its search may still propose: at most as many as its space has."""
         swept = self.study.stage(stage.best_of).fields if stage.best_of else {}
         return {
             key: max(0, int(min(stage.trials, search.count(stage.searches[key]))) - len(points))
@@ -193,12 +199,13 @@ class Status:
         found = [self.look(row) for row in rows]
         left = self.trials_left(stage, best)
         for row in expand(self.study, stage, self.size, best):
-            key = row.technique.key
+            key = row.entry
             count = left.pop(key, 0)
             for i in range(count):
                 trial = f"(trial {stage.trials - count + i + 1} of {stage.trials})"
                 name = "-".join(
-                    [stage.name] * (len(self.study.stages) > 1) + [key, trial, f"seed={row.args.seed}"]
+                    [stage.name] * (len(self.study.stages) > 1)
+                    + [folder_name(key), trial, f"seed={row.args.seed}"]
                 )
                 found.append(Entry(dataclasses.replace(row, name=name), "undecided"))
         return found
@@ -214,30 +221,35 @@ class Status:
 
         passed: row name → seconds that it has already run.
         """
+        costs = self.costs(entries)
+        waiting = [entry.row for entry in entries if entry.status in ("pending", "undecided")]
+        return outcomes.estimate(
+            costs, [self.work(row, (passed or {}).get(row.name, 0.0)) for row in waiting]
+        )
+
+    def costs(self, entries: Sequence[Entry]) -> list[outcomes.Cost]:
+        """What the finished rows took."""
         finished = [entry for entry in entries if entry.status == "finished"]
         noted = {entry.row.name: self.seconds(entry.row) for entry in finished}
         measured = any(seconds is not None for seconds in noted.values())
-        costs = [
+        return [
             outcomes.Cost(
-                self._work(entry.row),
+                self.work(entry.row),
                 entry.metrics.get("training_seconds", 0.0),
                 # The store's time starts after the imports, and includes the time during which a run was stopped.
                 noted[entry.row.name] if measured else entry.seconds,
             )
             for entry in finished
         ]
-        waiting = [entry.row for entry in entries if entry.status in ("pending", "undecided")]
-        return outcomes.estimate(
-            costs, [self._work(row, (passed or {}).get(row.name, 0.0)) for row in waiting]
-        )
 
     def seconds(self, row: Row) -> float | None:
         """The noted time of a row as a whole."""
         return self.folder.state.get("seconds", {}).get(self.plan(row).key)
 
-    def _work(self, row: Row, passed: float = 0.0) -> outcomes.Work:
+    def work(self, row: Row, passed: float = 0.0) -> outcomes.Work:
+        """What the time of a row depends on. passed: seconds that it has already run."""
         planned = self.plan(row)
-        return outcomes.Work(row.technique.key, planned.args.model_checkpoint, planned.amount, passed)
+        return outcomes.Work(row.entry, planned.args.model_checkpoint, planned.amount, passed)
 
 
 def size(task: str, data_dir: str | None, split: str) -> int:

@@ -122,6 +122,7 @@ class Job:
             validation_scores=validation_scores,
             test_scores=test_scores,
             each=each,
+            validated_each=validated_each,
             seconds=seconds,
             confidence=confidence.measure(fitted, self.task, predictions, each) if fitted else None,
         )

@@ -39,6 +39,8 @@ class Tested:
     """In percent."""
     each: dict[str, Any]
     """Metric → array of the score of each test example, from 0 to 1."""
+    validated_each: dict[str, Any]
+    """The same of each validation example."""
     seconds: float
     """Spent on the test."""
     confidence: confidence.Tested | None
@@ -86,7 +88,7 @@ def sentence(planned: Plan, found: Mapping[str, float]) -> str:
 
 
 def write_predictions(tested: Tested, task: Task, folder: Path) -> None:
-    """Write test.json, validation.json and what else the task keeps of a test into a new folder."""
+    """Write test.json, validation.json, validation_scores.json and what else the task keeps of a test into a new folder."""
     folder.mkdir()
     rows = [
         {"id": example["id"]}
@@ -100,6 +102,11 @@ def write_predictions(tested: Tested, task: Task, folder: Path) -> None:
     write_json(folder / "test.json", rows)
     validated = zip(tested.validation_predictions, tested.validation.examples, strict=True)
     write_json(folder / "validation.json", {e["id"]: task.row(p, e)["prediction"] for p, e in validated})
+    scores = {
+        example["id"]: {name: float(tested.validated_each[name][i]) for name in task.metrics}
+        for i, example in enumerate(tested.validation.examples)
+    }
+    write_json(folder / "validation_scores.json", scores)
     write_extras(task.extras(tested.test_predictions, tested.test.examples), folder)
 
 

@@ -27,7 +27,12 @@ GOOD = [
     "full-lora-learning_rate=0.001-seed=42",
     "full-ia3-seed=42",
 ]
-MEASURED = ["training_seconds", "train_samples_per_second", "peak_memory_mib"]
+MEASURED = [
+    "training_seconds",
+    "train_samples_per_second",
+    "peak_memory_mib",
+    "evaluation_samples_per_second",
+]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,10 @@ def test_what_each_row_left_lies_in_its_folder(study):
         assert metrics["run_id"] == row["run_id"] and metrics["test_f1"] == pytest.approx(row["test_f1"])
         answers = json.loads((folder / "predictions" / "test.json").read_text())
         assert len(answers) == row["test_examples"]
+        validated = json.loads((folder / "predictions" / "validation_scores.json").read_text()).values()
+        assert 100 * np.mean([each["f1"] for each in validated]) == pytest.approx(
+            metrics["best_validation_f1"]
+        )
         assert yaml.safe_load((folder / "config.yaml").read_text())["run_name"] == name
         assert any("eval_f1" in entry for entry in json.loads((folder / "log_history.json").read_text()))
         gradients = json.loads((folder / "gradient_norms.json").read_text())
@@ -127,6 +136,8 @@ def test_the_report_is_given_what_it_needs(study):
     assert (about["name"], about["task"], about["metric"]) == ("small", "extractive-qa", "f1")
     assert about["axes"] == ["learning_rate"] and about["provenance"]["data_fingerprint"]
     assert "the lowest that was tried" in about["edges"][0] and len(about["edges"]) == 1
+    assert about["record"]["command"].endswith("small.yaml") and about["record"]["seeds"] == [42]
+    assert about["record"]["data_fingerprint"] == about["provenance"]["data_fingerprint"]
     finished = runs[runs["status"] == "finished"]
     assert set(finished["run_id"]) == set(histories) == set(scores) == set(gradients)
     for _, row in finished.iterrows():

@@ -84,6 +84,17 @@ def test_a_store_that_does_not_answer_is_asked_once(show, monkeypatch):
     assert "2 of 2 rows cannot be checked here" in show(content) and len(asked) == 1
 
 
+def test_two_names_for_the_same_runs_are_refused(show):
+    content = {"name": "twice", "description": "Two rows.", "base": {"model_checkpoint": "embedded"}}
+    content["techniques"] = {"lora": None, "LoRA again": {"technique": "lora", "r": 16}}
+    with pytest.raises(
+        UserError, match="row LoRA_again-seed=42: LoRA again is the same as lora here; set a field apart"
+    ):
+        show(content)
+    content["techniques"]["LoRA again"]["r"] = 4
+    assert "LoRA_again-seed=42" in show(content)
+
+
 def test_a_mistake_is_refused_where_nothing_is_to_be_run_too(show):
     content = {"name": "wrong", "description": "One row.", "techniques": ["lora"]}
     content["base"] = {"model_checkpoint": "/nowhere"}

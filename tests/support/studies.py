@@ -36,6 +36,7 @@ def make_study(name, metric="f1", task="extractive-qa", axes=(), **more):
             "versions": {"torch": "2.13.0"},
             "data_fingerprint": "ab" * 32,
         },
+        "record": {"command": f"python scripts/study.py studies/{name}.yaml"},
     } | more
 
 
@@ -81,6 +82,7 @@ def make_runs(rows, metric="f1", examples=400, seed=0, steps=120, epochs=3):
             "total_parameters": 22_600_000 + parameters * (parameters < 2e7),
             "training_seconds": 700 + 400 * (parameters > 1e5) + 300 * (parameters > 2e7) + rng.normal(0, 20),
             "train_samples_per_second": 6.1,
+            "evaluation_samples_per_second": 40.0 - 8 * (parameters < 2e7),
             "peak_memory_mib": 2400 + 1800 * (parameters > 2e7) + parameters / 4000,
             "adapter_mib": parameters * 4 / 2**20,
         }

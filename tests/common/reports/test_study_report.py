@@ -15,15 +15,17 @@ from common.scoring.uncertainty import interval, paired_difference, range_of_sam
 from tests.support.studies import KINDS, make_gradients, make_runs, make_study
 
 COSTS = {"efficiency_tradeoff.png", "f1_per_mparams.png", "time_per_step.png"}
+FRONT = {"pareto.png"}
 CURVES = {"accuracy_curves.png", "loss_curves.png"}
-REPORTS = {"report.md", "report.html"}
+REPORTS = {"report.md", "report.html", "leaderboard.json"}
 EXPECTED = {
-    "techniques": COSTS | CURVES,
+    "techniques": COSTS | CURVES | FRONT,
     "learning_rates": COSTS | CURVES | {"metric_vs_learning_rate.png"},
-    "sizes": COSTS | CURVES | {"acc_vs_size.png"},
+    "sizes": COSTS | CURVES | FRONT | {"acc_vs_size.png"},
     "generative": COSTS | CURVES,
     "grid": COSTS
     | CURVES
+    | FRONT
     | {
         "heatmap_r_targets.png",
         "heatmap_r_learning_rate.png",
@@ -92,8 +94,9 @@ def md_tables(text):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_study_leaves_the_figures_that_its_data_supports(kind, written):
     folder, paths, _ = written(kind)
+    reports = REPORTS | ({"learning_curves.json"} if kind == "sizes" else set())
     assert (
-        {path.name for path in paths} == {path.name for path in folder.iterdir()} == EXPECTED[kind] | REPORTS
+        {path.name for path in paths} == {path.name for path in folder.iterdir()} == EXPECTED[kind] | reports
     )
     markdown, page = read(folder)
     assert set(re.findall(r"\]\((\w+\.png)\)", markdown)) == EXPECTED[kind]
@@ -209,7 +212,7 @@ def test_stages_have_tables_of_their_own(written):
     markdown, _ = read(folder)
     assert "## Results of stage sweep" in markdown and "## Results of stage final" in markdown
     assert "## Edges of the grid" in markdown and study["edges"][0] in markdown
-    assert [len(rows) for header, rows in md_tables(markdown) if header[0] == "configuration"] == [10, 2]
+    assert [len(rows) for header, rows in md_tables(markdown) if header[1] == "seeds"] == [10, 2]
 
 
 def test_five_examples_are_told_for_what_they_are(written):
@@ -275,7 +278,7 @@ def test_hostile_names_stay_text(tmp_path):
 def test_degenerate_studies_have_a_report(rows, tmp_path):
     runs, histories, scores = make_runs(rows)
     paths = write_report(tmp_path, make_study("s", axes=["r"]), runs, histories, scores)
-    assert {path.name for path in paths} >= REPORTS
+    assert {path.name for path in paths} >= REPORTS - {"leaderboard.json"}
     markdown, page = read(tmp_path)
     assert not re.search(r"\b(nan|inf)\b", markdown + page.text, re.I)
 

@@ -179,6 +179,39 @@ def test_the_smoke_section_lies_over_the_rest():
         parse(SMALL | {"smoke": {"name": "other"}})
 
 
+NAMED = SMALL | {
+    "techniques": {
+        "lora": {"grid": {"learning_rate": [1e-3]}},
+        "LoRA, attention only": {
+            "technique": "lora",
+            "targets": "attention",
+            "grid": {"learning_rate": [1e-2]},
+        },
+    },
+    "stages": {"sweep": {}, "full": {"best_of": "sweep", "techniques": ["LoRA, attention only"]}},
+}
+
+
+def test_a_technique_may_stand_under_names_of_its_own():
+    plain, named = rows(NAMED)
+    assert plain.name == "sweep-lora-learning_rate=0.001-seed=42" and plain.title == "LoRA"
+    assert named.name == "sweep-LoRA_attention_only-learning_rate=0.01-seed=42"
+    assert (named.entry, named.title) == ("LoRA, attention only", "LoRA, attention only")
+    assert named.technique == TECHNIQUES["lora"](targets="attention", learning_rate=0.01)
+    assert plain.technique.targets == "all"
+    (full,) = rows(NAMED, stage=1, best={"lora": {}, "LoRA, attention only": {"learning_rate": 0.5}})
+    assert (full.entry, full["learning_rate"], full["targets"]) == ("LoRA, attention only", 0.5, "attention")
+
+
+def test_a_smoke_section_chooses_among_names():
+    content = NAMED | {"smoke": {"techniques": ["LoRA, attention only"]}}
+    assert [row.title for row in rows(content, smoke=True)] == ["LoRA, attention only"]
+
+
+def with_techniques(**techniques):
+    return {"techniques": {name.replace("_", " "): own for name, own in techniques.items()}}
+
+
 def within_stage(**stage):
     return {"stages": {"sweep": {}, "full": stage}}
 
@@ -221,6 +254,16 @@ def within_stage(**stage):
         ({"seeds": ["a"]}, "seeds.0 is 'a'; it must be a whole number"),
         ({"stages": {}}, "stages is {}; it must map"),
         ({"stages": {1: {}, "1": {"best_of": "1"}}}, "stages names '1' twice; give each stage a name of its own"),
+        (with_techniques(LoRA_again={"technique": "lorra"}), "LoRA again'.technique is 'lorra': it is no technique (did you mean lora?)"),
+        (with_techniques(LoRA_again={"technique": 3}), "LoRA again'.technique is 3; it must be the key of a technique"),
+        (with_techniques(LoRA_again={"r": 3}), "'LoRA again' is no technique"),
+        (with_techniques(ia3={"technique": "lora"}), "techniques.ia3 is lora under the key of another technique; name it otherwise"),
+        ({"techniques": {"a/b": {"technique": "lora"}}}, "techniques.'a/b' is no name; take up to 60 letters"),
+        ({"techniques": {"a b": {"technique": "lora"}, "a:b": {"technique": "lora"}}}, "'a:b' is too much like 'a b' for the names of folders"),
+        (with_techniques(LoRA_again={"technique": "lora", "rr": 3}), "'LoRA again'.rr is not a field (did you mean r?)"),
+        (with_techniques(lora={"technique": "lora", "r": 0}), "techniques.lora.r is 0 for lora; it must be at least 1"),
+        (within_stage(techniques={"lora": {"technique": "lora"}}), "stages.full.techniques.lora.technique is set among the study's own `techniques`, once"),
+        (within_stage(techniques={"other": {"technique": "lora"}}), "stages.full.techniques.other is not among the study's own"),
         (within_stage(best_off="sweep"), "stages.full.best_off is not known here (did you mean best_of?)"),
         (within_stage(best_of="full"), "stages.full.best_of is 'full'; it must name a stage above"),
         (within_stage(techniques=["standard"]), "stages.full.techniques.standard is not among the study's own `techniques`"),
@@ -285,7 +328,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
 
 
 def test_six_studies_ship():
-    assert len(SHIPPED) == 6
+    assert len(SHIPPED) == 7
 
 
 @pytest.mark.parametrize("smoke", [False, True])
@@ -337,8 +380,22 @@ def test_the_shipped_sweeps_reach_what_they_must():
     assert len(found) == 4 * 2 * 3 and all(row.args.gradient_norms for row in found)
 
 
+def test_the_leaderboard_has_every_technique_with_rates_of_its_own():
+    study = declaration.read(ROOT / "studies/peft_on_encoders.yaml", TECHNIQUES)
+    assert set(study.techniques.values()) == set(TECHNIQUES.values())
+    sweep, _, full = study.stages
+    assert all(3 <= len(grid["learning_rate"]) <= 4 and len(grid) == 1 for grid in sweep.grids.values())
+    for entry, kind in study.techniques.items():
+        rates = sweep.grids[entry]["learning_rate"]
+        assert min(rates) <= kind().learning_rate <= max(rates), entry
+    assert full.seeds == (42, 43, 44) and full.fields.keys() == sweep.fields.keys()
+
+
 def test_the_documented_example_is_a_study():
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
+    text, named = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
+    assert [row.title for row in rows(SMALL | yaml.safe_load(named))] == 3 * ["LoRA"] + 2 * [
+        "LoRA, attention only"
+    ]
     content = yaml.safe_load(text)
     sweep, full = (rows(content, stage) for stage in (0, 1))
     assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)

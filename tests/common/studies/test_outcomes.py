@@ -22,6 +22,19 @@ def test_the_best_point_has_the_best_mean_over_its_seeds():
     assert outcomes.best_points(found, scores) == {"lora": {"learning_rate": 0.1}, "ia3": {}}
 
 
+def test_two_names_of_one_technique_have_a_best_point_each():
+    grid = {"grid": {"learning_rate": [0.001, 0.01, 0.1]}}
+    content = SMALL | {"techniques": {"lora": grid, "LoRA, r 4": grid | {"technique": "lora", "r": 4}}}
+    found = rows(content)
+    scores = scored(found, [1, 2, 3, 3, 2, 1])
+    assert outcomes.best_points(found, scores) == {
+        "lora": {"learning_rate": 0.1},
+        "LoRA, r 4": {"learning_rate": 0.001},
+    }
+    assert [sentence.split(":")[0] for sentence in outcomes.edges(found, scores)] == ["LoRA", "LoRA, r 4"]
+    assert outcomes.record(found[-1], [], "finished")["technique"] == "LoRA, r 4"
+
+
 def test_rows_without_a_score_count_for_nothing_and_equals_go_by_order():
     found = rows(GRID)
     scores = scored(found, [None, 12, 12, 12, float("nan"), None, None, None])

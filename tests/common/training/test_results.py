@@ -14,7 +14,7 @@ def result(origins):
     split = SimpleNamespace(examples=examples, features=examples)
     each = {"f1": np.array([1.0, 0.5, 0.0, 0.25]), "exact_match": np.array([1.0, 0.0, 0.0, 0.0])}
     scores = {"f1": 43.75, "exact_match": 25.0, "total": 4}
-    return Tested(split, split, None, [], [], scores, scores, each, 2.0, None)
+    return Tested(split, split, None, [], [], scores, scores, each, each, 2.0, None)
 
 
 def test_scores_are_logged_by_origin():

@@ -1,0 +1,90 @@
+"""`advise`: which technique to take for data of one's own, by a halving over all of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..paths import ROOT
+from ..studies.backends import LOCAL
+from .technique_scripts import technique_scripts
+
+if TYPE_CHECKING:
+    from ..studies.advisor import Found, Wishes
+
+REQUESTS = 20
+"""Validation examples that are sent to a stored model, one at a time, to measure its latency."""
+
+
+def wishes(data_dir: str, techniques: Sequence[str] = (), **others: Any) -> "Wishes":
+    """What the user asks for; UserError names a technique that does not exist.
+
+    techniques: keys; none stands for all that there are. others: the other fields of `advisor.Wishes`.
+    """
+    from ..studies.advisor import Wishes
+
+    known = technique_scripts()
+    for key in techniques:
+        if key not in known:
+            raise UserError(
+                f"--techniques {key}: there is no such technique; choose from {', '.join(known)}."
+            )
+    return Wishes(data_dir, tuple(dict.fromkeys(techniques or known)), bool(techniques), **others)
+
+
+def advise(
+    asked: "Wishes", output_dir: Path = ROOT / "results", backend: str = LOCAL, address: str | None = None
+) -> "Found":
+    """Train the rungs that are left and advise. UserError if nothing can be chosen.
+
+    output_dir: where the folder of the rungs is made. backend, address: as `studies.launch.run` takes them.
+    """
+    from ..data.ensure import ensure
+    from ..studies.advisor import Advisor
+    from ..tasks.table import task_of
+    from ..tracking import store
+
+    store.configure()
+    scripts = technique_scripts()
+    task = task_of(asked.task)
+    splits, _ = ensure(Path(asked.data_dir), task.data)
+    requests = [
+        task.request(splits["validation"][i]) for i in range(min(REQUESTS, len(splits["validation"])))
+    ]
+
+    def measure(run_id: str) -> tuple[float | None, float | None]:
+        return measured(f"runs:/{run_id}/model", requests)
+
+    classes = {key: kind for key, (kind, _) in scripts.items()}
+    files = {key: file for key, (_, file) in scripts.items()}
+    return Advisor(asked, classes, files, output_dir, measure, backend, address).run()
+
+
+def measured(uri: str, requests: Sequence[Mapping[str, str]]) -> tuple[float | None, float | None]:
+    """(median latency of single requests to a stored model in ms, MiB of the whole model that is served); None for what cannot
+    be measured.
+
+    The model is asked in a process of its own, as its server asks it. An adapter that is merged into its base when it is
+    loaded adds nothing to the whole.
+    """
+    import numpy as np
+
+    from ..models import bundles
+    from ..registry import checking
+    from ..scratch import scratch
+    from ..serving import stored_code
+
+    latency = None
+    try:
+        latency = float(np.median(checking.ask(uri, requests)["latencies"]))
+    except checking.Unloadable:
+        pass
+    with scratch() as folder:
+        bundle = stored_code.verified(uri, folder) / "artifacts" / "bundle"
+        base, adapter = _mib(bundle / "base"), _mib(bundle / "adapter")
+        whole = base + (0.0 if adapter and bundles.merges(bundle) else adapter)
+    return latency, whole or None
+
+
+def _mib(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20
