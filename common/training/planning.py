@@ -81,6 +81,10 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
     settings = resolved(technique, args) | {"precision": precision}
+    method = fingerprint.method(technique, family)
+    head = head_of(task, family)
+    assert head is not None
+    base.check_method(technique.method(family), config, family, head)
     return Plan(
         technique=technique,
         args=args,
@@ -97,7 +101,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
             settings,
             data=record.fingerprint,
             checkpoint=fingerprint.checkpoint(checkpoint),
-            method=fingerprint.method(technique, family),
+            method=method,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from common.errors import UserError
 from common.models import base as models
 from common.models.families import FAMILIES, uses_segment_ids
 from common.tasks.batching import Collator
@@ -26,6 +27,15 @@ CONFIGS = {
 def quick(technique: str, family_name: str) -> bool:
     """Whether a cell is in the quick tier: every technique on one family, and every family with two techniques."""
     return family_name == "bert" or technique in ("standard", "lora")
+
+
+def refused(technique: str, family_name: str) -> bool:
+    """Whether a type of PEFT's by file is refused for a family, before a weight is read."""
+    try:
+        small(technique).method(FAMILIES[family_name])
+    except UserError:
+        return True
+    return False
 
 
 def build(tiny, technique: str, family_name: str, head: str = QA):

@@ -19,22 +19,49 @@ from common.models import base as models
 from common.models import bundles, saving
 from common.models.families import FAMILIES, family_of, uses_segment_ids
 from tests.support import learning
-from tests.support.cells import CLASSIFICATION, CONFIGS, QA, batch_of, build, logits, loss_of, quick, train
+from tests.support.cells import (
+    CLASSIFICATION,
+    CONFIGS,
+    QA,
+    batch_of,
+    build,
+    logits,
+    loss_of,
+    quick,
+    refused,
+    train,
+)
 from tests.support.closed_forms import closed_form
+from tests.support.peft_types import SLOW
 from tests.support.questions import EXAMPLES
-from tests.support.techniques import TECHNIQUES, small
+from tests.support.techniques import BY_FILE, DECLARED, TECHNIQUES, small
 
 CELLS = [
     pytest.param(technique, family, head, marks=() if quick(technique, family) else pytest.mark.long)
-    for technique in sorted(TECHNIQUES)
+    for technique in DECLARED
     for family in sorted(FAMILIES)
     for head in CONFIGS
     if head in FAMILIES[family].heads and FAMILIES[family].refusal(technique, head) is None
 ]
 EVERY_CELL = pytest.mark.parametrize(("technique", "family_name", "head"), CELLS)
+FILES_ON_BERT = [
+    pytest.param(technique, "bert", QA, marks=pytest.mark.long if technique.split()[1] in SLOW else ())
+    for technique in BY_FILE
+]
+AND_FILES = pytest.mark.parametrize(("technique", "family_name", "head"), CELLS + FILES_ON_BERT)
+"""Also PEFT's types by file."""
+FILES_ON_ALL = [
+    pytest.param(technique, family, head, marks=pytest.mark.long)
+    for technique in BY_FILE
+    for family in sorted(FAMILIES)
+    for head in CONFIGS
+    # Half of them: a head has little to do with a method.
+    if head in FAMILIES[family].heads and family != "bert" and (head == QA or family == "roberta")
+    if not refused(technique, family)
+]
 
 
-@EVERY_CELL
+@pytest.mark.parametrize(("technique", "family_name", "head"), CELLS + FILES_ON_BERT + FILES_ON_ALL)
 def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_name, head, tiny, tmp_path):
     model, tokenizer, batch = build(tiny, technique, family_name, head)
     start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
@@ -79,7 +106,7 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
         assert loaded.state_dict().keys() == untouched.state_dict().keys()
 
 
-@EVERY_CELL
+@AND_FILES
 def test_training_goes_on_from_saved_weights_bit_for_bit(technique, family_name, head, tiny, tmp_path):
     def go_on(model, steps):
         torch.manual_seed(1)
