@@ -1,5 +1,6 @@
 """Checkpoints → models: which base is loaded, how a technique is put on it, which parameters are trained."""
 
+import copy
 import hashlib
 import importlib.metadata
 import sys
@@ -310,10 +311,53 @@ def apply(
     method.modules_to_save = list(family.heads[head]) or None
     if family.conv1d:
         method.fan_in_fan_out = True
+    return _adapted(method, model, family)
+
+
+def _adapted(method: PeftConfig, model: PreTrainedModel, family: Family) -> torch.nn.Module:
+    """PEFT's model; UserError where PEFT refuses the method's values for these layers, or finds none to train."""
     peft_corrections.install()
-    made = quietly(get_peft_model, model, method)
+    name = f"{getattr(method.peft_type, 'value', method.peft_type)} on this {family.model_type} model"
+    try:
+        made: torch.nn.Module = quietly(get_peft_model, model, method)
+    except (ValueError, TypeError, NotImplementedError, ArithmeticError, KeyError) as error:
+        raise UserError(f"{name}: PEFT refuses these values for its layers: {first_line(error)}") from None
+    trained = [parameter for parameter, p in made.named_parameters() if p.requires_grad]
+    if all(".modules_to_save." in parameter for parameter in trained):
+        raise UserError(f"{name} trains nothing beside the head: name other target_modules.")
     initialisation.started(made)
     return made
+
+
+def check_method(
+    method: PeftConfig | Method | None, config: PreTrainedConfig, family: Family, head: str
+) -> None:
+    """UserError where a method cannot be put on a model of this config, found out without reading any weight."""
+    if isinstance(method, PeftConfig) and not isinstance(method, PromptLearningConfig):
+        _check_once(_Tried(method, config, family, head))
+
+
+class _Tried:
+    """A method and what it is put on; equal where their fields are, so that many runs try a method once."""
+
+    def __init__(self, method: PeftConfig, config: PreTrainedConfig, family: Family, head: str):
+        self.method, self.config, self.family, self.head = method, config, family, head
+        self.key = (repr(sorted(method.to_dict().items())), config.to_json_string(), head)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Tried) and self.key == other.key
+
+
+@cache
+def _check_once(tried: _Tried) -> None:
+    if tried.method.peft_type in peft_corrections.NEED_WEIGHTS:
+        return
+    with torch.device("meta"):
+        model = auto_class(tried.head).from_config(tried.config)
+    apply(copy.deepcopy(tried.method), model, tried.family, tried.head)
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

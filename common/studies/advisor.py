@@ -19,7 +19,7 @@ from ..models.base import load_config
 from ..models.families import family_of
 from ..paths import command
 from ..tasks.table import refusal, task_of
-from ..training.planning import resolve_checkpoint
+from ..training.planning import resolve_checkpoint, with_rate
 from ..training.settings import RunArgs, Technique
 from . import advice, backends, halving, launch, outcomes
 from .declaration import Study, parse
@@ -109,6 +109,7 @@ class Advisor:
         self.task = task_of(wishes.task)
         self.total = size(wishes.task, wishes.data_dir, "train")
         self.excluded: dict[str, str] = {}
+        self.config = load_config(resolve_checkpoint(checkpoint(wishes.model_checkpoint)))
         self.chosen = self._fitting()
         self.name = f"advice-{self._digest()}"
         self.folder = output_dir / self.name
@@ -172,8 +173,7 @@ class Advisor:
 
     def _fitting(self) -> list[str]:
         """The techniques that work with the model; UserError for one that the user has named and that does not."""
-        config = load_config(resolve_checkpoint(checkpoint(self.wishes.model_checkpoint)))
-        family = family_of(config.model_type)
+        family = family_of(self.config.model_type)
         fitting = []
         for key in self.wishes.techniques:
             reason = refusal(family, key, self.task)
@@ -220,12 +220,19 @@ class Advisor:
             return None
         return Rung(**noted[number])
 
+    def _usual_rate(self, key: str) -> float:
+        """A technique's learning rate for a model of this size."""
+        rate = with_rate(self.kinds[key](), self.config)[0].learning_rate
+        assert rate is not None
+        return rate
+
     def _first(self, examples: int) -> Rung:
-        rates = {key: halving.rates(self.kinds[key]().learning_rate) for key in self.chosen}
+        usual = {key: self._usual_rate(key) for key in self.chosen}
+        rates = {key: halving.rates(rate) for key, rate in usual.items()}
         if self.wishes.budget_minutes is None:
             return Rung(examples, rates)
         # One row shows how long the others will take; it is one of them.
-        defaults = {key: halving.rates(self.kinds[key]().learning_rate, [1.0]) for key in self.chosen}
+        defaults = {key: halving.rates(rate, [1.0]) for key, rate in usual.items()}
         probe = Rung(examples, {self.chosen[0]: defaults[self.chosen[0]]})
         status, entries = self._train(0, probe)
         if not self.costs:
@@ -330,10 +337,11 @@ class Advisor:
             file = status.folder.row(entry.row.name) / "predictions" / "validation_scores.json"
             each = json.loads(file.read_text(encoding="utf-8"))
             score = scores[entry.row.name]
-            assert score is not None
+            rate = entry.row.technique.learning_rate
+            assert score is not None and rate is not None
             tried = advice.Tried(
                 entry.row.title,
-                entry.row.technique.learning_rate,
+                rate,
                 min(entry.row.args.max_train_samples or self.total, self.total),
                 score,
                 {name: values[self.task.metric] for name, values in each.items()},

@@ -84,6 +84,10 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     check_model(technique, args, family, config)
     technique, rate_source = with_rate(technique, config)
     settings = resolved(technique, args) | {"precision": precision}
+    method = fingerprint.method(technique, family)
+    head = head_of(task, family)
+    assert head is not None
+    base.check_method(technique.method(family), config, family, head)
     return Plan(
         technique=technique,
         args=args,
@@ -101,7 +105,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
             settings,
             data=record.fingerprint,
             checkpoint=fingerprint.checkpoint(checkpoint),
-            method=fingerprint.method(technique, family),
+            method=method,
         ),
     )
 

@@ -12,6 +12,7 @@ from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
 from tests.support import learning, texts
 from tests.support.questions import EXAMPLES
+from tests.support.techniques import refusal
 from tests.support.techniques import technique as technique_of
 
 QA, CLASSIFICATION = "QuestionAnswering", "SequenceClassification"
@@ -42,6 +43,11 @@ def usual_head(family_name: str) -> str:
     """What a family is mostly used for: encoders for spans, the others for writing."""
     heads = list(FAMILIES[family_name].heads)
     return heads[0 if FAMILIES[family_name].kind == "encoder" else -1]
+
+
+def refused(technique: str, family_name: str) -> bool:
+    """Whether a type of PEFT's by file is refused for a family, before a weight is read."""
+    return refusal(technique, FAMILIES[family_name], usual_head(family_name)) is not None
 
 
 def build(tiny, technique: str, family_name: str, head: str = QA, **options):

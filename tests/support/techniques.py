@@ -1,8 +1,11 @@
 """The techniques of all scripts: a new script is in every generated test at once."""
 
+import json
+
 from common.api.technique_scripts import technique_scripts
 from common.errors import UserError
 from common.paths import ROOT
+from tests.support.peft_types import CONFIGS
 
 SCRIPTS = sorted((ROOT / "scripts").glob("bert_fine_tuning*.py"))
 TECHNIQUES = {key: kind for key, (kind, _) in technique_scripts().items()}
@@ -26,14 +29,26 @@ VARIANTS = {
 }
 """Techniques with settings that change what is computed: (key, settings)."""
 
+OF_FILES = "peft"
+"""The technique that is PEFT's method in a file."""
+
+BY_FILE = {f"{OF_FILES} {kind}": json.dumps(content) for kind, content in CONFIGS.items()}
+"""PEFT's types as techniques → what a file holds."""
+
 SMALL = {"fourierft": {"n_frequency": 100, "scaling": 10.0}}
 """Technique → fields that fit the small layers of a tiny model."""
 
-EVERY = sorted([*TECHNIQUES, *VARIANTS])
+EVERY = sorted((TECHNIQUES.keys() - {OF_FILES}) | VARIANTS.keys())
+"""What the generated tests cross with every family."""
 
 
 def technique(name: str, **options):
-    """A technique with its defaults, or a variant of one, as it is put on tiny models. options: in the place of its own."""
+    """A technique with its defaults, a variant of one, or a type of PEFT's by file, as it is put on tiny models.
+
+    options: in the place of its own.
+    """
+    if name in BY_FILE:
+        return TECHNIQUES[OF_FILES](peft_config=BY_FILE[name])
     key, settings = VARIANTS.get(name, (name, {}))
     return TECHNIQUES[key](**SMALL.get(key, {}) | settings | options)
 

@@ -59,7 +59,7 @@ class World:
         return row.entry, row["learning_rate"], row["max_train_samples"]
 
     def score(self, row):
-        default = TECHNIQUES[row.entry]().learning_rate
+        default = TECHNIQUES[row.entry].rates.small.value
         off = 5 * abs(np.log10(row["learning_rate"] / default))
         return self.quality[row.entry] - 8 * np.log2(900 / row["max_train_samples"]) / 3 - off
 
@@ -111,7 +111,7 @@ def test_the_best_of_each_rung_go_on_at_their_best_rate(advise):
     found = advise(world)
     assert counts(world) == {100: 15, 300: 2, 900: 2}
     later = [(row.entry, row["learning_rate"]) for row in world.trained[15:17]]
-    assert later == [(key, TECHNIQUES[key]().learning_rate) for key in ("lora", "bitfit")]
+    assert later == [(key, TECHNIQUES[key].rates.small.value) for key in ("lora", "bitfit")]
     assert found.made.take == "LoRA" and found.made.verdict == "decided"
     assert {each.other: each.examples for each in found.made.comparisons} == {
         "BitFit": 900, "IA3": 100, "LoHa": 100, "Head alone": 100,

@@ -1,0 +1,310 @@
+"""Any method of PEFT, declared by a file: its `peft_type` and fields, as PEFT's adapter_config.json has them."""
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..files import read_text
+from .families import Family
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+FLAG = "--peft_config"
+
+WORKING = (
+    "ADALORA",
+    "ADAMSS",
+    "BEFT",
+    "BOFT",
+    "C3A",
+    "DEFT",
+    "DELORA",
+    "FOURIERFT",
+    "FROD",
+    "GLORA",
+    "GRALORA",
+    "HIRA",
+    "HRA",
+    "IA3",
+    "LILY",
+    "LN_TUNING",
+    "LOHA",
+    "LOKR",
+    "LORA",
+    "MISS",
+    "OFT",
+    "OSF",
+    "PEANUT",
+    "PREFIX_TUNING",
+    "PSOFT",
+    "PVERA",
+    "P_TUNING",
+    "RANDLORA",
+    "ROAD",
+    "SHIRA",
+    "SUPERTUNING",
+    "TINYLORA",
+    "TRAINABLE_TOKENS",
+    "UNILORA",
+    "VBLORA",
+    "VERA",
+    "WAVEFT",
+)
+"""PEFT's types that can be trained by file."""
+
+_PROMPTS = "the suite has virtual tokens of its own for prefix tuning and P-tuning only, because PEFT's forward pass answers otherwise"
+
+REFUSED = {
+    "ADAPTION_PROMPT": "PEFT has it for Llama, Mistral and GPT-2's decoders only",
+    "CARTRIDGE": "it distils long contexts into the cache of a decoder",
+    "CPT": "it needs the tokens of a prompt and their kinds, which a configuration cannot give for each text",
+    "MULTITASK_PROMPT_TUNING": "it needs the number of a task with each text",
+    "POLY": "it needs the number of a task with each text",
+    "PROMPT_TUNING": _PROMPTS,
+    "SHADOW": "it trains a second model beside the base, which PEFT builds for decoders and diffusion models",
+    "XLORA": "it mixes adapters that are trained already",
+}
+"""PEFT's other types → why they cannot."""
+
+_PROMPT_TYPES = ("PREFIX_TUNING", "P_TUNING")
+
+LINEAR_ONLY = frozenset(
+    {
+        "ADAMSS",
+        "BEFT",
+        "BOFT",
+        "C3A",
+        "DELORA",
+        "GLORA",
+        "HRA",
+        "LILY",
+        "LOHA",
+        "LOKR",
+        "MISS",
+        "OFT",
+        "OSF",
+        "PEANUT",
+        "PSOFT",
+        "ROAD",
+        "SHIRA",
+        "SUPERTUNING",
+    }
+)
+"""Types whose layers PEFT has for nn.Linear, and not for GPT-2's Conv1D."""
+
+_LIKE = {"BEFT": "bitfit", "PREFIX_TUNING": "prefix-tuning", "P_TUNING": "prompt-encoder"}
+"""Type → the technique whose refusals by families hold for it too."""
+
+_SET = "the suite sets it"
+SET_BY_SUITE = {
+    "auto_mapping": _SET,
+    "base_model_name_or_path": "--model_checkpoint names the base",
+    "fan_in_fan_out": "the family's layers decide it",
+    "inference_mode": "a run trains",
+    "modules_to_save": "the head of the task is always trained",
+    "num_attention_heads": "the model decides it",
+    "num_layers": "the model decides it",
+    "num_transformer_submodules": "the model decides it",
+    "peft_version": "PEFT's installed version counts",
+    "revision": "--model_checkpoint names the base",
+    "runtime_config": "it is for GPUs whose memory is too small",
+    "task_type": "--task names the task",
+    "token_dim": "the model decides it",
+}
+"""Field → why a file cannot set it."""
+
+_DATA = "it prepares the adapter from data or from a decomposition of the base, before training"
+_DECODERS = "it is for decoders"
+_DEVICES = "it needs quantized or distributed layers"
+_FIELDS = {
+    "LORA": {
+        "alora_invocation_tokens": _DECODERS,
+        "arrow_config": "it mixes adapters that are trained already",
+        "corda_config": _DATA,
+        "eva_config": _DATA,
+        "kasa_config": _DATA,
+        "layer_replication": "the model keeps its layers",
+        "loftq_config": _DEVICES,
+        "lora_ga_config": _DATA,
+        "megatron_config": _DEVICES,
+        "megatron_core": _DEVICES,
+        "monteclora_config": "its loss has a term that only PEFT's own trainers add",
+        "target_parameters": "the suite's models have no bare parameters to update",
+        "use_bdlora": _DEVICES,
+        "use_qalora": _DEVICES,
+        "velora_config": "its gradients are approximate, and a run would not repeat",
+    },
+    "ADAMSS": {"use_asa": "its schedule needs a trainer that drives it"},
+    "ROAD": {},
+    "FROD": {"runtime_offload_base_weight": _DEVICES},
+}
+"""Type → field → why it cannot be set to anything but its default."""
+
+_INITS = (True, False, "gaussian", "orthogonal")
+
+
+def content_of(given: str) -> dict[str, Any]:
+    """What a file declares, or a JSON text of the same content, checked as far as it can be without a model.
+
+    given: the path of a .yaml or .json file, or the text. UserError names the file, and what is wrong with it.
+    """
+    where = FLAG if given.lstrip().startswith("{") else f"{FLAG} {given}"
+    found = _read(given, where)
+    kind = found.get("peft_type")
+    if not isinstance(kind, str):
+        raise UserError(f"{where} needs a peft_type, such as MISS; docs/MODELS.md lists those that work.")
+    kind = kind.upper()
+    if reason := REFUSED.get(kind):
+        raise UserError(f"{where}: peft_type {kind} cannot be trained here: {reason}.")
+    if kind not in WORKING:
+        raise UserError(f"{where}: {kind!r} is no peft_type that works here{_near(kind, WORKING)}.")
+    fields = {name: value for name, value in found.items() if name != "peft_type"}
+    return {"peft_type": kind, **_checked(kind, fields, where)}
+
+
+def name_of(content: Mapping[str, Any]) -> str:
+    """How tables call the method."""
+    return f"PEFT {content['peft_type']}"
+
+
+def virtual_tokens(content: Mapping[str, Any]) -> int:
+    """Tokens in front of the input, which take room in its position table."""
+    tokens: int = content.get("num_virtual_tokens", 0) if content["peft_type"] == "P_TUNING" else 0
+    return tokens
+
+
+def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
+    """PEFT's config for a family; without `target_modules`, those of the method. UserError where they do not go together."""
+    from peft import PeftConfig
+
+    kind = content["peft_type"]
+    reason = family.refuses.get(_LIKE.get(kind, ""))
+    if family.conv1d and kind in LINEAR_ONLY:
+        reason = "PEFT's layers for it do not support Conv1D, the type of all its layers"
+    if reason:
+        raise UserError(
+            f"{name_of(content)} does not work with {family.model_type}: {reason}. Choose another peft_type or --model_checkpoint."
+        )
+    values = dict(content)
+    if kind not in _PROMPT_TYPES and not values.get("target_modules"):
+        values |= _targets(kind, family)
+    config: PeftConfig = PeftConfig.from_peft_type(**values)
+    return config
+
+
+def _targets(kind: str, family: Family) -> dict[str, Any]:
+    """The layers that a method is put on where its file names none."""
+    if kind == "TRAINABLE_TOKENS":
+        # PEFT finds the embedding of the input.
+        return {}
+    if kind == "LN_TUNING":
+        # The first attention layer of a ModernBERT has a norm that does nothing.
+        return {"target_modules": r".*(LayerNorm|(?<!layers\.0\.attn)_norm|\.norm|ln_\w)"}
+    if kind == "IA3":
+        down = family.matching(family.down)
+        return {
+            "target_modules": family.matching(family.key, family.value, family.down),
+            "feedforward_modules": down,
+        }
+    return {"target_modules": family.linear_layers}
+
+
+def _read(given: str, where: str) -> dict[str, Any]:
+    import yaml
+
+    is_text = given.lstrip().startswith("{")
+    try:
+        text = given if is_text else read_text(Path(given).expanduser())
+        # JSON is YAML too.
+        found = yaml.safe_load(text)
+    # ValueError: dates that do not exist, and numbers of too many digits.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UserError(f"{where} must hold 'name: value' lines.")
+    return found
+
+
+def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields that a file sets to another value than their default; UserError names one that it cannot set."""
+    declared, hints, defaults = _declared(kind)
+    barred = SET_BY_SUITE | _FIELDS.get(kind, {})
+    open_ = [name for name in declared if name not in barred]
+    found = {}
+    for name, value in given.items():
+        if name not in declared:
+            raise UserError(f"{where}: {name!r} is no field of {kind}{_near(name, open_)}.")
+        if value == defaults.get(name) and type(value) is type(defaults.get(name)):
+            continue
+        if name in barred:
+            raise UserError(f"{where}: {name} is not for a file to set: {barred[name]}. Leave it out.")
+        found[name] = _converted(kind, name, value, hints[name], where)
+    if kind == "LORA" and found.get("init_lora_weights", True) not in _INITS:
+        raise UserError(
+            f"{where}: init_lora_weights is {found['init_lora_weights']!r}: {_DATA}. Choose true, false, gaussian or orthogonal."
+        )
+    for name in _needed(kind):
+        if not found.get(name):
+            raise UserError(f"{where}: {kind} needs {name}.")
+    return found
+
+
+def _needed(kind: str) -> tuple[str, ...]:
+    if kind in _PROMPT_TYPES:
+        return ("num_virtual_tokens",)
+    return {"TRAINABLE_TOKENS": ("token_indices",), "ADALORA": ("total_step",)}.get(kind, ())
+
+
+def _declared(kind: str) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
+    """(names, types and defaults of the fields) of a method's config."""
+    import dataclasses
+
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils import PeftType
+
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+    fields = [field for field in dataclasses.fields(config) if field.init and field.name != "peft_type"]
+    defaults = {
+        field.name: field.default_factory()
+        if field.default_factory is not dataclasses.MISSING
+        else None
+        if field.default is dataclasses.MISSING
+        else field.default
+        for field in fields
+    }
+    return [field.name for field in fields], typing.get_type_hints(config), defaults
+
+
+def _converted(kind: str, name: str, value: Any, hint: Any, where: str) -> Any:
+    """A value in the type that PEFT declares: PEFT takes any, and fails later or trains something else."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        if isinstance(value, bool) and bool not in _parts(hint):
+            raise TypeError
+        return TypeAdapter(hint).validate_python(value)
+    except (ValidationError, TypeError):
+        wanted = str(hint.__name__ if isinstance(hint, type) else hint).replace("typing.", "")
+        raise UserError(f"{where}: {name} of {kind} is {value!r}; it must be {wanted}.") from None
+
+
+def _parts(hint: Any) -> list[Any]:
+    """The types of a union, and the type itself otherwise."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return [part for each in typing.get_args(hint) for part in _parts(each)] if is_union else [hint]
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(known)}"
+
+
+def as_text(content: Mapping[str, Any]) -> str:
+    """The content in one line, in a form that depends on nothing else; `content_of` reads it."""
+    return json.dumps(content, sort_keys=True)
