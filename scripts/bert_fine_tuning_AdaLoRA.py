@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 class AdaLoRA(Technique):
     name = "AdaLoRA"
     key = "adalora"
+    rates = Rates(
+        small=Rate(3e-3, MEASURED),
+        base=Rate(1e-3, "Zhang et al., 2023, SQuAD with DeBERTa-v3-base"),
+        large=Rate(5e-4, "none is published for a large encoder: half of that for a base one"),
+    )
 
     initial_r: int = option(24, "rank of each update at the beginning", minimum=2, maximum=65536)
     r: int = option(16, "mean rank of the updates at the end", minimum=1, maximum=65536)
@@ -30,7 +36,6 @@ class AdaLoRA(Technique):
     orthogonality: float = option(
         0.1, "weight in the loss of how far the factors are from orthogonal", minimum=0, maximum=10**6
     )
-    learning_rate: float = option(3e-3, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import AdaLoraConfig

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 class BOFT(Technique):
     name = "BOFT"
     key = "boft"
+    rates = Rates(
+        small=Rate(1e-2, MEASURED),
+        base=Rate(5e-3, "none is published for question answering by an encoder: half of a small model's"),
+        large=Rate(
+            2.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
+        ),
+    )
 
     block_size: int = option(
         4, "inputs in each rotated block; it must divide every layer's inputs", minimum=2, maximum=65536
@@ -24,7 +32,6 @@ class BOFT(Technique):
         2, "rotations that are multiplied; with each, twice as many inputs are mixed", minimum=1, maximum=16
     )
     dropout: float = option(0.0, "share of the blocks that are left out in training", minimum=0, below=1)
-    learning_rate: float = option(1e-2, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import BOFTConfig

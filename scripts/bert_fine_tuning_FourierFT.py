@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from common.bounds import LARGE, SEEDS
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
 class FourierFT(Technique):
     name = "FourierFT"
     key = "fourierft"
+    rates = Rates(
+        small=Rate(1e-2, MEASURED),
+        base=Rate(5e-3, "none is published for question answering by an encoder: half of a small model's"),
+        large=Rate(
+            2.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
+        ),
+    )
 
     n_frequency: int = option(1000, "trained entries for each layer", minimum=1, maximum=10**9)
     scaling: float = option(150.0, "the update is scaled by this", above=0, maximum=LARGE)
     location_seed: int = option(
         777, "decides the places of the entries; the saved adapter names it", minimum=0, maximum=SEEDS
     )
-    learning_rate: float = option(1e-2, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import FourierFTConfig

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 class LoKr(Technique):
     name = "LoKr"
     key = "lokr"
+    rates = Rates(
+        small=Rate(5e-3, MEASURED),
+        base=Rate(2.5e-3, "none is published for question answering by an encoder: half of a small model's"),
+        large=Rate(
+            1.25e-3, "none is published for question answering by an encoder: a quarter of a small model's"
+        ),
+    )
 
     r: int = option(8, "rank of the product's second factor", minimum=1, maximum=65536)
     alpha: int = option(16, "the update is scaled by alpha / r", minimum=1, maximum=65536)
@@ -28,7 +36,6 @@ class LoKr(Technique):
     dropout: float = option(
         0.0, "rank dropout: share of the update's rows that are left out in training", minimum=0, below=1
     )
-    learning_rate: float = option(5e-3, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import LoKrConfig

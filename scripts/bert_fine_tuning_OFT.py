@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 class OFT(Technique):
     name = "OFT"
     key = "oft"
+    rates = Rates(
+        small=Rate(1e-3, MEASURED),
+        base=Rate(5e-4, "none is published for question answering by an encoder: half of a small model's"),
+        large=Rate(
+            2.5e-4, "none is published for question answering by an encoder: a quarter of a small model's"
+        ),
+    )
 
     block_size: int = option(
         32,
@@ -24,7 +32,6 @@ class OFT(Technique):
         maximum=65536,
     )
     dropout: float = option(0.0, "share of the blocks that are left out in training", minimum=0, below=1)
-    learning_rate: float = option(1e-3, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import OFTConfig

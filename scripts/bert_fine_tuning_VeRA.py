@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from common.bounds import LARGE, SEEDS
 from common.models.families import Family
 from common.training.command_line import main
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 class VeRA(Technique):
     name = "VeRA"
     key = "vera"
+    rates = Rates(
+        small=Rate(1e-2, MEASURED),
+        base=Rate(5e-3, "none is published for question answering by an encoder: half of a small model's"),
+        large=Rate(
+            2.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
+        ),
+    )
 
     r: int = option(256, "rank of the shared matrices", minimum=1, maximum=65536)
     dropout: float = option(0.0, "dropout before the update", minimum=0, below=1)
@@ -24,7 +32,6 @@ class VeRA(Technique):
     projection_seed: int = option(
         0, "decides the shared matrices; the saved adapter holds them", minimum=0, maximum=SEEDS
     )
-    learning_rate: float = option(1e-2, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import VeraConfig

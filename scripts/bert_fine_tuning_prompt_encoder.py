@@ -1,4 +1,7 @@
-"""Prompt encoder (P-tuning): trained virtual tokens in front of the embedded input (Liu et al., 2021)."""
+"""Prompt encoder (P-tuning): trained virtual tokens in front of the embedded input (Liu et al., 2021).
+
+On frozen encoders this hardly answers questions; prefix tuning does (docs/TRAINING.md).
+"""
 
 import _path  # noqa: F401  # isort: skip
 from dataclasses import dataclass

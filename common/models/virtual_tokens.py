@@ -35,6 +35,10 @@ OWN_TYPE = "prompt_type"
 """Field of that config that holds the type."""
 PREFIX_STD = 0.1
 """Standard deviation of the untrained prefix; PEFT uses 1. docs/RESULTS.md lists what was tried."""
+GATED_STDS = 1.5, 0.5
+"""Standard deviations of the untrained keys and values behind gates. Closed gates let nothing through, so keys can have the
+size of a model's own from the start (1.3 to 1.6 in the packaged one): only then does it depend on the query which of them it
+sees."""
 
 
 @dataclass
@@ -48,7 +52,7 @@ class PrefixConfig(PrefixTuningConfig):
     """Share of the prefix's values that a training step leaves out, as in P-tuning v2 (Liu et al., 2021)."""
     prefix_scale: float = 1.0
     """Factor between the trained values and the prefix. Steps of AdamW have the size of the learning rate whatever the
-    gradient, so this is how many times faster than the head the prefix moves."""
+    gradient, so this is how many times faster than the head and the gates the prefix moves."""
 
 
 def attention_with_prefix(
@@ -126,7 +130,11 @@ class PromptModel(nn.Module):
     def _prepare(self, c: PrefixConfig) -> None:
         """The untrained prefix and its gates."""
         if not c.prefix_projection and c.init_weights is None:
-            nn.init.normal_(self.prompt_encoder.embedding.weight, std=PREFIX_STD / c.prefix_scale)
+            weight = self.prompt_encoder.embedding.weight
+            nn.init.normal_(weight, std=PREFIX_STD / c.prefix_scale)
+            if c.gating:
+                sizes = torch.tensor(GATED_STDS).unsqueeze(-1) / PREFIX_STD
+                weight.data.view(len(weight), c.num_layers, 2, -1).mul_(sizes)
         self.prefix_dropout = nn.Dropout(c.prefix_dropout)
         if c.gating and not c.inference_mode:
             self.prompt_encoder.gates = nn.Parameter(torch.zeros(c.num_layers, c.num_attention_heads))
@@ -148,7 +156,7 @@ class PromptModel(nn.Module):
             return prompt
         # A gate multiplies what its head makes of the prefix, which is linear in the values.
         keys, values = prompt.view(len(prompt), c.num_layers, 2, c.num_attention_heads, -1).unbind(2)
-        gated = values * torch.tanh(self.prompt_encoder.gates * c.prefix_scale).unsqueeze(-1)
+        gated = values * torch.tanh(self.prompt_encoder.gates).unsqueeze(-1)
         return torch.stack([keys, gated], dim=2).view(prompt.shape)
 
     def forward(
