@@ -126,7 +126,7 @@ def _example(technique: type[Technique]) -> str:
     script = shlex.join([interpreter(), sys.argv[0]])
     return (
         "example, on the packaged model and 1,000 questions:\n"
-        f"  {script} --model_checkpoint embedded --max_train_samples 1000 --{shown.name} {shown.default}"
+        f"  {script} --model_checkpoint embedded --max_train_samples 1000 --{shown.name} {shown.default or 'FILE'}"
     )
 
 
