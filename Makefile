@@ -10,7 +10,7 @@ export USER := $(or $(USER),$(shell id -un 2>/dev/null || id -u))
 
 # Those of the demo; then all others.
 SIX := standard lora ia3 loha prefix prompt
-TECHNIQUES := $(SIX) bottleneck bitfit layer-norm top-layers head adalora lokr vera oft boft fourierft prompt-tuning
+TECHNIQUES := $(SIX) bottleneck bitfit layer-norm top-layers head adalora lokr vera oft boft fourierft prompt-tuning peft
 standard := bert_fine_tuning.py
 lora := bert_fine_tuning_LoRA.py
 ia3 := bert_fine_tuning_IA3.py
@@ -29,6 +29,7 @@ oft := bert_fine_tuning_OFT.py
 boft := bert_fine_tuning_BOFT.py
 fourierft := bert_fine_tuning_FourierFT.py
 prompt-tuning := bert_fine_tuning_prompt_tuning.py
+peft := bert_fine_tuning_peft.py
 
 # SQuAD v1.1 files to measure on: make bench TRAIN=train-v1.1.json DEV=dev-v1.1.json
 TRAIN ?= train-v1.1.json

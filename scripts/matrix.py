@@ -1,6 +1,7 @@
-"""Print which technique works with which model family for which task, and why other combinations are refused.
+"""Print which technique works with which model family for which task, and why other combinations are refused; then which
+methods of PEFT work by file.
 
-docs/MODELS.md holds this table; --write updates it.
+docs/MODELS.md holds both; --write updates it.
 """
 
 import argparse
@@ -19,15 +20,18 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table into docs/MODELS.md")
     args = parser.parse_args()
 
-    from common.tasks.support_matrix import BEGIN, END, markdown
+    from common.tasks.support_matrix import BEGIN, END, PEFT_BEGIN, PEFT_END, markdown, peft_markdown
 
     table = markdown({key: kind.name for key, (kind, _) in technique_scripts().items()})
     if not args.write:
-        print(table, end="")
+        print(table, end=f"\n{peft_markdown()}")
         return
     file = ROOT / "docs" / "MODELS.md"
-    between = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
-    file.write_text(between.sub(lambda _: table, file.read_text(encoding="utf-8")), encoding="utf-8")
+    text = file.read_text(encoding="utf-8")
+    for begin, end, content in ((BEGIN, END, table), (PEFT_BEGIN, PEFT_END, peft_markdown())):
+        between = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
+        text = between.sub(content.replace("\\", r"\\"), text)
+    file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

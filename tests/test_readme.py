@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from common.paths import ROOT
-from common.tasks.support_matrix import BEGIN, END, markdown
+from common.tasks.support_matrix import BEGIN, END, PEFT_BEGIN, PEFT_END, markdown, peft_markdown
 from tests.support.called import call
 from tests.support.pages import PAGES, README, commands, links, prose, typed_lines
 from tests.support.techniques import SCRIPTS, TECHNIQUES
@@ -98,7 +98,9 @@ def test_the_readme_is_short_and_leads_everywhere():
 
 def test_the_table_of_what_works_is_that_of_the_code():
     table = markdown({key: kind.name for key, kind in TECHNIQUES.items()})
-    assert (ROOT / "docs/MODELS.md").read_text().split(BEGIN + "\n")[1].split(END)[0] == table
+    page = (ROOT / "docs/MODELS.md").read_text()
+    assert page.split(BEGIN + "\n")[1].split(END)[0] == table
+    assert page.split(PEFT_BEGIN + "\n")[1].split(PEFT_END)[0] == peft_markdown()
 
 
 def typed(line, shell="bash"):

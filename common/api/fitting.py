@@ -2,7 +2,8 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,9 @@ def _flags(kind: type[Technique], settings: dict[str, Any]) -> list[str]:
             raise UserError(f"{name!r} is not a setting of {kind.__name__}{hint}")
         if value is None:
             continue
-        if isinstance(value, Iterable) and not isinstance(value, str | PathLike):
+        if isinstance(value, Mapping):
+            words.append(f"--{name}={json.dumps(value)}")
+        elif isinstance(value, Iterable) and not isinstance(value, str | PathLike):
             words += [f"--{name}", *map(str, value)]
         else:
             words.append(f"--{name}={value}")

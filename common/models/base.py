@@ -32,6 +32,7 @@ from .checkpoint_files import check_files, refuse_code
 from .distillation import distil_config, distilled
 from .families import Family, auto_class, family_of, uses_segment_ids
 from .methods import Method
+from .peft_kinds import NEED_WEIGHTS
 from .tokenizer_fit import check_fit
 from .virtual_tokens import PromptModel
 
@@ -353,7 +354,7 @@ class _Tried:
 
 @cache
 def _check_once(tried: _Tried) -> None:
-    if tried.method.peft_type in peft_corrections.NEED_WEIGHTS:
+    if tried.method.peft_type in NEED_WEIGHTS:
         return
     with torch.device("meta"):
         model = auto_class(tried.head).from_config(tried.config)

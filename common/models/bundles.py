@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from ..errors import UserError
 from . import global_attention, peft_corrections
 from .families import auto_class, family_of, saved_head
+from .peft_kinds import CANNOT_MERGE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -171,10 +172,7 @@ def merges(bundle: Path) -> bool:
     if opens is not None:
         return False
     config = Path(bundle) / "adapter" / "adapter_config.json"
-    return (
-        not config.is_file()
-        or json.loads(config.read_text())["peft_type"] not in peft_corrections.CANNOT_MERGE
-    )
+    return not config.is_file() or json.loads(config.read_text())["peft_type"] not in CANNOT_MERGE
 
 
 def _module(name: str) -> ModuleType:

@@ -8,12 +8,6 @@ from peft import PeftModel
 from peft.tuners.boft import layer as boft
 from peft.utils.other import AuxiliaryTrainingWrapper
 
-NEED_WEIGHTS = frozenset({"ADAMSS", "FROD", "SHIRA"})
-"""PEFT's types that look at the base's weights when they are put on it."""
-
-CANNOT_MERGE = frozenset({"LILY"})
-"""PEFT's types whose update depends on the input, so that no weight can hold it."""
-
 
 class BlockDiagonal:
     """Blocks → block-diagonal matrices, and back for gradients, in the place of PEFT's CUDA extension for BOFT.

@@ -11,142 +11,22 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..files import read_text
 from .families import Family
+from .peft_kinds import (
+    BARRED,
+    FROM_DATA,
+    INITS,
+    LIKE,
+    LINEAR_ONLY,
+    PROMPT_TYPES,
+    REFUSED,
+    SET_BY_SUITE,
+    WORKING,
+)
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 FLAG = "--peft_config"
-
-WORKING = (
-    "ADALORA",
-    "ADAMSS",
-    "BEFT",
-    "BOFT",
-    "C3A",
-    "DEFT",
-    "DELORA",
-    "FOURIERFT",
-    "FROD",
-    "GLORA",
-    "GRALORA",
-    "HIRA",
-    "HRA",
-    "IA3",
-    "LILY",
-    "LN_TUNING",
-    "LOHA",
-    "LOKR",
-    "LORA",
-    "MISS",
-    "OFT",
-    "OSF",
-    "PEANUT",
-    "PREFIX_TUNING",
-    "PSOFT",
-    "PVERA",
-    "P_TUNING",
-    "RANDLORA",
-    "ROAD",
-    "SHIRA",
-    "SUPERTUNING",
-    "TINYLORA",
-    "TRAINABLE_TOKENS",
-    "UNILORA",
-    "VBLORA",
-    "VERA",
-    "WAVEFT",
-)
-"""PEFT's types that can be trained by file."""
-
-_PROMPTS = "the suite has virtual tokens of its own for prefix tuning and P-tuning only, because PEFT's forward pass answers otherwise"
-
-REFUSED = {
-    "ADAPTION_PROMPT": "PEFT has it for Llama, Mistral and GPT-2's decoders only",
-    "CARTRIDGE": "it distils long contexts into the cache of a decoder",
-    "CPT": "it needs the tokens of a prompt and their kinds, which a configuration cannot give for each text",
-    "MULTITASK_PROMPT_TUNING": "it needs the number of a task with each text",
-    "POLY": "it needs the number of a task with each text",
-    "PROMPT_TUNING": _PROMPTS,
-    "SHADOW": "it trains a second model beside the base, which PEFT builds for decoders and diffusion models",
-    "XLORA": "it mixes adapters that are trained already",
-}
-"""PEFT's other types → why they cannot."""
-
-_PROMPT_TYPES = ("PREFIX_TUNING", "P_TUNING")
-
-LINEAR_ONLY = frozenset(
-    {
-        "ADAMSS",
-        "BEFT",
-        "BOFT",
-        "C3A",
-        "DELORA",
-        "GLORA",
-        "HRA",
-        "LILY",
-        "LOHA",
-        "LOKR",
-        "MISS",
-        "OFT",
-        "OSF",
-        "PEANUT",
-        "PSOFT",
-        "ROAD",
-        "SHIRA",
-        "SUPERTUNING",
-    }
-)
-"""Types whose layers PEFT has for nn.Linear, and not for GPT-2's Conv1D."""
-
-_LIKE = {"BEFT": "bitfit", "PREFIX_TUNING": "prefix-tuning", "P_TUNING": "prompt-encoder"}
-"""Type → the technique whose refusals by families hold for it too."""
-
-_SET = "the suite sets it"
-SET_BY_SUITE = {
-    "auto_mapping": _SET,
-    "base_model_name_or_path": "--model_checkpoint names the base",
-    "fan_in_fan_out": "the family's layers decide it",
-    "inference_mode": "a run trains",
-    "modules_to_save": "the head of the task is always trained",
-    "num_attention_heads": "the model decides it",
-    "num_layers": "the model decides it",
-    "num_transformer_submodules": "the model decides it",
-    "peft_version": "PEFT's installed version counts",
-    "revision": "--model_checkpoint names the base",
-    "runtime_config": "it is for GPUs whose memory is too small",
-    "task_type": "--task names the task",
-    "token_dim": "the model decides it",
-}
-"""Field → why a file cannot set it."""
-
-_DATA = "it prepares the adapter from data or from a decomposition of the base, before training"
-_DECODERS = "it is for decoders"
-_DEVICES = "it needs quantized or distributed layers"
-_FIELDS = {
-    "LORA": {
-        "alora_invocation_tokens": _DECODERS,
-        "arrow_config": "it mixes adapters that are trained already",
-        "corda_config": _DATA,
-        "eva_config": _DATA,
-        "kasa_config": _DATA,
-        "layer_replication": "the model keeps its layers",
-        "loftq_config": _DEVICES,
-        "lora_ga_config": _DATA,
-        "megatron_config": _DEVICES,
-        "megatron_core": _DEVICES,
-        "monteclora_config": "its loss has a term that only PEFT's own trainers add",
-        "target_parameters": "the suite's models have no bare parameters to update",
-        "use_bdlora": _DEVICES,
-        "use_qalora": _DEVICES,
-        "velora_config": "its gradients are approximate, and a run would not repeat",
-    },
-    "ADAMSS": {"use_asa": "its schedule needs a trainer that drives it"},
-    "ROAD": {},
-    "FROD": {"runtime_offload_base_weight": _DEVICES},
-}
-"""Type → field → why it cannot be set to anything but its default."""
-
-_INITS = (True, False, "gaussian", "orthogonal")
 
 
 def content_of(given: str) -> dict[str, Any]:
@@ -184,7 +64,7 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     from peft import PeftConfig
 
     kind = content["peft_type"]
-    reason = family.refuses.get(_LIKE.get(kind, ""))
+    reason = family.refuses.get(LIKE.get(kind, ""))
     if family.conv1d and kind in LINEAR_ONLY:
         reason = "PEFT's layers for it do not support Conv1D, the type of all its layers"
     if reason:
@@ -192,7 +72,7 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
             f"{name_of(content)} does not work with {family.model_type}: {reason}. Choose another peft_type or --model_checkpoint."
         )
     values = dict(content)
-    if kind not in _PROMPT_TYPES and not values.get("target_modules"):
+    if kind not in PROMPT_TYPES and not values.get("target_modules"):
         values |= _targets(kind, family)
     config: PeftConfig = PeftConfig.from_peft_type(**values)
     return config
@@ -234,7 +114,7 @@ def _read(given: str, where: str) -> dict[str, Any]:
 def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields that a file sets to another value than their default; UserError names one that it cannot set."""
     declared, hints, defaults = _declared(kind)
-    barred = SET_BY_SUITE | _FIELDS.get(kind, {})
+    barred = SET_BY_SUITE | BARRED.get(kind, {})
     open_ = [name for name in declared if name not in barred]
     found = {}
     for name, value in given.items():
@@ -245,9 +125,9 @@ def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
         if name in barred:
             raise UserError(f"{where}: {name} is not for a file to set: {barred[name]}. Leave it out.")
         found[name] = _converted(kind, name, value, hints[name], where)
-    if kind == "LORA" and found.get("init_lora_weights", True) not in _INITS:
+    if kind == "LORA" and found.get("init_lora_weights", True) not in INITS:
         raise UserError(
-            f"{where}: init_lora_weights is {found['init_lora_weights']!r}: {_DATA}. Choose true, false, gaussian or orthogonal."
+            f"{where}: init_lora_weights is {found['init_lora_weights']!r}: {FROM_DATA}. Choose true, false, gaussian or orthogonal."
         )
     for name in _needed(kind):
         if not found.get(name):
@@ -256,7 +136,7 @@ def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _needed(kind: str) -> tuple[str, ...]:
-    if kind in _PROMPT_TYPES:
+    if kind in PROMPT_TYPES:
         return ("num_virtual_tokens",)
     return {"TRAINABLE_TOKENS": ("token_indices",), "ADALORA": ("total_step",)}.get(kind, ())
 

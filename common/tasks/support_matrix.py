@@ -1,13 +1,17 @@
 """Which technique works with which family, for which task, as Markdown: the table of docs/MODELS.md."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from ..models import peft_kinds
 from ..models.families import FAMILIES, Family
 from .table import TASKS, head_of, refusal
 
 BEGIN, END = "<!-- matrix, by scripts/matrix.py -->", "<!-- end of matrix -->"
 """The lines of docs/MODELS.md before and after the table."""
+
+PEFT_BEGIN, PEFT_END = "<!-- types of PEFT, by scripts/matrix.py -->", "<!-- end of types -->"
+"""The lines before and after the types of PEFT."""
 
 
 def markdown(techniques: Mapping[str, str]) -> str:
@@ -34,6 +38,24 @@ def markdown(techniques: Mapping[str, str]) -> str:
     return (
         f"{table}\n\n{tasks}.\n\n{names}\n\nWhat is refused, before any weight is read, and why:\n{notes}\n"
     )
+
+
+def peft_markdown() -> str:
+    """The types of PEFT that can be trained by file, and the others with the reasons."""
+
+    def listed(kinds: Collection[str]) -> str:
+        return textwrap.fill(f"{', '.join(sorted(kinds))}.", 120)
+
+    parts = [
+        f"These types of PEFT work by file:\n\n{listed(peft_kinds.WORKING)}",
+        f"All but {', '.join(sorted(peft_kinds.CANNOT_MERGE))} merge into their base.",
+        f"Not with GPT-2, because PEFT has no layers for its Conv1D:\n\n{listed(peft_kinds.LINEAR_ONLY)}",
+        "Types that are refused, and why:\n\n"
+        + "\n".join(f"- {kind}: {reason}" for kind, reason in sorted(peft_kinds.REFUSED.items())),
+        "Fields that a file cannot set, because the suite does, and why:\n\n"
+        + "\n".join(f"- `{name}`: {reason}" for name, reason in sorted(peft_kinds.SET_BY_SUITE.items())),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _refused(family: Family, technique: str, name: str, reasons: dict[str, str]) -> str:

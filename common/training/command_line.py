@@ -139,7 +139,7 @@ def _example(technique: type[Technique]) -> str:
     default = technique.rates.small.value if _is_by_size(shown) else shown.default
     return (
         "example, on the packaged model and 1,000 questions:\n"
-        f"  {script} --model_checkpoint embedded --max_train_samples 1000 --{shown.name} {default}"
+        f"  {script} --model_checkpoint embedded --max_train_samples 1000 --{shown.name} {default or 'FILE'}"
     )
 
 

@@ -1,6 +1,6 @@
 """A small configuration of each of PEFT's types that can be trained by file, for tiny models of every family."""
 
-from common.models.peft_methods import WORKING
+from common.models.peft_kinds import WORKING
 
 _FIELDS = {
     "ADALORA": {"total_step": 100},

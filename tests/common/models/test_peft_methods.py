@@ -1,0 +1,159 @@
+"""What a file may declare, what is refused by name, and that the lists of PEFT's types say what PEFT does."""
+
+import json
+
+import peft
+import pytest
+import torch
+from peft.utils import PeftType
+
+from common.errors import UserError
+from common.models import base as models
+from common.models import peft_kinds
+from common.models.families import FAMILIES
+from tests.support.cells import QA, refused
+from tests.support.peft_types import CONFIGS
+from tests.support.techniques import BY_FILE, TECHNIQUES, small
+
+PEFT = TECHNIQUES["peft"]
+
+
+def file_of(folder, content, name="any.yaml"):
+    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(folder / name)
+
+
+def test_every_type_of_peft_is_in_one_list():
+    assert len(set(peft_kinds.WORKING)) == len(peft_kinds.WORKING)
+    assert {*peft_kinds.WORKING, *peft_kinds.REFUSED} == {kind.value for kind in PeftType}
+    assert not set(peft_kinds.WORKING) & peft_kinds.REFUSED.keys()
+    further = {
+        *peft_kinds.LINEAR_ONLY,
+        *peft_kinds.CANNOT_MERGE,
+        *peft_kinds.NEED_WEIGHTS,
+        *peft_kinds.BARRED,
+    }
+    assert further <= set(peft_kinds.WORKING)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"peft_type": "MISS", "rr": 2}, "any.yaml: 'rr' is no field of MISS; did you mean r"),
+        ({"peft_type": "MISS", "miss_drpout": 0.1}, "did you mean miss_dropout"),
+        ({"peft_type": "MIS"}, "'MIS' is no peft_type that works here; did you mean MISS"),
+        ({"r": 2}, "any.yaml needs a peft_type"),
+        ({"peft_type": "MISS", "r": "eight"}, "r of MISS is 'eight'; it must be int"),
+        ({"peft_type": "MISS", "r": True}, "r of MISS is True; it must be int"),
+        ({"peft_type": "LORA", "bias": "al"}, r"bias of LORA is 'al'; it must be Literal\['none', 'all', 'lora_"),
+        ({"peft_type": "LORA", "task_type": "SEQ_CLS"}, "task_type is not for a file to set: --task names the"),
+        ({"peft_type": "LORA", "modules_to_save": ["x"]}, "modules_to_save .* head of the task is always trained"),
+        ({"peft_type": "LORA", "inference_mode": True}, "inference_mode is not for a file to set: a run trains"),
+        ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "Choose true, false, gaussian or orthogonal"),
+        ({"peft_type": "LORA", "alora_invocation_tokens": [1]}, "it is for decoders"),
+        ({"peft_type": "TRAINABLE_TOKENS"}, "TRAINABLE_TOKENS needs token_indices"),
+        ({"peft_type": "P_TUNING"}, "P_TUNING needs num_virtual_tokens"),
+        ("- a\n- b", "must hold 'name: value' lines"),
+        ("a: [", "is neither YAML nor JSON"),
+    ],
+)  # fmt: skip
+def test_a_faulty_file_is_refused_by_name(content, message, tmp_path):
+    with pytest.raises(UserError, match=message) as found:
+        PEFT(peft_config=file_of(tmp_path, content))
+    assert "\n" not in str(found.value) and "any.yaml" in str(found.value)
+
+
+@pytest.mark.parametrize("kind", sorted(peft_kinds.REFUSED))
+def test_types_that_cannot_work_are_refused_with_the_reason(kind, tmp_path):
+    with pytest.raises(UserError, match=f"{kind} cannot be trained here: ") as found:
+        PEFT(peft_config=file_of(tmp_path, {"peft_type": kind}))
+    assert peft_kinds.REFUSED[kind] in str(found.value)
+
+
+def test_a_missing_file_and_a_missing_flag_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"none.yaml: No such file"):
+        PEFT(peft_config=str(tmp_path / "none.yaml"))
+    with pytest.raises(UserError, match="--peft_config is missing"):
+        PEFT().method(FAMILIES["bert"])
+
+
+def test_the_content_counts_and_not_the_path(tmp_path):
+    yaml = PEFT(peft_config=file_of(tmp_path, "r: 4\npeft_type: miss\nmiss_dropout: 1e-1\n"))
+    as_json = PEFT(
+        peft_config=file_of(tmp_path, {"peft_type": "MISS", "miss_dropout": 0.1, "r": 4}, "b.json")
+    )
+    assert yaml == as_json and yaml.name == "PEFT MISS"
+    assert json.loads(yaml.peft_config) == {"peft_type": "MISS", "r": 4, "miss_dropout": 0.1}
+    assert PEFT(peft_config=yaml.peft_config) == yaml
+    assert PEFT(peft_config=file_of(tmp_path, {"peft_type": "MISS", "r": 8})) != yaml
+
+
+def test_what_peft_itself_writes_is_taken_apart_from_what_the_suite_sets(tmp_path):
+    """Fields at their defaults say nothing, those of a base and a task are refused."""
+    peft.HRAConfig(r=4, target_modules=["query"]).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "adapter_config.json").read_text())
+    with pytest.raises(UserError, match="peft_version is not for a file to set"):
+        PEFT(peft_config=file_of(tmp_path, content))
+    del content["peft_version"]
+    assert json.loads(PEFT(peft_config=file_of(tmp_path, content)).peft_config) == {
+        "peft_type": "HRA",
+        "r": 4,
+        "target_modules": ["query"],
+    }
+
+
+def test_without_targets_every_linear_layer_of_a_block_is_one():
+    family = FAMILIES["bert"]
+    found = PEFT(peft_config='{"peft_type": "MISS"}').method(family)
+    assert found.target_modules == set(family.linear_layers)
+    named = PEFT(peft_config='{"peft_type": "MISS", "target_modules": ["query"]}').method(family)
+    assert named.target_modules == {"query"}
+
+
+@pytest.mark.parametrize("technique", BY_FILE)
+def test_a_method_is_tried_on_the_shapes_of_a_model_alone(technique, tiny):
+    for family_name in ("bert", "t5"):
+        if not refused(technique, family_name):
+            config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+            models.check_method(
+                small(technique).method(FAMILIES[family_name]), config, FAMILIES[family_name], QA
+            )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"peft_type": "C3A", "block_size": 7}, "C3A on this bert model: PEFT refuses these values .* block size"),
+        ({"peft_type": "MISS", "r": 0}, "MISS on this bert model: PEFT refuses"),
+        ({"peft_type": "MISS", "target_modules": ["no_such_layer"]}, "no_such_layer|No modules were targeted"),
+        ({"peft_type": "WAVEFT", "n_frequency": 10**6}, "WAVEFT on this bert model: PEFT refuses"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_the_layers_are_refused_before_weights_are_read(content, message, tiny):
+    family = FAMILIES["bert"]
+    config = models.load_config(models.resolve_checkpoint(tiny("bert")))
+    with pytest.raises(UserError, match=message) as found:
+        models.check_method(PEFT(peft_config=json.dumps(content)).method(family), config, family, QA)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("kind", sorted(peft_kinds.LINEAR_ONLY))
+def test_what_is_refused_for_conv1d_cannot_be_put_on_it(kind, tiny):
+    family = FAMILIES["gpt2"]
+    with pytest.raises(UserError, match=f"PEFT {kind} does not work with gpt2: .*Conv1D"):
+        small(f"peft {kind}").method(family)
+    model, _ = models.load_base(models.resolve_checkpoint(tiny("gpt2")))
+    method = peft.PeftConfig.from_peft_type(**CONFIGS[kind], target_modules=family.linear_layers)
+    with pytest.raises(UserError, match="PEFT refuses these values|trains nothing beside the head"):
+        models.apply(method, model, family)
+
+
+def test_virtual_tokens_of_a_file_take_room():
+    assert small("peft P_TUNING").virtual_tokens == 5
+    assert small("peft PREFIX_TUNING").virtual_tokens == 0 == small("peft MISS").virtual_tokens
+
+
+def test_defaults_of_a_field_are_kept_as_they_are():
+    torch.manual_seed(0)
+    config = small("peft VERA").method(FAMILIES["bert"])
+    assert (config.r, config.save_projection, config.projection_prng_key) == (8, True, 0)
