@@ -372,11 +372,11 @@ class Advisor:
     def _cost(self, entry: Entry, measure: bool) -> advice.Cost:
         """What a technique costs, by one of its runs. measure: also what must be measured on its stored model, once."""
         run_id, noted = str(entry.run_id), self.state["measured"]
-        if measure and entry.row.entry not in noted:
-            print(f"Measuring one request at a time: {entry.row.title}", flush=True)
-            noted[entry.row.entry] = self.measure(run_id)
-            self._save()
         latency, whole = noted.get(entry.row.entry, (None, None))
+        if measure and latency is None:
+            print(f"Measuring one request at a time: {entry.row.title}", flush=True)
+            latency, whole = noted[entry.row.entry] = self.measure(run_id)
+            self._save()
         metrics = entry.metrics
         return advice.Cost(
             latency,
