@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class PeftMethod(Technique):
     name = "PEFT method"
     key = "peft"
+    needs = "peft_config"
     rates = Rates(
         small=Rate(1e-3, "LoRA's, measured on MiniLM-L6; each method has its own best one"),
         base=Rate(5e-4, "none is published for question answering by an encoder: half of a small model's"),

@@ -19,11 +19,11 @@ REQUESTS = 20
 def wishes(data_dir: str, techniques: Sequence[str] = (), **others: Any) -> "Wishes":
     """What the user asks for; UserError names a technique that does not exist.
 
-    techniques: keys; none stands for all that there are. others: the other fields of `advisor.Wishes`.
+    techniques: keys; none stands for all whose defaults make a technique. others: the other fields of `advisor.Wishes`.
     """
     from ..studies.advisor import Wishes
 
-    known = technique_scripts()
+    known = [key for key, (kind, _) in technique_scripts().items() if not kind.needs]
     for key in techniques:
         if key not in known:
             raise UserError(

@@ -54,6 +54,8 @@ class Technique:
     key: ClassVar[str]
     """As families name it when they refuse it."""
 
+    needs: ClassVar[str] = ""
+    """The field without which it is no technique yet, such as a file that names one; "" where the defaults make one."""
     rates: ClassVar[Rates] = _EVERY_SIZE
     """What `learning_rate` is, by the size of the model, where it is not set."""
 
