@@ -92,6 +92,12 @@ def train_and_score(way: str, args, windows, test, test_windows) -> dict:
     }
 
 
+def _some(questions, limit, seed):
+    """As many questions as the limit says, drawn by the seed."""
+    places = drawn(len(questions), limit, seed)
+    return questions if places is None else [questions[i] for i in places]
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train_file", type=Path, required=True, help="SQuAD v1.1 JSON")
@@ -113,8 +119,8 @@ def main() -> None:
     cut = dict(max_length=args.max_length, doc_stride=args.doc_stride, segment_ids=True)
     train, test = read_squad_json(args.train_file).placed, read_squad_json(args.test_file).examples
     train, test = (
-        part if (places := drawn(len(part), n, args.seed)) is None else [part[i] for i in places]
-        for part, n in ((train, args.max_train_samples), (test, args.max_test_samples))
+        _some(train, args.max_train_samples, args.seed),
+        _some(test, args.max_test_samples, args.seed),
     )
     windows, test_windows = (make_windows(tokenizer, part, **cut) for part in (train, test))
     found = {}

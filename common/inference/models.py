@@ -167,7 +167,7 @@ def stored(uri: str) -> Model:
     try:
         logged = stored_code.logged_model_of(uri)
         # By its id: an alias may move meanwhile.
-        loaded = stored_code.load(f"models:/{logged.model_id}")
+        loaded = stored_code.load(f"models:/{logged.model_id}", called=uri)
     except (*store.ERRORS, OSError, ValueError) as error:
         raise UserError(
             f"{uri} cannot be loaded: {first_line(error)} Register a model with {command('register_best.py')}, or name "

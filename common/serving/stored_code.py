@@ -66,18 +66,23 @@ def from_tags(tags: Mapping[str, str]) -> dict[str, str] | None:
     return json.loads("".join(pieces)) if pieces else None
 
 
-def load(uri: str) -> PyFuncModel:
-    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. UserError if a file is not what was recorded, or the
-    model does not load."""
+def load(uri: str, called: str = "") -> PyFuncModel:
+    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. called: its name in messages; default: the URI.
+
+    UserError if a file is not what was recorded, or the model does not load.
+    """
+    called = called or uri
     folder, release = own_folder()
     try:
-        model = mlflow.pyfunc.load_model(str(verified(uri, folder)))
+        model = mlflow.pyfunc.load_model(str(verified(uri, folder, called)))
     except (MlflowException, UserError):
         release()
         raise
     except Exception as error:
         release()
-        raise UserError(f"{uri} does not load: {type(error).__name__}: {first_line(error)}"[:500]) from error
+        raise UserError(
+            f"{called} does not load: {type(error).__name__}: {first_line(error)}"[:500]
+        ) from error
     except BaseException:
         release()
         raise
@@ -102,8 +107,8 @@ def with_version(uri: str) -> str:
     return f"models:/{name}/{version}"
 
 
-def verified(uri: str, folder: Path) -> Path:
-    """A copy of a stored model, in the folder, with its base inside.
+def verified(uri: str, folder: Path, called: str = "") -> Path:
+    """A copy of a stored model, in the folder, with its base inside. called: its name in messages; default: the URI.
 
     UserError names the file of the model, or of the base that it refers to, that is not what was recorded.
     """
@@ -111,6 +116,7 @@ def verified(uri: str, folder: Path) -> Path:
         raise _no_model(uri)
     client = MlflowClient()
     model_id = _model_id(client, uri)
+    uri = called or uri
     logged = client.get_logged_model(model_id)
     stored = _downloaded(f"models:/{model_id}", folder / "model", uri)
     recorded = from_tags(logged.tags)
