@@ -6,6 +6,7 @@ import pickle
 import re
 import resource
 import time
+from functools import partial
 
 import mlflow
 import pytest
@@ -38,9 +39,9 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def train(place, tiny, tmp_path):
-    """Train LoRA in an experiment of the test's own; gives (run or what stopped it)."""
+    """Train a technique, LoRA where none is named, in an experiment of the test's own; gives (run or what stopped it)."""
 
-    def go(resume=False, experiment=tmp_path.name, epochs=4.0, **fields):
+    def go(resume=False, experiment=tmp_path.name, epochs=4.0, technique=TECHNIQUES["lora"], **fields):
         args = RunArgs(
             model_checkpoint=tiny("bert"),
             data_dir=str(place / "data"),
@@ -49,7 +50,7 @@ def train(place, tiny, tmp_path):
             resume=resume,
             **FIELDS | fields,
         )
-        return mlflow.get_run(fit.fit(TECHNIQUES["lora"](num_train_epochs=epochs), args))
+        return mlflow.get_run(fit.fit(technique(num_train_epochs=epochs), args))
 
     return go
 
@@ -162,6 +163,18 @@ def test_a_killed_run_goes_on_to_the_same_end(train, undisturbed, kill, loss, tm
     loss(lambda n, batch, own: own())
     assert_same(train(resume=True), undisturbed)
     assert not (tmp_path / "out").exists() and only_run(tmp_path.name)
+
+
+@pytest.mark.slow
+def test_gates_and_a_prefix_with_dropout_go_on_to_the_same_end(train, kill, loss, tmp_path):
+    """A checkpoint holds prefix and gates, and the draws of its dropout go on where they were."""
+    technique = partial(TECHNIQUES["prefix-tuning"], gating=True, prefix_dropout=0.2)
+    whole = train(experiment=f"{tmp_path.name}-whole", technique=technique)
+    loss(lambda n, batch, own: own() if n < 8 else kill())
+    with pytest.raises(Killed):
+        train(technique=technique)
+    loss(lambda n, batch, own: own())
+    assert_same(train(resume=True, technique=technique), whole)
 
 
 @pytest.mark.slow
