@@ -22,6 +22,8 @@ VARIANTS = {
     "lora, eva": ("lora", {"init": "eva"}),
     "lora, biases": ("lora", {"bias": "all"}),
     "lora, own biases": ("lora", {"bias": "lora_only"}),
+    "prefix-tuning, ungated": ("prefix-tuning", {"gating": False, "prefix_scale": 1.0}),
+    "prefix-tuning, dropout": ("prefix-tuning", {"prefix_dropout": 0.2}),
     "lora, all at once": (
         "lora",
         {"dora": True, "rslora": True, "init": "pissa", "bias": "all", "targets": "attention"},
