@@ -41,6 +41,9 @@ class Rates:
 MEASURED = "measured on MiniLM-L6, docs/RESULTS.md"
 """Source of the rates that this project measured itself."""
 
+GUESSED = "a first guess, not measured"
+"""Source of the rates that nobody has measured or published."""
+
 
 def size_of(parameters: int) -> str:
     """One of SIZES. parameters: without those of the word embeddings."""
