@@ -16,7 +16,7 @@ from transformers import (
 
 from common.errors import UserError
 from common.models import base as models
-from common.models import bundles, saving
+from common.models import bundles, peft_kinds, saving
 from common.models.families import FAMILIES, family_of, uses_segment_ids
 from tests.support import learning
 from tests.support.cells import (
@@ -100,6 +100,9 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
         among, its_tokenizer, _ = bundles.load_bundle(tmp_path / "bundle", shared=shared)
         assert logits(among, batch_of(its_tokenizer, among.config, head)).equal(before)
         assert all(tensor.equal(was[name]) for name, tensor in shared.model.state_dict().items())
+    if technique in BY_FILE:
+        unmerged = {*peft_kinds.CANNOT_MERGE, *peft_kinds.PROMPT_TYPES}
+        assert bundles.merges(tmp_path / "bundle") == (technique.split()[1] not in unmerged)
     if bundles.merges(tmp_path / "bundle"):
         untouched, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
         assert type(loaded) is type(untouched)
