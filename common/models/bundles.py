@@ -24,14 +24,16 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import UserError
-from . import global_attention, peft_corrections
+from . import global_attention
 from .families import auto_class, family_of, saved_head
-from .peft_kinds import CANNOT_MERGE
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 BUNDLE = "bundle.json"
+
+CORRECTED = frozenset({"BOFT", "LILY", "LN_TUNING"})
+"""PEFT's types that PEFT itself opens or merges wrongly (peft_corrections.py)."""
 
 REFERENCE = "base.json"
 """Names the base that an adapter needs, where the base is not inside."""
@@ -153,6 +155,8 @@ def opener(bundle: Path) -> str | None:
     content = json.loads(config.read_text())
     if "method" in content:
         return "methods"
+    if content["peft_type"] in CORRECTED:
+        return "peft_corrections"
     # Earlier versions of the suite wrote PEFT's own type.
     virtual = "prompt_type" in content or content["peft_type"] in ("PREFIX_TUNING", "P_TUNING")
     return "virtual_tokens" if virtual else None
@@ -166,13 +170,12 @@ def _trained_biases(bundle: Path) -> bool:
 
 def merges(bundle: Path) -> bool:
     """Whether a saved model, loaded with `merge`, is a plain model of its class, which transformers saves and loads."""
-    opens = opener(bundle)
+    opens, adapter = opener(bundle), Path(bundle) / "adapter"
     if opens == "methods":
-        return _module(opens).read(Path(bundle) / "adapter").merges
-    if opens is not None:
-        return False
-    config = Path(bundle) / "adapter" / "adapter_config.json"
-    return not config.is_file() or json.loads(config.read_text())["peft_type"] not in CANNOT_MERGE
+        return _module(opens).read(adapter).merges
+    if opens == "peft_corrections":
+        return _module(opens).merges(adapter)
+    return opens is None
 
 
 def _module(name: str) -> ModuleType:
@@ -234,10 +237,11 @@ def load_bundle(
     if adapter.is_dir():
         if (opens := opener(folder)) is not None:
             model = _module(opens).opened(model, adapter, family_of(info.model_type), shared.head)
+            if merge and opens == "peft_corrections" and merges(folder):
+                model = _module(opens).merged(model)
         else:
-            peft_corrections.install()
             model = quietly(PeftModel.from_pretrained, model, str(adapter))
-            model = peft_corrections.merged(model) if merge and merges(folder) else model
+            model = model.merge_and_unload() if merge else model
     return model.requires_grad_(False).eval(), shared.tokenizer, replace(info, head=shared.head)
 
 

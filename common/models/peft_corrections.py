@@ -3,10 +3,17 @@
 docs/ARCHITECTURE.md lists each fault with its test.
 """
 
+import json
+from pathlib import Path
+
 import torch
 from peft import PeftModel
 from peft.tuners.boft import layer as boft
 from peft.utils.other import AuxiliaryTrainingWrapper
+
+from .bundles import quietly
+from .families import Family
+from .peft_kinds import CANNOT_MERGE
 
 
 class BlockDiagonal:
@@ -30,6 +37,18 @@ class BlockDiagonal:
         batch, count, size, _ = blocks.shape
         inner = grad.reshape(batch, count, size, count, size).diagonal(dim1=1, dim2=3)
         return (inner.permute(0, 3, 1, 2).contiguous(),)
+
+
+def opened(model: torch.nn.Module, adapter: Path, family: Family, head: str) -> PeftModel:
+    """A base with a saved adapter, for inference."""
+    install()
+    found: PeftModel = quietly(PeftModel.from_pretrained, model, str(adapter))
+    return found
+
+
+def merges(adapter: Path) -> bool:
+    """Whether an adapter can be merged into its base."""
+    return json.loads((adapter / "adapter_config.json").read_text())["peft_type"] not in CANNOT_MERGE
 
 
 def install() -> None:

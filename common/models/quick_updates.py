@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft.tuners import boft, fourierft, lokr
 from torch import nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
 
 from .cpu_adapters import only_adapter
@@ -73,11 +74,24 @@ class FourierLinear(_Quick, fourierft.layer.FourierFTLinear):
         return self.base_layer.weight + update
 
 
+class _Permuted(torch.autograd.Function):
+    """The columns of a matrix in another order; torch's own gradient of that adds them up one by one."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        ctx.back = back
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return grad.index_select(1, ctx.back), None, None
+
+
 class BoftLinear(_Quick, boft.layer.Linear):
     """PEFT's linear layer with BOFT."""
 
-    orders: list[torch.Tensor] | None = None
-    """The permutation of each factor, read once from its dense matrix."""
+    orders: list[tuple[torch.Tensor, torch.Tensor] | None] | None = None
+    """The permutation of each factor and its inverse, read once from its dense matrix; None where it changes nothing."""
 
     def adapters(self) -> set[str]:
         return set(self.boft_R)
@@ -85,15 +99,20 @@ class BoftLinear(_Quick, boft.layer.Linear):
     def updated(self, name: str) -> torch.Tensor:
         """s W R', R = B_m ... B_1, where a factor B turns blocks of permuted inputs."""
         if self.orders is None:
-            self.orders = list(self.boft_P.argmax(dim=-1))
+            found = self.boft_P.argmax(dim=-1)
+            same = torch.arange(found.shape[1])
+            self.orders = [None if order.equal(same) else (order, order.argsort()) for order in found]
         blocks = self.boft_R[name]
         count, number, size, _ = blocks.shape
         turned = self.cayley_batch(blocks.flatten(0, 1)).view(count, number, size, size)
         turned = self.boft_dropout[name](turned)
         weight = self.base_layer.weight
         for order, factor in zip(self.orders, turned, strict=True):
-            permuted = weight[:, torch.argsort(order)].view(-1, number, size)
-            weight = torch.einsum("rnk,njk->rnj", permuted, factor).flatten(1)[:, order]
+            if order is not None:
+                weight = _Permuted.apply(weight, order[1], order[0])
+            weight = torch.einsum("rnk,njk->rnj", weight.view(-1, number, size), factor).flatten(1)
+            if order is not None:
+                weight = _Permuted.apply(weight, *order)
         return self.boft_s[name] * weight
 
 

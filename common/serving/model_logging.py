@@ -120,7 +120,7 @@ def log_bundle(
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     # Adapters of any kind may answer side by side.
-    opens = [opener(bundle)] if served is None else ["virtual_tokens", "methods"]
+    opens = [opener(bundle)] if served is None else ["virtual_tokens", "methods", "peft_corrections"]
     served = served or task_of(read_bundle(bundle).task).served
     module = importlib.import_module(f"..{served}", __package__)
     modules = [served, *(f"models.{name}" for name in opens if name)]

@@ -48,7 +48,7 @@ def peft_markdown() -> str:
 
     parts = [
         f"These types of PEFT work by file:\n\n{listed(peft_kinds.WORKING)}",
-        f"All but {', '.join(sorted(peft_kinds.CANNOT_MERGE))} merge into their base.",
+        f"All but {', '.join(sorted(peft_kinds.CANNOT_MERGE.union(peft_kinds.PROMPT_TYPES)))} merge into their base.",
         f"Not with GPT-2, because PEFT has no layers for its Conv1D:\n\n{listed(peft_kinds.LINEAR_ONLY)}",
         "Types that are refused, and why:\n\n"
         + "\n".join(f"- {kind}: {reason}" for kind, reason in sorted(peft_kinds.REFUSED.items())),

@@ -14,6 +14,8 @@ COVERED_BY = {
     "inference/ray_backend.py": "scripts/test_predict_ray.py",
     "models/checkpoint_files.py": "common/models/test_base.py",
     "models/distillation.py": "common/models/test_base.py",
+    "models/peft_kinds.py": "common/models/test_peft_methods.py",
+    "models/quick_updates.py": "common/models/test_cpu_kernels.py",
     "models/saving.py": "common/models/test_base.py",
     "models/tokenizer_fit.py": "common/tasks/test_tokenizer_reading.py",
     "registry/choosing.py": "common/registry/test_register.py",

@@ -16,7 +16,7 @@ from transformers import (
 
 from common.errors import UserError
 from common.models import base as models
-from common.models import bundles, initialisation, saving
+from common.models import bundles, initialisation, peft_kinds, saving
 from common.models.families import FAMILIES, auto_class, family_of, uses_segment_ids
 from tests.support import learning
 from tests.support.cells import (
@@ -106,6 +106,9 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
         exact = not hasattr(model, initialisation.START)
         torch.testing.assert_close(after, before, atol=0 if exact else 2e-5, rtol=0 if exact else 1e-4)
         assert all(tensor.equal(was[name]) for name, tensor in shared.model.state_dict().items())
+    if technique in BY_FILE:
+        unmerged = {*peft_kinds.CANNOT_MERGE, *peft_kinds.PROMPT_TYPES}
+        assert bundles.merges(tmp_path / "bundle") == (technique.split()[1] not in unmerged)
     if bundles.merges(tmp_path / "bundle"):
         untouched, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
         assert type(loaded) is type(untouched)

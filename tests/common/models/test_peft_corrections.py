@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from torch.utils import cpp_extension
 
 from common.models import base as models
-from common.models import bundles, peft_corrections, saving
+from common.models import bundles, peft_corrections, peft_kinds, saving
 from common.models.families import FAMILIES
 from tests.support.cells import QA, batch_of, logits, train
 
@@ -86,6 +86,10 @@ def test_a_merged_model_with_tuned_norms_has_a_plain_head(tiny, tmp_path):
 def test_peft_itself_leaves_the_head_in_its_wrapper(tiny):
     model, _ = norms_tuned(tiny)
     assert type(model.merge_and_unload().qa_outputs) is not torch.nn.Linear
+
+
+def test_types_that_cannot_merge_are_opened_by_the_corrections():
+    assert peft_kinds.CANNOT_MERGE <= bundles.CORRECTED <= set(peft_kinds.WORKING)
 
 
 def test_an_update_that_depends_on_the_input_is_not_merged(tiny, tmp_path):
