@@ -1,5 +1,6 @@
 """`advise`: which technique to take for data of one's own, by a halving over all of them."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,12 +75,10 @@ def measured(uri: str, requests: Sequence[Mapping[str, str]]) -> tuple[float | N
     from ..scratch import scratch
     from ..serving import stored_code
 
-    latency = None
-    try:
+    latency, whole = None, 0.0
+    with contextlib.suppress(checking.Unloadable):
         latency = float(np.median(checking.ask(uri, requests)["latencies"]))
-    except checking.Unloadable:
-        pass
-    with scratch() as folder:
+    with scratch() as folder, contextlib.suppress(UserError):
         bundle = stored_code.verified(uri, folder) / "artifacts" / "bundle"
         base, adapter = _mib(bundle / "base"), _mib(bundle / "adapter")
         whole = base + (0.0 if adapter and bundles.merges(bundle) else adapter)
