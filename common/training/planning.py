@@ -65,8 +65,11 @@ class Plan:
         return Path(self.args.output_dir or default)
 
 
-def plan(technique: Technique, args: RunArgs) -> Plan:
-    """Settle a run; UserError names what prevents it, before any weight is read."""
+def plan(technique: Technique, args: RunArgs, checkpoint: base.Checkpoint | None = None) -> Plan:
+    """Settle a run; UserError names what prevents it, before any weight is read.
+
+    checkpoint: the base; default: what --model_checkpoint names.
+    """
     args = settled(args)
     check(technique, args)
     precision = choose_precision(args.precision)
@@ -76,7 +79,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     splits, record = ensure(Path(args.data_dir), task.data)
     experiment = experiments.experiment_name(args.experiment_name, naming.experiment(task, record.called))
     args = replace(args, experiment_name=experiment)
-    checkpoint = resolve_checkpoint(args.model_checkpoint)
+    checkpoint = checkpoint or resolve_checkpoint(args.model_checkpoint)
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
     check_model(technique, args, family, config)

@@ -60,6 +60,7 @@ COVERED_BY = {
     "tracking/evaluations.py": "common/inference/test_evaluating.py",
     "tracking/experiments.py": "common/tracking/test_experiment_pages.py",
     "tracking/provenance.py": "common/tracking/test_runs.py",
+    "training/assessment.py": "common/training/test_survival.py",
     "training/callbacks.py": "common/training/test_survival.py",
     "training/evaluation.py": "common/training/test_survival.py",
     "training/fit.py": "common/training/test_survival.py",
