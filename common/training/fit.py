@@ -12,7 +12,7 @@ from ..paths import interpreter
 from ..tasks import naming
 from ..tracking import wandb_mirror
 from ..tracking.run_log import Silent
-from . import recording
+from . import recording, teachers
 from .assessment import Assessment
 from .job import Job
 from .planning import Plan, check_tokenizer, plan
@@ -31,6 +31,7 @@ def fit(technique: Technique, args: RunArgs, again: str | None = None) -> str | 
         print(f"{technique.name}: run {done} already holds this result; nothing to do.")
         return done
     check_tokenizer(planned)
+    teachers.check(planned)
     with own(planned.output_dir, planned.key, planned.args.resume, recording.abandon) as state:
         if done := _ended(planned, state):
             return done
@@ -87,6 +88,8 @@ def _tags(planned: Plan) -> dict[str, str]:
         "data_fingerprint": record.fingerprint,
         "run_fingerprint": planned.key,
     }
+    if planned.teacher:
+        tags["teacher"] = planned.teacher.name
     if record.labels:
         tags["labels"] = listed(record.labels)
     if record.called:

@@ -2,7 +2,7 @@
 
 import math
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from ..models import base as models
 from ..models.cpu_kernels import quicken
 from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
-from . import checkpoints, results
+from . import checkpoints, distillation, results
 from .assessment import Assessment, Judged
 from .evaluation import Evaluation, Split
 from .features import training_features
@@ -33,13 +33,20 @@ class Job(Assessment):
 
     def carry_out(self, log: TrainingLog) -> None:
         """Load, split, train, test, report."""
-        self.log_settings(log, self.plan.settings)
+        teacher = self.plan.teacher
+        self.log_settings(log, self.plan.settings | ({"teacher": teacher.name} if teacher else {}))
         set_seed(self.args.seed)
         model, tokenizer = models.load_base(self.plan.checkpoint, self.plan.head, **self.plan.config)
         splits = self._split_all(tokenizer, model.config)
         log.log_data(self.record.to_json(), "training")
         log.log_data(self.record.to_json(), "testing")
         evaluation = self.evaluation(tokenizer, model.config)
+        if teacher:
+            taught = distillation.taught(
+                self.plan, splits.train, evaluation, tokenizer, model.config, self.arguments
+            )
+            splits = replace(splits, train=taught)
+            evaluation = replace(evaluation, collator=distillation.with_taught(evaluation.collator))
         model = self._with_technique(model)
         log.log_metrics(models.parameter_counts(model))
         trainer, seconds = self._train(model, splits, evaluation, log)
@@ -123,7 +130,8 @@ class Job(Assessment):
     def _loss(self, train: Split) -> Loss:
         if self.args.pack_batches:
             return self.task.unpadded_loss(self.plan.family)
-        return self.task.training_loss(train.features, self.args, self.record.labels)
+        loss = self.task.training_loss(train.features, self.args, self.record.labels)
+        return distillation.loss_of(self.task, loss, self.args) if self.plan.teacher else loss
 
     def _best(self, trainer: TaskTrainer) -> Any:
         """The model with the weights of the best epoch."""

@@ -18,8 +18,9 @@ from ..tasks.interface import Task
 from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
-from . import fingerprint, stored_checkpoint
+from . import fingerprint, stored_checkpoint, teachers
 from .settings import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
+from .teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Plan:
     settings: dict[str, Any]
     """Every field that decides what is computed, flat."""
     key: str
-    """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
+    """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, its
+    teacher, the code."""
+    teacher: Teacher | None = None
 
     @property
     def head(self) -> str:
@@ -84,6 +87,7 @@ def plan(technique: Technique, args: RunArgs, checkpoint: base.Checkpoint | None
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
     settings = resolved(technique, args) | {"precision": precision}
+    teacher = teachers.resolve(args.teacher) if args.teacher else None
     return Plan(
         technique=technique,
         args=args,
@@ -101,7 +105,9 @@ def plan(technique: Technique, args: RunArgs, checkpoint: base.Checkpoint | None
             data=record.fingerprint,
             checkpoint=fingerprint.checkpoint(checkpoint),
             method=fingerprint.method(technique, family),
+            **({"teacher": teacher.content} if teacher else {}),
         ),
+        teacher=teacher,
     )
 
 

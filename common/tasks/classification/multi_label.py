@@ -55,6 +55,14 @@ class MultiLabelClassification(Classification):
             return self.loss
         return weighted_loss([features[i]["labels"] for i in range(len(features))], len(labels))
 
+    def divergence(
+        self, out: Any, taught: "torch.Tensor", mask: "torch.Tensor", temperature: float
+    ) -> "torch.Tensor":
+        """Each class is a decision of its own."""
+        from ..distillation import label_set_divergence
+
+        return label_set_divergence(out.logits.float(), taught.squeeze(1), temperature)
+
     def predictions(
         self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: Decision
     ) -> list[Any]:
