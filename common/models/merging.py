@@ -193,7 +193,8 @@ def _by_peft(
     base = load_shared_base(models[0].bundle / "base", read_bundle(models[0].bundle)).model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        names = [str(i) for i in range(len(models))]
+        # Not plain numbers: PEFT would take the numbers of layers for names of adapters.
+        names = [f"source_{i}" for i in range(len(models))]
         whole = quietly(PeftModel, base, configs[0], names[0])
         for name, config in zip(names[1:], configs[1:], strict=True):
             quietly(whole.add_adapter, name, config)
@@ -250,7 +251,8 @@ def _check_alike(
         for field in sorted(config.keys() | other.keys()):
             if config.get(field) != other.get(field):
                 raise UserError(
-                    f"Run {model.name} was trained with {field} {other.get(field)}, run {first.name} with {config.get(field)}: "
+                    f"Run {model.name} was trained with {field} {str(other.get(field))[:60]}, run {first.name} with "
+                    f"{str(config.get(field))[:60]}: "
                     f"merge runs with the same{', or use --method cat or svd' * (field in _RANKS)}."
                 )
         for name in sorted(own.keys() | others.keys()):

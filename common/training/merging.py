@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..data import prepared
 from ..errors import UserError, first_line
 from ..models import bundles
 from ..models import merging as models
@@ -29,7 +30,7 @@ from .assessment import Assessment
 from .fit import record
 from .planning import Plan, plan
 from .run_folder import own, read_state, remove
-from .settings import DATA, RunArgs, Technique, option
+from .settings import DATA, RunArgs, Technique, option, settled
 
 ALIKE = {
     "technique": "the technique",
@@ -123,12 +124,12 @@ def merge(
             output_dir=output_dir,
             skip_finished=skip_finished,
         )
+        _check_data(str(settled(args).data_dir), sources, named=data_dir is not None)
         planned = plan(
             _technique(sources, recipe),
             args,
             Checkpoint(first.tags["checkpoint"], str(first.bundle / "base")),
         )
-        _check_data(planned, sources, data_dir)
         if skip_finished and (done := planned.finished):
             print(f"{planned.technique.name}: run {done} already holds this result; nothing to do.")
             return done
@@ -261,16 +262,25 @@ def _technique(sources: Sequence[Source], recipe: Recipe) -> Merge:
     )
 
 
-def _check_data(planned: Plan, sources: Sequence[Source], data_dir: str | None) -> None:
-    """UserError where the data has other labels than the models, or changed since the first run."""
-    first, record = sources[0], planned.record
+def _check_data(folder: str, sources: Sequence[Source], named: bool) -> None:
+    """UserError where a folder holds no data, data with other labels than the models', or, unless it was named, other data
+    than the first run was trained from."""
+    first = sources[0]
+    try:
+        record = prepared.load(folder)[1]
+    except UserError as error:
+        if named:
+            raise
+        raise UserError(
+            f"{error} Run {first.run_id} was trained from it: name the data with --data_dir."
+        ) from None
     known = bundles.read_bundle(first.bundle).settings.get("labels")
     if known is not None and list(known) != list(record.labels):
         raise UserError(
-            f"{planned.args.data_dir} has the labels {', '.join(record.labels)[:100]}, run {first.run_id} has "
-            f"{', '.join(known)[:100]}: name other data (--data_dir)."
+            f"{folder} has the labels {', '.join(record.labels)[:100]}, run {first.run_id} has {', '.join(known)[:100]}: name "
+            "other data (--data_dir)."
         )
-    if data_dir is None and record.fingerprint != first.tags["data_fingerprint"]:
+    if not named and record.fingerprint != first.tags["data_fingerprint"]:
         raise UserError(
-            f"{planned.args.data_dir} has changed since run {first.run_id}: name the data to test with (--data_dir)."
+            f"{folder} has changed since run {first.run_id}: name the data to test with (--data_dir)."
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from common.errors import UserError
@@ -172,18 +172,18 @@ def test_the_mean_of_any_technique_and_of_one_model_alone(technique, world, tmp_
         assert close(weights(alone), weights(models[0].bundle))
 
 
-def test_ia3_is_merged_as_peft_merges_it(tiny, world, tmp_path):
+def test_scales_are_averaged_as_peft_averages_them(world, tiny, tmp_path):
     models = [world("ia3", seed) for seed in range(2)]
-    from peft import PeftModel
-
-    configs = [json.loads((m.bundle / "adapter" / "adapter_config.json").read_text()) for m in models]
-    assert configs[0] == configs[1]
-    whole, _, _ = bundles.load_bundle(models[0].bundle)
-    assert isinstance(whole, PeftModel)
     found = Saved("", merged(models, Recipe(weights=(0.25, 0.75)), tmp_path / "m")).tensors()
-    name = next(name for name in found if "ia3_l" in name and "query" not in name)
-    one, two = (model.tensors()[name] for model in models)
-    assert torch.allclose(found[name], 0.25 * one + 0.75 * two)
+    config = TECHNIQUES["ia3"]().method(BERT)
+    whole = get_peft_model(base.load_base(base.resolve_checkpoint(tiny("bert")))[0], config, "a")
+    whole.add_adapter("b", config)
+    for name, model in zip("ab", models, strict=True):
+        scales = {k: v for k, v in model.tensors().items() if "ia3_l" in k}
+        set_peft_model_state_dict(whole, scales, adapter_name=name)
+    whole.base_model.add_weighted_adapter(["a", "b"], [0.25, 0.75], "m")
+    theirs = get_peft_model_state_dict(whole, adapter_name="m")
+    assert theirs and all(torch.allclose(found[name], scale) for name, scale in theirs.items())
 
 
 @pytest.mark.parametrize(

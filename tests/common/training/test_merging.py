@@ -162,6 +162,9 @@ def test_other_data_must_be_named(world, tmp_path, monkeypatch):
     mlflow.MlflowClient().set_tag(first, "data_fingerprint", "cd" * 32)
     with pytest.raises(UserError, match=f"has changed since run {first}"):
         merged(world, [first])
+    with pytest.raises(UserError, match="nowhere"):
+        merged(world, [first], data_dir=str(world[0] / "nowhere"))
+    assert not (world[0] / "nowhere").exists()
     assert merged(world, [first], data_dir=str(world[0] / "data"), experiment_name="named")
     record = prepared.load(world[0] / "data")[1]
     mlflow.MlflowClient().set_tag(first, "data_fingerprint", record.fingerprint)
