@@ -5,6 +5,7 @@ https://arxiv.org/abs/1503.02531). T² keeps the gradients of the second part as
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +169,14 @@ def _write(file: Path, features: Any, by_token: bool, logits: Iterator[tuple[int
         if mapped is None:
             shape = int(bounds[-1]), rows.shape[1]
             mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+            _reserve(file)
         mapped[bounds[i] : bounds[i + 1]] = rows
     assert mapped is not None
     mapped.flush()
+
+
+def _reserve(file: Path) -> None:
+    """Take the room that a file needs: OSError where the disk is full, which would kill a process that writes to the map."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as held:
+            os.posix_fallocate(held.fileno(), 0, file.stat().st_size)

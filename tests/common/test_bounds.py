@@ -89,6 +89,8 @@ BY_THEMSELVES = {
     ("task", "classification"),
     ("report_to", "wandb"),
     ("class_weights", "balanced"),
+    *(("distillation_weight", weight) for weight in (0, 1)),
+    *(("distillation_temperature", temperature) for temperature in (1e-9, 100)),
 }
 """Within bounds, but not with the other fields' defaults, or only where something is installed."""
 
