@@ -116,6 +116,8 @@ class Task(ABC):
     """The network's outputs that decoding needs, in order, for an export to ONNX. Empty: the task has no export."""
     same_answer: tuple[str, ...] = ("answer",)
     """Fields of a served answer that must be equal for two answers to be the same."""
+    distils: bool = False
+    """Whether a teacher's logits can be learned from."""
     needs_offsets: bool = False
     """Whether the tokenizer must say where in the text its tokens stand."""
 
@@ -252,6 +254,21 @@ class Task(ABC):
     def extras(self, predictions: Sequence[Any], examples: Sequence[Example]) -> Extras:
         """Further artifacts of the test."""
         return Extras()
+
+    # Learning from a teacher's logits. Only tasks that distil have these.
+
+    def taught(self, out: Any) -> "torch.Tensor":
+        """What a teacher's output teaches: (batch, length, width) where a token is looked for, else (batch, classes)."""
+        raise TypeError(f"{self.name} has no teacher")
+
+    def divergence(
+        self, out: Any, taught: "torch.Tensor", mask: "torch.Tensor", temperature: float
+    ) -> "torch.Tensor":
+        """How far a student's output is from what is taught, summed: KL(teacher || student), both at a temperature.
+
+        taught: (batch, length, width), padded, or (batch, 1, classes). mask: (batch, length), 1 for real tokens.
+        """
+        raise TypeError(f"{self.name} has no teacher")
 
     # Serving, and judging served models.
 

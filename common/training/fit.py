@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from .. import stopping
@@ -13,7 +12,8 @@ from ..paths import interpreter
 from ..tasks import naming
 from ..tracking import wandb_mirror
 from ..tracking.run_log import Silent
-from . import recording
+from . import recording, teachers
+from .assessment import Assessment
 from .job import Job
 from .planning import Plan, check_tokenizer, plan
 from .rates import number
@@ -32,27 +32,27 @@ def fit(technique: Technique, args: RunArgs, again: str | None = None) -> str | 
         print(f"{technique.name}: run {done} already holds this result; nothing to do.")
         return done
     check_tokenizer(planned)
+    teachers.check(planned)
     with own(planned.output_dir, planned.key, planned.args.resume, recording.abandon) as state:
         if done := _ended(planned, state):
             return done
-        scratch = planned.output_dir / "scratch"
         if planned.rate_source != "set" and local_rank() == 0:
             rate = number(planned.technique.learning_rate or 0)
             print(f"{technique.name}: learning rate {rate}, {planned.rate_source}")
-        job = Job(planned, scratch)
+        job = Job(planned, planned.output_dir / "scratch")
         if not job.is_main:
-            job.train_and_test(Silent())
+            job.carry_out(Silent())
             job.leave_group()
             return None
-        run = _recorded(job, scratch, {"run_fingerprint": planned.key} | state, again or _command())
+        run = record(job, {"run_fingerprint": planned.key} | state, again or _command())
         print(f"{technique.name}: run {run.id}, model {run.delivery.model_uri or 'in the store'}")
         remove(planned.output_dir, read_state(planned.output_dir) | {"finished": True})
         return run.id
 
 
-def _recorded(job: Job, scratch: Path, state: Mapping[str, Any], again: str) -> recording.Recorder:
+def record(job: Assessment, state: Mapping[str, Any], again: str) -> recording.Recorder:
     """Carry out a job and record it; what stops it is shown with what continues it."""
-    planned, tags = job.plan, _tags(job.plan)
+    planned, scratch, tags = job.plan, job.scratch, _tags(job.plan) | job.tags
     folder, args = planned.output_dir, planned.args
     name = args.run_name or planned.technique.name
     try:
@@ -63,7 +63,7 @@ def _recorded(job: Job, scratch: Path, state: Mapping[str, Any], again: str) -> 
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             with wandb_mirror.mirrored(run, args.report_to, planned.experiment, name, tags) as log:
-                job.train_and_test(log)
+                job.carry_out(log)
             job.leave_group()
     except (KeyboardInterrupt, SystemExit):
         print(f"\nStopped. To go on: {again}", file=sys.stderr)
@@ -93,6 +93,8 @@ def _tags(planned: Plan) -> dict[str, str]:
         "run_fingerprint": planned.key,
         "learning_rate_source": planned.rate_source,
     }
+    if planned.teacher:
+        tags["teacher"] = planned.teacher.name
     if record.labels:
         tags["labels"] = listed(record.labels)
     if record.called:

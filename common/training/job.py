@@ -2,9 +2,8 @@
 
 import math
 import resource
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,117 +14,66 @@ from .. import stopping
 from ..data.rows import Rows
 from ..models import base as models
 from ..models import initialisation, parts
-from ..models.cpu_kernels import keep_memory, quicken
+from ..models.cpu_kernels import quicken
 from ..models.hooks import hook_of
 from ..tasks.batching import Batch
 from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
-from . import checkpoints, confidence, results
+from . import checkpoints, distillation, results
+from .assessment import Assessment, Judged
 from .epochs import try_mean
 from .evaluation import Evaluation, Split
 from .features import training_features
 from .optimizer import ParameterGroups
 from .planning import Plan
-from .sampling import drawn, subset
+from .sampling import drawn
 from .trainer import WEIGHTS, TaskTrainer
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(Judged):
     """The parts of the data, as the model takes them."""
 
     train: Split
-    validation: Split
-    test: Split
 
 
-class Job:
-    """A plan being carried out.
-
-    scratch: folder for what is logged as files.
-    """
+class Job(Assessment):
+    """A plan whose model is trained, then assessed."""
 
     def __init__(self, planned: Plan, scratch: Path):
-        self.plan, self.scratch = planned, scratch
-        self.technique, self.args, self.task = planned.technique, planned.args, planned.task
-        self.record, self.output_dir = planned.record, planned.output_dir
         self.groups = ParameterGroups(planned.technique, planned.args, planned.family, planned.head)
-        on_gpu = torch.cuda.is_available()
-        # Autocast converts every activation too: on a CPU that costs more than half of what the products gain.
-        self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16 if on_gpu else None}.get(
-            planned.precision
-        )
-        half_products = planned.precision == "bf16" and not on_gpu
-        torch.set_float32_matmul_precision("medium" if half_products else "highest")
-        keep_memory()
-        self.arguments = self._arguments()
-        # Reading the device is what joins the launcher's processes; until then each believes that it is alone.
-        _ = self.arguments.device
-        self.is_main = self.arguments.process_index == 0
+        super().__init__(planned, scratch)
 
-    def train_and_test(self, log: TrainingLog) -> None:
+    def carry_out(self, log: TrainingLog) -> None:
         """Load, split, train, test, report."""
-        self._log_settings(log)
+        teacher = self.plan.teacher
+        further = {"learning_rate_source": self.plan.rate_source} | (
+            {"teacher": teacher.name} if teacher else {}
+        )
+        self.log_settings(log, self.plan.settings | further)
         set_seed(self.args.seed)
         model, tokenizer = models.load_base(self.plan.checkpoint, self.plan.head, **self.plan.config)
         splits = self._split_all(tokenizer, model.config)
         log.log_data(self.record.to_json(), "training")
         log.log_data(self.record.to_json(), "testing")
-        evaluation = Evaluation(
-            self.task,
-            self.args,
-            self.record.version,
-            self.task.collator(tokenizer, model.config),
-            self.autocast,
-            self.arguments,
-        )
+        evaluation = self.evaluation(tokenizer, model.config)
+        if teacher:
+            taught = distillation.taught(
+                self.plan, splits.train, evaluation, tokenizer, model.config, self.arguments
+            )
+            splits = replace(splits, train=taught)
+            evaluation = replace(evaluation, collator=distillation.with_taught(evaluation.collator))
         model = self._with_technique(model, splits.train, evaluation)
         log.log_metrics(models.parameter_counts(model))
         trainer, seconds = self._train(model, splits, evaluation, log)
         model = self._best(trainer)
         self._log_effort(trainer.state.global_step, seconds, log)
-        tested = self.test(model, splits, evaluation)
+        # The epoch, or the mean of some, was chosen by validation.
+        choices = max(1, math.ceil(self.technique.num_train_epochs)) + bool(self.args.average_last)
+        tested = self.test(model, splits, evaluation, choices)
         if tested:
-            self._report(tested, model, tokenizer, trainer.state.log_history, log)
-
-    def leave_group(self) -> None:
-        """End the work with other processes: threads that still wait for them abort an interpreter that ends."""
-        if self.arguments.world_size > 1:
-            torch.distributed.destroy_process_group()
-
-    def test(self, model: torch.nn.Module, splits: Splits, evaluation: Evaluation) -> results.Tested | None:
-        """Decide on validation what is to be decided, then look at test once. None in every process but the first."""
-        validation, test = splits.validation, splits.test
-        outputs = evaluation.outputs(model, validation)
-        validated = evaluation.undecided(outputs, validation)
-        decision = evaluation.decide(validated, validation)
-        if decision is not None:
-            validated = evaluation.predictions(outputs, validation, decision)
-        started = time.perf_counter()
-        outputs = evaluation.outputs(model, test, progress="test")
-        predictions = evaluation.predictions(outputs, test, decision)
-        seconds = time.perf_counter() - started
-        if not self.is_main:
-            return None
-        test_scores, each = evaluation.scores(predictions, test.examples)
-        validation_scores, validated_each = evaluation.scores(validated, validation.examples)
-        # The epoch, or the mean of some, was chosen by validation too.
-        candidates = max(1, math.ceil(self.technique.num_train_epochs)) + bool(self.args.average_last)
-        groups = self.task.groups(validation.examples, self.record)
-        fitted = confidence.fit(self.task, validated, validated_each, candidates, groups)
-        return results.Tested(
-            validation=validation,
-            test=test,
-            decision=decision,
-            validation_predictions=validated,
-            test_predictions=predictions,
-            validation_scores=validation_scores,
-            test_scores=test_scores,
-            each=each,
-            validated_each=validated_each,
-            seconds=seconds,
-            confidence=confidence.measure(fitted, self.task, predictions, each) if fitted else None,
-        )
+            self.report(tested, results.save_model(model, tokenizer, self.plan, tested, self.scratch), log)
+            results.log_curves(log, trainer.state.log_history, self.plan)
 
     def _arguments(self) -> TrainingArguments:
         args = self.args
@@ -155,36 +103,14 @@ class Job:
             dataloader_pin_memory=torch.cuda.is_available(),
         )
 
-    def _log_settings(self, log: TrainingLog) -> None:
-        log.log_params(
-            self.plan.settings
-            | {
-                "learning_rate_source": self.plan.rate_source,
-                "model_checkpoint": self.plan.checkpoint.name,
-                "data": self.record.title,
-                "data_dir": self.args.data_dir,
-            }
-        )
-        log.log_dict(asdict(self.technique) | asdict(replace(self.args, resume=False)), "config.yaml")
-        log.log_dict(self.record.to_json(), "data_record.json")
-
     def _split_all(self, tokenizer: Any, config: Any) -> Splits:
         """Every part of the data; UserError if nothing is left to train on."""
         args = self.args
         with self.arguments.main_process_first(desc="tokenizing"):
-            rows = Rows(self._drawn("train", args.max_train_samples))
+            rows = Rows(self.drawn_of("train", args.max_train_samples))
             train = Split(rows, training_features(self.plan, tokenizer, config, rows))
-            validation = self._split("validation", args.max_validation_samples, tokenizer, config)
-            test = self._split("test", args.max_test_samples, tokenizer, config)
-        return Splits(train, validation, test)
-
-    def _split(self, name: str, limit: int | None, tokenizer: Any, config: Any) -> Split:
-        examples = self._drawn(name, limit).to_list()
-        return Split(examples, self.task.features(tokenizer, config, examples, self.args))
-
-    def _drawn(self, name: str, limit: int | None) -> Any:
-        """A part of the data, a `datasets.Dataset`, or what is drawn of it."""
-        return subset(self.plan.splits[name], limit, self.args.seed, self.task.balanced_by)
+            judged = self.judged_by(tokenizer, config)
+        return Splits(judged.validation, judged.test, train)
 
     def _with_technique(self, model: Any, train: Split, evaluation: Evaluation) -> Any:
         """The base with what the technique trains, ready for this device."""
@@ -246,7 +172,8 @@ class Job:
     def _loss(self, train: Split) -> Loss:
         if self.args.pack_batches:
             return self.task.unpadded_loss(self.plan.family, self.args)
-        return self.task.training_loss(train.features, self.args, self.record.labels)
+        loss = self.task.training_loss(train.features, self.args, self.record.labels)
+        return distillation.loss_of(self.task, loss, self.args) if self.plan.teacher else loss
 
     def _best(self, trainer: TaskTrainer) -> Any:
         """The model with the weights of the best epoch."""
@@ -265,35 +192,6 @@ class Job:
                 "peak_memory_mib": _peak_memory(),
             }
         )
-
-    def _report(
-        self,
-        tested: results.Tested,
-        model: Any,
-        tokenizer: Any,
-        log_history: list[dict[str, Any]],
-        log: TrainingLog,
-    ) -> None:
-        """Log the model, its predictions and its curves; print the result."""
-        figures = results.figures(tested, self.task)
-        saved = results.save_model(model, tokenizer, self.plan, tested, self.scratch)
-        figures["adapter_mib"] = saved.mib
-        log.set_tags({"base_fingerprint": saved.base_fingerprint})
-        log.log_model(saved.bundle, saved.base, self.task.request(tested.test.examples[0]), figures)
-        folder = self.scratch / "predictions"
-        results.write_predictions(tested, self.task, folder)
-        log.log_artifact(folder)
-        if tested.confidence:
-            folder = self.scratch / confidence.FOLDER
-            tested.confidence.write(folder, self.task.unit)
-            log.log_artifact(folder)
-        results.log_curves(log, log_history, self.plan)
-        result = results.sentence(self.plan, figures)
-        # The description on the run's page.
-        log.set_tags(
-            {"mlflow.note.content": f"{result}. Brackets: 95% bootstrap intervals over the test examples."}
-        )
-        print(f"\n{result}")
 
 
 def _peak_memory() -> float:

@@ -18,8 +18,9 @@ from ..tasks.interface import Task
 from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
-from . import fingerprint, rates, stored_checkpoint
+from . import fingerprint, rates, stored_checkpoint, teachers
 from .settings import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
+from .teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Plan:
     settings: dict[str, Any]
     """Every field that decides what is computed, flat."""
     key: str
-    """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, the code."""
+    """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, its
+    teacher, the code."""
+    teacher: Teacher | None = None
 
     @property
     def head(self) -> str:
@@ -67,8 +70,11 @@ class Plan:
         return Path(self.args.output_dir or default)
 
 
-def plan(technique: Technique, args: RunArgs) -> Plan:
-    """Settle a run; UserError names what prevents it, before any weight is read."""
+def plan(technique: Technique, args: RunArgs, checkpoint: base.Checkpoint | None = None) -> Plan:
+    """Settle a run; UserError names what prevents it, before any weight is read.
+
+    checkpoint: the base; default: what --model_checkpoint names.
+    """
     args = settled(args)
     check(technique, args)
     precision = choose_precision(args.precision)
@@ -78,7 +84,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     splits, record = ensure(Path(args.data_dir), task.data)
     experiment = experiments.experiment_name(args.experiment_name, naming.experiment(task, record.called))
     args = replace(args, experiment_name=experiment)
-    checkpoint = resolve_checkpoint(args.model_checkpoint)
+    checkpoint = checkpoint or resolve_checkpoint(args.model_checkpoint)
     config = base.load_config(checkpoint)
     family = family_of(config.model_type)
     check_model(technique, args, family, config)
@@ -88,6 +94,7 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
     head = head_of(task, family)
     assert head is not None
     base.check_method(technique.method(family), config, family, head)
+    teacher = teachers.resolve(args.teacher) if args.teacher else None
     return Plan(
         technique=technique,
         args=args,
@@ -106,7 +113,9 @@ def plan(technique: Technique, args: RunArgs) -> Plan:
             data=record.fingerprint,
             checkpoint=fingerprint.checkpoint(checkpoint),
             method=method,
+            **({"teacher": teacher.content} if teacher else {}),
         ),
+        teacher=teacher,
     )
 
 

@@ -158,8 +158,7 @@ def save_model(model: torch.nn.Module, tokenizer: Any, planned: Plan, tested: Te
         base_fingerprint="",
         task=planned.task.name,
         head=planned.head,
-        settings=planned.task.stored_settings(planned.args, planned.record, tested.decision)
-        | (tested.confidence.fitted.settings() if tested.confidence else {}),
+        settings=stored_settings(planned, tested),
     )
     method = planned.technique.method(planned.family)
     if method is not None:
@@ -167,6 +166,16 @@ def save_model(model: torch.nn.Module, tokenizer: Any, planned: Plan, tested: Te
         fingerprint = saving.save_base(planned.checkpoint, base, planned.head, **planned.config)
         info = replace(info, base_fingerprint=fingerprint)
     saving.save_bundle(bundle, info, model, tokenizer, method)
-    trained = bundle / ("adapter" if base else "base")
-    size = sum(file.stat().st_size for file in trained.glob("*.safetensors"))
-    return Saved(bundle, base, info.base_fingerprint, size / 2**20)
+    return Saved(bundle, base, info.base_fingerprint, trained_mib(bundle))
+
+
+def stored_settings(planned: Plan, tested: Tested) -> dict[str, Any]:
+    """What the module that serves the task needs to know of a run."""
+    found = planned.task.stored_settings(planned.args, planned.record, tested.decision)
+    return found | (tested.confidence.fitted.settings() if tested.confidence else {})
+
+
+def trained_mib(bundle: Path) -> float:
+    """Size of the trained weights that a saved model without its base holds, in MiB."""
+    trained = bundle / ("adapter" if (bundle / "adapter").is_dir() else "base")
+    return sum(file.stat().st_size for file in trained.glob("*.safetensors")) / 2**20

@@ -88,6 +88,10 @@ WEIGHING = " and ".join(task.name for task in TASKS.values() if task.weighs_clas
 """The tasks whose classes can be weighted."""
 
 
+DISTILLING = " and ".join(task.name for task in TASKS.values() if task.distils)
+"""The tasks whose students can have a teacher."""
+
+
 @dataclass(frozen=True)
 class RunArgs:
     """The fields that every run has, whatever its technique."""
@@ -220,6 +224,26 @@ class RunArgs:
         f"balanced: the rarer a label is among the training texts, the more its texts count in the loss ({WEIGHING})",
         TRAINING,
     )
+    teacher: str | None = option(
+        None,
+        "a trained model whose logits are learned from beside the labels: models:/NAME@ALIAS, runs:/ID/model, a folder or a hub "
+        f"id ({DISTILLING})",
+        TRAINING,
+    )
+    distillation_weight: float = option(
+        0.5,
+        "share of the loss that follows the teacher; the rest follows the labels",
+        TRAINING,
+        minimum=0,
+        maximum=1,
+    )
+    distillation_temperature: float = option(
+        2.0,
+        "both models' logits are divided by it: the higher it is, the more the unlikely answers count",
+        TRAINING,
+        above=0,
+        maximum=100,
+    )
     torch_compile: str = option(
         "",
         "backend to compile the model with: inductor pays off in long runs on a GPU, not on a CPU; default: none",
@@ -278,8 +302,9 @@ _ABOUT_THE_RUN_ONLY = {
     "skip_finished",
     "data_dir",
     "model_checkpoint",
+    "teacher",
 }
-"""Fields that do not change what is computed, and two whose resolved content is fingerprinted instead of their text."""
+"""Fields that do not change what is computed, and three whose resolved content is fingerprinted instead of their text."""
 
 
 def settled(args: RunArgs) -> RunArgs:
@@ -314,7 +339,26 @@ def check(technique: Technique, args: RunArgs) -> None:
         )
     if args.lr_scheduler_type == "polynomial" and (technique.learning_rate or 1) <= 1e-7:
         raise UserError("--lr_scheduler_type polynomial falls to 1e-7: use a higher --learning_rate.")
+    _check_teacher(args)
     task.check_settings(args)
+
+
+def _check_teacher(args: RunArgs) -> None:
+    """Refuse a teacher where there can be none, and its settings without one."""
+    if args.teacher is None:
+        for name in ("distillation_weight", "distillation_temperature"):
+            if getattr(args, name) != getattr(RunArgs, name):
+                raise UserError(f"--{name} is for runs with a --teacher: name one, or leave it out.")
+        return
+    if not task_of(args.task).distils:
+        raise UserError(
+            f"--teacher is for {DISTILLING}; a model for {args.task} writes its answers token after token, and a teacher that "
+            "writes another answer has no logits for them: leave it out."
+        )
+    if args.pack_batches:
+        raise UserError(
+            "--pack_batches lays out batches without padding, which --teacher needs: leave one out."
+        )
 
 
 def check_model(technique: Technique, args: RunArgs, family: Family, config: Any) -> None:
@@ -376,6 +420,8 @@ def _check_parts(technique: Technique, args: RunArgs, family: Family) -> None:
 def resolved(technique: Technique, args: RunArgs) -> dict[str, Any]:
     """Every field that decides what is computed, flat, as logged and fingerprinted."""
     shared = {name: value for name, value in asdict(args).items() if name not in _ABOUT_THE_RUN_ONLY}
+    if args.teacher is None:
+        shared = {name: value for name, value in shared.items() if not name.startswith("distillation_")}
     return {"technique": technique.name, **asdict(technique), **shared}
 
 

@@ -90,6 +90,8 @@ BY_THEMSELVES = {
     ("report_to", "wandb"),
     ("class_weights", "balanced"),
     ("average_last", 1000),
+    *(("distillation_weight", weight) for weight in (0, 1)),
+    *(("distillation_temperature", temperature) for temperature in (1e-9, 100)),
 }
 """Within bounds, but not with the other fields' defaults, or only where something is installed."""
 

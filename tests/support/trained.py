@@ -19,6 +19,7 @@ from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
 from common.tasks.extractive_qa.windows import make_windows
 from common.tracking import runs
 from common.tracking.store import configure
+from common.training.settings import RunArgs
 from tests.scripts.conftest import squad_json
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
@@ -189,6 +190,8 @@ def log_run(
         run.log_params(
             {"data_dir": folder / "data", "precision": "fp32", "max_validation_samples": None} | params
         )
+        args = RunArgs(model_checkpoint=tiny("bert"), data_dir=str(folder / "data"), seed=seed, **LENGTHS)
+        run.log_dict(asdict(TECHNIQUES[technique]()) | asdict(args), "config.yaml")
         run.log_metrics(models.parameter_counts(model))
         run.log_data(record.to_json(), "testing")
         report = {

@@ -57,6 +57,14 @@ class MultiLabelClassification(Classification):
         targets = [features[i]["labels"] for i in range(len(features))] if balanced else []
         return training_loss(targets, len(labels), balanced, args.label_smoothing)
 
+    def divergence(
+        self, out: Any, taught: "torch.Tensor", mask: "torch.Tensor", temperature: float
+    ) -> "torch.Tensor":
+        """Each class is a decision of its own."""
+        from ..distillation import label_set_divergence
+
+        return label_set_divergence(out.logits.float(), taught.squeeze(1), temperature)
+
     def predictions(
         self, outputs: Any, features: Any, examples: Sequence[Example], args: Settings, decision: Decision
     ) -> list[Any]:

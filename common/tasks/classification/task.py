@@ -36,6 +36,7 @@ class Classification(Task):
     right = "the right label"
     further_scores: tuple[str, ...] = ("f1_macro",)
     weighs_classes = True
+    distils = True
     balanced_by: str | None = "label"
     onnx_outputs = ("logits",)
     same_answer = ("label",)
@@ -130,6 +131,18 @@ class Classification(Task):
         from .work import candidates
 
         return candidates(predictions)
+
+    def taught(self, out: Any) -> "torch.Tensor":
+        """The logits of the classes."""
+        return out.logits.float()
+
+    def divergence(
+        self, out: Any, taught: "torch.Tensor", mask: "torch.Tensor", temperature: float
+    ) -> "torch.Tensor":
+        """Over the classes of each text."""
+        from ..distillation import label_divergence
+
+        return label_divergence(out.logits.float(), taught.squeeze(1), temperature)
 
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Predicted and true label, and the probabilities; of many labels those of the likeliest."""

@@ -28,6 +28,7 @@ class ExtractiveQA(QuestionTask):
     description = "Extractive question answering: question and context in, answer out."
     confidence = "probability"
     packs = True
+    distils = True
     onnx_outputs = ("start_logits", "end_logits")
     same_answer = ("start", "end", "answer")
 
@@ -144,6 +145,20 @@ class ExtractiveQA(QuestionTask):
             for p, place in zip(predictions, places, strict=True)
         ]
         return Candidates.of([p.n_best.score for p in predictions], given)
+
+    def taught(self, out: Any) -> "torch.Tensor":
+        """The logits of first and last token."""
+        from ..distillation import span_logits
+
+        return span_logits(out)
+
+    def divergence(
+        self, out: Any, taught: "torch.Tensor", mask: "torch.Tensor", temperature: float
+    ) -> "torch.Tensor":
+        """Over the real tokens of a window, for first and last token."""
+        from ..distillation import span_divergence, span_logits
+
+        return span_divergence(span_logits(out), taught, mask, temperature)
 
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Question, answer, its place and probability, and the other candidates."""

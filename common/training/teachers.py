@@ -1,0 +1,173 @@
+"""The models that teach: found, and refused where they cannot teach a plan's student, before anything is computed."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from ..errors import UserError, first_line
+from ..models import base, bundles
+from ..models.base import Checkpoint
+from ..models.families import family_of, usable_positions
+from ..scratch import scratch
+from ..serving import stored_code
+from ..tasks.table import head_of
+from ..tracking import store
+from . import fingerprint, stored_checkpoint
+
+if TYPE_CHECKING:
+    from .planning import Plan
+
+COMPARED = 50
+"""Examples whose tokens are compared to find out whether two tokenizers are the same."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that teaches."""
+
+    name: str
+    """As it is logged: with the number of its version in the place of an alias."""
+    content: str
+    """What decides its logits: digests of files, or a commit."""
+    source: Checkpoint | str
+    """A checkpoint with a trained head, or the URI of a logged model."""
+
+
+def resolve(name: str) -> Teacher:
+    """The teacher that --teacher names; UserError if there is none."""
+    if not stored_checkpoint.is_stored(name):
+        try:
+            found = base.resolve_checkpoint(name)
+        except UserError as error:
+            raise type(error)(str(error).replace("--model_checkpoint", "--teacher")) from None
+        return Teacher(found.name, fingerprint.checkpoint(found), found)
+    store.configure()
+    try:
+        named, logged = stored_code.with_version(name), stored_code.logged_model_of(name)
+    except store.ERRORS as error:
+        raise UserError(f"--teacher {name} cannot be read from the store: {first_line(error)}") from None
+    files = {
+        file: digest
+        for file, digest in (stored_code.from_tags(logged.tags) or {"id": logged.model_id}).items()
+        if file.startswith("artifacts/bundle/") or file == "id"
+    }
+    files["base"] = logged.tags.get(stored_code.BASE, "")
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return Teacher(named, f"logged {digest}", f"models:/{logged.model_id}")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a teacher's files say."""
+
+    tokenizer: Any
+    config: Any
+    task: str
+    labels: Sequence[str]
+    """Names of its classes, in the order of its logits; none for questions."""
+    virtual_tokens: int
+    checkpoint: Checkpoint
+    """Where its tokenizer and config come from."""
+    network: Callable[[], torch.nn.Module]
+    """Reads its weights."""
+
+
+def check(planned: "Plan") -> None:
+    """UserError where a plan's teacher cannot teach its student, before anything is computed."""
+    if planned.teacher is None:
+        return
+    with opened(planned.teacher, planned) as teacher:
+        check_fit(planned, teacher, base.load_tokenizer(planned.checkpoint))
+
+
+@contextmanager
+def opened(teacher: Teacher, planned: "Plan") -> Iterator[Opened]:
+    """A teacher's files, for as long as the block lasts."""
+    if isinstance(teacher.source, Checkpoint):
+        yield _of_checkpoint(teacher.source, planned)
+        return
+    with scratch() as place:
+        bundle = stored_code.verified(teacher.source, place) / "artifacts" / "bundle"
+        if not (bundle / bundles.BUNDLE).is_file() or bundles.read_bundle(bundle).runtime != "torch":
+            raise UserError(
+                f"--teacher {teacher.name} is no single trained model: name the run that trained it."
+            )
+        info = bundles.read_bundle(bundle)
+        adapter = bundle / "adapter" / "adapter_config.json"
+        config = json.loads(adapter.read_text()) if adapter.is_file() else {}
+        yield Opened(
+            bundles.completed(AutoTokenizer.from_pretrained(bundle / "base", trust_remote_code=False)),
+            AutoConfig.from_pretrained(bundle / "base", trust_remote_code=False),
+            info.task,
+            info.settings.get("labels", ()),
+            int(config.get("num_virtual_tokens") or 0),
+            Checkpoint(teacher.name, str(bundle / "base")),
+            lambda: bundles.load_bundle(bundle, merge=bundles.merges(bundle))[0],
+        )
+
+
+def _of_checkpoint(checkpoint: Checkpoint, planned: "Plan") -> Opened:
+    try:
+        config = base.load_config(checkpoint)
+        family = family_of(config.model_type)
+        head = head_of(planned.task, family)
+        if head is None:
+            raise UserError(f"{checkpoint.name} has no head for {planned.task.name}: name another model.")
+
+        def network() -> torch.nn.Module:
+            return base.load_base(checkpoint, head, trained_head=True)[0]
+
+        built = str((config.architectures or ["nothing"])[0])
+        if not built.endswith(f"For{head}"):
+            raise UserError(
+                f"{checkpoint.name} is a {built}, not trained for {planned.task.name}: train it first."
+            )
+        several = getattr(config, "problem_type", None) == "multi_label_classification"
+        task = planned.task.name if several == planned.task.multi_label else "another kind of labels"
+        labels = [str(config.id2label[i]) for i in range(config.num_labels)] if planned.record.labels else []
+        tokenizer = base.load_tokenizer(checkpoint)
+    except UserError as error:
+        raise type(error)(f"--teacher {str(error).removeprefix('--model_checkpoint ')}") from None
+    return Opened(tokenizer, config, task, labels, 0, checkpoint, network)
+
+
+def check_fit(planned: "Plan", teacher: Opened, tokenizer: Any) -> None:
+    """UserError where a teacher's task, labels, tokenizer or length do not suit the student."""
+    assert planned.teacher is not None
+    name, task, args = f"--teacher {planned.teacher.name}", planned.task, planned.args
+    if teacher.task != task.name:
+        raise UserError(f"{name} was trained for {teacher.task}, not for {task.name}: name another teacher.")
+    if sorted(teacher.labels) != sorted(planned.record.labels):
+        raise UserError(
+            f"{name} has the labels {', '.join(teacher.labels)[:100]}, and {args.data_dir} has "
+            f"{', '.join(planned.record.labels)[:100]}: name a teacher with the same."
+        )
+    if task.needs_offsets and not _same(tokenizer, teacher.tokenizer, planned):
+        raise UserError(
+            f"{name} has another tokenizer than {planned.checkpoint.name}, so that its logits are of other tokens: name a teacher "
+            "with the student's tokenizer, or another --model_checkpoint."
+        )
+    room = usable_positions(teacher.config)
+    if room is not None and args.max_length + teacher.virtual_tokens > room:
+        raise UserError(
+            f"{name} reads {room - teacher.virtual_tokens} tokens at once: use --max_length {room - teacher.virtual_tokens} or less."
+        )
+
+
+def _same(tokenizer: Any, other: Any, planned: "Plan") -> bool:
+    """Whether two tokenizers have the same vocabulary and make the same tokens of a sample of the training data."""
+    if tokenizer.get_vocab() != other.get_vocab():
+        return False
+    texts = [text for row in islice(planned.splits["train"], COMPARED) for text in planned.task.texts(row)]
+    pairs = list(zip(texts[::2], texts[1::2], strict=False))
+    return bool(
+        tokenizer(texts)["input_ids"] == other(texts)["input_ids"]
+        and tokenizer(*zip(*pairs, strict=True))["input_ids"] == other(*zip(*pairs, strict=True))["input_ids"]
+    )
