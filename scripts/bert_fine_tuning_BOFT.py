@@ -24,7 +24,7 @@ class BOFT(Technique):
         2, "rotations that are multiplied; with each, twice as many inputs are mixed", minimum=1, maximum=16
     )
     dropout: float = option(0.0, "share of the blocks that are left out in training", minimum=0, below=1)
-    learning_rate: float = option(1e-2, "peak learning rate")
+    learning_rate: float = option(3e-3, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import BOFTConfig

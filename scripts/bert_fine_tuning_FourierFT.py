@@ -23,7 +23,7 @@ class FourierFT(Technique):
     location_seed: int = option(
         777, "decides the places of the entries; the saved adapter names it", minimum=0, maximum=SEEDS
     )
-    learning_rate: float = option(1e-2, "peak learning rate")
+    learning_rate: float = option(1e-1, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import FourierFTConfig
@@ -31,6 +31,8 @@ class FourierFT(Technique):
         return FourierFTConfig(
             n_frequency=self.n_frequency,
             scaling=self.scaling,
+            # From the model as it is; PEFT's random start changes small layers too much.
+            init_weights=True,
             random_loc_seed=self.location_seed,
             target_modules=family.linear_layers,
         )

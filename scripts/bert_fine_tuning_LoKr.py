@@ -28,7 +28,7 @@ class LoKr(Technique):
     dropout: float = option(
         0.0, "rank dropout: share of the update's rows that are left out in training", minimum=0, below=1
     )
-    learning_rate: float = option(5e-3, "peak learning rate")
+    learning_rate: float = option(1e-2, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import LoKrConfig

@@ -24,7 +24,7 @@ class VeRA(Technique):
     projection_seed: int = option(
         0, "decides the shared matrices; the saved adapter holds them", minimum=0, maximum=SEEDS
     )
-    learning_rate: float = option(1e-2, "peak learning rate")
+    learning_rate: float = option(3e-2, "peak learning rate")
 
     def method(self, family: Family) -> "PeftConfig":
         from peft import VeraConfig
