@@ -33,12 +33,15 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
     family = base.family_of(base.load_config(checkpoint).model_type)
     print_ = saving.save_base(checkpoint, folder / "base")
     kinds = techniques()
-    keys = [key for key, kind in kinds.items() if kind().method(family) is not None]
+    # One of them needs a file.
+    methods = {key: kind().method(family) for key, kind in kinds.items() if key != "peft"}
+    keys = [key for key, method in methods.items() if method is not None]
     for i in range(n):
         key = keys[i] if i < len(keys) else "lora"
         torch.manual_seed(i)
         model, tokenizer = base.load_base(checkpoint)
-        model = base.apply(kinds[key]().method(family), model, family)
+        method = kinds[key]().method(family)
+        model = base.apply(method, model, family)
         info = bundles.BundleInfo(
             f"{kinds[key].name} {i}", family.model_type, checkpoint.name, print_, "extractive-qa", "QuestionAnswering",
             {
@@ -46,7 +49,7 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
                 "null_threshold": 0.0,
             },
         )  # fmt: skip
-        saving.save_bundle(folder / "adapters" / f"{i:02d}", info, model, tokenizer)
+        saving.save_bundle(folder / "adapters" / f"{i:02d}", info, model, tokenizer, method)
     return sum(f.stat().st_size for f in folder.glob("adapters/*/adapter/*.safetensors"))
 
 

@@ -19,10 +19,10 @@ class FourierFT(Technique):
     name = "FourierFT"
     key = "fourierft"
     rates = Rates(
-        small=Rate(1e-2, MEASURED),
-        base=Rate(5e-3, "none is published for question answering by an encoder: half of a small model's"),
+        small=Rate(1e-1, MEASURED),
+        base=Rate(5e-2, "none is published for question answering by an encoder: half of a small model's"),
         large=Rate(
-            2.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
+            2.5e-2, "none is published for question answering by an encoder: a quarter of a small model's"
         ),
     )
 
@@ -38,6 +38,8 @@ class FourierFT(Technique):
         return FourierFTConfig(
             n_frequency=self.n_frequency,
             scaling=self.scaling,
+            # From the model as it is; PEFT's random start changes small layers too much.
+            init_weights=True,
             random_loc_seed=self.location_seed,
             target_modules=family.linear_layers,
         )

@@ -18,10 +18,10 @@ class LoKr(Technique):
     name = "LoKr"
     key = "lokr"
     rates = Rates(
-        small=Rate(5e-3, MEASURED),
-        base=Rate(2.5e-3, "none is published for question answering by an encoder: half of a small model's"),
+        small=Rate(1e-2, MEASURED),
+        base=Rate(5e-3, "none is published for question answering by an encoder: half of a small model's"),
         large=Rate(
-            1.25e-3, "none is published for question answering by an encoder: a quarter of a small model's"
+            2.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
         ),
     )
 

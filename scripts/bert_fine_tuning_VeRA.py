@@ -19,10 +19,10 @@ class VeRA(Technique):
     name = "VeRA"
     key = "vera"
     rates = Rates(
-        small=Rate(1e-2, MEASURED),
-        base=Rate(5e-3, "none is published for question answering by an encoder: half of a small model's"),
+        small=Rate(3e-2, MEASURED),
+        base=Rate(1.5e-2, "none is published for question answering by an encoder: half of a small model's"),
         large=Rate(
-            2.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
+            7.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
         ),
     )
 

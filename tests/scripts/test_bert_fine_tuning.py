@@ -34,7 +34,9 @@ def test_help_is_quick_and_names_every_door(script):
     [pytest.param(s.name, marks=[pytest.mark.long] if s.name != QUICK else []) for s in SCRIPTS],
 )
 def test_a_run_holds_what_the_readme_promises(script, tiny, prepared, store, tmp_path):
-    train(script, tiny, prepared[0], "--output_dir", tmp_path / "out", cwd=tmp_path)
+    (tmp_path / "method.yaml").write_text("peft_type: MISS\nr: 4\n")
+    further = ("--peft_config", "method.yaml") if script == "bert_fine_tuning_peft.py" else ()
+    train(script, tiny, prepared[0], "--output_dir", tmp_path / "out", *further, cwd=tmp_path)
     (run,) = runs()
     assert (
         run.info.status == "FINISHED"

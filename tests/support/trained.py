@@ -23,6 +23,7 @@ from common.training.settings import RunArgs
 from tests.scripts.conftest import squad_json
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import technique as technique_of
 from tests.support.texts import make_texts
 
 LENGTHS = {"max_length": 96, "doc_stride": 16}
@@ -74,7 +75,7 @@ def make_model(tiny, technique: str = "lora", seed: int = 0):
     checkpoint = models.resolve_checkpoint(tiny("bert"))
     torch.manual_seed(seed)
     model, tokenizer = models.load_base(checkpoint)
-    model = models.apply(TECHNIQUES[technique]().method(FAMILIES["bert"]), model, FAMILIES["bert"])
+    model = models.apply(small(technique).method(FAMILIES["bert"]), model, FAMILIES["bert"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -94,7 +95,7 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
         TECHNIQUES[technique].name, "bert", tiny("bert"), print_, "extractive-qa", "QuestionAnswering",
         {"version": version, **LENGTHS, "max_answer_length": 30, "n_best": 20, "null_threshold": 1.5 if version == "v2.0" else 0.0},
     )  # fmt: skip
-    method = TECHNIQUES[technique]().method(FAMILIES["bert"])
+    method = technique_of(technique).method(FAMILIES["bert"])
     saving.save_bundle(folder / "bundle", info, model, tokenizer, method)
     return folder / "bundle", base, model, tokenizer, info
 
