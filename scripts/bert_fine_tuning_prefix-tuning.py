@@ -1,6 +1,6 @@
 """Prefix tuning: trained keys and values in front of those of the input, in every attention layer (Li & Liang, 2021).
 
-Gates that start at zero (Zhang et al., 2023) let training start from the model as it was.
+With --gating, gates that start at zero (Zhang et al., 2023) let training start from the model as it was.
 """
 
 import _path  # noqa: F401  # isort: skip
@@ -22,19 +22,13 @@ class PrefixTuning(Technique):
     name = "Prefix tuning"
     key = "prefix-tuning"
     rates = Rates(
-        small=Rate(2e-2, MEASURED),
-        base=Rate(
-            1e-3,
-            "P-tuning v2's run_squad_roberta.sh, RoBERTa-large: 5e-3 for the prefix, a fifth for the head",
-        ),
-        large=Rate(
-            1e-3,
-            "P-tuning v2's run_squad_roberta.sh, RoBERTa-large: 5e-3 for the prefix, a fifth for the head",
-        ),
+        small=Rate(5e-2, MEASURED),
+        base=Rate(5e-3, "P-tuning v2's run_squad_roberta.sh, RoBERTa-large"),
+        large=Rate(5e-3, "P-tuning v2's run_squad_roberta.sh, RoBERTa-large"),
     )
 
     num_virtual_tokens: int = option(
-        50, "length of the prefix; it does not shorten the input", minimum=1, maximum=65536
+        20, "length of the prefix; it does not shorten the input", minimum=1, maximum=65536
     )
     projection: bool = option(
         False, "train the prefix through a two-layer network, as the paper does for stability"
@@ -43,14 +37,14 @@ class PrefixTuning(Technique):
         None, "width of that network; default: the model's", minimum=1, maximum=65536
     )
     gating: bool = option(
-        True,
+        False,
         "attend to the prefix by a softmax of its own, times a trained gate for each layer and head that starts at zero",
     )
     prefix_dropout: float = option(
         0.0, "share of the prefix's values that a step leaves out", minimum=0, below=1
     )
     prefix_scale: float = option(
-        5.0, "how many times faster than the head and the gates the prefix moves", above=0, maximum=LARGE
+        1.0, "how many times faster than the head and the gates the prefix moves", above=0, maximum=LARGE
     )
 
     def method(self, family: Family) -> "PeftConfig":

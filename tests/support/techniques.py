@@ -22,7 +22,7 @@ VARIANTS = {
     "lora, eva": ("lora", {"init": "eva"}),
     "lora, biases": ("lora", {"bias": "all"}),
     "lora, own biases": ("lora", {"bias": "lora_only"}),
-    "prefix-tuning, ungated": ("prefix-tuning", {"gating": False, "prefix_scale": 1.0}),
+    "prefix-tuning, gated": ("prefix-tuning", {"gating": True, "prefix_scale": 5.0}),
     "prefix-tuning, dropout": ("prefix-tuning", {"prefix_dropout": 0.2}),
     "lora, all at once": (
         "lora",
