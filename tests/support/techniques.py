@@ -40,7 +40,10 @@ BY_FILE = {f"{OF_FILES} {kind}": json.dumps(content) for kind, content in CONFIG
 SMALL = {"fourierft": {"n_frequency": 100, "scaling": 10.0}}
 """Technique → fields that fit the small layers of a tiny model."""
 
-EVERY = sorted((TECHNIQUES.keys() - {OF_FILES}) | VARIANTS.keys())
+DECLARED = sorted(TECHNIQUES.keys() - {OF_FILES})
+"""The techniques that a script declares whole."""
+
+EVERY = sorted([*DECLARED, *VARIANTS])
 """What the generated tests cross with every family."""
 
 

@@ -75,7 +75,7 @@ def make_model(tiny, technique: str = "lora", seed: int = 0):
     checkpoint = models.resolve_checkpoint(tiny("bert"))
     torch.manual_seed(seed)
     model, tokenizer = models.load_base(checkpoint)
-    model = models.apply(small(technique).method(FAMILIES["bert"]), model, FAMILIES["bert"])
+    model = models.apply(technique_of(technique).method(FAMILIES["bert"]), model, FAMILIES["bert"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

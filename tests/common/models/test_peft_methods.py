@@ -13,7 +13,8 @@ from common.models import peft_kinds
 from common.models.families import FAMILIES
 from tests.support.cells import QA, refused
 from tests.support.peft_types import CONFIGS
-from tests.support.techniques import BY_FILE, TECHNIQUES, small
+from tests.support.techniques import BY_FILE, TECHNIQUES
+from tests.support.techniques import technique as technique_of
 
 PEFT = TECHNIQUES["peft"]
 
@@ -116,7 +117,7 @@ def test_a_method_is_tried_on_the_shapes_of_a_model_alone(technique, tiny):
         if not refused(technique, family_name):
             config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
             models.check_method(
-                small(technique).method(FAMILIES[family_name]), config, FAMILIES[family_name], QA
+                technique_of(technique).method(FAMILIES[family_name]), config, FAMILIES[family_name], QA
             )
 
 
@@ -141,7 +142,7 @@ def test_values_that_do_not_fit_the_layers_are_refused_before_weights_are_read(c
 def test_what_is_refused_for_conv1d_cannot_be_put_on_it(kind, tiny):
     family = FAMILIES["gpt2"]
     with pytest.raises(UserError, match=f"PEFT {kind} does not work with gpt2: .*Conv1D"):
-        small(f"peft {kind}").method(family)
+        technique_of(f"peft {kind}").method(family)
     model, _ = models.load_base(models.resolve_checkpoint(tiny("gpt2")))
     method = peft.PeftConfig.from_peft_type(**CONFIGS[kind], target_modules=family.linear_layers)
     with pytest.raises(UserError, match="PEFT refuses these values|trains nothing beside the head"):
@@ -149,11 +150,11 @@ def test_what_is_refused_for_conv1d_cannot_be_put_on_it(kind, tiny):
 
 
 def test_virtual_tokens_of_a_file_take_room():
-    assert small("peft P_TUNING").virtual_tokens == 5
-    assert small("peft PREFIX_TUNING").virtual_tokens == 0 == small("peft MISS").virtual_tokens
+    assert technique_of("peft P_TUNING").virtual_tokens == 5
+    assert technique_of("peft PREFIX_TUNING").virtual_tokens == 0 == technique_of("peft MISS").virtual_tokens
 
 
 def test_defaults_of_a_field_are_kept_as_they_are():
     torch.manual_seed(0)
-    config = small("peft VERA").method(FAMILIES["bert"])
+    config = technique_of("peft VERA").method(FAMILIES["bert"])
     assert (config.r, config.save_projection, config.projection_prng_key) == (8, True, 0)
