@@ -14,7 +14,7 @@ from common.models import base, bundles, merging, methods, saving
 from common.models.families import FAMILIES
 from common.models.merging import Recipe, Saved, combine
 from tests.support.questions import EXAMPLES
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import DECLARED, TECHNIQUES
 
 BERT = FAMILIES["bert"]
 
@@ -156,7 +156,7 @@ def test_every_method_gives_a_model_that_answers_and_repeats_by_its_seed(how, wo
     assert all(tensor.isfinite().all() for tensor in once.values())
 
 
-@pytest.mark.parametrize("technique", sorted(TECHNIQUES))
+@pytest.mark.parametrize("technique", DECLARED)
 def test_the_mean_of_any_technique_and_of_one_model_alone(technique, world, tmp_path):
     models = [world(technique, seed) for seed in range(2)]
     alone = merged(models[:1], Recipe(), tmp_path / "one")

@@ -8,7 +8,7 @@ from common.models.families import FAMILIES
 from common.training.optimizer import ParameterGroups
 from common.training.settings import RunArgs
 from tests.support.cells import QA, build
-from tests.support.techniques import TECHNIQUES
+from tests.support.techniques import DECLARED, TECHNIQUES
 
 RATE = 1e-3
 
@@ -31,7 +31,7 @@ def named(model, groups):
     return [[names[id(p)] for p in group["params"]] for group in groups]
 
 
-@pytest.mark.parametrize("key", sorted(TECHNIQUES))
+@pytest.mark.parametrize("key", DECLARED)
 def test_without_a_knob_they_are_those_of_transformers(key, tiny, tmp_path):
     model, found, theirs = made(tiny, tmp_path, key)
     assert named(model, found) == named(model, theirs)
