@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from common.bounds import LARGE, SEEDS
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import MEASURED, Rate, Rates
+from common.training.rates import GUESSED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class VeRA(Technique):
     name = "VeRA"
     key = "vera"
     rates = Rates(
-        small=Rate(3e-2, MEASURED),
+        small=Rate(3e-2, GUESSED),
         base=Rate(1.5e-2, "none is published for question answering by an encoder: half of a small model's"),
         large=Rate(
             7.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
