@@ -206,7 +206,7 @@ def _source(run_id: str, folder: Path) -> Source:
     held = runs.recorded(run_id)
     if held is None:
         raise UserError(
-            f"Run {run_id} is not in the store: name runs by their ids (scripts/compare.py lists them)."
+            f"Run {run_id} is not in the store: name runs by their ids (the last line of a training shows its id)."
         )
     if held["status"] != "FINISHED" or "technique" not in held["tags"]:
         raise UserError(f"Run {run_id} is {held['status']} or no training of this suite: name finished ones.")
@@ -253,7 +253,7 @@ def _technique(sources: Sequence[Source], recipe: Recipe) -> Merge:
     kind = kind_of(sources[0].tags["technique"], len(sources), recipe.how)
     return kind(
         merge_method=recipe.how,
-        weights=", ".join(f"{weight:g}" for weight in recipe.weights_of(len(sources))),
+        weights=", ".join(f"{weight:.9g}" for weight in recipe.weights_of(len(sources))),
         density=recipe.density,
         rank=recipe.rank,
         merge_seed=recipe.seed,
