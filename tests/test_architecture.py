@@ -17,6 +17,7 @@ AIMS = {
     "test_fuzz.py",
     "test_settings.py",
     "test_stored_models.py",
+    "training/test_knobs.py",
     "training/test_survival.py",
 }
 """Test files below tests/common/ that are about no single module, or about a part of a large one."""

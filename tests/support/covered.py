@@ -69,6 +69,5 @@ COVERED_BY = {
     "training/fit.py": "common/training/test_survival.py",
     "training/job.py": "common/training/test_survival.py",
     "training/planning.py": "common/training/test_fingerprint.py",
-    "training/trainer.py": "common/training/test_survival.py",
 }
 """Module within common/ → test file within tests/."""
