@@ -14,6 +14,7 @@ from common.serving import model_logging
 from common.tracking import runs
 from tests.support import trained
 from tests.support.questions import EXAMPLES
+from tests.support.texts import make_texts
 
 ASKED = [{name: e[name] for name in ("question", "context")} for e in EXAMPLES]
 REPEATS = 25
@@ -88,7 +89,8 @@ def test_mlflow_evaluates_question_answering(world, monkeypatch):
 def test_mlflow_evaluates_a_classifier(world):
     """MLflow's evaluator takes one column: the labels."""
     model = mlflow.pyfunc.load_model(world[1])
-    rows = pd.DataFrame({"text": [e["context"] for e in EXAMPLES] * 10})
+    # Half of these texts have each label, whatever the weights drawn.
+    rows = pd.DataFrame({"text": [e["text"] for e in make_texts(12)] * 10})
     labels = model.predict(rows)["label"].to_numpy()
     rows["truth"] = ["negative", *labels[1:]]
     with mlflow.start_run():
