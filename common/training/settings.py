@@ -11,6 +11,7 @@ from ..errors import NotHere, UserError
 from ..models.families import Family, usable_positions
 from ..paths import ROOT
 from ..tasks.table import DEFAULT_TASK, TASKS, refusal, task_of
+from ..tracking.replicates import ABOUT_THE_RUN
 
 if TYPE_CHECKING:
     # Importing it takes seconds, which --help need not.
@@ -203,19 +204,7 @@ class RunArgs:
     )
 
 
-_ABOUT_THE_RUN_ONLY = {
-    "experiment_name",
-    "run_name",
-    "parent_run",
-    "output_dir",
-    "save_steps",
-    "logging_steps",
-    "report_to",
-    "resume",
-    "skip_finished",
-    "data_dir",
-    "model_checkpoint",
-}
+_NOT_RESOLVED = {*ABOUT_THE_RUN, "data_dir", "model_checkpoint"}
 """Fields that do not change what is computed, and two whose resolved content is fingerprinted instead of their text."""
 
 
@@ -278,7 +267,7 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config: Any
 
 def resolved(technique: Technique, args: RunArgs) -> dict[str, Any]:
     """Every field that decides what is computed, flat, as logged and fingerprinted."""
-    shared = {name: value for name, value in asdict(args).items() if name not in _ABOUT_THE_RUN_ONLY}
+    shared = {name: value for name, value in asdict(args).items() if name not in _NOT_RESOLVED}
     return {"technique": technique.name, **asdict(technique), **shared}
 
 
