@@ -27,6 +27,7 @@ def read_examples(
     format: str = "auto",
     answers_required: bool = True,
     multi_label: bool = False,
+    language: str | None = None,
     skipped: list[Fault] | None = None,
 ) -> Iterator[Example]:
     """The examples of files of a kind, in their order; files may be globs, or "-" for JSON lines on the standard input.
@@ -37,8 +38,8 @@ def read_examples(
     the name of its `file`. Without answers_required both answers and labels may be missing: answers are then empty lists, a
     label None.
 
-    Tables are read in pieces; of what was read, ids and their places are kept. columns, format, multi_label: as
-    `prepare_data.py` takes them. skipped: takes the faulty rows; without it the first one is refused by a UserError that
+    Tables are read in pieces; of what was read, ids and their places are kept. columns, format, multi_label,
+    language: as `prepare_data.py` takes them. skipped: takes the faulty rows; without it the first one is refused by a UserError that
     names file and place. Ids must differ in all files.
     """
     seen: dict[str, str] = {}
@@ -49,7 +50,7 @@ def read_examples(
         if kind == "text":
             found = _texts(path, columns, answers_required, multi_label, skipped)
         else:
-            found = _questions(path, columns, format, answers_required, skipped)
+            found = _questions(path, columns, format, answers_required, language, skipped)
         for example in found:
             if len(paths) > 1:
                 if example["id"] in seen:
@@ -61,9 +62,16 @@ def read_examples(
 
 
 def _questions(
-    path: Path, columns: Columns | None, form: str, answers_required: bool, skipped: list[Fault] | None
+    path: Path,
+    columns: Columns | None,
+    form: str,
+    answers_required: bool,
+    language: str | None,
+    skipped: list[Fault] | None,
 ) -> Iterator[Example]:
-    how: dict[str, Any] = dict(columns=columns, answers_required=answers_required, skipped=skipped)
+    how: dict[str, Any] = dict(
+        columns=columns, answers_required=answers_required, language=language, skipped=skipped
+    )
     if str(path) == STDIN:
         questions = stream_lines(sys.stdin, "stdin", **how)
     else:

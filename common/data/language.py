@@ -53,7 +53,7 @@ def named(*records: Any) -> str | None:
             if code is None:
                 raise QuestionFault(
                     f": the language is {value!r}; correct it to a code such as de, zh or pt-BR, or remove it "
-                    "(prepare_data.py and score.py take --language instead)."
+                    "(prepare_data.py, score.py and evaluate.py take --language instead)."
                 )
             return code
     return None

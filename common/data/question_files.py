@@ -70,18 +70,19 @@ def stream_questions(
     columns: Columns | None = None,
     form: str = "auto",
     answers_required: bool = True,
+    language: str | None = None,
     skipped: list[Fault] | None = None,
 ) -> Iterator[Question]:
     """The questions of a file one by one, in the order of the file, with the ids that `read_questions` gives them.
 
     Tables and MRQA's lines are read in pieces; of what was read, the ids and their places are kept. JSON documents are held
     whole. With answers_required a file is read as far as its first question that is marked is_impossible beforehand, which
-    allows others to have no answers. skipped: takes the faulty questions; without it the first one is refused by a UserError.
+    allows others to have no answers. language: of all questions, whatever the file says. skipped: takes the faulty questions; without it the first one is refused by a UserError.
     """
     path = Path(path)
     kind, fields = _kind(path, form, columns), row_fields(columns)
     found = SquadFile(path)
-    reader = QuestionReader(found, answers_required=answers_required)
+    reader = QuestionReader(found, answers_required=answers_required, language=language)
     if kind == "rows":
         if answers_required:
             found.version = version_of_rows(None, as_questions(_table(path, columns), fields))
@@ -92,7 +93,7 @@ def stream_questions(
         questions = reader.articles(_mrqa(path))
     else:
         content = _document(path)
-        found.language = of_file(path, content, form, strict=answers_required)
+        found.language = language or of_file(path, content, form, strict=answers_required)
         rows = flat_rows(content, form, columns)
         if rows is None:
             articles = as_articles(path, content, form, columns)
@@ -111,11 +112,12 @@ def stream_lines(
     *,
     columns: Columns | None = None,
     answers_required: bool = True,
+    language: str | None = None,
     skipped: list[Fault] | None = None,
 ) -> Iterator[Question]:
     """`stream_questions` for lines of JSON from elsewhere, such as the standard input; `name` stands for the file."""
     found = SquadFile(Path(name))
-    reader = QuestionReader(found, answers_required=answers_required)
+    reader = QuestionReader(found, answers_required=answers_required, language=language)
     rows = as_questions(tables.parse_lines(lines, POSITIONS), row_fields(columns))
     yield from _checked(found, reader.rows(rows), skipped)
 

@@ -170,7 +170,7 @@ def stored(uri: str) -> Model:
         loaded = stored_code.load(f"models:/{logged.model_id}", called=uri)
     except (*store.ERRORS, OSError, ValueError) as error:
         raise UserError(
-            f"{uri} cannot be loaded: {first_line(error)} Register a model with {command('register_best.py')}, or name "
+            f"{uri} cannot be loaded: {first_line(error).rstrip('.')}. Register a model with {command('register_best.py')}, or name "
             "another one."
         ) from None
     to_accelerator(loaded.unwrap_python_model())

@@ -54,7 +54,6 @@ def source_of(
     if language and kind != "qa":
         raise UserError("--language is for questions; the model classifies texts.")
     paths = [file if file == STDIN else str(Path(file).expanduser()) for file in files]
-    spoken = {"language": language} if language else {}
 
     def examples() -> Iterator[Example]:
         found = read_examples(
@@ -64,6 +63,7 @@ def source_of(
             format=format,
             answers_required=answers_required,
             multi_label=multi_label,
+            language=language,
         )
         for example in found:
             if missing := [name for name in asked if name not in example]:
@@ -75,6 +75,6 @@ def source_of(
                     f"{example['file']}: {example['place']} is a pair of texts, and the model takes one: leave the column of "
                     "the second text out, or name a model of pairs (--pairs where it was not trained here)."
                 )
-            yield example | spoken
+            yield example
 
     return Source("The standard input" if stdin else ", ".join(files), examples, again=not stdin)

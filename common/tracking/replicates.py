@@ -4,21 +4,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-NOT_COMPARED = {
-    "seed",
-    "data",
-    "data_dir",
+ABOUT_THE_RUN = {
     "experiment_name",
     "run_name",
     "parent_run",
     "output_dir",
     "save_steps",
     "logging_steps",
-    "gradient_norms",
     "report_to",
     "resume",
     "skip_finished",
 }
+"""Parameters of a run that do not change what it computes."""
+
+NOT_COMPARED = {*ABOUT_THE_RUN, "seed", "data", "data_dir", "gradient_norms"}
 """Parameters of a run in which a replicate may differ. The data is compared by its content, not by its folder."""
 
 

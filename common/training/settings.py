@@ -12,6 +12,7 @@ from ..errors import NotHere, UserError
 from ..models.families import Family, usable_positions
 from ..paths import ROOT
 from ..tasks.table import DEFAULT_TASK, TASKS, head_of, refusal, task_of
+from ..tracking.replicates import ABOUT_THE_RUN
 from .rates import Rate, Rates
 
 if TYPE_CHECKING:
@@ -290,20 +291,7 @@ class RunArgs:
     )
 
 
-_ABOUT_THE_RUN_ONLY = {
-    "experiment_name",
-    "run_name",
-    "parent_run",
-    "output_dir",
-    "save_steps",
-    "logging_steps",
-    "report_to",
-    "resume",
-    "skip_finished",
-    "data_dir",
-    "model_checkpoint",
-    "teacher",
-}
+_NOT_RESOLVED = {*ABOUT_THE_RUN, "data_dir", "model_checkpoint", "teacher"}
 """Fields that do not change what is computed, and three whose resolved content is fingerprinted instead of their text."""
 
 
@@ -419,7 +407,7 @@ def _check_parts(technique: Technique, args: RunArgs, family: Family) -> None:
 
 def resolved(technique: Technique, args: RunArgs) -> dict[str, Any]:
     """Every field that decides what is computed, flat, as logged and fingerprinted."""
-    shared = {name: value for name, value in asdict(args).items() if name not in _ABOUT_THE_RUN_ONLY}
+    shared = {name: value for name, value in asdict(args).items() if name not in _NOT_RESOLVED}
     if args.teacher is None:
         shared = {name: value for name, value in shared.items() if not name.startswith("distillation_")}
     return {"technique": technique.name, **asdict(technique), **shared}

@@ -27,6 +27,16 @@ def test_a_language_that_is_named_is_that_of_all_questions(tmp_path):
     asked = ("question", "context")
     assert {e["language"] for e in source_of([str(file)], asked).examples()} == {"fr"}
     assert {e["language"] for e in source_of([str(file)], asked, language="de").examples()} == {"de"}
+    # What the file says counts no more, be it wrong: as for score.py and prepare_data.py.
+    row = {"question": "Was?", "context": "Ein Haus.", "answer": "Haus", "language": "German"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    document = json.loads(squad_json(EXAMPLES[:3])) | {"language": "German"}
+    file.write_text(json.dumps(document))
+    for path in (tmp_path / "rows.jsonl", file):
+        with pytest.raises(UserError, match="German"):
+            list(source_of([str(path)], asked, answers_required=True).examples())
+        found = source_of([str(path)], asked, answers_required=True, language="de").examples()
+        assert {e["language"] for e in found} == {"de"}
     with pytest.raises(UserError, match="--language is for questions"):
         source_of([str(file)], ("text",), language="de")
 
