@@ -55,6 +55,17 @@ def read_text(path: Path) -> str:
     return _decoded(raw, path)
 
 
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, or of JSON, which is YAML too. UserError as of `read_text`, and if it is no YAML."""
+    import yaml
+
+    try:
+        return yaml.safe_load(read_text(path))
+    # ValueError: dates that do not exist, and numbers of too many digits.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
 def _refuse_folder(path: Path) -> None:
     if path.is_dir():
         raise UserError(

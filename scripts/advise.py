@@ -15,13 +15,12 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from common.api.technique_scripts import technique_scripts
 from common.bounds import SEEDS, number
 from common.cli import Parser, guarded
 from common.errors import UserError
-from common.files import read_text, write_json
+from common.files import write_json
 from common.paths import ROOT, interpreter
 from common.studies import backends
 from common.tasks.table import DEFAULT_TASK, TASKS
@@ -112,7 +111,6 @@ def parser() -> Parser:
 
 def main() -> None:
     args = parser().parse_args()
-    fields = _fields(args.config) if args.config else {}
     if args.backend != backends.RAY and args.address:
         raise UserError("--address is for --backend ray.")
     if args.json and not args.json.absolute().parent.is_dir():
@@ -124,8 +122,7 @@ def main() -> None:
         args.techniques,
         task=args.task,
         model_checkpoint=args.model_checkpoint,
-        fields=fields,
-        fields_file=str(args.config or ""),
+        fields_file=args.config,
         max_latency_ms=args.max_latency_ms,
         max_size_mb=args.max_size_mb,
         budget_minutes=args.budget_minutes,
@@ -146,19 +143,6 @@ def main() -> None:
     if args.json:
         write_json(args.json, advice.as_json(found.made, found.costs, found.setting))
         print(f"\nWritten to {args.json}")
-
-
-def _fields(file: Path) -> dict[str, Any]:
-    """The fields that a YAML file sets."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise UserError(f"{file} must hold 'field: value' lines.")
-    return content
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..files import read_yaml
 from ..paths import ROOT
 from ..studies.backends import LOCAL
 from .technique_scripts import technique_scripts
@@ -17,10 +18,13 @@ REQUESTS = 20
 """Validation examples that are sent to a stored model, one at a time, to measure its latency."""
 
 
-def wishes(data_dir: str, techniques: Sequence[str] = (), **others: Any) -> "Wishes":
-    """What the user asks for; UserError names a technique that does not exist.
+def wishes(
+    data_dir: str, techniques: Sequence[str] = (), fields_file: Path | None = None, **others: Any
+) -> "Wishes":
+    """What the user asks for; UserError names a technique that does not exist, or what is wrong with the file.
 
-    techniques: keys; none stands for all whose defaults make a technique. others: the other fields of `advisor.Wishes`.
+    techniques: keys; none stands for all whose defaults make a technique. fields_file: YAML with further fields of every
+    run. others: the other fields of `advisor.Wishes`.
     """
     from ..studies.advisor import Wishes
 
@@ -30,7 +34,16 @@ def wishes(data_dir: str, techniques: Sequence[str] = (), **others: Any) -> "Wis
             raise UserError(
                 f"--techniques {key}: there is no such technique; choose from {', '.join(known)}."
             )
+    if fields_file is not None:
+        others |= {"fields": _fields(fields_file), "fields_file": str(fields_file)}
     return Wishes(data_dir, tuple(dict.fromkeys(techniques or known)), bool(techniques), **others)
+
+
+def _fields(file: Path) -> dict[str, Any]:
+    content = read_yaml(file)
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise UserError(f"{file} must hold 'field: value' lines.")
+    return content
 
 
 def advise(

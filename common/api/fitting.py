@@ -8,7 +8,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..training.settings import RunArgs, Technique, check, settled
+from ..training.refusals import check
+from ..training.settings import RunArgs, Technique, settled
 from .pages import html_table, html_text
 from .technique_scripts import technique_of
 

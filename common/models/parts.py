@@ -6,13 +6,13 @@ from functools import cache
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .bundles import quietly
 from .families import Family
 from .methods import stacks
 
-_EMBEDDINGS = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|shared)\.")
+_EMBEDDINGS = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|shared|relative_attention_bias)\.")
 
 
 def embeddings(model: nn.Module, family: Family) -> set[str]:
@@ -37,6 +37,11 @@ def depths(model: nn.Module, family: Family) -> dict[str, int]:
 def of_head(name: str, family: Family, head: str) -> bool:
     """Whether a parameter belongs to a head, whatever a technique has put around its modules."""
     return any(f".{module}." in f".{name}" for module in family.heads[head])
+
+
+def can_checkpoint(config: PreTrainedConfig) -> bool:
+    """Whether transformers' model of a config can keep its blocks' inputs alone, as `checkpoint_gradients` asks it to."""
+    return bool(MODEL_MAPPING[type(config)].supports_gradient_checkpointing)
 
 
 def checkpoint_gradients(model: nn.Module) -> None:

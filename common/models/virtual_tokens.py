@@ -47,7 +47,7 @@ class PrefixConfig(PrefixTuningConfig):
 
     gating: bool = False
     """Whether a prefix is attended to by a softmax of its own, whose result is added to the attention's, times a trained
-    gate for each layer and head that starts at zero (Zhang et al., 2023, https://arxiv.org/abs/2303.16199)."""
+    gate for each layer and key head that starts at zero (Zhang et al., 2023, https://arxiv.org/abs/2303.16199)."""
     prefix_dropout: float = 0.0
     """Share of the prefix's values that a training step leaves out, as in P-tuning v2 (Liu et al., 2021)."""
     prefix_scale: float = 1.0
@@ -76,7 +76,10 @@ def attention_with_prefix(
         )
         keys, values = prefix[module.prefix_layer].expand(len(query), -1, -1, -1, -1).unbind(1)
         # Not the attention's own dropout: that of a prefix is applied to its values, once for the whole batch.
-        steered = nn.functional.scaled_dot_product_attention(query, keys, values, scale=kwargs.get("scaling"))
+        # Several query heads share a key head where the model groups them, in the prefix as in the model's own keys.
+        steered = nn.functional.scaled_dot_product_attention(
+            query, keys, values, scale=kwargs.get("scaling"), enable_gqa=query.shape[1] != keys.shape[1]
+        )
         return attended + steered.transpose(1, 2), weights
     if prefix is not None:
         before, length = prefix.shape[-2], key.shape[-2]

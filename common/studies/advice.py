@@ -317,3 +317,15 @@ def rung_lines(rungs: Sequence[Sequence[Tried]], seconds: Sequence[float]) -> li
         + ", ".join(f"{tried.technique} {tried.score:.1f}" for tried in rung)
         for rung, spent in zip(rungs, seconds, strict=True)
     ]
+
+
+def too_costly(cost: Cost, max_latency_ms: float | None, max_size_mb: float | None) -> str:
+    """Why a technique is beyond the bounds, with what was measured; "" if it is not."""
+    reasons = []
+    if max_latency_ms is not None and not (cost.latency_ms is not None and cost.latency_ms <= max_latency_ms):
+        took = "does not load" if cost.latency_ms is None else f"takes {cost.latency_ms:.1f} ms"
+        reasons.append(f"one request {took}, the bound is {max_latency_ms:g} ms")
+    if max_size_mb is not None and cost.stored_mib is not None and cost.stored_mib > max_size_mb:
+        whole = "" if cost.whole_mib is None else f" ({cost.whole_mib:.3g} MiB as one model)"
+        reasons.append(f"stores {cost.stored_mib:.3g} MiB{whole}, the bound is {max_size_mb:g} MiB")
+    return "; ".join(reasons)

@@ -68,14 +68,6 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One rung: the amount of data, and the learning rates of each technique."""
-
-    examples: int
-    rates: dict[str, list[float]]
-
-
-@dataclass(frozen=True)
 class Found:
     """What a halving has found: the advice, what it costs, and what its sentences need."""
 
@@ -201,7 +193,7 @@ class Advisor:
 
     def _rung(
         self, number: int, amounts: Sequence[int], before: Sequence[Sequence[advice.Tried]]
-    ) -> Rung | None:
+    ) -> halving.Rung | None:
         """The rung of this number, from 0; None if the budget ends before it. Decided once, then read from the notes."""
         noted = self.state["rungs"]
         if number >= len(noted):
@@ -218,7 +210,7 @@ class Advisor:
                 "more time, the techniques of the last one would be compared on more data."
             )
             return None
-        return Rung(**noted[number])
+        return halving.Rung(**noted[number])
 
     def _usual_rate(self, key: str) -> float:
         """A technique's learning rate for a model of this size."""
@@ -226,44 +218,44 @@ class Advisor:
         assert rate is not None
         return rate
 
-    def _first(self, examples: int) -> Rung:
+    def _first(self, examples: int) -> halving.Rung:
         usual = {key: self._usual_rate(key) for key in self.chosen}
         rates = {key: halving.rates(rate) for key, rate in usual.items()}
         if self.wishes.budget_minutes is None:
-            return Rung(examples, rates)
+            return halving.Rung(examples, rates)
         # One row shows how long the others will take; it is one of them.
         defaults = {key: halving.rates(rate, [1.0]) for key, rate in usual.items()}
-        probe = Rung(examples, {self.chosen[0]: defaults[self.chosen[0]]})
+        probe = halving.Rung(examples, {self.chosen[0]: defaults[self.chosen[0]]})
         status, entries = self._train(0, probe)
         if not self.costs:
             reason = next((entry.reason for entry in entries if entry.reason), "it left no run")
             raise UserError(f"{entries[0].row.name} failed: {reason}.")
         for each in (rates, defaults):
-            needed = sum(self._estimate(1, Rung(examples, each)).values())
+            needed = sum(self._estimate(1, halving.Rung(examples, each)).values())
             # Half of the time is for the rungs with more data.
             if needed <= self._left / 2:
-                return Rung(examples, each)
+                return halving.Rung(examples, each)
         if needed <= self._left:
-            return Rung(examples, defaults)
+            return halving.Rung(examples, defaults)
         raise UserError(
             f"--budget_minutes {self.wishes.budget_minutes:g}: {len(self.chosen)} techniques on {examples:,} examples each "
             f"take about {clock(needed)} on this machine; raise it, or name fewer --techniques."
         )
 
-    def _next(self, examples: int, tried: Sequence[advice.Tried], before: int) -> Rung | None:
+    def _next(self, examples: int, tried: Sequence[advice.Tried], before: int) -> halving.Rung | None:
         order = halving.ranked({each.technique: each.score for each in tried})
         kept = order[: halving.keeps(len(order))]
         best = {each.technique: each.learning_rate for each in tried}
         rates = {self._key(name): [best[name]] for name in kept}
         if self.wishes.budget_minutes is None:
-            return Rung(examples, rates)
-        seconds = list(self._estimate(len(self.state["rungs"]) + 1, Rung(examples, rates)).values())
+            return halving.Rung(examples, rates)
+        seconds = list(self._estimate(len(self.state["rungs"]) + 1, halving.Rung(examples, rates)).values())
         least = min(halving.FINALISTS, len(kept))
         many = halving.affordable(seconds, self._left)
         if many >= least:
-            return Rung(examples, dict(list(rates.items())[:many]))
+            return halving.Rung(examples, dict(list(rates.items())[:many]))
         fewer = halving.smaller(examples, seconds[:least], self._left, before)
-        return None if fewer is None else Rung(fewer, dict(list(rates.items())[:least]))
+        return None if fewer is None else halving.Rung(fewer, dict(list(rates.items())[:least]))
 
     @property
     def _left(self) -> float:
@@ -271,7 +263,7 @@ class Advisor:
         spent = sum(cost.whole or cost.training for cost in self.costs.values())
         return 60 * (self.wishes.budget_minutes or math.inf) - spent
 
-    def _estimate(self, number: int, rung: Rung) -> dict[str, float]:
+    def _estimate(self, number: int, rung: halving.Rung) -> dict[str, float]:
         """Technique → seconds that its rows will take."""
         status, entries = launch.survey(self._study(number, rung), self.folder)
         found: dict[str, float] = {}
@@ -284,7 +276,7 @@ class Advisor:
             found[entry.row.entry] = found.get(entry.row.entry, 0.0) + needed
         return found
 
-    def _study(self, number: int, rung: Rung) -> Study:
+    def _study(self, number: int, rung: halving.Rung) -> Study:
         """The study of a rung, whose file lies in the folder."""
         wishes = self.wishes
         base = {**BASE, **wishes.fields, "task": wishes.task, "data_dir": wishes.data_dir}
@@ -304,7 +296,7 @@ class Advisor:
         file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return parse(content, str(file), self.kinds)
 
-    def _train(self, number: int, rung: Rung) -> tuple[Status, list[Entry]]:
+    def _train(self, number: int, rung: halving.Rung) -> tuple[Status, list[Entry]]:
         study = self._study(number, rung)
         rows = sum(map(len, rung.rates.values()))
         backends.check(study, self.backend, self.address)
@@ -360,7 +352,7 @@ class Advisor:
         for tried, entry in found:
             bounds = (wishes.max_latency_ms, wishes.max_size_mb)
             cost = self._cost(entry, measure=any(bound is not None for bound in bounds))
-            if reason := too_costly(cost, wishes.max_latency_ms, wishes.max_size_mb):
+            if reason := advice.too_costly(cost, wishes.max_latency_ms, wishes.max_size_mb):
                 self.excluded[tried.technique] = reason
             else:
                 kept.append((tried, entry))
@@ -388,7 +380,7 @@ class Advisor:
 
     def _note_edge(self, made: advice.Advice) -> None:
         """Whether the rate of the technique to take lies at an end of those that were tried."""
-        tried, first = made.tried(made.take), Rung(**self.state["rungs"][0])
+        tried, first = made.tried(made.take), halving.Rung(**self.state["rungs"][0])
         rates = first.rates[self._key(made.take)]
         if len(rates) > 1 and tried.learning_rate in (min(rates), max(rates)):
             end = "lowest" if tried.learning_rate == min(rates) else "highest"
@@ -401,15 +393,3 @@ class Advisor:
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / STATE, self.state)
-
-
-def too_costly(cost: advice.Cost, max_latency_ms: float | None, max_size_mb: float | None) -> str:
-    """Why a technique is beyond the bounds, with what was measured; "" if it is not."""
-    reasons = []
-    if max_latency_ms is not None and not (cost.latency_ms is not None and cost.latency_ms <= max_latency_ms):
-        took = "does not load" if cost.latency_ms is None else f"takes {cost.latency_ms:.1f} ms"
-        reasons.append(f"one request {took}, the bound is {max_latency_ms:g} ms")
-    if max_size_mb is not None and cost.stored_mib is not None and cost.stored_mib > max_size_mb:
-        whole = "" if cost.whole_mib is None else f" ({cost.whole_mib:.3g} MiB as one model)"
-        reasons.append(f"stores {cost.stored_mib:.3g} MiB{whole}, the bound is {max_size_mb:g} MiB")
-    return "; ".join(reasons)

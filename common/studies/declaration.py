@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import read_text
+from ..files import read_yaml
 from ..training.settings import RunArgs, Technique
 from . import fields as study_fields
 from . import search, sections
@@ -110,14 +110,7 @@ def read(file: Path, techniques: Mapping[str, type[Technique]], smoke: bool = Fa
 
     smoke: with its `smoke` section laid over the rest, under the name NAME-smoke.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(read_text(Path(file)))
-    # ValueError: dates that do not exist, and numbers of too many digits.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    return parse(content, str(file), techniques, smoke)
+    return parse(read_yaml(Path(file)), str(file), techniques, smoke)
 
 
 def parse(content: Any, file: str, techniques: Mapping[str, type[Technique]], smoke: bool = False) -> Study:

@@ -5,6 +5,7 @@ Only numbers: advisor.py trains.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 FACTOR = 3
 """Each rung has this many times as much data, and a third of the candidates."""
@@ -19,6 +20,14 @@ FINALISTS = 2
 
 RATES = (0.3, 1.0, 3.0)
 """Learning rates of the first rung, as multiples of a technique's default."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung: the amount of data, and the learning rates of each technique."""
+
+    examples: int
+    rates: dict[str, list[float]]
 
 
 def amounts(total: int, least: int = LEAST) -> list[int]:

@@ -13,6 +13,15 @@ from ..files import sha256, write_json
 SEAL = "seal.json"
 WRITING = ".checkpoint-being-written"
 
+BEST = "best.safetensors"
+"""In a checkpoint: the weights with the best validation score so far."""
+
+HOOK = "hook.safetensors"
+"""In a checkpoint: the state of the technique's hook."""
+
+KEEP = 2
+"""Checkpoints that are kept: if the last one is damaged, the one before it is used."""
+
 
 def seal(folder: Path, notes: dict[str, Any]) -> None:
     """Record the checksum of every file of a checkpoint, and `notes` (JSON) beside them."""

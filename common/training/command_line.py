@@ -11,9 +11,10 @@ from typing import Any
 from ..bounds import Bounds, bounds_of
 from ..cli import Parser, guarded
 from ..errors import UserError
-from ..files import read_text
+from ..files import read_yaml
 from ..paths import interpreter
-from .settings import GROUPS, RunArgs, Technique, check, settled
+from .refusals import check
+from .settings import GROUPS, RunArgs, Technique, settled
 
 
 def main(technique: type[Technique], argv: list[str] | None = None) -> None:
@@ -156,12 +157,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def _read_config(file: Path, technique: type[Technique]) -> list[str]:
     """The file's fields as flags, so that they are checked and converted as flags are."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise UserError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise UserError(f"--config {file} must hold 'name: value' lines.")
     known = {f.name for kind in (technique, RunArgs) for f in dataclasses.fields(kind)}

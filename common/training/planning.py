@@ -19,7 +19,8 @@ from ..tasks.table import head_of, task_of
 from ..tasks.tokenizer_reading import check_reading
 from ..tracking import experiments, runs, store
 from . import fingerprint, rates, stored_checkpoint, teachers
-from .settings import RunArgs, Technique, check, check_model, resolved, run_fingerprint, settled
+from .refusals import check, check_model
+from .settings import RunArgs, Technique, resolved, run_fingerprint, settled
 from .teachers import Teacher
 
 

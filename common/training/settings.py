@@ -1,17 +1,14 @@
-"""The settings of a run: the technique's own fields, the fields that every run has, and the values that are refused."""
+"""The settings of a run: the technique's own fields, and the fields that every run has; `refusals.py` refuses values."""
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..bounds import LARGE, SEEDS, Bounds, check_bounds
-from ..errors import NotHere, UserError
-from ..models.families import Family, usable_positions
+from ..bounds import LARGE, SEEDS, Bounds
+from ..models.families import Family
 from ..paths import ROOT
-from ..tasks.table import DEFAULT_TASK, TASKS, head_of, refusal, task_of
+from ..tasks.table import DEFAULT_TASK, TASKS, task_of
 from ..tracking.replicates import ABOUT_THE_RUN
 from .rates import Rate, Rates
 
@@ -299,110 +296,6 @@ def settled(args: RunArgs) -> RunArgs:
     """With the data folder that its task decides; the experiment is for the store to settle (`experiments.experiment_name`)."""
     task = task_of(args.task)
     return replace(args, data_dir=args.data_dir or str(ROOT / task.data_dir))
-
-
-def check(technique: Technique, args: RunArgs) -> None:
-    """Refuse values that no model could train with; UserError names the flag and the remedy."""
-    check_bounds(technique)
-    check_bounds(args)
-    if args.torch_compile:
-        from torch import compiler
-
-        if args.torch_compile not in (known := compiler.list_backends(exclude_tags=())):
-            raise UserError(f"--torch_compile is {args.torch_compile!r}: choose one of {', '.join(known)}.")
-    if "wandb" in args.report_to and not find_spec("wandb"):
-        raise NotHere(
-            "--report_to wandb needs Weights & Biases, which is not installed: pip install -r requirements-wandb.txt"
-        )
-    task = task_of(args.task)
-    if args.class_weights != "none" and not task.weighs_classes:
-        raise UserError(
-            f"--class_weights {args.class_weights} is for {WEIGHING}; {args.task} has no classes: leave it out."
-        )
-    epochs = math.ceil(technique.num_train_epochs)
-    if args.average_last and args.average_last > epochs:
-        raise UserError(
-            f"--average_last {args.average_last} is more than the {epochs} epochs that are trained: raise --num_train_epochs "
-            "or lower it."
-        )
-    if args.lr_scheduler_type == "polynomial" and (technique.learning_rate or 1) <= 1e-7:
-        raise UserError("--lr_scheduler_type polynomial falls to 1e-7: use a higher --learning_rate.")
-    _check_teacher(args)
-    task.check_settings(args)
-
-
-def _check_teacher(args: RunArgs) -> None:
-    """Refuse a teacher where there can be none, and its settings without one."""
-    if args.teacher is None:
-        for name in ("distillation_weight", "distillation_temperature"):
-            if getattr(args, name) != getattr(RunArgs, name):
-                raise UserError(f"--{name} is for runs with a --teacher: name one, or leave it out.")
-        return
-    if not task_of(args.task).distils:
-        raise UserError(
-            f"--teacher is for {DISTILLING}; a model for {args.task} writes its answers token after token, and a teacher that "
-            "writes another answer has no logits for them: leave it out."
-        )
-    if args.pack_batches:
-        raise UserError(
-            "--pack_batches lays out batches without padding, which --teacher needs: leave one out."
-        )
-
-
-def check_model(technique: Technique, args: RunArgs, family: Family, config: Any) -> None:
-    """Refuse what this family cannot do, from its config alone, before any weight is read."""
-    task = task_of(args.task)
-    if reason := refusal(family, technique.key, task):
-        raise UserError(
-            f"{technique.name} does not work with {family.model_type} for {args.task}: {reason}. "
-            "Choose another technique, --model_checkpoint or --task."
-        )
-    if args.pack_batches:
-        from peft import PromptLearningConfig
-
-        virtual = isinstance(technique.method(family), PromptLearningConfig)
-        if not task.packs or virtual or not family.packs:
-            raise UserError(
-                f"--pack_batches is for {PACKING} by encoders with absolute positions and the usual attention, without virtual tokens, "
-                f"not for {technique.name} on {family.model_type} for {args.task}: leave it out."
-            )
-    _check_parts(technique, args, family)
-    room = usable_positions(config)
-    beside = {f"{technique.virtual_tokens} virtual tokens": technique.virtual_tokens}
-    beside |= task.further_tokens(args, family.kind)
-    taken = sum(beside.values())
-    if room is not None and args.max_length + taken > room:
-        parts = " and ".join(part for part, tokens in beside.items() if tokens)
-        raise UserError(
-            f"--max_length {args.max_length}{parts and f' with {parts}'} is longer than the {room} positions of this model: "
-            f"use --max_length {room - taken} or less."
-        )
-
-
-def _check_parts(technique: Technique, args: RunArgs, family: Family) -> None:
-    """Refuse settings for parts of the model that are not trained, or that there are not."""
-    if not (args.head_learning_rate or args.layer_decay < 1 or args.freeze_embeddings):
-        return
-    from peft import PromptLearningConfig
-
-    from ..models.methods import PartOfWeights
-
-    method, head = technique.method(family), head_of(task_of(args.task), family)
-    head_alone = isinstance(method, PartOfWeights) and method.part == "head"
-    if args.head_learning_rate and not family.heads[str(head)]:
-        raise UserError(
-            f"--head_learning_rate: models for {args.task} have no head of their own: leave it out."
-        )
-    if args.head_learning_rate and head_alone:
-        raise UserError(f"--head_learning_rate: {technique.name} trains nothing else: use --learning_rate.")
-    if args.layer_decay < 1 and (head_alone or isinstance(method, PromptLearningConfig)):
-        raise UserError(
-            f"--layer_decay: {technique.name} trains nothing in the model's blocks: leave it out."
-        )
-    if args.freeze_embeddings and method is not None:
-        raise UserError(
-            f"--freeze_embeddings is for techniques that train all weights; {technique.name} trains a part: leave it out."
-        )
 
 
 def resolved(technique: Technique, args: RunArgs) -> dict[str, Any]:

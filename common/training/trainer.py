@@ -35,15 +35,6 @@ Batch = dict[str, torch.Tensor]
 
 WEIGHTS = "trainable.safetensors"
 
-BEST = "best.safetensors"
-"""In a checkpoint: the weights with the best validation score so far."""
-
-HOOK = "hook.safetensors"
-"""In a checkpoint: the state of the technique's hook."""
-
-KEEP = 2
-"""Checkpoints that are kept: if the last one is damaged, the one before it is used."""
-
 
 class TaskTrainer(Trainer):
     """Trains on a split, evaluates on another at the end of each epoch, and keeps the best weights and checkpoints.
@@ -112,10 +103,10 @@ class TaskTrainer(Trainer):
             return
         self.resumed = checkpoints.notes(checkpoint)
         self.parts = self.resumed["parts"]
-        if (checkpoint / BEST).exists() and self.args.should_save:
+        if (checkpoint / checkpoints.BEST).exists() and self.args.should_save:
             best = self.output_dir / "best"
             best.mkdir(exist_ok=True)
-            checkpoints.link(checkpoint / BEST, best / WEIGHTS)
+            checkpoints.link(checkpoint / checkpoints.BEST, best / WEIGHTS)
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if state.global_step >= state.max_steps or self.out_of_patience(state.log_history):
             # The Trainer would train a step more.
@@ -358,7 +349,7 @@ class TaskTrainer(Trainer):
                 folder = aside / f"checkpoint-{self.state.global_step}"
                 best = self.output_dir / "best" / WEIGHTS
                 if best.exists():
-                    checkpoints.link(best, folder / BEST)
+                    checkpoints.link(best, folder / checkpoints.BEST)
                 if self.last_epochs:
                     self.last_epochs.link_into(folder)
                 checkpoints.seal(
@@ -371,7 +362,7 @@ class TaskTrainer(Trainer):
                         "parts": self.parts,
                     },
                 )
-                checkpoints.place(folder, self.output_dir, KEEP)
+                checkpoints.place(folder, self.output_dir, checkpoints.KEEP)
         except (OSError, RuntimeError, SafetensorError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -389,13 +380,13 @@ class TaskTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         base.save_trainable(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
         if self.hook is not None:
-            save_file(self.hook.state(), folder / HOOK)
+            save_file(self.hook.state(), folder / checkpoints.HOOK)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
         base.load_trainable(self.accelerator.unwrap_model(model or self.model), checkpoint / WEIGHTS)
         if self.hook is not None:
-            self.hook.load_state(load_file(checkpoint / HOOK))
+            self.hook.load_state(load_file(checkpoint / checkpoints.HOOK))
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Without the lengths that DoRA trains: decay would pull the weights themselves to 0."""

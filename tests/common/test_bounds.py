@@ -10,7 +10,8 @@ from common.errors import UserError
 from common.studies import declaration
 from common.studies.fields import types_of
 from common.training.command_line import parse
-from common.training.settings import RunArgs, check, option
+from common.training.refusals import check
+from common.training.settings import RunArgs, option
 from tests.support.techniques import TECHNIQUES
 
 KINDS = {"run": RunArgs, **TECHNIQUES}

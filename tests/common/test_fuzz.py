@@ -18,7 +18,8 @@ from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from common.studies import declaration
 from common.training.command_line import parse
-from common.training.settings import check, settled
+from common.training.refusals import check
+from common.training.settings import settled
 from tests.scripts.conftest import squad_json
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES

@@ -5,7 +5,8 @@ import pytest
 from common.errors import UserError
 from common.models import base
 from common.models.families import FAMILIES
-from common.training.settings import RunArgs, check
+from common.training.refusals import check
+from common.training.settings import RunArgs
 from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]

@@ -63,6 +63,7 @@ COVERED_BY = {
     "tracking/experiments.py": "common/tracking/test_experiment_pages.py",
     "tracking/provenance.py": "common/tracking/test_runs.py",
     "tracking/replicates.py": "common/tracking/test_decisive.py",
+    "training/refusals.py": "common/training/test_settings.py",
     "training/assessment.py": "common/training/test_survival.py",
     "training/callbacks.py": "common/training/test_survival.py",
     "training/evaluation.py": "common/training/test_survival.py",

@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.models import base as models
 from common.models.families import FAMILIES, family_of, saved_head, usable_positions, uses_segment_ids
 from common.tasks.table import TASKS, head_of, refusal
-from common.training.settings import RunArgs, check_model
+from common.training.refusals import check_model
+from common.training.settings import RunArgs
 from tests.support.cells import CLASSIFICATION
 from tests.support.techniques import TECHNIQUES
 

@@ -9,7 +9,8 @@ from common.models import base as models
 from common.models import bundles, global_attention, saving
 from common.models.families import FAMILIES
 from common.tasks.extractive_qa.windows import make_windows
-from common.training.settings import RunArgs, check_model
+from common.training.refusals import check_model
+from common.training.settings import RunArgs
 from tests.conftest import make_config, make_tokenizer
 from tests.support.cells import batch_of, build, logits
 from tests.support.questions import EXAMPLES

@@ -20,7 +20,7 @@ RANK = Space("choice", (4, 8))
 
 
 def row(name, key="lora"):
-    return SimpleNamespace(name=name, technique=SimpleNamespace(key=key))
+    return SimpleNamespace(name=name, entry=key, technique=SimpleNamespace(key=key))
 
 
 def search(spaces, left, known=(), refused=(), key="lora"):

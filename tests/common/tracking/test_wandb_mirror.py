@@ -8,7 +8,8 @@ from importlib.util import find_spec
 import pytest
 
 from common.errors import UserError
-from common.training.settings import RunArgs, Technique, check
+from common.training.refusals import check
+from common.training.settings import RunArgs, Technique
 
 installed = pytest.mark.skipif(
     not find_spec("wandb"), reason="wandb is an option: pip install -r requirements-wandb.txt"

@@ -1,11 +1,12 @@
 import dataclasses
 
 import pytest
-from transformers import BertConfig, GPT2Config
+from transformers import AlbertConfig, BertConfig, GPT2Config
 
 from common.errors import UserError
 from common.models.families import FAMILIES
-from common.training.settings import RunArgs, check, check_model, resolved, run_fingerprint
+from common.training.refusals import check, check_model
+from common.training.settings import RunArgs, resolved, run_fingerprint
 from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
@@ -118,6 +119,15 @@ def test_a_model_without_a_head_has_no_rate_for_it():
     args = RunArgs(task="generative-qa", head_learning_rate=0.1)
     with pytest.raises(UserError, match="models for generative-qa have no head"):
         check_model(LORA(), args, FAMILIES["gpt2"], GPT2Config())
+
+
+def test_a_family_without_checkpointed_gradients_is_named():
+    args = RunArgs(gradient_checkpointing=True)
+    check_model(LORA(), args, FAMILIES["bert"], BertConfig())
+    with pytest.raises(
+        UserError, match="--gradient_checkpointing: transformers has none for albert: leave it out"
+    ):
+        check_model(LORA(), args, FAMILIES["albert"], AlbertConfig())
 
 
 def test_no_more_epochs_are_averaged_than_are_trained():

@@ -9,7 +9,8 @@ import pytest
 from common.data import prepared
 from common.errors import UserError
 from common.training import fit, teachers
-from common.training.settings import RunArgs, check
+from common.training.refusals import check
+from common.training.settings import RunArgs
 from tests.support import trained
 from tests.support.techniques import TECHNIQUES
 

@@ -8,7 +8,8 @@ from common.models import base, cpu_kernels
 from common.models.families import FAMILIES
 from common.tasks.extractive_qa.packing import end_to_end, in_rows
 from common.tasks.extractive_qa.work import smoothed_span_loss, span_loss, unpadded_span_loss
-from common.training.settings import RunArgs, check_model
+from common.training.refusals import check_model
+from common.training.settings import RunArgs
 from tests.common.models.test_cpu_kernels import built
 from tests.support.cells import FIRST
 from tests.support.techniques import TECHNIQUES

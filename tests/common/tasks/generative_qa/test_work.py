@@ -21,7 +21,8 @@ from common.serving import generative_qa as generating
 from common.tasks.generative_qa import agreement, work, writing
 from common.tasks.generative_qa.writing import Written
 from common.training import fit
-from common.training.settings import RunArgs, check_model
+from common.training.refusals import check_model
+from common.training.settings import RunArgs
 from tests.conftest import make_config
 from tests.support import learning, trained
 from tests.support.cells import quick
