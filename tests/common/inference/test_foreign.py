@@ -220,7 +220,7 @@ def test_a_model_without_an_attention_mask_is_refused(tmp_path):
 
 def test_a_number_is_no_label(tmp_path):
     untrained_here(tmp_path, "big_bird", "SequenceClassification", num_labels=1)
-    with pytest.raises(UserError, match="gives a text one number, not a label"):
+    with pytest.raises(UserError, match="gives a number .regression., and no label"):
         models.load(str(tmp_path))
 
 

@@ -161,7 +161,7 @@ def test_predictions_hold_the_calibrated_confidence(found, tmp_path):
     test = SimpleNamespace(examples=[{"id": name} for name in raw])
     none = SimpleNamespace(examples=[])
     results.write_predictions(
-        results.Tested(none, test, None, [], predictions, {}, {}, each, 1.0, tested), task, tmp_path / "p"
+        results.Tested(none, test, None, [], predictions, {}, {}, each, {}, 1.0, tested), task, tmp_path / "p"
     )
     rows = json.loads((tmp_path / "p" / "test.json").read_text())
     served = [1 / (1 + np.exp(-scores[0] / fitted.temperature)) for scores, _ in predictions]
