@@ -25,6 +25,7 @@ WORKING = (
     "OSF",
     "PEANUT",
     "PREFIX_TUNING",
+    "PROMPT_TUNING",
     "PSOFT",
     "PVERA",
     "P_TUNING",
@@ -41,22 +42,22 @@ WORKING = (
 )
 """PEFT's types that can be trained by file."""
 
-_PROMPTS = "the suite has virtual tokens of its own for prefix tuning and P-tuning only"
-
 REFUSED = {
     "ADAPTION_PROMPT": "PEFT has it for decoders only: Llama, Mistral, GPT-2",
     "CARTRIDGE": "it distils long contexts into the cache of a decoder",
     "CPT": "it needs the tokens of a prompt and their kinds, which a configuration cannot give for each text",
     "MULTITASK_PROMPT_TUNING": "it needs the number of a task with each text",
     "POLY": "it needs the number of a task with each text",
-    "PROMPT_TUNING": _PROMPTS,
     "SHADOW": "its blocks pass on two states at once, which the blocks of these families cannot take",
     "XLORA": "it mixes adapters that are trained already",
 }
 """PEFT's other types → why they cannot."""
 
-PROMPT_TYPES = ("PREFIX_TUNING", "P_TUNING")
+PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
 """Types whose virtual tokens the suite computes itself (virtual_tokens.py)."""
+
+IN_INPUT = ("PROMPT_TUNING", "P_TUNING")
+"""Those of them that stand among the tokens of the input."""
 
 LINEAR_ONLY = frozenset(
     {
@@ -82,7 +83,12 @@ LINEAR_ONLY = frozenset(
 )
 """Types whose layers PEFT has for nn.Linear, and not for GPT-2's Conv1D."""
 
-LIKE = {"BEFT": "bitfit", "PREFIX_TUNING": "prefix-tuning", "P_TUNING": "prompt-encoder"}
+LIKE = {
+    "BEFT": "bitfit",
+    "PREFIX_TUNING": "prefix-tuning",
+    "PROMPT_TUNING": "prompt-tuning",
+    "P_TUNING": "prompt-encoder",
+}
 """Type → the technique whose refusals by families hold for it too."""
 
 _SET = "the suite sets it"
@@ -106,6 +112,7 @@ SET_BY_SUITE = {
 FROM_DATA = "it prepares the adapter from data or from a decomposition of the base, before training"
 _DECODERS = "it is for decoders"
 _UNTRIED = "nobody has tried it in this suite"
+_TEXT = "a text that the virtual tokens start from needs a tokenizer"
 _DEVICES = "it needs quantized or distributed layers"
 BARRED = {
     "LORA": {
@@ -126,6 +133,9 @@ BARRED = {
         "velora_config": _UNTRIED,
     },
     "ADAMSS": {"use_asa": "its schedule needs a trainer that drives it"},
+    "PROMPT_TUNING": dict.fromkeys(
+        ("prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"), _TEXT
+    ),
     "FROD": {"runtime_offload_base_weight": _DEVICES},
 }
 """Type → field → why it cannot be set to anything but its default."""

@@ -14,6 +14,7 @@ from .families import Family
 from .peft_kinds import (
     BARRED,
     FROM_DATA,
+    IN_INPUT,
     INITS,
     LIKE,
     LINEAR_ONLY,
@@ -55,7 +56,7 @@ def name_of(content: Mapping[str, Any]) -> str:
 
 def virtual_tokens(content: Mapping[str, Any]) -> int:
     """Tokens in front of the input, which take room in its position table."""
-    tokens: int = content.get("num_virtual_tokens", 0) if content["peft_type"] == "P_TUNING" else 0
+    tokens: int = content.get("num_virtual_tokens", 0) if content["peft_type"] in IN_INPUT else 0
     return tokens
 
 
@@ -128,6 +129,10 @@ def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     if kind == "LORA" and found.get("init_lora_weights", True) not in INITS:
         raise UserError(
             f"{where}: init_lora_weights is {found['init_lora_weights']!r}: {FROM_DATA}. Choose true, false, gaussian or orthogonal."
+        )
+    if kind == "PROMPT_TUNING" and found.get("prompt_tuning_init") == "TEXT":
+        raise UserError(
+            f"{where}: prompt_tuning_init is TEXT, which is not tried here: choose RANDOM or SAMPLE_VOCAB."
         )
     for name in _needed(kind):
         if not found.get(name):

@@ -16,6 +16,7 @@ _FIELDS = {
     "MISS": {"r": 2},
     "PEANUT": {"r": 8, "depth": 1},
     "PREFIX_TUNING": {"num_virtual_tokens": 5},
+    "PROMPT_TUNING": {"num_virtual_tokens": 5, "prompt_tuning_init": "SAMPLE_VOCAB"},
     "PSOFT": {"r": 4, "psoft_alpha": 4},
     "PVERA": {"r": 8},
     "P_TUNING": {"num_virtual_tokens": 5},

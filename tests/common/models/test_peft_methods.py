@@ -54,6 +54,8 @@ def test_every_type_of_peft_is_in_one_list():
         ({"peft_type": "LORA", "alora_invocation_tokens": [1]}, "it is for decoders"),
         ({"peft_type": "TRAINABLE_TOKENS"}, "TRAINABLE_TOKENS needs token_indices"),
         ({"peft_type": "P_TUNING"}, "P_TUNING needs num_virtual_tokens"),
+        ({"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "TEXT"}, "choose RANDOM or SAMPLE_VOCAB"),
+        ({"peft_type": "PROMPT_TUNING", "tokenizer_kwargs": {"a": 1}}, "tokenizer_kwargs is not for a file to set"),
         ("- a\n- b", "must hold 'name: value' lines"),
         ("a: [", "is neither YAML nor JSON"),
     ],
@@ -151,6 +153,7 @@ def test_what_is_refused_for_conv1d_cannot_be_put_on_it(kind, tiny):
 
 def test_virtual_tokens_of_a_file_take_room():
     assert technique_of("peft P_TUNING").virtual_tokens == 5
+    assert technique_of("peft PROMPT_TUNING").virtual_tokens == 5
     assert technique_of("peft PREFIX_TUNING").virtual_tokens == 0 == technique_of("peft MISS").virtual_tokens
 
 
