@@ -118,6 +118,19 @@ def test_adapters_leave_a_shared_base_as_it_is(name, tiny, tmp_path):
     assert same.data_ptr() == base.data_ptr()
 
 
+@pytest.mark.parametrize("name", ["bitfit", "top-layers", "bottleneck"])
+def test_what_a_method_trained_of_a_shared_base_asks_for_no_gradients_there(name, tiny, tmp_path):
+    """Other models share these weights, and the fast layers for CPUs are for frozen ones alone."""
+    model, tokenizer, _ = build(tiny, name, "bert")
+    info = bundles.BundleInfo(name, "bert", tiny("bert"), "", "any", QA, {})
+    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer, technique(name).method(FAMILIES["bert"]))
+    saving.save_base(models.resolve_checkpoint(tiny("bert")), tmp_path / "base")
+    shared = bundles.load_shared_base(tmp_path / "base", info)
+    shared.model.requires_grad_(False)
+    bundles.load_bundle(tmp_path / "bundle", shared=shared)
+    assert not any(parameter.requires_grad for parameter in shared.model.parameters())
+
+
 def test_what_cannot_be_combined_is_refused_in_one_line(tiny):
     for name, family, remedy in (
         ("lora, olora", "gpt2", "--init pissa"),
