@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.models import base as models
 from common.models import bundles, initialisation, saving
 from common.models.families import FAMILIES
+from common.models.global_attention import question
 from tests.support import learning
 from tests.support.cells import QA, batch_of, build, logits, span_loss, train
 from tests.support.techniques import EVERY, technique
@@ -90,6 +91,25 @@ def test_eva_follows_the_directions_of_the_data_and_moves_rank(tiny):
     assert 0 < len(a) == ranks[name]
     cosines = (a[:4] * directions[:4]).sum(1).abs()
     torch.testing.assert_close(cosines, torch.ones(4), atol=1e-2, rtol=0)
+
+
+def test_eva_leaves_out_what_longformer_fills_its_windows_with(tiny, monkeypatch):
+    model, _ = models.load_base(models.resolve_checkpoint(tiny("longformer")))
+    model = models.apply(technique("lora, eva").method(FAMILIES["longformer"]), model, FAMILIES["longformer"])
+    _, _, batch = build(tiny, "lora", "longformer")
+    seen, whole = {}, initialisation._without_padding
+
+    def counted(x, given):
+        rows = whole(x, given)
+        seen.setdefault(len(rows), []).append(rows)
+        return rows
+
+    monkeypatch.setattr(initialisation, "_without_padding", counted)
+    initialisation.from_data(model, span_loss, [batch])
+    questions = int(question(batch["input_ids"], model.config.sep_token_id).sum())
+    real = int(batch["attention_mask"].sum())
+    assert seen.keys() == {real, questions} and real < batch["attention_mask"].numel()
+    assert len(seen[questions]) == 2, "one input of query_global in each block"
 
 
 @pytest.mark.parametrize("name", ["lora, biases", "lora, own biases", "lora, pissa", "lora, eva"])
