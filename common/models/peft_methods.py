@@ -64,7 +64,7 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     from peft import PeftConfig
 
     kind = content["peft_type"]
-    reason = family.refuses.get(LIKE.get(kind, ""))
+    reason = family.refusal_of_all(LIKE.get(kind, ""))
     if family.conv1d and kind in LINEAR_ONLY:
         reason = "PEFT's layers for it do not support Conv1D, the type of all its layers"
     if reason:
@@ -85,7 +85,8 @@ def _targets(kind: str, family: Family) -> dict[str, Any]:
         return {}
     if kind == "LN_TUNING":
         # The first attention layer of a ModernBERT has a norm that does nothing.
-        return {"target_modules": r".*(LayerNorm|(?<!layers\.0\.attn)_norm|\.norm|ln_\w)"}
+        names = r"LayerNorm|layernorm(_embedding)?|(?<!layers\.0\.attn)_norm|\.norm|ln_\w"
+        return {"target_modules": rf".*({names})"}
     if kind == "IA3":
         down = family.matching(family.down)
         return {

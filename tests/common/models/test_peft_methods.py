@@ -10,8 +10,9 @@ from peft.utils import PeftType
 from common.errors import UserError
 from common.models import base as models
 from common.models import peft_kinds
-from common.models.families import FAMILIES
-from tests.support.cells import QA, refused
+from common.models.families import FAMILIES, auto_class
+from common.models.methods import norms
+from tests.support.cells import QA, refused, usual_head
 from tests.support.peft_types import CONFIGS
 from tests.support.techniques import BY_FILE, TECHNIQUES
 from tests.support.techniques import technique as technique_of
@@ -147,6 +148,38 @@ def test_what_is_refused_for_conv1d_cannot_be_put_on_it(kind, tiny):
     method = peft.PeftConfig.from_peft_type(**CONFIGS[kind], target_modules=family.linear_layers)
     with pytest.raises(UserError, match="PEFT refuses these values|trains nothing beside the head"):
         models.apply(method, model, family)
+
+
+@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+@pytest.mark.parametrize("kind", sorted(peft_kinds.LIKE))
+def test_a_file_is_refused_where_the_technique_of_its_kind_is(kind, family_name):
+    """A prefix that no attention reads would train the head alone."""
+    family = FAMILIES[family_name]
+    for head in family.heads:
+        reason = family.refusal(peft_kinds.LIKE[kind], head)
+        if reason is None:
+            if not (family.conv1d and kind in peft_kinds.LINEAR_ONLY):
+                technique_of(f"peft {kind}").method(family)
+            continue
+        with pytest.raises(UserError, match=f"{kind} does not work with {family_name}: ") as found:
+            technique_of(f"peft {kind}").method(family)
+        assert reason in str(found.value)
+
+
+@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+def test_every_norm_is_tuned_where_a_file_names_none(family_name, tiny):
+    family, head = FAMILIES[family_name], usual_head(family_name)
+    config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+    with torch.device("meta"):
+        model = auto_class(head).from_config(config)
+    found = {id(norm): name for name, norm in model.named_modules() if norm in norms(model)}
+    made = models.apply(technique_of("peft LN_TUNING").method(family), model, family, head)
+    trained = [name for name, p in made.named_parameters() if p.requires_grad]
+    assert found
+    for name in found.values():
+        assert any(
+            f"{name}.ln_tuning_layers." in each or f"{name}.modules_to_save." in each for each in trained
+        ), name
 
 
 def test_virtual_tokens_of_a_file_take_room():
