@@ -133,7 +133,23 @@ def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name in _needed(kind):
         if not found.get(name):
             raise UserError(f"{where}: {kind} needs {name}.")
+    for name in ("token_indices", "trainable_token_indices"):
+        if "-" in str(found.get(name)):
+            raise UserError(f"{where}: {name} holds a number below 0; tokens count from 0.")
+    if kind == "ADALORA":
+        _check_schedule(defaults | found, where)
     return found
+
+
+def _check_schedule(fields: Mapping[str, Any], where: str) -> None:
+    """UserError where AdaLoRA could not take ranks away; PEFT would fail in the middle of training."""
+    if fields["init_r"] <= fields["target_r"]:
+        raise UserError(
+            f"{where}: target_r {fields['target_r']} leaves AdaLoRA nothing to take away from init_r {fields['init_r']}: use a "
+            "smaller target_r."
+        )
+    if fields["deltaT"] < 1:
+        raise UserError(f"{where}: deltaT is {fields['deltaT']}; it must be 1 or more.")
 
 
 def _needed(kind: str) -> tuple[str, ...]:

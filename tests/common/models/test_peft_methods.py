@@ -32,10 +32,11 @@ def test_every_type_of_peft_is_in_one_list():
     further = {
         *peft_kinds.LINEAR_ONLY,
         *peft_kinds.CANNOT_MERGE,
-        *peft_kinds.NEED_WEIGHTS,
         *peft_kinds.BARRED,
     }
     assert further <= set(peft_kinds.WORKING)
+    # The suite has prompt tuning of its own.
+    assert peft_kinds.NEED_WEIGHTS <= {*peft_kinds.WORKING, "PROMPT_TUNING"}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,14 @@ def test_every_type_of_peft_is_in_one_list():
         ({"peft_type": "LORA", "inference_mode": True}, "inference_mode is not for a file to set: a run trains"),
         ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "Choose true, false, gaussian or orthogonal"),
         ({"peft_type": "LORA", "alora_invocation_tokens": [1]}, "it is for decoders"),
+        ({"peft_type": "ADALORA", "total_step": 9, "r": 4}, "r is not for a file to set: AdaLoRA reads init_r and target_r"),
+        ({"peft_type": "ADALORA", "total_step": 9, "use_rslora": True}, "use_rslora .* AdaLoRA does not read it"),
+        ({"peft_type": "ADALORA", "total_step": 9, "eva_config": {"rho": 2.0}}, "eva_config is not for a file to set"),
+        ({"peft_type": "ADALORA", "total_step": 9, "init_r": 8}, "target_r 8 leaves AdaLoRA nothing .* init_r 8"),
+        ({"peft_type": "ADALORA", "total_step": 9, "deltaT": 0}, "deltaT is 0; it must be 1 or more"),
         ({"peft_type": "TRAINABLE_TOKENS"}, "TRAINABLE_TOKENS needs token_indices"),
+        ({"peft_type": "TRAINABLE_TOKENS", "token_indices": [3, -1]}, "token_indices holds a number below 0"),
+        ({"peft_type": "LORA", "trainable_token_indices": {"wte": [-1]}}, "trainable_token_indices holds a number"),
         ({"peft_type": "P_TUNING"}, "P_TUNING needs num_virtual_tokens"),
         ("- a\n- b", "must hold 'name: value' lines"),
         ("a: [", "is neither YAML nor JSON"),
