@@ -4,6 +4,7 @@ docs/ARCHITECTURE.md lists each fault with its test.
 """
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -14,6 +15,18 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from .bundles import quietly
 from .families import Family
 from .peft_kinds import CANNOT_MERGE
+
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    re.error,
+)
+"""What PEFT and torch raise for values that do not fit a model: a negative rank, a target that is no regular expression."""
 
 
 class BlockDiagonal:

@@ -137,6 +137,15 @@ def test_a_method_is_tried_on_the_shapes_of_a_model_alone(technique, tiny):
         ({"peft_type": "MISS", "r": 0}, "MISS on this bert model: PEFT refuses"),
         ({"peft_type": "MISS", "target_modules": ["no_such_layer"]}, "no_such_layer|No modules were targeted"),
         ({"peft_type": "WAVEFT", "n_frequency": 10**6}, "WAVEFT on this bert model: PEFT refuses"),
+        ({"peft_type": "MISS", "target_modules": "["}, "MISS on this bert model: PEFT refuses .* unterminated"),
+        ({"peft_type": "VERA", "r": -1}, "VERA on this bert model: PEFT refuses .* negative dimension"),
+        ({"peft_type": "ADALORA", "total_step": 1000, "beta1": 2.0}, "ADALORA on this bert model: PEFT refuses .* AssertionError"),
+        ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": -1}, "PREFIX_TUNING on this bert model: PEFT refuses"),
+        ({"peft_type": "P_TUNING", "num_virtual_tokens": 4, "encoder_hidden_size": -1}, "P_TUNING on this bert model: PEFT refuses"),
+        (
+            {"peft_type": "P_TUNING", "num_virtual_tokens": 4, "encoder_reparameterization_type": "GRU"},
+            "P_TUNING on this bert model: PEFT refuses .* type not recognized",
+        ),
     ],
 )  # fmt: skip
 def test_values_that_do_not_fit_the_layers_are_refused_before_weights_are_read(content, message, tiny):
