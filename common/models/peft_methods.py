@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import read_text
 from .families import Family
 from .peft_kinds import (
@@ -74,7 +74,12 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     values = dict(content)
     if kind not in PROMPT_TYPES and not values.get("target_modules"):
         values |= _targets(kind, family)
-    config: PeftConfig = PeftConfig.from_peft_type(**values)
+    try:
+        config: PeftConfig = PeftConfig.from_peft_type(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{name_of(content)} cannot be set up with these values: {first_line(error)}"
+        ) from None
     return config
 
 

@@ -156,6 +156,14 @@ def test_values_that_do_not_fit_the_layers_are_refused_before_weights_are_read(c
     assert "\n" not in str(found.value)
 
 
+def test_values_that_do_not_go_together_are_one_line():
+    content = {"peft_type": "ADALORA", "total_step": 10, "tinit": 20}
+    with pytest.raises(
+        UserError, match="PEFT ADALORA cannot be set up with these values: .* budgeting phase"
+    ):
+        PEFT(peft_config=json.dumps(content)).method(FAMILIES["bert"])
+
+
 @pytest.mark.parametrize("kind", sorted(peft_kinds.LINEAR_ONLY))
 def test_what_is_refused_for_conv1d_cannot_be_put_on_it(kind, tiny):
     family = FAMILIES["gpt2"]
