@@ -326,6 +326,7 @@ def _adapted(method: PeftConfig, model: PreTrainedModel, family: Family, head: s
     trained = [parameter for parameter, p in made.named_parameters() if p.requires_grad]
     if all(".modules_to_save." in parameter for parameter in trained):
         raise UserError(f"{name} trains nothing beside the head: name other target_modules.")
+    peft_corrections.check_ties(made, name)
     initialisation.started(made)
     return made
 

@@ -156,6 +156,28 @@ def test_values_that_do_not_fit_the_layers_are_refused_before_weights_are_read(c
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("family_name", "words"), [("gpt2", "wte"), ("gemma", "embed_tokens"), ("bart", "shared")]
+)
+def test_an_update_of_words_that_are_the_output_too_is_refused(family_name, words, tiny):
+    """Merged into the weight that both share, it would change the output layer."""
+    family, head = FAMILIES[family_name], usual_head(family_name)
+    for kind, fields, fits in (
+        ("LORA", {"target_modules": [words]}, False),
+        ("LORA", {"trainable_token_indices": [1]}, True),
+        ("TRAINABLE_TOKENS", {"token_indices": [1]}, True),
+    ):
+        model, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head)
+        method = PEFT(peft_config=json.dumps({"peft_type": kind, **fields})).method(family)
+        if fits:
+            models.apply(method, model, family, head)
+        else:
+            with pytest.raises(
+                UserError, match=f"LORA on this {family_name} model: its word embeddings are its"
+            ):
+                models.apply(method, model, family, head)
+
+
 def test_values_that_do_not_go_together_are_one_line():
     content = {"peft_type": "ADALORA", "total_step": 10, "tinit": 20}
     with pytest.raises(
