@@ -43,7 +43,8 @@ class Budget(TrainingHook):
         if steps - config.tfinal - config.tinit < 2:
             raise UserError(
                 f"AdaLoRA cannot share out its ranks in {steps} optimizer steps, of which the first {config.tinit} and the last "
-                f"{config.tfinal} leave them as they are: train for more epochs, or use a smaller --initial_share and --final_share."
+                f"{config.tfinal} leave them as they are: train for more epochs, or use a smaller --initial_share and --final_share "
+                "(in a file: tinit and tfinal)."
             )
 
     def extra_loss(self) -> torch.Tensor:

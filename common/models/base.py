@@ -307,25 +307,26 @@ def apply(
     if isinstance(method, Method):
         methods.apply(method, model, family, head)
         return model
-    if isinstance(method, PromptLearningConfig):
-        return PromptModel(model, method, family, head)
-    method.modules_to_save = list(family.heads[head]) or None
-    if family.conv1d:
-        method.fan_in_fan_out = True
-    return _adapted(method, model, family)
+    return _adapted(method, model, family, head)
 
 
-def _adapted(method: PeftConfig, model: PreTrainedModel, family: Family) -> torch.nn.Module:
-    """PEFT's model; UserError where PEFT refuses the method's values for these layers, or finds none to train."""
+def _adapted(method: PeftConfig, model: PreTrainedModel, family: Family, head: str) -> torch.nn.Module:
+    """PEFT's model, or that of virtual tokens; UserError where PEFT refuses the method's values for these layers, or finds none to train."""
     peft_corrections.install()
     name = f"{getattr(method.peft_type, 'value', method.peft_type)} on this {family.model_type} model"
     try:
+        if isinstance(method, PromptLearningConfig):
+            return PromptModel(model, method, family, head)
+        method.modules_to_save = list(family.heads[head]) or None
+        if family.conv1d:
+            method.fan_in_fan_out = True
         made: torch.nn.Module = quietly(get_peft_model, model, method)
-    except (ValueError, TypeError, NotImplementedError, ArithmeticError, KeyError) as error:
+    except peft_corrections.FAULTS as error:
         raise UserError(f"{name}: PEFT refuses these values for its layers: {first_line(error)}") from None
     trained = [parameter for parameter, p in made.named_parameters() if p.requires_grad]
     if all(".modules_to_save." in parameter for parameter in trained):
         raise UserError(f"{name} trains nothing beside the head: name other target_modules.")
+    peft_corrections.check_ties(made, name)
     initialisation.started(made)
     return made
 
@@ -334,7 +335,7 @@ def check_method(
     method: PeftConfig | Method | None, config: PreTrainedConfig, family: Family, head: str
 ) -> None:
     """UserError where a method cannot be put on a model of this config, found out without reading any weight."""
-    if isinstance(method, PeftConfig) and not isinstance(method, PromptLearningConfig):
+    if isinstance(method, PeftConfig):
         _check_once(_Tried(method, config, family, head))
 
 

@@ -49,15 +49,19 @@ class Family:
     first_position: int | None = 0
     """Position id of the first token; None where positions are relative and no ids exist."""
     refuses: dict[str, str] = field(default_factory=dict)
-    """Technique, or "technique head" → the reason why this family cannot do it."""
+    """Technique → the reason why this family cannot do it."""
 
     def refusal(self, technique: str, head: str) -> str | None:
         """Why this family, with this head, cannot be trained by a technique; None if it can."""
         if technique == "head" and not self.heads[head]:
             return "the task has no head of its own"
+        return self.refusal_of_all(technique)
+
+    def refusal_of_all(self, technique: str) -> str | None:
+        """Why this family cannot be trained by a technique, whatever the head; None if it can."""
         if technique == "prefix-tuning" and self.own_attention:
             return "its attention has code of its own, which a prefix cannot enter"
-        return self.refuses.get(f"{technique} {head}") or self.refuses.get(technique)
+        return self.refuses.get(technique)
 
     @property
     def linear_layers(self) -> list[str]:

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import UserError
 from . import adalora
+from .families import FAMILIES
 
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[Any, Batch, torch.Tensor], torch.Tensor]
@@ -125,6 +126,11 @@ def _covariances(model: PeftModel, loss: Loss, batches: Iterable[Batch]) -> dict
     sums: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = {}
     twin: dict[str, str] = {}
     batch: Batch = {}
+    family = FAMILIES.get(model.config.model_type)
+    # Longformer's attention takes (length, batch, width).
+    turned = (
+        (family.query, family.key, family.value, *family.further) if family and family.global_question else ()
+    )
     # The tensor that the layer before had as input, and that layer: query, key and value follow each other.
     last: tuple[torch.Tensor | None, str] = None, ""
 
@@ -134,7 +140,7 @@ def _covariances(model: PeftModel, loss: Loss, batches: Iterable[Batch]) -> dict
             twin[name] = last[1]
             return
         last = x, name
-        rows = _without_padding(x, batch).float()
+        rows = _without_padding(x.transpose(0, 1) if name.endswith(turned) else x, batch).float()
         total, products, n = sums.get(name, (0.0, 0.0, 0))
         sums[name] = total + rows.sum(0), products + rows.T @ rows, n + len(rows)
 
@@ -166,7 +172,12 @@ def _without_padding(x: torch.Tensor, batch: Batch) -> torch.Tensor:
     if x.shape[:-1] == labels.shape:
         # A decoder reads the answer.
         return x[labels != -100]
-    return x.flatten(0, -2)
+    if mask is not None and x.ndim == 3 and len(x) == len(mask) and x.shape[1] > mask.shape[1]:
+        # Longformer pads windows on to a multiple of its own.
+        return x[:, : mask.shape[1]][mask.bool()]
+    # It also fills up the shorter questions of a batch, with zeros.
+    rows = x.flatten(0, -2)
+    return rows[rows.any(-1)]
 
 
 def _components(

@@ -153,12 +153,15 @@ def trained_parameters(folder: Path) -> int:
 
 
 def _has_factors(config: Mapping[str, Any] | None) -> bool:
-    """Whether PEFT's functions can combine an adapter: a LoRA's. A DoRA has lengths too, which belong to its own update."""
-    return config is not None and config.get("peft_type") == "LORA" and not config.get("use_dora")
+    """Whether PEFT's functions can combine an adapter: a LoRA's. A DoRA has lengths too, which belong to its own update, and
+    PEFT leaves out the biases that an update may have."""
+    if config is None or config.get("peft_type") != "LORA":
+        return False
+    return not (config.get("use_dora") or config.get("lora_bias"))
 
 
 def _mean(tensors: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float]) -> dict[str, torch.Tensor]:
-    """The weighted mean of tensors of the same names; what is not a floating-point number is that of the first."""
+    """The weighted mean of tensors of the same names; whole numbers are the same in all."""
     total = sum(weights)
     found = {}
     for name, first in tensors[0].items():
@@ -179,10 +182,15 @@ def _by_peft(
     recipe: Recipe,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """(config of the merged adapter, its factors by name), made by `LoraModel.add_weighted_adapter`."""
-    # Heads are left out: PEFT refuses adapters that each have one.
+    # Heads and trained tokens are left out: PEFT refuses adapters that each have one, and `_mean` combines them.
     configs = [
         replace(
-            _config_of(model), modules_to_save=None, bias="none", init_lora_weights=True, inference_mode=True
+            _config_of(model),
+            modules_to_save=None,
+            trainable_token_indices=None,
+            bias="none",
+            init_lora_weights=True,
+            inference_mode=True,
         )
         for model in models
     ]
@@ -232,7 +240,7 @@ def _by_peft(
 
 def _of_rank(name: str, factor: torch.Tensor, rank: int) -> torch.Tensor:
     """A factor of an update with zeros up to a rank: a small layer has fewer singular vectors than may be asked for."""
-    if ".lora_A." in name:
+    if ".lora_A." in name or name.endswith(".lora_embedding_A"):
         return torch.nn.functional.pad(factor, (0, 0, 0, rank - factor.shape[0]))
     return torch.nn.functional.pad(factor, (0, rank - factor.shape[1]))
 
@@ -253,14 +261,23 @@ def _check_alike(
                 raise UserError(
                     f"Run {model.name} was trained with {field} {str(other.get(field))[:60]}, run {first.name} with "
                     f"{str(config.get(field))[:60]}: "
-                    f"merge runs with the same{', or use --method cat or svd' * (field in _RANKS)}."
+                    f"merge runs with the same{', or use --method cat or svd' * (field in _RANKS and _has_factors(first.config))}."
                 )
         for name in sorted(own.keys() | others.keys()):
+            if name in own and name in others and not _fits(own[name], others[name]):
+                raise UserError(
+                    f"Run {model.name} does not fit run {first.name}: its {name} has other values, and whole numbers have no mean."
+                )
             shapes = [tuple(t[name].shape) if name in t else "missing" for t in (others, own)]
             if shapes[0] != shapes[1] and not (by_rank and _FACTOR in name and "missing" not in shapes):
                 raise UserError(
                     f"Run {model.name} does not fit run {first.name}: its {name} is {shapes[0]}, not {shapes[1]}."
                 )
+
+
+def _fits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have a mean: whole numbers say what the values beside them belong to."""
+    return one.is_floating_point() or one.equal(other)
 
 
 def _deciding(config: Mapping[str, Any] | None, by_rank: bool) -> dict[str, Any]:

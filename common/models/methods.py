@@ -186,6 +186,8 @@ def opened(model: nn.Module, adapter: Path, family: Family, head: str) -> nn.Mod
     Parameters are replaced, not written to: other adapters may share those of the base.
     """
     read(adapter).put_on(model, family)
+    # Before anything is replaced: what is shared would go on asking for gradients in the other models.
+    model.requires_grad_(False)
     for name, tensor in load_file(adapter / WEIGHTS).items():
         module, _, parameter = name.rpartition(".")
         setattr(model.get_submodule(module), parameter, nn.Parameter(tensor, requires_grad=False))

@@ -4,16 +4,33 @@ docs/ARCHITECTURE.md lists each fault with its test.
 """
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.boft import layer as boft
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
+from ..errors import UserError
 from .bundles import quietly
 from .families import Family
 from .peft_kinds import CANNOT_MERGE
+
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    re.error,
+)
+"""What PEFT and torch raise for values that do not fit a model: a negative rank, a target that is no regular expression."""
 
 
 class BlockDiagonal:
@@ -54,6 +71,20 @@ def merges(adapter: Path) -> bool:
 def install() -> None:
     """Correct what has to be corrected before an adapter is made or loaded. It can be called again."""
     boft._FBD_CUDA = BlockDiagonal
+
+
+def check_ties(model: torch.nn.Module, name: str) -> None:
+    """UserError where a method updates one of two layers that share a weight: merged into it, the other would change too."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    ends = base.get_input_embeddings(), base.get_output_embeddings()
+    shared = None not in ends and ends[0].weight is ends[1].weight
+    if shared and any(
+        isinstance(e, BaseTunerLayer) and not isinstance(e, TrainableTokensLayer) for e in ends
+    ):
+        raise UserError(
+            f"{name}: its word embeddings are its output layer too, which an update cannot change apart: leave them out of "
+            "target_modules, or use trainable_token_indices."
+        )
 
 
 def merged(model: PeftModel) -> torch.nn.Module:

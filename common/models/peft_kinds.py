@@ -114,24 +114,32 @@ _DECODERS = "it is for decoders"
 _UNTRIED = "nobody has tried it in this suite"
 _TEXT = "a text that the virtual tokens start from needs a tokenizer"
 _DEVICES = "it needs quantized or distributed layers"
+_LORA = {
+    "alora_invocation_tokens": _DECODERS,
+    "arrow_config": "it mixes adapters that are trained already",
+    "corda_config": FROM_DATA,
+    "eva_config": FROM_DATA,
+    "kasa_config": _UNTRIED,
+    "layer_replication": "the model keeps its layers",
+    "loftq_config": _DEVICES,
+    "lora_ga_config": FROM_DATA,
+    "megatron_config": _DEVICES,
+    "megatron_core": _DEVICES,
+    "monteclora_config": _UNTRIED,
+    "target_parameters": "the suite's models have no bare parameters to update",
+    "use_bdlora": _UNTRIED,
+    "use_qalora": _DEVICES,
+    "velora_config": _UNTRIED,
+}
+_UNREAD = "AdaLoRA does not read it"
 BARRED = {
-    "LORA": {
-        "alora_invocation_tokens": _DECODERS,
-        "arrow_config": "it mixes adapters that are trained already",
-        "corda_config": FROM_DATA,
-        "eva_config": FROM_DATA,
-        "kasa_config": _UNTRIED,
-        "layer_replication": "the model keeps its layers",
-        "loftq_config": _DEVICES,
-        "lora_ga_config": FROM_DATA,
-        "megatron_config": _DEVICES,
-        "megatron_core": _DEVICES,
-        "monteclora_config": _UNTRIED,
-        "target_parameters": "the suite's models have no bare parameters to update",
-        "use_bdlora": _UNTRIED,
-        "use_qalora": _DEVICES,
-        "velora_config": _UNTRIED,
-    },
+    "LORA": _LORA,
+    # PEFT declares its fields as LoRA's and a few more.
+    "ADALORA": _LORA
+    | dict.fromkeys(
+        ("alpha_pattern", "init_lora_weights", "lora_bias", "rank_pattern", "use_dora", "use_rslora"), _UNREAD
+    )
+    | {"r": "AdaLoRA reads init_r and target_r instead"},
     "ADAMSS": {"use_asa": "its schedule needs a trainer that drives it"},
     "PROMPT_TUNING": dict.fromkeys(
         ("prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"), _TEXT
@@ -146,5 +154,5 @@ INITS = (True, False, "gaussian", "orthogonal")
 CANNOT_MERGE = frozenset({"LILY"})
 """Types whose update depends on the input, so that no weight can hold it."""
 
-NEED_WEIGHTS = frozenset({"ADAMSS", "FROD", "SHIRA"})
+NEED_WEIGHTS = frozenset({"ADAMSS", "FROD", "PROMPT_TUNING", "SHIRA"})
 """Types that look at the base's weights when they are put on it."""

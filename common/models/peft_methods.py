@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import read_text
 from .families import Family
 from .peft_kinds import (
@@ -65,7 +65,7 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     from peft import PeftConfig
 
     kind = content["peft_type"]
-    reason = family.refuses.get(LIKE.get(kind, ""))
+    reason = family.refusal_of_all(LIKE.get(kind, ""))
     if family.conv1d and kind in LINEAR_ONLY:
         reason = "PEFT's layers for it do not support Conv1D, the type of all its layers"
     if reason:
@@ -75,7 +75,12 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     values = dict(content)
     if kind not in PROMPT_TYPES and not values.get("target_modules"):
         values |= _targets(kind, family)
-    config: PeftConfig = PeftConfig.from_peft_type(**values)
+    try:
+        config: PeftConfig = PeftConfig.from_peft_type(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{name_of(content)} cannot be set up with these values: {first_line(error)}"
+        ) from None
     return config
 
 
@@ -86,7 +91,8 @@ def _targets(kind: str, family: Family) -> dict[str, Any]:
         return {}
     if kind == "LN_TUNING":
         # The first attention layer of a ModernBERT has a norm that does nothing.
-        return {"target_modules": r".*(LayerNorm|(?<!layers\.0\.attn)_norm|\.norm|ln_\w)"}
+        names = r"LayerNorm|layernorm(_embedding)?|(?<!layers\.0\.attn)_norm|\.norm|ln_\w"
+        return {"target_modules": rf".*({names})"}
     if kind == "IA3":
         down = family.matching(family.down)
         return {
@@ -137,7 +143,23 @@ def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name in _needed(kind):
         if not found.get(name):
             raise UserError(f"{where}: {kind} needs {name}.")
+    for name in ("token_indices", "trainable_token_indices"):
+        if "-" in str(found.get(name)):
+            raise UserError(f"{where}: {name} holds a number below 0; tokens count from 0.")
+    if kind == "ADALORA":
+        _check_schedule(defaults | found, where)
     return found
+
+
+def _check_schedule(fields: Mapping[str, Any], where: str) -> None:
+    """UserError where AdaLoRA could not take ranks away; PEFT would fail in the middle of training."""
+    if fields["init_r"] <= fields["target_r"]:
+        raise UserError(
+            f"{where}: target_r {fields['target_r']} leaves AdaLoRA nothing to take away from init_r {fields['init_r']}: use a "
+            "smaller target_r."
+        )
+    if fields["deltaT"] < 1:
+        raise UserError(f"{where}: deltaT is {fields['deltaT']}; it must be 1 or more.")
 
 
 def _needed(kind: str) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def closed_form(technique: str, base, family, head: str) -> int:
             widths = [o for _, o in roles(family.attention_output, family.down)]
             return of_head + of_norms + sum(2 * t.size * o + t.size + o for o in widths)
         case "prefix-tuning":
-            gates = layers * base.config.num_attention_heads if t.gating else 0
+            gates = layers * heads if t.gating else 0
             return of_head + t.num_virtual_tokens * layers * 2 * heads * size + gates
         case "prompt-tuning":
             return of_head + t.num_virtual_tokens * base.get_input_embeddings().embedding_dim

@@ -58,10 +58,9 @@ def test_layers_with_one_name_for_several_roles_are_listed_once():
     assert FAMILIES["gpt2"].linear_layers == ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 
 
-def test_a_reason_for_one_head_leaves_the_others():
-    assert (
-        FAMILIES["gpt2"].refusal("loha", "CausalLM") and FAMILIES["gpt2"].refusal("lora", "CausalLM") is None
-    )
+def test_training_the_head_alone_needs_a_head():
+    gpt2 = FAMILIES["gpt2"]
+    assert gpt2.refusal("head", "CausalLM") and gpt2.refusal("head", "QuestionAnswering") is None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.models import base as models
 from common.models import bundles, initialisation, saving
 from common.models.families import FAMILIES
+from common.models.global_attention import question
 from tests.support import learning
 from tests.support.cells import QA, batch_of, build, logits, span_loss, train
 from tests.support.techniques import EVERY, technique
@@ -92,6 +93,25 @@ def test_eva_follows_the_directions_of_the_data_and_moves_rank(tiny):
     torch.testing.assert_close(cosines, torch.ones(4), atol=1e-2, rtol=0)
 
 
+def test_eva_leaves_out_what_longformer_fills_its_windows_with(tiny, monkeypatch):
+    model, _ = models.load_base(models.resolve_checkpoint(tiny("longformer")))
+    model = models.apply(technique("lora, eva").method(FAMILIES["longformer"]), model, FAMILIES["longformer"])
+    _, _, batch = build(tiny, "lora", "longformer")
+    seen, whole = {}, initialisation._without_padding
+
+    def counted(x, given):
+        rows = whole(x, given)
+        seen.setdefault(len(rows), []).append(rows)
+        return rows
+
+    monkeypatch.setattr(initialisation, "_without_padding", counted)
+    initialisation.from_data(model, span_loss, [batch])
+    questions = int(question(batch["input_ids"], model.config.sep_token_id).sum())
+    real = int(batch["attention_mask"].sum())
+    assert seen.keys() == {real, questions} and real < batch["attention_mask"].numel()
+    assert len(seen[questions]) == 2, "one input of query_global in each block"
+
+
 @pytest.mark.parametrize("name", ["lora, biases", "lora, own biases", "lora, pissa", "lora, eva"])
 def test_adapters_leave_a_shared_base_as_it_is(name, tiny, tmp_path):
     expected, info = {}, None
@@ -116,6 +136,19 @@ def test_adapters_leave_a_shared_base_as_it_is(name, tiny, tmp_path):
     base = shared.model.get_submodule(f"bert.{weight}").weight
     same = next(m for n, m in loaded["lora"].named_modules() if n.endswith(weight)).base_layer.weight
     assert same.data_ptr() == base.data_ptr()
+
+
+@pytest.mark.parametrize("name", ["bitfit", "top-layers", "bottleneck"])
+def test_what_a_method_trained_of_a_shared_base_asks_for_no_gradients_there(name, tiny, tmp_path):
+    """Other models share these weights, and the fast layers for CPUs are for frozen ones alone."""
+    model, tokenizer, _ = build(tiny, name, "bert")
+    info = bundles.BundleInfo(name, "bert", tiny("bert"), "", "any", QA, {})
+    saving.save_bundle(tmp_path / "bundle", info, model, tokenizer, technique(name).method(FAMILIES["bert"]))
+    saving.save_base(models.resolve_checkpoint(tiny("bert")), tmp_path / "base")
+    shared = bundles.load_shared_base(tmp_path / "base", info)
+    shared.model.requires_grad_(False)
+    bundles.load_bundle(tmp_path / "bundle", shared=shared)
+    assert not any(parameter.requires_grad for parameter in shared.model.parameters())
 
 
 def test_what_cannot_be_combined_is_refused_in_one_line(tiny):

@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    VBLoRAConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file
 
 from common.errors import UserError
@@ -27,7 +33,7 @@ def world(tmp_path_factory, tiny):
     print_ = saving.save_base(checkpoint, folder / "base")
 
     def build(technique="lora", seed=0, **fields):
-        key = (technique, seed, *sorted(fields.items()))
+        key = (technique, seed, str(sorted(fields.items())))
         if key in made:
             return made[key]
         place = folder / str(len(made))
@@ -190,6 +196,7 @@ def test_scales_are_averaged_as_peft_averages_them(world, tiny, tmp_path):
     ("models", "recipe", "reason"),
     [
         ([{}, {"seed": 1, "r": 8}], Recipe(), r"Run lora-1 was trained with r 8, run lora-0 with 16.*--method cat or svd"),
+        ([{"technique": "loha"}, {"technique": "loha", "seed": 1, "r": 4}], Recipe(), r"merge runs with the same\.$"),
         ([{}, {"seed": 1, "target_modules": ".*query"}], Recipe("cat"), "Run lora-1 was trained with target_modules"),
         ([{"technique": "ia3"}, {"technique": "ia3", "seed": 1}], Recipe("ties"), "ties is for the updates of LoRA, and ia3-0 was"),
         ([{"technique": "ia3"}, {"technique": "ia3", "seed": 1}], Recipe(weights=(1.0, 1.0)), "add up to 2.*must add up to 1"),
@@ -204,6 +211,56 @@ def test_what_does_not_fit_is_refused(models, recipe, reason, world, tmp_path):
     with pytest.raises(UserError, match=reason):
         combine([world(**fields) for fields in models], recipe, tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("how", ["cat", "svd"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": ["query", "word_embeddings"]},
+        {"trainable_token_indices": [1, 2]},
+        {"bias": "all"},
+        {"rank_pattern": {"layer.0.attention.self.query": 2}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_a_file_sets_of_lora_is_in_the_mean_of_updates(how, fields, world, tmp_path):
+    """The factors of an embedding lie otherwise than those of a linear layer, and tokens of it can be trained too."""
+    models = [world(seed=seed, r=4, **fields) for seed in range(2)]
+    folder = merged(models, Recipe(how, rank=8 if how == "svd" else None), tmp_path / "m")
+    assert close(weights(folder), mean_of_weights(models))
+
+
+def test_updates_with_biases_have_means_of_factors_alone(world, tmp_path):
+    models = [world(seed=seed, lora_bias=True, target_modules=["query"]) for seed in range(2)]
+    with pytest.raises(UserError, match="--method cat is for the updates of LoRA"):
+        combine(models, Recipe("cat"), tmp_path / "m")
+    found = Saved("", merged(models, Recipe(), tmp_path / "m")).tensors()
+    one, other = (model.tensors() for model in models)
+    names = [name for name in found if name.endswith("lora_B.bias")]
+    assert names and all(torch.allclose(found[n], (one[n] + other[n]) / 2) for n in names)
+
+
+def test_values_at_other_places_have_no_mean(tiny, tmp_path):
+    """A VB-LoRA may save its largest weights alone, and the numbers of the vectors that they are for."""
+    checkpoint = base.resolve_checkpoint(tiny("bert"))
+
+    def config():
+        sizes = dict(vector_length=8, num_vectors=8)
+        return VBLoRAConfig(**sizes, save_only_topk_weights=True, target_modules=["query"])
+
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model, tokenizer = base.load_base(checkpoint)
+        model = base.apply(config(), model, BERT)
+        info = bundles.BundleInfo("PEFT VBLORA", "bert", "tiny", "", "extractive-qa", "QuestionAnswering", {})
+        saving.save_bundle(tmp_path / str(seed), info, model, tokenizer)
+    models = [Saved(f"vblora-{seed}", tmp_path / str(seed)) for seed in range(2)]
+    with pytest.raises(
+        UserError, match="Run vblora-1 does not fit run vblora-0: its .*topk_indices has other values"
+    ):
+        combine(models, Recipe(), tmp_path / "m")
+    combine([models[0], models[0]], Recipe(), tmp_path / "m")
 
 
 def test_ranks_may_differ_where_whole_updates_are_combined(world, tmp_path):

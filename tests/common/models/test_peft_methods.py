@@ -10,8 +10,9 @@ from peft.utils import PeftType
 from common.errors import UserError
 from common.models import base as models
 from common.models import peft_kinds
-from common.models.families import FAMILIES
-from tests.support.cells import QA, refused
+from common.models.families import FAMILIES, auto_class
+from common.models.methods import norms
+from tests.support.cells import QA, refused, usual_head
 from tests.support.peft_types import CONFIGS
 from tests.support.techniques import BY_FILE, TECHNIQUES
 from tests.support.techniques import technique as technique_of
@@ -31,10 +32,11 @@ def test_every_type_of_peft_is_in_one_list():
     further = {
         *peft_kinds.LINEAR_ONLY,
         *peft_kinds.CANNOT_MERGE,
-        *peft_kinds.NEED_WEIGHTS,
         *peft_kinds.BARRED,
     }
     assert further <= set(peft_kinds.WORKING)
+    # The suite has prompt tuning of its own.
+    assert peft_kinds.NEED_WEIGHTS <= {*peft_kinds.WORKING, "PROMPT_TUNING"}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,14 @@ def test_every_type_of_peft_is_in_one_list():
         ({"peft_type": "LORA", "inference_mode": True}, "inference_mode is not for a file to set: a run trains"),
         ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "Choose true, false, gaussian or orthogonal"),
         ({"peft_type": "LORA", "alora_invocation_tokens": [1]}, "it is for decoders"),
+        ({"peft_type": "ADALORA", "total_step": 9, "r": 4}, "r is not for a file to set: AdaLoRA reads init_r and target_r"),
+        ({"peft_type": "ADALORA", "total_step": 9, "use_rslora": True}, "use_rslora .* AdaLoRA does not read it"),
+        ({"peft_type": "ADALORA", "total_step": 9, "eva_config": {"rho": 2.0}}, "eva_config is not for a file to set"),
+        ({"peft_type": "ADALORA", "total_step": 9, "init_r": 8}, "target_r 8 leaves AdaLoRA nothing .* init_r 8"),
+        ({"peft_type": "ADALORA", "total_step": 9, "deltaT": 0}, "deltaT is 0; it must be 1 or more"),
         ({"peft_type": "TRAINABLE_TOKENS"}, "TRAINABLE_TOKENS needs token_indices"),
+        ({"peft_type": "TRAINABLE_TOKENS", "token_indices": [3, -1]}, "token_indices holds a number below 0"),
+        ({"peft_type": "LORA", "trainable_token_indices": {"wte": [-1]}}, "trainable_token_indices holds a number"),
         ({"peft_type": "P_TUNING"}, "P_TUNING needs num_virtual_tokens"),
         ({"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "TEXT"}, "choose RANDOM or SAMPLE_VOCAB"),
         ({"peft_type": "PROMPT_TUNING", "tokenizer_kwargs": {"a": 1}}, "tokenizer_kwargs is not for a file to set"),
@@ -130,6 +139,15 @@ def test_a_method_is_tried_on_the_shapes_of_a_model_alone(technique, tiny):
         ({"peft_type": "MISS", "r": 0}, "MISS on this bert model: PEFT refuses"),
         ({"peft_type": "MISS", "target_modules": ["no_such_layer"]}, "no_such_layer|No modules were targeted"),
         ({"peft_type": "WAVEFT", "n_frequency": 10**6}, "WAVEFT on this bert model: PEFT refuses"),
+        ({"peft_type": "MISS", "target_modules": "["}, "MISS on this bert model: PEFT refuses .* unterminated"),
+        ({"peft_type": "VERA", "r": -1}, "VERA on this bert model: PEFT refuses .* negative dimension"),
+        ({"peft_type": "ADALORA", "total_step": 1000, "beta1": 2.0}, "ADALORA on this bert model: PEFT refuses .* AssertionError"),
+        ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": -1}, "PREFIX_TUNING on this bert model: PEFT refuses"),
+        ({"peft_type": "P_TUNING", "num_virtual_tokens": 4, "encoder_hidden_size": -1}, "P_TUNING on this bert model: PEFT refuses"),
+        (
+            {"peft_type": "P_TUNING", "num_virtual_tokens": 4, "encoder_reparameterization_type": "GRU"},
+            "P_TUNING on this bert model: PEFT refuses .* type not recognized",
+        ),
     ],
 )  # fmt: skip
 def test_values_that_do_not_fit_the_layers_are_refused_before_weights_are_read(content, message, tiny):
@@ -138,6 +156,36 @@ def test_values_that_do_not_fit_the_layers_are_refused_before_weights_are_read(c
     with pytest.raises(UserError, match=message) as found:
         models.check_method(PEFT(peft_config=json.dumps(content)).method(family), config, family, QA)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("family_name", "words"), [("gpt2", "wte"), ("gemma", "embed_tokens"), ("bart", "shared")]
+)
+def test_an_update_of_words_that_are_the_output_too_is_refused(family_name, words, tiny):
+    """Merged into the weight that both share, it would change the output layer."""
+    family, head = FAMILIES[family_name], usual_head(family_name)
+    for kind, fields, fits in (
+        ("LORA", {"target_modules": [words]}, False),
+        ("LORA", {"trainable_token_indices": [1]}, True),
+        ("TRAINABLE_TOKENS", {"token_indices": [1]}, True),
+    ):
+        model, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head)
+        method = PEFT(peft_config=json.dumps({"peft_type": kind, **fields})).method(family)
+        if fits:
+            models.apply(method, model, family, head)
+        else:
+            with pytest.raises(
+                UserError, match=f"LORA on this {family_name} model: its word embeddings are its"
+            ):
+                models.apply(method, model, family, head)
+
+
+def test_values_that_do_not_go_together_are_one_line():
+    content = {"peft_type": "ADALORA", "total_step": 10, "tinit": 20}
+    with pytest.raises(
+        UserError, match="PEFT ADALORA cannot be set up with these values: .* budgeting phase"
+    ):
+        PEFT(peft_config=json.dumps(content)).method(FAMILIES["bert"])
 
 
 @pytest.mark.parametrize("kind", sorted(peft_kinds.LINEAR_ONLY))
@@ -149,6 +197,38 @@ def test_what_is_refused_for_conv1d_cannot_be_put_on_it(kind, tiny):
     method = peft.PeftConfig.from_peft_type(**CONFIGS[kind], target_modules=family.linear_layers)
     with pytest.raises(UserError, match="PEFT refuses these values|trains nothing beside the head"):
         models.apply(method, model, family)
+
+
+@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+@pytest.mark.parametrize("kind", sorted(peft_kinds.LIKE))
+def test_a_file_is_refused_where_the_technique_of_its_kind_is(kind, family_name):
+    """A prefix that no attention reads would train the head alone."""
+    family = FAMILIES[family_name]
+    for head in family.heads:
+        reason = family.refusal(peft_kinds.LIKE[kind], head)
+        if reason is None:
+            if not (family.conv1d and kind in peft_kinds.LINEAR_ONLY):
+                technique_of(f"peft {kind}").method(family)
+            continue
+        with pytest.raises(UserError, match=f"{kind} does not work with {family_name}: ") as found:
+            technique_of(f"peft {kind}").method(family)
+        assert reason in str(found.value)
+
+
+@pytest.mark.parametrize("family_name", sorted(FAMILIES))
+def test_every_norm_is_tuned_where_a_file_names_none(family_name, tiny):
+    family, head = FAMILIES[family_name], usual_head(family_name)
+    config = models.load_config(models.resolve_checkpoint(tiny(family_name)))
+    with torch.device("meta"):
+        model = auto_class(head).from_config(config)
+    found = {id(norm): name for name, norm in model.named_modules() if norm in norms(model)}
+    made = models.apply(technique_of("peft LN_TUNING").method(family), model, family, head)
+    trained = [name for name, p in made.named_parameters() if p.requires_grad]
+    assert found
+    for name in found.values():
+        assert any(
+            f"{name}.ln_tuning_layers." in each or f"{name}.modules_to_save." in each for each in trained
+        ), name
 
 
 def test_virtual_tokens_of_a_file_take_room():
