@@ -164,7 +164,7 @@ def configurations(study: Study, runs: pd.DataFrame, scores: Scores) -> pd.DataF
     if len(table):
         table["label"] = ""
         for _, stage in table.groupby("stage", sort=False):
-            table.loc[stage.index, "label"] = _labels(stage, axes)
+            table.loc[stage.index, "label"] = labels(stage, axes)
             each, spread = matrices(stage, scores, metric)
             for i, values in each.items():
                 low, high = interval(values, spread)
@@ -245,7 +245,8 @@ def comparisons(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFra
     return tests
 
 
-def _labels(stage: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+def labels(stage: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """How each configuration differs from the others; axes: those that the labels may name."""
     named = stage["technique"].nunique() > 1 or not varying(stage, axes)
     parts = [[technique] if named else [] for technique in stage["technique"]]
     if stage["checkpoint"].nunique() > 1:

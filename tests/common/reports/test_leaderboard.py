@@ -57,6 +57,20 @@ def test_a_stage_of_several_sizes_does_not_decide_where_another_one_can():
     ]  # fmt: skip
 
 
+def test_curves_of_one_technique_are_named_by_what_they_differ_in_whatever_the_order_of_the_axes():
+    rows = [
+        {"technique": "LoRA", "max_train_samples": size, "learning_rate": rate, "quality": 0.6, "seed": seed}
+        for size in (200, 3000)
+        for rate in (1e-3, 1e-2)
+        for seed in (1, 2)
+    ]
+    study = make_study("s", axes=["max_train_samples", "learning_rate"])
+    runs, _, scores = make_runs(rows)
+    table = configurations(study, tidy(study, runs), scores)
+    curves = leaderboard.curves(study, table, scores)
+    assert [curve.name for curve in curves] == ["lr 1e-3", "lr 1e-2"]
+
+
 def test_curves_have_points_per_doubling():
     study, table, scores = tabled("sizes")
     rows = leaderboard.learning_curves(study, table, scores)["rows"]
