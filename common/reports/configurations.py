@@ -213,15 +213,11 @@ def against_best(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFr
     """Paired tests of each configuration of a stage against the best by validation, on the scores of the same examples.
 
     Indexed as the table: `difference` in points (that configuration - the best) with `low`, `high`, `p`, and `p_holm`,
-    corrected over these tests. Configurations without scores are left out.
+    corrected over these tests. Configurations without scores are left out; if the best has none, nothing is compared.
     """
     each, spread = matrices(table, scores, study["metric"])
-    first = best(table.loc[list(each)])
-    found = (
-        {}
-        if first is None
-        else {i: paired_difference(each[i], each[first], spread) for i in each if i != first}
-    )
+    first = best(table)
+    found = {i: paired_difference(each[i], each[first], spread) for i in each if first in each and i != first}
     tests = pd.DataFrame.from_dict(found, orient="index", columns=["difference", "low", "high", "p"])
     return tests.assign(p_holm=holm(tests["p"]))
 

@@ -36,6 +36,15 @@ def test_the_best_comes_first_and_all_others_are_compared_with_it():
     assert ia3["evaluation_samples_per_second"] == 32.0
 
 
+def test_nothing_is_compared_with_another_one_than_the_best():
+    study, table, scores = tabled("techniques")
+    best = table.loc[table["validation"].idxmax()]
+    held = {run: each for run, each in scores.items() if run not in best["run_ids"]}
+    first, *others = leaderboard.leaderboard(study, table, held)["rows"]
+    assert first["technique"] == best["technique"] and first["best"] == "best"
+    assert others and not any("difference" in row for row in others)
+
+
 def test_a_stage_of_several_sizes_does_not_decide_where_another_one_can():
     rows = [
         {"technique": technique, "stage": stage, "max_train_samples": size, "quality": quality, "seed": seed}
