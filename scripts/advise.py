@@ -100,6 +100,8 @@ def main() -> None:
         raise UserError("--address is for --backend ray.")
     if args.json and not args.json.absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: there is no folder {args.json.absolute().parent}.")
+    if args.json and args.json.is_dir():
+        raise UserError(f"--json {args.json} is a folder: name a file in it.")
     asked = advising.wishes(
         args.data_dir,
         args.techniques,

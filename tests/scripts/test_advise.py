@@ -43,6 +43,7 @@ def config(tmp_path):
         (["--task", "poetry"], "argument --task: invalid choice: 'poetry'"),
         (["--address", "HEAD:6379"], "--address is for --backend ray."),
         (["--json", "nowhere/advice.json"], "--json nowhere/advice.json: there is no folder"),
+        (["--json", "."], "--json . is a folder: name a file in it."),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file or directory."),
         ([], "the following arguments are required: --data_dir"),
     ],
