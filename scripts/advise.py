@@ -3,7 +3,8 @@
 First every technique is trained at three learning rates on a ninth of the training questions (or texts), then the best
 third of them on a third of the data, then the best two on all of it. All decisions are made on the validation set. The
 advice says which technique to take with which command line, how sure that is (paired tests on the same validation
-questions, with Holm's correction), what was excluded and why, and what more data would bring.
+questions, with Holm's correction), what was excluded and why, and what more data would bring. With fewer than 540
+training questions there are fewer rungs.
 
 Each rung is a study (docs/STUDIES.md): no finished run is trained again, and the same line goes on after an
 interruption. results/advice-.../ holds the rungs and advice.json, their notes.
@@ -16,7 +17,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from common.api.technique_scripts import technique_scripts
+from common.api import advising
 from common.bounds import SEEDS, number
 from common.cli import Parser, guarded
 from common.errors import UserError
@@ -25,7 +26,10 @@ from common.paths import ROOT, interpreter
 from common.studies import backends
 from common.tasks.table import DEFAULT_TASK, TASKS
 
-EXAMPLES = """examples:
+EXAMPLES = f"""techniques:
+  {", ".join(advising.choices())}
+
+examples:
   python scripts/advise.py --data_dir my_data
   python scripts/advise.py --data_dir my_data --techniques lora bitfit ia3 --budget_minutes 60
   python scripts/advise.py --data_dir my_data --max_latency_ms 30 --max_size_mb 5 --json advice.json
@@ -41,71 +45,52 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument(
-        "--data_dir", metavar="DIR", required=True, help="prepared data (see scripts/prepare_data.py)"
+    default = "(default: %(default)s)"
+    add = made.add_argument
+    add("--data_dir", metavar="DIR", required=True, help="prepared data (see scripts/prepare_data.py)")
+    add("--task", choices=tuple(TASKS), default=DEFAULT_TASK, help=f"what the model is for {default}")
+    add("--model_checkpoint", default="auto", metavar="NAME", help=f"as in the technique scripts {default}")
+    which = "which ones to try, of those below (default: all that work with the model)"
+    add("--techniques", nargs="+", metavar="KEY", default=[], help=which)
+    further = (
+        "settings of every run, as in the technique scripts (max_length, batch_size, num_train_epochs, ...)"
     )
-    made.add_argument("--task", choices=tuple(TASKS), default=DEFAULT_TASK, help="default: %(default)s")
-    made.add_argument(
-        "--model_checkpoint",
-        default="auto",
-        metavar="NAME",
-        help="the base, as the scripts take it (default: auto)",
-    )
-    made.add_argument(
-        "--techniques",
-        nargs="+",
-        metavar="KEY",
-        default=[],
-        help=f"which ones to try, of {', '.join(technique_scripts())} (default: all that work with the model)",
-    )
-    made.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE.yaml",
-        help="further fields of every run, as the scripts take them (max_length, batch_size, num_train_epochs, ...)",
-    )
-    made.add_argument(
-        "--seed", type=number(minimum=0, maximum=SEEDS), default=42, help="default: %(default)s"
-    )
+    add("--config", type=Path, metavar="FILE.yaml", help=further)
+    seed = f"seed of every run {default}"
+    add("--seed", type=number(minimum=0, maximum=SEEDS), default=42, metavar="N", help=seed)
     limits = made.add_argument_group("what you can afford")
     limits.add_argument(
         "--max_latency_ms",
         type=number(float, above=0),
         metavar="MS",
-        help="longest median time of one request, measured on this machine on the stored model",
+        help="longest median time that one request may take; the stored model is measured on this machine",
     )
     limits.add_argument(
         "--max_size_mb",
         type=number(float, above=0),
         metavar="MIB",
-        help="most MiB that a technique's trained weights take (an adapter, or a whole model)",
+        help="largest size of what a technique trains and stores (an adapter, or a whole model), in MiB",
     )
     limits.add_argument(
         "--budget_minutes",
         type=number(float, above=0),
         metavar="MINUTES",
-        help="training time of all runs together; fewer rates, fewer techniques or less data are tried to keep to it",
+        help="time for all runs together; to keep to it, fewer learning rates, fewer techniques or less data are tried",
     )
     limits.add_argument(
         "--smallest_difference",
         type=number(float, minimum=0),
         metavar="POINTS",
         default=1.0,
-        help="differences below it do not count: then the technique that stores less is taken (default: %(default)s)",
+        help=f"a smaller difference in the score does not count: the technique that stores less is taken {default}",
     )
-    where = made.add_argument_group("where it is trained and written")
-    where.add_argument(
-        "--backend", choices=backends.BACKENDS, default=backends.LOCAL, help="as in study.py (default: local)"
-    )
-    where.add_argument("--address", metavar="HOST:PORT", help="the Ray cluster; default: Ray starts here")
-    where.add_argument(
-        "--output_dir",
-        type=Path,
-        metavar="DIR",
-        default=ROOT / "results",
-        help="where the folder of the rungs is created (default: results/ in the project)",
-    )
-    where.add_argument("--json", type=Path, metavar="FILE", help="also write the advice as JSON")
+    add = made.add_argument_group("where it is trained and written").add_argument
+    add("--backend", choices=backends.BACKENDS, default=backends.LOCAL, help=f"as in study.py {default}")
+    add("--address", metavar="HOST:PORT", help="the Ray cluster; default: Ray starts here")
+    place = "where the folder of the rungs is created (default: results/ in the project)"
+    add("--output_dir", type=Path, metavar="DIR", default=ROOT / "results", help=place)
+    add("--retry_failed", action="store_true", help="train failed runs again; who goes on is decided again")
+    add("--json", type=Path, metavar="FILE", help="also write the advice as JSON")
     return made
 
 
@@ -115,8 +100,8 @@ def main() -> None:
         raise UserError("--address is for --backend ray.")
     if args.json and not args.json.absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: there is no folder {args.json.absolute().parent}.")
-    from common.api import advising
-
+    if args.json and args.json.is_dir():
+        raise UserError(f"--json {args.json} is a folder: name a file in it.")
     asked = advising.wishes(
         args.data_dir,
         args.techniques,
@@ -130,7 +115,7 @@ def main() -> None:
         seed=args.seed,
     )
     try:
-        found = advising.advise(asked, args.output_dir, args.backend, args.address)
+        found = advising.advise(asked, args.output_dir, args.backend, args.address, args.retry_failed)
     except (KeyboardInterrupt, SystemExit):
         print(f"\nStopped. To continue: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
         raise

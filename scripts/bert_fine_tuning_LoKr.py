@@ -29,7 +29,7 @@ class LoKr(Technique):
     alpha: int = option(16, "the update is scaled by alpha / r", minimum=1, maximum=65536)
     decompose_factor: int = option(
         -1,
-        "size of the product's first factor; -1: the divisor of the layer's size next to its root",
+        "size of the product's first factor; -1: the divisor of the layer's size that is closest to its square root",
         minimum=-1,
         maximum=65536,
     )

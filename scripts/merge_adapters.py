@@ -3,16 +3,19 @@
 The runs have the same technique, task, labels and base; seeds, data and hyper-parameters of the training may differ. The
 threshold of "no answer" and the calibration are found on validation again, and the test set is scored once.
 
-For LoRA, W + B A, a mean of updates is not the product of the mean of B and the mean of A:
+LoRA adds an update B A to the weights W. The mean of the updates is not the product of the mean of B and the mean of A,
+so there are several methods:
 
-  linear        means of A and of B: the rank stays, and nothing is exact
-  cat           the exact mean of the updates; its rank is the sum of all ranks
-  svd           the mean of the updates, cut to the rank of one run, or to --rank: exact from the sum of all ranks on
-  ties          values that pull against the majority are left out (Yadav et al., 2023); _svd: on whole updates
-  dare_linear, dare_ties    random values are dropped and the others raised (Yu et al., 2023); _svd likewise
-  magnitude_prune           small values are dropped
+  linear            the mean of A and the mean of B: the rank stays, but the product is not the mean of the updates
+  cat               the exact mean of the updates; its rank is the sum of all ranks
+  svd               the mean of the updates, cut to the rank of one run or to --rank
+  ties              drops the smallest values, and those whose sign differs from the majority's (Yadav et al., 2023)
+  dare_linear       drops random values and scales up the others (Yu et al., 2023)
+  dare_ties         drops random values, and those whose sign differs from the majority's
+  magnitude_prune   drops the smallest values
 
-Every other technique has `linear` alone, which is the mean of all trained tensors. Heads are always averaged.
+The last four work on A and B; with _svd at the end of the name (ties_svd, ...) on the updates, cut to a rank as by svd.
+All other techniques have only `linear`, the mean of all trained tensors. Heads are always averaged.
 """
 
 import _path  # noqa: F401  # isort: skip
@@ -38,24 +41,27 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     made.add_argument(
-        "runs", nargs="+", metavar="RUN_ID", help="finished runs; the first one's settings count"
+        "runs",
+        nargs="+",
+        metavar="RUN_ID",
+        help="ids of finished runs; the first one's data settings are used",
     )
     how = made.add_argument_group("how they become one")
     how.add_argument(
-        "--method", default="linear", help="see above, or the other names of PEFT (default: %(default)s)"
+        "--method", default="linear", metavar="NAME", help="one of those above (default: %(default)s)"
     )
     how.add_argument(
         "--weights",
         nargs="+",
         type=number(float),
         metavar="X",
-        help="one for each run (default: equal ones that give a mean)",
+        help="one number for each run (default: the same for all)",
     )
     how.add_argument(
         "--density",
         type=number(float, above=0, maximum=1),
         metavar="X",
-        help="share of the values that ties, dare and magnitude_prune keep (default: 0.5)",
+        help="share of the values that ties, dare and magnitude_prune methods keep (default: 0.5)",
     )
     how.add_argument(
         "--rank",
@@ -81,7 +87,9 @@ def parser() -> Parser:
     )
     made.add_argument("--run_name", metavar="NAME", help="name of the MLflow run (default: what was merged)")
     made.add_argument(
-        "--output_dir", metavar="DIR", help="where files lie while the run lasts (default: below mlruns/)"
+        "--output_dir",
+        metavar="DIR",
+        help="folder for files until the run has finished (default: below mlruns/)",
     )
     made.add_argument(
         "--skip_finished",

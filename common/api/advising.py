@@ -18,17 +18,22 @@ REQUESTS = 20
 """Validation examples that are sent to a stored model, one at a time, to measure its latency."""
 
 
+def choices() -> list[str]:
+    """The keys of the techniques that can be tried: those whose defaults make a technique."""
+    return [key for key, (kind, _) in technique_scripts().items() if not kind.needs]
+
+
 def wishes(
     data_dir: str, techniques: Sequence[str] = (), fields_file: Path | None = None, **others: Any
 ) -> "Wishes":
     """What the user asks for; UserError names a technique that does not exist, or what is wrong with the file.
 
-    techniques: keys; none stands for all whose defaults make a technique. fields_file: YAML with further fields of every
+    techniques: keys; none stands for all `choices`. fields_file: YAML with further fields of every
     run. others: the other fields of `advisor.Wishes`.
     """
     from ..studies.advisor import Wishes
 
-    known = [key for key, (kind, _) in technique_scripts().items() if not kind.needs]
+    known = choices()
     for key in techniques:
         if key not in known:
             raise UserError(
@@ -47,11 +52,15 @@ def _fields(file: Path) -> dict[str, Any]:
 
 
 def advise(
-    asked: "Wishes", output_dir: Path = ROOT / "results", backend: str = LOCAL, address: str | None = None
+    asked: "Wishes",
+    output_dir: Path = ROOT / "results",
+    backend: str = LOCAL,
+    address: str | None = None,
+    retry_failed: bool = False,
 ) -> "Found":
     """Train the rungs that are left and advise. UserError if nothing can be chosen.
 
-    output_dir: where the folder of the rungs is made. backend, address: as `studies.launch.run` takes them.
+    output_dir: where the folder of the rungs is made. backend, address, retry_failed: as `studies.launch.run` takes them.
     """
     from ..data.ensure import ensure
     from ..studies.advisor import Advisor
@@ -61,7 +70,7 @@ def advise(
     store.configure()
     scripts = technique_scripts()
     task = task_of(asked.task)
-    splits, _ = ensure(Path(asked.data_dir), task.data)
+    splits, record = ensure(Path(asked.data_dir), task.data)
     requests = [
         task.request(splits["validation"][i]) for i in range(min(REQUESTS, len(splits["validation"])))
     ]
@@ -71,7 +80,9 @@ def advise(
 
     classes = {key: kind for key, (kind, _) in scripts.items()}
     files = {key: file for key, (_, file) in scripts.items()}
-    return Advisor(asked, classes, files, output_dir, measure, backend, address).run()
+    return Advisor(
+        asked, classes, files, output_dir, measure, record.fingerprint, backend, address, retry_failed
+    ).run()
 
 
 def measured(uri: str, requests: Sequence[Mapping[str, str]]) -> tuple[float | None, float | None]:

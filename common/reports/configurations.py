@@ -164,7 +164,7 @@ def configurations(study: Study, runs: pd.DataFrame, scores: Scores) -> pd.DataF
     if len(table):
         table["label"] = ""
         for _, stage in table.groupby("stage", sort=False):
-            table.loc[stage.index, "label"] = _labels(stage, axes)
+            table.loc[stage.index, "label"] = labels(stage, axes)
             each, spread = matrices(stage, scores, metric)
             for i, values in each.items():
                 low, high = interval(values, spread)
@@ -213,15 +213,11 @@ def against_best(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFr
     """Paired tests of each configuration of a stage against the best by validation, on the scores of the same examples.
 
     Indexed as the table: `difference` in points (that configuration - the best) with `low`, `high`, `p`, and `p_holm`,
-    corrected over these tests. Configurations without scores are left out.
+    corrected over these tests. Configurations without scores are left out; if the best has none, nothing is compared.
     """
     each, spread = matrices(table, scores, study["metric"])
-    first = best(table.loc[list(each)])
-    found = (
-        {}
-        if first is None
-        else {i: paired_difference(each[i], each[first], spread) for i in each if i != first}
-    )
+    first = best(table)
+    found = {i: paired_difference(each[i], each[first], spread) for i in each if first in each and i != first}
     tests = pd.DataFrame.from_dict(found, orient="index", columns=["difference", "low", "high", "p"])
     return tests.assign(p_holm=holm(tests["p"]))
 
@@ -245,7 +241,8 @@ def comparisons(study: Study, table: pd.DataFrame, scores: Scores) -> pd.DataFra
     return tests
 
 
-def _labels(stage: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+def labels(stage: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """How each configuration differs from the others; axes: those that the labels may name."""
     named = stage["technique"].nunique() > 1 or not varying(stage, axes)
     parts = [[technique] if named else [] for technique in stage["technique"]]
     if stage["checkpoint"].nunique() > 1:

@@ -9,7 +9,7 @@ import pandas as pd
 from ..scoring.learning_curve import per_doubling
 from ..scoring.names import LABELS
 from . import pareto
-from .configurations import SIZE, Scores, Study, against_best, best, decisive, matrices, name_of
+from .configurations import SIZE, Scores, Study, against_best, best, decisive, labels, matrices, name_of
 from .result_tables import cell
 
 Result = dict[str, Any]
@@ -88,17 +88,19 @@ def curves(study: Study, table: pd.DataFrame, scores: Scores) -> list[Curve]:
     each, spread = matrices(stage, scores, study["metric"])
     axes = [axis for axis in study["axes"] if axis != SIZE]
     found = []
-    groups = stage.groupby(["technique", "checkpoint", *axes], dropna=False, sort=False)
-    several = groups.ngroups > stage["technique"].nunique()
-    for _, group in groups:
+    groups = [
+        group for _, group in stage.groupby(["technique", "checkpoint", *axes], dropna=False, sort=False)
+    ]
+    several = len(groups) > stage["technique"].nunique()
+    firsts = stage.loc[[group.index[0] for group in groups]]
+    names = labels(firsts, axes) if several else list(firsts["technique"])
+    for name, group in zip(names, groups, strict=True):
         group = group[group["test"].notna() & group[SIZE].notna()].sort_values(SIZE)
         if group.empty:
             continue
         whole = [each.get(index) for index in group.index]
         alike = [matrix for matrix in whole if matrix is not None]
         even = len(alike) == len(whole) and len({matrix.shape for matrix in alike}) == 1
-        first = group.iloc[0]
-        name = first["label"].rsplit(", ", 1)[0] if several else first["technique"]
         slope = per_doubling(list(group[SIZE]), alike, spread) if even else None
         found.append(Curve(name, [(row[SIZE], row) for _, row in group.iterrows()], slope))
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from ..durations import clock
 from ..scoring.learning_curve import per_doubling
 from ..scoring.names import LABELS
-from ..scoring.power import examples_to_decide
+from ..scoring.power import ALPHA, examples_to_decide
 from ..scoring.uncertainty import holm, paired_difference
 
 Verdict = Literal["decided", "too small to count", "not decided", "alone"]
@@ -64,7 +64,8 @@ class Comparison:
     p: float
     p_holm: float
     to_decide: float | None
-    """Validation examples that would show such a difference in four of five cases; None: no number would."""
+    """Validation examples that would show such a difference in four of five cases, at a level that allows for all
+    comparisons; None: no number would."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,13 @@ def _comparisons(best: str, rungs: Sequence[Sequence[Tried]]) -> list[Comparison
             if mine is not None and tried.technique != best:
                 pairs[tried.technique] = mine, tried
     found = []
+    # Holm's level for the smallest p: fewer examples may not show a difference that is corrected like these.
+    alpha = ALPHA / max(1, len(pairs))
     for mine, other in pairs.values():
         a, b = _paired(mine, other)
         if not len(a):
             continue
-        needed = examples_to_decide(a - b) if len(a) > 1 else float("inf")
+        needed = examples_to_decide(a - b, alpha=alpha) if len(a) > 1 else float("inf")
         found.append((other, len(a), paired_difference(a, b), needed if np.isfinite(needed) else None))
     corrected = holm([each["p"] for _, _, each, _ in found])
     compared = [

@@ -19,6 +19,7 @@ from ..models.base import load_config
 from ..models.families import family_of
 from ..paths import command
 from ..tasks.table import refusal, task_of
+from ..training import fingerprint
 from ..training.planning import resolve_checkpoint, with_rate
 from ..training.settings import RunArgs, Technique
 from . import advice, backends, halving, launch, outcomes
@@ -89,25 +90,31 @@ class Advisor:
         scripts: Mapping[str, Path],
         output_dir: Path,
         measure: Measure,
+        data: str,
         backend: str = backends.LOCAL,
         address: str | None = None,
+        retry_failed: bool = False,
     ):
-        """techniques, scripts: key → class and script of all that there are. output_dir: where its folder is made."""
+        """techniques, scripts: key → class and script of all that there are. output_dir: where its folder is made. data: its
+        fingerprint. retry_failed: train failed runs again, and decide again who goes on."""
         self.wishes, self.kinds, self.scripts, self.measure = wishes, techniques, scripts, measure
         for name in sorted(OWN_FLAGS.keys() & wishes.fields.keys()):
             remedy = f"use {OWN_FLAGS[name]}" if OWN_FLAGS[name] else "it is varied"
             raise UserError(f"{wishes.fields_file} sets {name}: take it out, {remedy}.")
-        self.backend, self.address = backend, address
+        self.backend, self.address, self.retry_failed = backend, address, retry_failed
         self.task = task_of(wishes.task)
         self.total = size(wishes.task, wishes.data_dir, "train")
-        self.excluded: dict[str, str] = {}
-        self.config = load_config(resolve_checkpoint(checkpoint(wishes.model_checkpoint)))
+        base = resolve_checkpoint(checkpoint(wishes.model_checkpoint))
+        self.config, self.excluded = load_config(base), dict[str, str]()
         self.chosen = self._fitting()
-        self.name = f"advice-{self._digest()}"
+        self.name = f"advice-{self._digest(data, fingerprint.checkpoint(base))}"
         self.folder = output_dir / self.name
         self.state: dict[str, Any] = {"rungs": [], "measured": {}}
         if (self.folder / STATE).is_file():
             self.state |= json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+        if retry_failed:
+            # A technique that failed before may do well now.
+            del self.state["rungs"][1:]
         self.costs: dict[str | None, outcomes.Cost] = {}
         """Run id → what it took."""
         self.notes: list[str] = []
@@ -151,8 +158,7 @@ class Advisor:
 
     def _command(self, made: advice.Advice) -> str:
         """The command line that trains the technique to take on all of the data."""
-        wishes, key = self.wishes, self._key(made.take)
-        flags = ["--data_dir", wishes.data_dir]
+        wishes, key, flags = self.wishes, self._key(made.take), ["--data_dir", self.wishes.data_dir]
         for name in ("task", "model_checkpoint", "seed"):
             if (value := getattr(wishes, name)) != getattr(RunArgs, name):
                 flags += [f"--{name}", str(value)]
@@ -182,11 +188,10 @@ class Advisor:
             raise UserError(f"No technique works with {family.model_type} for {self.task.name}: {reasons}.")
         return fitting
 
-    def _digest(self) -> str:
-        """Of everything that decides the rungs; bounds and budget too, as they decide who goes on."""
-        held = dataclasses.asdict(self.wishes) | {"total": self.total}
-        held["data_dir"] = str(Path(self.wishes.data_dir).resolve())
-        del held["smallest_difference"], held["fields_file"]
+    def _digest(self, data: str, base: str) -> str:
+        """Of everything that decides who goes on, so that no notes about other runs decide. data, base: fingerprints."""
+        held = dataclasses.asdict(self.wishes) | {"data": data, "base": base, "code": fingerprint.code()}
+        del held["data_dir"], held["smallest_difference"], held["fields_file"]
         return hashlib.sha256(json.dumps(held, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
     # Rungs.
@@ -304,7 +309,7 @@ class Advisor:
             f"Rung {number}: {rows} runs" if number else "One run first, to see how long the others will take"
         )
         print(f"\n{about}, {rung.examples:,} training examples each", flush=True)
-        launch.run(study, self.folder, self.scripts, self.backend, self.address)
+        launch.run(study, self.folder, self.scripts, self.backend, self.address, self.retry_failed)
         status, entries = launch.survey(study, self.folder)
         finished = [entry.run_id for entry in entries if entry.status == "finished"]
         for run_id, cost in zip(finished, status.costs(entries), strict=True):
@@ -341,7 +346,7 @@ class Advisor:
             found.append((tried, entry))
         if not found:
             raise UserError(
-                f"Every run failed; see {status.folder.path / 'logs'}: "
+                f"Every run failed (--retry_failed runs them again); see {status.folder.path / 'logs'}: "
                 + "; ".join(f"{name}: {reason}" for name, reason in self.excluded.items())
             )
         return sorted(found, key=lambda pair: -pair[0].score)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks import shown
-from .declaration import Point, Row
+from .declaration import ONLY_STAGE, Point, Row
 from .fields import SAMPLES
 from .search import Spaces
 
@@ -37,12 +37,13 @@ def edges(
     sentences = []
     for key, point in best_points(rows, scores).items():
         of_key = [row for row in rows if row.entry == key]
+        of_stage = "" if of_key[0].stage == ONLY_STAGE else f" of {of_key[0].stage}"
         for axis, value in point.items():
             space = (searches or {}).get(key, {}).get(axis)
             if space is not None and axis not in SAMPLES:
                 if word := space.end(value):
                     sentences.append(
-                        f"{of_key[0].title}: the best {axis} of {of_key[0].stage}, {shown(value)}, is near the {word} that "
+                        f"{of_key[0].title}: the best {axis}{of_stage}, {shown(value)}, is near the {word} that "
                         f"was searched ({shown(min(space.values))} to {shown(max(space.values))}); {_MORE[word]} values may be "
                         "better."
                     )
@@ -52,7 +53,7 @@ def edges(
                 continue
             word = "highest" if value == tried[-1] else "lowest"
             sentences.append(
-                f"{of_key[0].title}: the best {axis} of {of_key[0].stage}, {shown(value)}, is the {word} that was "
+                f"{of_key[0].title}: the best {axis}{of_stage}, {shown(value)}, is the {word} that was "
                 f"tried ({', '.join(map(shown, tried))}); {_MORE[word]} values may be better."
             )
     return sentences

@@ -12,11 +12,12 @@ import pandas as pd
 
 from ..durations import clock
 from ..files import write_json
-from ..reports.configurations import FAILED, FINISHED, MISSING, STOPPED
+from ..reports.configurations import FAILED, FINISHED, MISSING, SIZE, STOPPED
 from ..reports.text_tables import to_text
 from ..scoring.names import LABELS
 from ..tracking import runs
 from ..tracking.provenance import of_command
+from ..training.settings import RunArgs
 from . import outcomes
 from .sections import folder_name
 from .status import Entry, Status
@@ -26,7 +27,8 @@ ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.j
 
 
 def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
-    """A row for each entry: what it is, its status, what was measured (NaN if nothing was)."""
+    """A row for each entry: what it is, its status, what was measured (NaN if nothing was). An axis of training examples has
+    the number that was used: data with fewer than a row asks for gives all it has."""
     measured = outcomes.columns(status.task.metrics)
     planned = [status.plan(entry.row) for entry in entries]
     return pd.DataFrame(
@@ -38,9 +40,27 @@ def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
             entry.reason,
         )
         | {"checkpoint": plan.args.model_checkpoint}
+        | _examples(status, plan.args)
         | {name: entry.metrics.get(name, float("nan")) for name in measured}
         for entry, plan in zip(entries, planned, strict=True)
     )
+
+
+def _examples(status: Status, args: RunArgs) -> dict[str, int]:
+    asked = args.max_train_samples
+    if SIZE not in status.study.axes or asked is None:
+        return {}
+    return {SIZE: min(asked, status.size(args.task, args.data_dir, "train"))}
+
+
+def distinct(frame: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """A study's table without the rows that repeat others on the same data, because both asked for more than there is."""
+    if SIZE not in axes:
+        return frame
+    finished_first = frame.sort_values("status", key=lambda status: status != FINISHED, kind="stable")
+    keys = ["stage", "technique", "checkpoint", *axes, "seed"]
+    repeated = finished_first[keys].astype(str).duplicated()
+    return frame[~repeated.reindex(frame.index)]
 
 
 def _column_status(status: str) -> str:
@@ -127,7 +147,8 @@ def write(
         of_stage = {entry.run_id for entry in finished if entry.row.stage == stage.name}
         folders = {run_id: folder for run_id, folder in left.items() if run_id in of_stage}
         scores |= example_scores(folders, status.task.metrics)
-    return [file, *write_report(status.folder.path, study, frame, histories, scores, gradients or None)]
+    shown = distinct(frame, status.study.axes)
+    return [file, *write_report(status.folder.path, study, shown, histories, scores, gradients or None)]
 
 
 def example_scores(left: dict[str, Path], metrics: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:

@@ -79,14 +79,18 @@ class Technique:
         return 0
 
 
-PACKING = " and ".join(task.name for task in TASKS.values() if task.packs)
+def _listed(names: list[str]) -> str:
+    """Names as a sentence has them: a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+PACKING = _listed([task.name for task in TASKS.values() if task.packs])
 """The tasks whose batches can be packed."""
 
-WEIGHING = " and ".join(task.name for task in TASKS.values() if task.weighs_classes)
+WEIGHING = _listed([task.name for task in TASKS.values() if task.weighs_classes])
 """The tasks whose classes can be weighted."""
 
-
-DISTILLING = " and ".join(task.name for task in TASKS.values() if task.distils)
+DISTILLING = _listed([task.name for task in TASKS.values() if task.distils])
 """The tasks whose students can have a teacher."""
 
 
@@ -148,12 +152,12 @@ class RunArgs:
     ] = option(
         "linear",
         "how the learning rate changes after the warm-up: linear and cosine fall to 0, polynomial (of power 1) to 1e-7, "
-        "inverse_sqrt falls with the root of the steps, constant_with_warmup stays; constant has no warm-up",
+        "inverse_sqrt falls with the square root of the steps, constant_with_warmup stays; constant has no warm-up",
         TRAINING,
     )
     optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "sgd", "adagrad", "rmsprop"] = option(
         "adamw_torch_fused",
-        "optimizer, by its name in transformers; all but the AdamWs want learning rates of their own",
+        "optimizer, by its name in transformers; the default learning rates are for AdamW, the others need different ones",
         TRAINING,
     )
     head_learning_rate: float | None = option(
@@ -161,8 +165,8 @@ class RunArgs:
     )
     layer_decay: float = option(
         1.0,
-        "each block's learning rate is that of the block above it times this; the last block's is --learning_rate, that of "
-        "the embeddings the lowest",
+        "each block learns at the rate of the block above it times this factor; the last block and the head learn at "
+        "--learning_rate, the embeddings at the lowest rate; 1: all at one rate",
         TRAINING,
         above=0,
         maximum=1,
@@ -176,8 +180,8 @@ class RunArgs:
     )
     gradient_checkpointing: bool = option(
         False,
-        "keep the inputs of blocks alone and compute the rest again in the backward pass: less memory, more time, the same "
-        "gradients",
+        "keep only the input of each block and compute the rest again in the backward pass: less memory, more time, the "
+        "same gradients",
         TRAINING,
     )
     freeze_embeddings: bool = option(
@@ -185,8 +189,8 @@ class RunArgs:
     )
     average_last: int | None = option(
         None,
-        "also try the mean of the weights at the ends of this many last epochs; it is kept if validation finds it better "
-        "than the best epoch",
+        "also try the mean of the weights after each of the last N epochs; it is kept if its validation score is higher "
+        "than that of the best epoch",
         TRAINING,
         minimum=2,
         maximum=1000,
@@ -224,20 +228,20 @@ class RunArgs:
     )
     teacher: str | None = option(
         None,
-        "a trained model whose logits are learned from beside the labels: models:/NAME@ALIAS, runs:/ID/model, a folder or a hub "
-        f"id ({DISTILLING})",
+        "also learn from the logits of this trained model (distillation): models:/NAME@ALIAS, runs:/ID/model, a folder or a "
+        f"hub id ({DISTILLING})",
         TRAINING,
     )
     distillation_weight: float = option(
         0.5,
-        "share of the loss that follows the teacher; the rest follows the labels",
+        "weight of the teacher in the loss; the labels have the rest",
         TRAINING,
         minimum=0,
         maximum=1,
     )
     distillation_temperature: float = option(
         2.0,
-        "both models' logits are divided by it: the higher it is, the more the unlikely answers count",
+        "the logits of teacher and student are divided by it: the higher it is, the more the unlikely answers count",
         TRAINING,
         above=0,
         maximum=100,
@@ -272,7 +276,7 @@ class RunArgs:
     )
     output_dir: str | None = option(
         None,
-        "where checkpoints lie while the run lasts; default: below mlruns/, by content of the run",
+        "folder for checkpoints until the run has finished; default: one below mlruns/ that its content names",
         TRACKING,
     )
     save_steps: int = option(

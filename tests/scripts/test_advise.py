@@ -11,6 +11,7 @@ import mlflow
 import pytest
 import yaml
 
+from common.api import advising
 from common.paths import ROOT
 from tests.scripts.conftest import run_script
 
@@ -35,12 +36,14 @@ def config(tmp_path):
     ("flags", "message"),
     [
         (["--techniques", "lorra"], "--techniques lorra: there is no such technique; choose from standard"),
+        (["--techniques", "peft"], "--techniques peft: there is no such technique; choose from standard"),
         (["--max_latency_ms", "0"], "argument --max_latency_ms: '0' is not a finite number above 0"),
         (["--budget_minutes", "soon"], "argument --budget_minutes: 'soon' is not a finite number above 0"),
         (["--smallest_difference", "-1"], "'-1' is not a finite number at least 0"),
         (["--task", "poetry"], "argument --task: invalid choice: 'poetry'"),
         (["--address", "HEAD:6379"], "--address is for --backend ray."),
         (["--json", "nowhere/advice.json"], "--json nowhere/advice.json: there is no folder"),
+        (["--json", "."], "--json . is a folder: name a file in it."),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file or directory."),
         ([], "the following arguments are required: --data_dir"),
     ],
@@ -50,6 +53,12 @@ def test_a_mistake_on_the_command_line_is_one_line(flags, message, tmp_path):
     done = run_script("advise.py", *data, *flags, check=False, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_help_names_the_techniques_that_can_be_tried():
+    shown = run_script("advise.py", "--help").stdout
+    listed = shown.split("techniques:\n")[-1].splitlines()[0].strip().split(", ")
+    assert listed == advising.choices() and "lora" in listed and "peft" not in listed
 
 
 @pytest.mark.slow

@@ -45,7 +45,6 @@ COVERED_BY = {
     "studies/launch.py": "scripts/test_study.py",
     "studies/ray_runner.py": "scripts/test_study_ray.py",
     "tracking/ray_cluster.py": "scripts/test_study_ray.py",
-    "studies/results.py": "scripts/test_study.py",
     "studies/runner.py": "scripts/test_study.py",
     "studies/sections.py": "common/studies/test_declaration.py",
     "studies/status.py": "scripts/test_study_dry_run.py",

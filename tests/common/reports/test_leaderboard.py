@@ -36,6 +36,15 @@ def test_the_best_comes_first_and_all_others_are_compared_with_it():
     assert ia3["evaluation_samples_per_second"] == 32.0
 
 
+def test_nothing_is_compared_with_another_one_than_the_best():
+    study, table, scores = tabled("techniques")
+    best = table.loc[table["validation"].idxmax()]
+    held = {run: each for run, each in scores.items() if run not in best["run_ids"]}
+    first, *others = leaderboard.leaderboard(study, table, held)["rows"]
+    assert first["technique"] == best["technique"] and first["best"] == "best"
+    assert others and not any("difference" in row for row in others)
+
+
 def test_a_stage_of_several_sizes_does_not_decide_where_another_one_can():
     rows = [
         {"technique": technique, "stage": stage, "max_train_samples": size, "quality": quality, "seed": seed}
@@ -55,6 +64,20 @@ def test_a_stage_of_several_sizes_does_not_decide_where_another_one_can():
     assert [(row["technique"], row["max_train_samples"]) for row in curves] == [
         ("LoRA", 200), ("LoRA", 3000), ("IA3", 200), ("IA3", 3000),
     ]  # fmt: skip
+
+
+def test_curves_of_one_technique_are_named_by_what_they_differ_in_whatever_the_order_of_the_axes():
+    rows = [
+        {"technique": "LoRA", "max_train_samples": size, "learning_rate": rate, "quality": 0.6, "seed": seed}
+        for size in (200, 3000)
+        for rate in (1e-3, 1e-2)
+        for seed in (1, 2)
+    ]
+    study = make_study("s", axes=["max_train_samples", "learning_rate"])
+    runs, _, scores = make_runs(rows)
+    table = configurations(study, tidy(study, runs), scores)
+    curves = leaderboard.curves(study, table, scores)
+    assert [curve.name for curve in curves] == ["lr 1e-3", "lr 1e-2"]
 
 
 def test_curves_have_points_per_doubling():

@@ -62,6 +62,14 @@ def test_close_and_noisy_is_not_decided_and_says_what_would_decide():
     assert f"About {float(f'{compared.to_decide:.2g}'):,.0f} validation questions would decide" in text
 
 
+def test_examples_that_would_decide_allow_for_all_comparisons():
+    """With many comparisons a difference may be found on these examples alone, and not after the correction."""
+    rung = [tried(f"technique {i}", 60 - 4 * (i > 0), seed=i + 1, questions=200) for i in range(19)]
+    made = advice.advise([rung], {})
+    undecided = [each for each in made.comparisons if each.p < 0.05 < each.p_holm]
+    assert undecided and all(each.to_decide > each.questions for each in undecided)
+
+
 def test_a_difference_that_is_too_small_to_count_gives_the_one_that_stores_less():
     rungs = [[tried("LoRA", 60.2, seed=1, spread=0.01), tried("IA3", 60.0, seed=2, spread=0.01)]]
     costs = {"LoRA": Cost(12.0, 2.5, 86.1), "IA3": Cost(12.0, 0.06, 86.1)}

@@ -24,13 +24,16 @@ class World:
 
     def __init__(self, quality=QUALITY, seconds=10.0, failing=()):
         self.quality, self.seconds, self.failing = quality, seconds, failing
-        self.trained, self.finished = [], set()
+        self.trained, self.finished, self.failed = [], set(), set()
 
-    def run(self, study, folder, scripts, backend, address):
+    def run(self, study, folder, scripts, backend, address, retry_failed):
         for row in self.rows(study):
+            if retry_failed and row.entry in self.failed - set(self.failing):
+                self.finished.discard(self.content(row))
             if self.content(row) not in self.finished and row.entry not in self.failing:
                 self.trained.append(row)
             self.finished.add(self.content(row))
+        self.failed |= set(self.failing)
         return ""
 
     def survey(self, study, folder):
@@ -66,10 +69,13 @@ class World:
     def entry(self, row):
         if self.content(row) not in self.finished:
             return Entry(row, "pending")
-        if row.entry in self.failing:
+        if row.entry in self.failing or row.entry in self.failed and not self.was_trained(row):
             return Entry(row, "failed", reason="the loss is nan")
         metrics = {"best_validation_f1": self.score(row), "adapter_mib": len(row.entry) / 10}
         return Entry(row, "finished", "-".join(map(str, self.content(row))), metrics=metrics)
+
+    def was_trained(self, row):
+        return self.content(row) in map(self.content, self.trained)
 
     def leave(self, folder, row):
         rng = np.random.default_rng(abs(hash(self.content(row))) % 1000)
@@ -90,12 +96,15 @@ def advise(monkeypatch, tmp_path, tiny):
     """(world, wishes) → what the advisor has found."""
     monkeypatch.setattr(advisor, "size", lambda *_: 900)
 
-    def advise(world, measure=lambda run_id: (10.0, 80.0), named=True, **wishes):
+    def advise(
+        world, measure=lambda run_id: (10.0, 80.0), named=True, data="as it is", retry_failed=False, **wishes
+    ):
         monkeypatch.setattr(advisor.launch, "run", world.run)
         monkeypatch.setattr(advisor.launch, "survey", world.survey)
         techniques = tuple(wishes.pop("techniques", world.quality))
         asked = advisor.Wishes("data", techniques, named, model_checkpoint=tiny("bert"), **wishes)
-        return advisor.Advisor(asked, TECHNIQUES, FILES, tmp_path, measure).run()
+        made = advisor.Advisor(asked, TECHNIQUES, FILES, tmp_path, measure, data, retry_failed=retry_failed)
+        return made.run()
 
     return advise
 
@@ -137,6 +146,23 @@ def test_a_second_start_trains_and_measures_nothing(advise):
     assert len(world.trained) == trained and second.made == first.made
 
 
+def test_who_goes_on_is_decided_again_for_other_data_in_the_same_folder(advise):
+    first = advise(World())
+    other = advise(World(QUALITY | {"ia3": 70, "lora": 20}), data="prepared again")
+    assert (first.made.take, other.made.take) == ("LoRA", "IA3")
+    assert first.folder != other.folder
+
+
+def test_a_technique_that_failed_goes_on_once_its_runs_are_trained_again(advise):
+    world = World(failing=("lora",))
+    assert "LoRA" in advise(world).setting.excluded
+    world.failing = ()
+    assert "LoRA" in advise(world).setting.excluded
+    found = advise(world, retry_failed=True)
+    assert found.made.take == "LoRA" and not found.setting.excluded
+    assert [len(rung) for rung in found.made.rungs] == [5, 2, 2]
+
+
 def test_bounds_exclude_with_what_was_measured(advise):
     slow = {"lora": (50.0, 80.0)}
     found = advise(
@@ -158,7 +184,9 @@ def test_a_technique_that_fails_is_excluded_with_its_reason(advise):
     assert found.made.take == "BitFit" and found.setting.excluded == {
         "LoRA": "its runs failed: the loss is nan"
     }
-    with pytest.raises(UserError, match="Every run failed; see .*: LoRA: its runs failed: the loss is nan"):
+    with pytest.raises(
+        UserError, match="Every run failed .--retry_failed runs .*: LoRA: its runs failed: the loss is nan"
+    ):
         advise(World({"lora": 60}, failing=("lora",)))
 
 
@@ -238,7 +266,7 @@ def test_a_best_rate_at_the_edge_is_said(advise, monkeypatch):
 
 def test_too_costly_says_what_was_measured():
     cost = advice.Cost(30.0, 2.5, 86.0)
-    assert advisor.too_costly(cost, None, None) == "" == advisor.too_costly(cost, 30, 2.5)
-    assert advisor.too_costly(cost, 29, 2) == (
+    assert advice.too_costly(cost, None, None) == "" == advice.too_costly(cost, 30, 2.5)
+    assert advice.too_costly(cost, 29, 2) == (
         "one request takes 30.0 ms, the bound is 29 ms; stores 2.5 MiB (86 MiB as one model), the bound is 2 MiB"
     )

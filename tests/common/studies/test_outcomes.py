@@ -56,7 +56,7 @@ def test_a_best_value_at_the_edge_of_its_grid_is_reported(scores, said):
     sentences = outcomes.edges(found, scored(found, scores))
     assert len(sentences) == bool(said)
     for sentence in sentences:
-        assert sentence.startswith("LoRA: the best learning_rate of runs, ") and said in sentence
+        assert sentence.startswith("LoRA: the best learning_rate, ") and said in sentence
 
 
 def test_a_search_has_the_ends_of_its_space_not_those_of_what_was_tried():
@@ -93,7 +93,7 @@ def test_each_axis_is_judged_at_the_best_point():
         SMALL | {"techniques": ["lora"], "grid": {"learning_rate": [0.1, 0.2, 0.3], "batch_size": [4, 8]}}
     )
     sentences = outcomes.edges(found, scored(found, [0, 0, 0, 9, 8, 0]))
-    assert len(sentences) == 1 and "best batch_size of runs, 8, is the highest" in sentences[0]
+    assert len(sentences) == 1 and "best batch_size, 8, is the highest" in sentences[0]
 
 
 def test_the_estimate_is_in_proportion_and_by_technique():
