@@ -23,8 +23,9 @@ from pathlib import Path
 import _path  # noqa: F401
 from decoding import provenance
 from table_rows import between, json_flag, save_rows
-from training import SCRIPTS, spread, technique_of
+from training import TECHNIQUES, spread, technique_of
 
+from common.api.technique_scripts import technique_scripts
 from common.cli import guarded
 from common.models import base
 from common.paths import ROOT
@@ -112,8 +113,9 @@ def run_suite(technique: str, args, work: Path, data: Path) -> dict:
         "experiment_name": "benchmark",
         "output_dir": work / "out",
     }
-    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    script = ROOT / "scripts" / f"{SCRIPTS[technique]}.py"
+    key, options = TECHNIQUES[technique]
+    flags = [text for name, value in (settings | options).items() for text in (f"--{name}", str(value))]
+    script = technique_scripts()[key][1]
     begun, clock = time.perf_counter(), time.time()
     call([sys.executable, script, *flags], MLFLOW_TRACKING_URI=uri)
     process = time.perf_counter() - begun
@@ -294,7 +296,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train_file", type=Path, required=True, help="SQuAD v1.1 JSON")
     p.add_argument("--test_file", type=Path, required=True, help="SQuAD v1.1 JSON")
-    p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=["standard", "lora", "loha", "ia3"])
+    p.add_argument("--techniques", nargs="+", choices=TECHNIQUES, default=["standard", "lora", "loha", "ia3"])
     p.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     p.add_argument("--model", default="embedded", help="embedded, or a local folder with a BERT")
     p.add_argument("--questions", type=int, default=500, help="for training and validation")

@@ -20,7 +20,7 @@ import _path  # noqa: F401
 import numpy as np
 import torch
 from decoding import provenance
-from training import SCRIPTS, arithmetic, batches_of, spread, technique_of
+from training import TECHNIQUES, arithmetic, batches_of, spread, technique_of
 
 from common.models import base
 from common.models.cpu_kernels import quicken
@@ -224,7 +224,7 @@ def markdown(results: list[dict]) -> str:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--shapes", nargs="+", choices=SHAPES, default=["base", "large"])
-    p.add_argument("--techniques", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    p.add_argument("--techniques", nargs="+", choices=TECHNIQUES, default=list(TECHNIQUES))
     p.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     p.add_argument("--windows", type=int, default=4000, help="an epoch's")
     p.add_argument("--max_length", type=int, default=384)

@@ -358,7 +358,7 @@ def _check_once(tried: _Tried) -> None:
     if tried.method.peft_type in NEED_WEIGHTS:
         return
     with torch.device("meta"):
-        model = auto_class(tried.head).from_config(tried.config)
+        model = auto_class(tried.head).from_config(tried.config, trust_remote_code=False)
     apply(copy.deepcopy(tried.method), model, tried.family, tried.head)
 
 

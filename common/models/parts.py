@@ -63,6 +63,7 @@ def size(config: PreTrainedConfig) -> int:
 @cache
 def _size(fields: str) -> int:
     with torch.device("meta"):
-        model = quietly(AutoModel.from_config, AutoConfig.for_model(**json.loads(fields)))
+        config = AutoConfig.for_model(**json.loads(fields))
+        model = quietly(AutoModel.from_config, config, trust_remote_code=False)
     words = model.get_input_embeddings().weight
     return sum(p.numel() for p in model.parameters() if p is not words)

@@ -119,7 +119,7 @@ def test_mlflow_alone_is_the_rule():
 def test_what_cannot_be_logged_is_refused(monkeypatch):
     with pytest.raises(UserError, match="tensorboard.*mlflow, wandb"):
         check(Technique(), RunArgs(report_to=["mlflow", "tensorboard"]))
-    monkeypatch.setattr("common.training.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("common.training.refusals.find_spec", lambda name: None)
     with pytest.raises(UserError, match="requirements-wandb.txt"):
         check(Technique(), RunArgs(report_to=["wandb"]))
 
