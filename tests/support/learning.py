@@ -5,7 +5,7 @@ import torch
 
 def rate(technique: str) -> float:
     """A learning rate that a tiny model with random weights does not diverge at."""
-    return 3e-3 if technique in ("standard", "lora") else 1e-2
+    return 3e-3 if technique.partition(",")[0] in ("standard", "lora") else 1e-2
 
 
 def train(model, loss, steps: int, learning_rate: float) -> list[float]:

@@ -88,13 +88,15 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
     method = technique_of(technique).method(FAMILIES[family_name])
     saving.save_bundle(tmp_path / "bundle", info, model, tokenizer, method)
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", head, **CONFIGS[head])
+    # What was taken out of the base is saved as a difference from it. And torch multiplies strided tensors, which
+    # Longformer's attention hands on, in another order where the weight is trained.
+    same = not hasattr(model, initialisation.START) and family_name != "longformer"
     for merge in (False, True):
         loaded, its_tokenizer, its_info = bundles.load_bundle(
             tmp_path / "bundle", tmp_path / "base", merge=merge
         )
         after = logits(loaded, batch_of(its_tokenizer, loaded.config, head))
-        # What was taken out of the base is saved as a difference from it.
-        exact = not merge and not hasattr(model, initialisation.START)
+        exact = not merge and same
         torch.testing.assert_close(after, before, atol=0 if exact else 2e-5, rtol=0 if exact else 1e-4)
         assert its_info == info
         assert head == QA or loaded.config.id2label == CONFIGS[head]["id2label"]
@@ -103,8 +105,7 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
         was = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
         among, its_tokenizer, _ = bundles.load_bundle(tmp_path / "bundle", shared=shared)
         after = logits(among, batch_of(its_tokenizer, among.config, head))
-        exact = not hasattr(model, initialisation.START)
-        torch.testing.assert_close(after, before, atol=0 if exact else 2e-5, rtol=0 if exact else 1e-4)
+        torch.testing.assert_close(after, before, atol=0 if same else 2e-5, rtol=0 if same else 1e-4)
         assert all(tensor.equal(was[name]) for name, tensor in shared.model.state_dict().items())
     if technique in BY_FILE:
         unmerged = {*peft_kinds.CANNOT_MERGE, *peft_kinds.PROMPT_TYPES}
