@@ -91,14 +91,6 @@ LIKE = {
 }
 """Type → the technique whose refusals by families hold for it too."""
 
-NOT_WITH = {
-    (
-        "TRAINABLE_TOKENS",
-        "bart",
-    ): "its encoder and decoder have embeddings of their own beside the one that PEFT trains"
-}
-"""(type, family) → why they do not go together, where no technique of a script has the same reason."""
-
 _SET = "the suite sets it"
 SET_BY_SUITE = {
     "auto_mapping": _SET,

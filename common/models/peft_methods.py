@@ -18,7 +18,6 @@ from .peft_kinds import (
     INITS,
     LIKE,
     LINEAR_ONLY,
-    NOT_WITH,
     PROMPT_TYPES,
     REFUSED,
     SET_BY_SUITE,
@@ -66,7 +65,7 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     from peft import PeftConfig
 
     kind = content["peft_type"]
-    reason = family.refusal_of_all(LIKE.get(kind, "")) or NOT_WITH.get((kind, family.model_type))
+    reason = family.refusal_of_all(LIKE.get(kind, ""))
     if family.conv1d and kind in LINEAR_ONLY:
         reason = "PEFT's layers for it do not support Conv1D, the type of all its layers"
     if reason:

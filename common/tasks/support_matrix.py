@@ -50,7 +50,6 @@ def peft_markdown() -> str:
         f"These types of PEFT work by file:\n\n{listed(peft_kinds.WORKING)}",
         f"All but {', '.join(sorted(peft_kinds.CANNOT_MERGE.union(peft_kinds.PROMPT_TYPES)))} merge into their base.",
         f"Not with GPT-2, because PEFT has no layers for its Conv1D:\n\n{listed(peft_kinds.LINEAR_ONLY)}",
-        "\n".join(f"{kind} not with {family}: {why}." for (kind, family), why in peft_kinds.NOT_WITH.items()),
         "Types that are refused, and why:\n\n"
         + "\n".join(f"- {kind}: {reason}" for kind, reason in sorted(peft_kinds.REFUSED.items())),
         "Fields that a file cannot set, because the suite does, and why:\n\n"
