@@ -74,7 +74,8 @@ def install() -> None:
 
 
 def check_ties(model: torch.nn.Module, name: str) -> None:
-    """UserError where a method updates one of two layers that share a weight: merged into it, the other would change too."""
+    """UserError where a method updates one of several layers that share a weight: merged into it, the others would change
+    too, and before that they do not see what is trained."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     ends = base.get_input_embeddings(), base.get_output_embeddings()
     shared = None not in ends and ends[0].weight is ends[1].weight
@@ -84,6 +85,14 @@ def check_ties(model: torch.nn.Module, name: str) -> None:
         raise UserError(
             f"{name}: its word embeddings are its output layer too, which an update cannot change apart: leave them out of "
             "target_modules, or use trainable_token_indices."
+        )
+    tokens = [m.get_base_layer() for m in base.modules() if isinstance(m, TrainableTokensLayer)]
+    reading = [m for m in base.modules() if isinstance(m, torch.nn.Embedding) and m not in tokens]
+    if any(m.weight is layer.weight for m in reading for layer in tokens):
+        # PEFT follows ties only as far as a class lists them, which BartForQuestionAnswering does not.
+        raise UserError(
+            f"{name}: its encoder and decoder read words from embeddings that share the one that PEFT trains, without what is "
+            "trained of it: tokens cannot be trained."
         )
 
 

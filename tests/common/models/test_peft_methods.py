@@ -241,3 +241,22 @@ def test_defaults_of_a_field_are_kept_as_they_are():
     torch.manual_seed(0)
     config = technique_of("peft VERA").method(FAMILIES["bert"])
     assert (config.r, config.save_projection, config.projection_prng_key) == (8, True, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"peft_type": "TRAINABLE_TOKENS", "token_indices": [1]},
+        {"peft_type": "LORA", "trainable_token_indices": [1]},
+    ],
+    ids=lambda content: content["peft_type"],
+)
+def test_tokens_that_nobody_reads_are_not_trained(content, tiny):
+    """PEFT puts them on an embedding that BART's encoder and decoder share by weight alone."""
+    family = FAMILIES["bart"]
+    method = PEFT(peft_config=json.dumps(content)).method(family)
+    model, _ = models.load_base(models.resolve_checkpoint(tiny("bart")), QA)
+    with pytest.raises(
+        UserError, match="bart model: its encoder and decoder read words from embeddings that share"
+    ):
+        models.apply(method, model, family, QA)
