@@ -73,11 +73,15 @@ def closed_form(technique: str, base, family, head: str) -> int:
         case "lora":
             attention = {"attention": roles(family.query, family.key, family.value)}
             updated = attention.get(t.targets, everywhere)
-            # Of the updated layers, which all have biases where one has; the head's are counted with it.
             own = sum(o for _, o in updated)
+            names = dict.fromkeys(
+                (family.query, family.key, family.value) if t.targets == "attention" else family.linear_layers
+            )
+            suffixes = tuple(f".{name}.bias" for name in names)
+            # The head's are counted with it.
             biases = {
                 "none": 0,
-                "lora_only": own,
+                "lora_only": sum(p.numel() for n, p in inner.items() if n.endswith(suffixes)),
                 "all": sum(p.numel() for n, p in inner.items() if n.endswith(".bias")),
             }
             return of_head + sum(t.r * (i + o) for i, o in updated) + own * t.dora + biases[t.bias]

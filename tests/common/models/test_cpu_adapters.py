@@ -10,6 +10,7 @@ from common.models.cpu_kernels import quicken
 from common.models.families import FAMILIES
 from tests.common.models.test_cpu_kernels import ENCODERS, FURTHER, built, logits, outcome
 from tests.support.techniques import refusal
+from tests.support.techniques import technique as technique_of
 
 QUICK = {
     "lora": cpu_adapters.LoraLinear,
@@ -38,7 +39,9 @@ def test_layers_give_pefts_results_and_gradients(technique, family_name, tiny):
     model.eval()
     quick = quicken(copy.deepcopy(model))
     classes = {type(module) for module in quick.modules()}
-    assert QUICK[technique] in classes or FAMILIES[family_name].conv1d
+    # Longformer changes the result that DoRA's backward pass needs.
+    slow = family_name == "longformer" and getattr(technique_of(technique), "dora", False)
+    assert (QUICK[technique] in classes) != slow or FAMILIES[family_name].conv1d
     (found, grads), (expected, expected_grads) = outcome(quick, batch), outcome(model, batch)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert grads.keys() == expected_grads.keys()
