@@ -7,6 +7,7 @@ Prints a Markdown table, and writes the same as JSON with --output.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import _path  # noqa: F401
@@ -15,6 +16,7 @@ import pandas as pd
 from decoding import provenance
 from scipy.stats import beta
 
+from common.cli import guarded
 from common.data import prepared
 from common.models.bundles import read_bundle
 from common.reports.text_tables import to_markdown
@@ -147,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -1,6 +1,5 @@
 """Checkpoints → models: which base is loaded, how a technique is put on it, which parameters are trained."""
 
-import copy
 import hashlib
 import importlib.metadata
 import sys
@@ -359,7 +358,7 @@ def _check_once(tried: _Tried) -> None:
         return
     with torch.device("meta"):
         model = auto_class(tried.head).from_config(tried.config, trust_remote_code=False)
-    apply(copy.deepcopy(tried.method), model, tried.family, tried.head)
+    apply(initialisation.of_shapes(tried.method), model, tried.family, tried.head)
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

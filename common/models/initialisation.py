@@ -5,13 +5,14 @@ an adapter is saved as a plain LoRA of twice the rank, which subtracts where it 
 W + s (B A - B0 A0) = W + s [B, -B0] [A; A0].
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, initialize_lora_eva_weights
+from peft import LoraConfig, PeftConfig, PeftModel, initialize_lora_eva_weights
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,6 +20,7 @@ from torch import nn
 from ..errors import UserError
 from . import adalora
 from .families import FAMILIES
+from .methods import Method
 
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[Any, Batch, torch.Tensor], torch.Tensor]
@@ -46,6 +48,14 @@ def started(model: PeftModel) -> None:
             )
         start[name] = a, b
     setattr(model, START, start)
+
+
+def of_shapes(method: PeftConfig | Method) -> PeftConfig | Method:
+    """A copy of a method that starts from the shapes of a model alone, for one that has no weights yet."""
+    made = copy.deepcopy(method)
+    if isinstance(made, LoraConfig) and _takes_from_base(made):
+        made.init_lora_weights = True
+    return made
 
 
 def save(model: PeftModel, folder: Path) -> None:

@@ -171,3 +171,11 @@ def test_every_variant_has_a_run_of_its_own():
 
     found = {method(technique(name), FAMILIES["bert"]) for name in EVERY}
     assert len(found) == len(EVERY)
+
+
+@pytest.mark.parametrize("name", STARTS + ["lora, all at once"])
+def test_a_start_from_the_base_is_tried_without_its_weights(name, tiny):
+    method = technique(name).method(FAMILIES["bert"])
+    config = models.load_config(models.resolve_checkpoint(tiny("bert")))
+    models.check_method(method, config, FAMILIES["bert"], "QuestionAnswering")
+    assert method.init_lora_weights == technique(name).method(FAMILIES["bert"]).init_lora_weights
