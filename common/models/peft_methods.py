@@ -68,6 +68,10 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     reason = family.refusal_of_all(LIKE.get(kind, ""))
     if family.conv1d and kind in LINEAR_ONLY:
         reason = "PEFT's layers for it do not support Conv1D, the type of all its layers"
+    if content.get("bias", "none") != "none" and (none := family.refusal_of_all("bitfit")):
+        raise UserError(
+            f"bias {content['bias']} of {name_of(content)} does not work with {family.model_type}: {none}; leave it out."
+        )
     if reason:
         raise UserError(
             f"{name_of(content)} does not work with {family.model_type}: {reason}. Choose another peft_type or --model_checkpoint."

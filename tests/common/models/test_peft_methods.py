@@ -260,3 +260,13 @@ def test_tokens_that_nobody_reads_are_not_trained(content, tiny):
         UserError, match="bart model: its encoder and decoder read words from embeddings that share"
     ):
         models.apply(method, model, family, QA)
+
+
+@pytest.mark.parametrize("family_name", ["modernbert", "llama", "t5"])
+def test_biases_that_there_are_not_are_not_trained(family_name):
+    method = PEFT(peft_config=json.dumps({"peft_type": "LORA", "bias": "all"}))
+    with pytest.raises(
+        UserError, match=f"bias all of PEFT LORA does not work with {family_name}: its layers have no"
+    ):
+        method.method(FAMILIES[family_name])
+    assert method.method(FAMILIES["bert"]).bias == "all"
