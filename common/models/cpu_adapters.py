@@ -1,11 +1,11 @@
-"""Linear layers with LoRA, DoRA, AdaLoRA or LoHa, as PEFT has them, in less time on a CPU (cpu_kernels.py)."""
+"""Linear layers with LoRA, DoRA or AdaLoRA, as PEFT has them, in less time on a CPU (cpu_kernels.py)."""
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft.tuners import loha, lora
+from peft.tuners import lora
 from peft.tuners.adalora import SVDLinear
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import nn
@@ -93,10 +93,17 @@ def _lengthened(
     return updated.mul_(factor[:, None]), factor
 
 
+class Holding(nn.Module):
+    """A linear layer that can hold its updated weight instead of computing it for every batch."""
+
+    held: dict[str, torch.Tensor] | None = None
+    """Adapter → updated weight, while nothing is trained."""
+
+
 @contextmanager
 def updates_held(model: nn.Module) -> Iterator[None]:
     """Layers with an update compute their updated weight once instead of for every batch, while nothing is trained."""
-    layers: list[Any] = [module for module in model.modules() if hasattr(type(module), "held")]
+    layers = [module for module in model.modules() if isinstance(module, Holding)]
     for layer in layers:
         layer.held = {}
     try:
@@ -106,11 +113,8 @@ def updates_held(model: nn.Module) -> Iterator[None]:
             layer.held = None
 
 
-class LoraLinear(lora.Linear):
+class LoraLinear(Holding, lora.Linear):
     """PEFT's linear layer with LoRA or DoRA."""
-
-    held: dict[str, torch.Tensor] | None = None
-    """Adapter → updated weight, while nothing is trained."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         name = only_adapter(self, self.lora_A, x)
@@ -124,11 +128,8 @@ class LoraLinear(lora.Linear):
         return _through(self, name, x, a, b, self.scaling[name], length)
 
 
-class AdaLoraLinear(SVDLinear):
+class AdaLoraLinear(Holding, SVDLinear):
     """PEFT's linear layer with AdaLoRA."""
-
-    held: dict[str, torch.Tensor] | None = None
-    """Adapter → updated weight, while nothing is trained."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         name = only_adapter(self, self.lora_A, x)
@@ -165,26 +166,6 @@ def _through(
         else:
             layer.held[name], _ = _lengthened(base.weight, a, b, scale, length)
     return linear(x, layer.held[name], base.bias)
-
-
-class LohaLinear(loha.layer.Linear):
-    """PEFT's linear layer with LoHa. PEFT's own forward multiplies the input by the weight and then by its update."""
-
-    held: dict[str, torch.Tensor] | None = None
-    """Adapter → updated weight, while nothing is trained."""
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = only_adapter(self, self.hada_w1_a, x)
-        if name is None or args or kwargs or (self.training and self.module_dropout[name]):
-            return super().forward(x, *args, **kwargs)
-        if self.held is not None and name in self.held:
-            return linear(x, self.held[name], self.base_layer.bias)
-        rank_dropout = self.training and bool(self.rank_dropout[name])
-        update = self.get_delta_weight(name, apply_rank_dropout=rank_dropout)
-        updated = self.base_layer.weight + update
-        if self.held is not None:
-            self.held[name] = updated
-        return linear(x, updated, self.base_layer.bias)
 
 
 def only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import torch
-from peft.tuners import loha, lora
+from peft.tuners import lora
 from peft.tuners.adalora import SVDLinear
 from torch import nn
 from torch.autograd.function import FunctionCtx
@@ -19,7 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from . import quick_updates
-from .cpu_adapters import AdaLoraLinear, LohaLinear, LoraLinear, plain
+from .cpu_adapters import AdaLoraLinear, LoraLinear, plain
+from .families import FAMILIES
 
 ATTENTION = f"sdpa_quick_{__package__}"
 """A name that differs in stored copies of this package, which run in the same process."""
@@ -48,14 +49,16 @@ def quicken(model: nn.Module) -> nn.Module:
     classes: dict[type, type] = {
         nn.Dropout: Dropout,
         lora.Linear: LoraLinear,
-        loha.layer.Linear: LohaLinear,
         SVDLinear: AdaLoraLinear,
+        **quick_updates.CLASSES,
     }
-    classes |= quick_updates.CLASSES
+    model_config: Any = getattr(model, "config", None)
+    family = FAMILIES.get(getattr(model_config, "model_type", ""))
+    overwritten = family is not None and family.overwrites_results
     for module in model.modules():
         kind = classes.get(type(module))
-        # DoRA's backward pass needs the result of the layer, which Longformer changes in place.
-        if kind is LoraLinear and module.lora_variant and _model_type(model) == "longformer":
+        # DoRA's backward pass needs the result of the layer.
+        if kind is LoraLinear and module.lora_variant and overwritten:
             continue
         if kind is not None:
             module.__class__ = kind
@@ -63,10 +66,6 @@ def quicken(model: nn.Module) -> nn.Module:
         if getattr(config, "_attn_implementation", None) == "sdpa":
             config._attn_implementation = ATTENTION
     return model
-
-
-def _model_type(model: nn.Module) -> str:
-    return getattr(getattr(model, "config", None), "model_type", "")
 
 
 def draw(shape: torch.Size, p: float) -> tuple[torch.Tensor, torch.Tensor]:

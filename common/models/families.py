@@ -42,6 +42,10 @@ class Family:
     global_question: bool = False
     """Whether tokens attend to their neighbours only, except for those of the question (or the first one of a text), which
     see everything and are seen by all (global_attention.py)."""
+    length_first: bool = False
+    """Whether its attention's layers take (length, batch, width); those of the others take (batch, length, width)."""
+    overwrites_results: bool = False
+    """Whether its attention changes the results of its linear layers in place."""
     conv1d: bool = False
     """Whether its layers are transformers' Conv1D, whose weights are (in, out); those of nn.Linear are (out, in)."""
     segment_ids: bool = False
@@ -200,6 +204,8 @@ FAMILIES: dict[str, Family] = {
             further=("query_global", "key_global", "value_global"),
             own_attention=True,
             global_question=True,
+            length_first=True,
+            overwrites_results=True,
             refuses=dict.fromkeys(
                 _PROMPTS,
                 "which tokens see the whole input follows from token ids, and virtual tokens have none",

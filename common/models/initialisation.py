@@ -137,9 +137,8 @@ def _covariances(model: PeftModel, loss: Loss, batches: Iterable[Batch]) -> dict
     twin: dict[str, str] = {}
     batch: Batch = {}
     family = FAMILIES.get(model.config.model_type)
-    # Longformer's attention takes (length, batch, width).
     turned = (
-        (family.query, family.key, family.value, *family.further) if family and family.global_question else ()
+        (family.query, family.key, family.value, *family.further) if family and family.length_first else ()
     )
     # The tensor that the layer before had as input, and that layer: query, key and value follow each other.
     last: tuple[torch.Tensor | None, str] = None, ""

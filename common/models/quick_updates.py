@@ -1,25 +1,23 @@
-"""LoKr, FourierFT and BOFT on a CPU: the weight is updated, and the input is multiplied once.
+"""LoHa, LoKr, FourierFT and BOFT on a CPU: the weight is updated, and the input is multiplied once.
 
-PEFT's own layers multiply the input by the weight and by its update (LoKr, FourierFT), or rotate it by dense matrices that
-are nearly all zeros (BOFT).
+PEFT's own layers multiply the input by the weight and by its update (LoHa, LoKr, FourierFT), or rotate it by dense
+matrices that are nearly all zeros (BOFT).
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from peft.tuners import boft, fourierft, lokr
+from peft.tuners import boft, fourierft, loha, lokr
 from torch import nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
 
-from .cpu_adapters import only_adapter
+from .cpu_adapters import Holding, only_adapter
 
 
-class _Quick(nn.Module):
+class _Quick(Holding, ABC):
     """A linear layer whose forward pass uses an updated weight, in the common case."""
-
-    held: dict[str, torch.Tensor] | None = None
-    """Adapter → updated weight, while nothing is trained."""
 
     base_layer: nn.Linear
 
@@ -27,13 +25,13 @@ class _Quick(nn.Module):
         """Whether an adapter is in the common case."""
         return True
 
+    @abstractmethod
     def updated(self, name: str) -> torch.Tensor:
         """The weight with an adapter's update."""
-        raise NotImplementedError
 
+    @abstractmethod
     def adapters(self) -> set[str]:
         """The adapters of this layer."""
-        raise NotImplementedError
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         name = only_adapter(self, self.adapters(), x)
@@ -48,8 +46,8 @@ class _Quick(nn.Module):
         return linear(x, self.held[name], self.base_layer.bias)
 
 
-class LokrLinear(_Quick, lokr.layer.Linear):
-    """PEFT's linear layer with LoKr."""
+class _Product(_Quick):
+    """A linear layer whose update is an element-wise (LoHa) or a Kronecker product (LoKr)."""
 
     def usual(self, name: str) -> bool:
         return not (self.training and self.module_dropout[name])
@@ -61,6 +59,14 @@ class LokrLinear(_Quick, lokr.layer.Linear):
         dropped = self.training and bool(self.rank_dropout[name])
         update: torch.Tensor = self.get_delta_weight(name, apply_rank_dropout=dropped)
         return self.base_layer.weight + update
+
+
+class LohaLinear(_Product, loha.layer.Linear):
+    """PEFT's linear layer with LoHa."""
+
+
+class LokrLinear(_Product, lokr.layer.Linear):
+    """PEFT's linear layer with LoKr."""
 
 
 class FourierLinear(_Quick, fourierft.layer.FourierFTLinear):
@@ -117,6 +123,7 @@ class BoftLinear(_Quick, boft.layer.Linear):
 
 
 CLASSES: dict[type[nn.Module], type[_Quick]] = {
+    loha.layer.Linear: LohaLinear,
     lokr.layer.Linear: LokrLinear,
     fourierft.layer.FourierFTLinear: FourierLinear,
     boft.layer.Linear: BoftLinear,
