@@ -336,7 +336,9 @@ def usable_positions(config: "PreTrainedConfig") -> int | None:
     """The longest input in tokens, or None where positions are relative and set no limit."""
     family = family_of(config.model_type)
     if family.first_position is None:
-        return None if config.model_type == "deberta-v2" else getattr(config, "max_position_embeddings", None)
+        # A DeBERTa need not have the table that this field is the size of.
+        has_table = getattr(config, "position_biased_input", True)
+        return getattr(config, "max_position_embeddings", None) if has_table else None
     return config.max_position_embeddings - family.first_position
 
 

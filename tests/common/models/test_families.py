@@ -68,7 +68,7 @@ def test_training_the_head_alone_needs_a_head():
     [
         ("bert", 512),
         ("roberta", 512),
-        ("deberta-v2", None),
+        ("deberta-v2", 512),
         ("modernbert", 8192),
         ("gpt2", 1024),
         ("t5", None),
@@ -89,6 +89,10 @@ def test_positions_that_a_model_can_use(model_type, positions):
     rows = {"roberta": 514, "xlm-roberta": 514, "mpnet": 514, "longformer": 4098}.get(model_type)
     more = {"max_position_embeddings": rows} if rows else {}
     assert usable_positions(CONFIGS[model_type](**more)) == positions
+
+
+def test_only_a_deberta_with_a_table_of_positions_is_limited_by_it():
+    assert usable_positions(transformers.DebertaV2Config(position_biased_input=False)) is None
 
 
 def test_segment_ids_need_a_family_and_a_config_that_have_them():
