@@ -56,14 +56,19 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, or of JSON, which is YAML too. UserError as of `read_text`, and if it is no YAML."""
+    """The content of a file in YAML or JSON. UserError as of `read_text`, and if it is neither."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The content of a text in YAML, or in JSON, which is YAML too; UserError if it is neither. where: as messages call it."""
     import yaml
 
     try:
-        return yaml.safe_load(read_text(path))
+        return yaml.safe_load(text)
     # ValueError: dates that do not exist, and numbers of too many digits.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{where} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
 
 
 def _refuse_folder(path: Path) -> None:

@@ -65,10 +65,8 @@ class LoRA(Technique):
                 f"--init olora does not work with {family.model_type}: PEFT's OLoRA takes the weights of its Conv1D layers for "
                 "their transposes; use --init pissa."
             )
-        if self.bias != "none" and "bitfit" in family.refuses:
-            raise UserError(
-                f"--bias {self.bias} does not work with {family.model_type}: {family.refuses['bitfit']}; leave it out."
-            )
+        if self.bias != "none":
+            family.check_biases(f"--bias {self.bias}")
         further: dict[str, Any] = {"init_lora_weights": True if self.init == "kaiming" else self.init}
         if self.init == "eva":
             # rsLoRA's scale follows from each layer's own rank.

@@ -67,6 +67,11 @@ class Family:
             return "its attention has code of its own, which a prefix cannot enter"
         return self.refuses.get(technique)
 
+    def check_biases(self, setting: str) -> None:
+        """UserError where a setting asks for the biases of the layers to be trained, and there are none."""
+        if reason := self.refusal_of_all("bitfit"):
+            raise UserError(f"{setting} does not work with {self.model_type}: {reason}; leave it out.")
+
     @property
     def linear_layers(self) -> list[str]:
         """Every linear layer of an encoder block."""
@@ -135,7 +140,7 @@ _DECODER: dict[str, Any] = _LLAMA | dict(kind="decoder", heads={"CausalLM": ()})
 
 _RELATIVE = "its attention builds keys from relative positions, and a prefix has no position"
 
-_NO_CONV1D = "PEFT's layers for it do not support Conv1D, the type of all its layers"
+NO_CONV1D = "PEFT's layers for it do not support Conv1D, the type of all its layers"
 
 _NO_BIASES = "its layers have no biases"
 
@@ -264,7 +269,7 @@ FAMILIES: dict[str, Family] = {
             self_attention="GPT2Attention",
             heads={"QuestionAnswering": ("qa_outputs",), "CausalLM": ()},
             conv1d=True,
-            refuses=dict.fromkeys(("loha", "lokr", "oft", "boft"), _NO_CONV1D),
+            refuses=dict.fromkeys(("loha", "lokr", "oft", "boft"), NO_CONV1D),
         ),
         Family(
             "eurobert",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, first_line
-from ..files import read_text
-from .families import Family
+from ..files import parse_yaml, read_text
+from .families import NO_CONV1D, Family
 from .peft_kinds import (
     BARRED,
     FROM_DATA,
@@ -35,8 +35,11 @@ def content_of(given: str) -> dict[str, Any]:
 
     given: the path of a .yaml or .json file, or the text. UserError names the file, and what is wrong with it.
     """
-    where = FLAG if given.lstrip().startswith("{") else f"{FLAG} {given}"
-    found = _read(given, where)
+    is_text = given.lstrip().startswith("{")
+    where = FLAG if is_text else f"{FLAG} {given}"
+    found = parse_yaml(given if is_text else read_text(Path(given).expanduser()), where)
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UserError(f"{where} must hold 'name: value' lines.")
     kind = found.get("peft_type")
     if not isinstance(kind, str):
         raise UserError(f"{where} needs a peft_type, such as MISS; docs/MODELS.md lists those that work.")
@@ -67,11 +70,9 @@ def config_of(content: Mapping[str, Any], family: Family) -> "PeftConfig":
     kind = content["peft_type"]
     reason = family.refusal_of_all(LIKE.get(kind, ""))
     if family.conv1d and kind in LINEAR_ONLY:
-        reason = "PEFT's layers for it do not support Conv1D, the type of all its layers"
-    if content.get("bias", "none") != "none" and (none := family.refusal_of_all("bitfit")):
-        raise UserError(
-            f"bias {content['bias']} of {name_of(content)} does not work with {family.model_type}: {none}; leave it out."
-        )
+        reason = NO_CONV1D
+    if (bias := content.get("bias", "none")) != "none":
+        family.check_biases(f"bias {bias} of {name_of(content)}")
     if reason:
         raise UserError(
             f"{name_of(content)} does not work with {family.model_type}: {reason}. Choose another peft_type or --model_checkpoint."
@@ -104,22 +105,6 @@ def _targets(kind: str, family: Family) -> dict[str, Any]:
             "feedforward_modules": down,
         }
     return {"target_modules": family.linear_layers}
-
-
-def _read(given: str, where: str) -> dict[str, Any]:
-    import yaml
-
-    is_text = given.lstrip().startswith("{")
-    try:
-        text = given if is_text else read_text(Path(given).expanduser())
-        # JSON is YAML too.
-        found = yaml.safe_load(text)
-    # ValueError: dates that do not exist, and numbers of too many digits.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{where} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise UserError(f"{where} must hold 'name: value' lines.")
-    return found
 
 
 def _checked(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
