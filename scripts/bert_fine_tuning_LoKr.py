@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import GUESSED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 class LoKr(Technique):
     name = "LoKr"
     key = "lokr"
-    rates = Rates(
-        small=Rate(1e-2, GUESSED),
-        base=Rate(5e-3, "none is published for question answering by an encoder: half of a small model's"),
-        large=Rate(
-            2.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
-        ),
-    )
+    rates = by_halves(1e-2, GUESSED)
 
     r: int = option(8, "rank of the product's second factor", minimum=1, maximum=65536)
     alpha: int = option(16, "the update is scaled by alpha / r", minimum=1, maximum=65536)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import GUESSED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 class OFT(Technique):
     name = "OFT"
     key = "oft"
-    rates = Rates(
-        small=Rate(1e-3, GUESSED),
-        base=Rate(5e-4, "none is published for question answering by an encoder: half of a small model's"),
-        large=Rate(
-            2.5e-4, "none is published for question answering by an encoder: a quarter of a small model's"
-        ),
-    )
+    rates = by_halves(1e-3, GUESSED)
 
     block_size: int = option(
         32,

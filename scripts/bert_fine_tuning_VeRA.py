@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from common.bounds import LARGE, SEEDS
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import GUESSED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 class VeRA(Technique):
     name = "VeRA"
     key = "vera"
-    rates = Rates(
-        small=Rate(3e-2, GUESSED),
-        base=Rate(1.5e-2, "none is published for question answering by an encoder: half of a small model's"),
-        large=Rate(
-            7.5e-3, "none is published for question answering by an encoder: a quarter of a small model's"
-        ),
-    )
+    rates = by_halves(3e-2, GUESSED)
 
     r: int = option(256, "rank of the shared matrices", minimum=1, maximum=65536)
     dropout: float = option(0.0, "dropout before the update", minimum=0, below=1)

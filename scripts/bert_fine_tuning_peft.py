@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.models import peft_methods
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import Rate, Rates
+from common.training.rates import by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -20,13 +20,7 @@ class PeftMethod(Technique):
     name = "PEFT method"
     key = "peft"
     needs = "peft_config"
-    rates = Rates(
-        small=Rate(1e-3, "LoRA's, measured on MiniLM-L6; each method has its own best one"),
-        base=Rate(5e-4, "none is published for question answering by an encoder: half of a small model's"),
-        large=Rate(
-            2.5e-4, "none is published for question answering by an encoder: a quarter of a small model's"
-        ),
-    )
+    rates = by_halves(1e-3, "LoRA's, measured on MiniLM-L6; each method has its own best one")
 
     peft_config: str = option(
         "",
