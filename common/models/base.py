@@ -1,4 +1,4 @@
-"""Checkpoints → models: which base is loaded, how a technique is put on it, which parameters are trained."""
+"""Checkpoints → models: which base is loaded, and how a technique is put on it."""
 
 import hashlib
 import importlib.metadata
@@ -13,7 +13,6 @@ import torch
 import transformers
 from peft import PeftConfig, PromptLearningConfig, get_peft_model
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -359,39 +358,3 @@ def _check_once(tried: _Tried) -> None:
     with torch.device("meta"):
         model = auto_class(tried.head).from_config(tried.config, trust_remote_code=False)
     apply(initialisation.of_shapes(tried.method), model, tried.family, tried.head)
-
-
-def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Every trained parameter by name: a checkpoint must hold them all, the encoder of virtual tokens included."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def is_length(name: str) -> bool:
-    """Whether a parameter with this name holds lengths of a weight's rows, as DoRA trains them."""
-    return ".lora_magnitude_vector." in name
-
-
-def save_trainable(model: torch.nn.Module, file: Path) -> None:
-    """Write `trainable_state` as safetensors."""
-    save_file({name: tensor.contiguous() for name, tensor in trainable_state(model).items()}, file)
-
-
-def load_trainable(model: torch.nn.Module, file: Path) -> None:
-    """Load what `save_trainable` wrote into a model of the same technique and base."""
-    saved, current = load_file(file), trainable_state(model)
-    if saved.keys() != current.keys():
-        raise UserError(
-            f"{file} was written by another technique or model; remove its folder or choose another --output_dir."
-        )
-    with torch.no_grad():
-        for name, tensor in current.items():
-            tensor.copy_(saved[name])
-
-
-def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
-    """`trainable_parameters` and `total_parameters`; the base counts once."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return {
-        "trainable_parameters": sum(n for n, trained in sizes if trained),
-        "total_parameters": sum(n for n, _ in sizes),
-    }

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..atomic import atomic_write
-from ..models import base
+from ..models import trainable
 from ..scoring.names import LABELS
 from . import checkpoints
 
@@ -35,7 +35,7 @@ class LastEpochs:
         """Write a model's trained weights at the end of an epoch, and remove those that lie too far back."""
         self.folder.mkdir(exist_ok=True)
         with atomic_write(self.folder / f"epoch-{step}.safetensors") as part:
-            base.save_trainable(model, part)
+            trainable.save(model, part)
         for old in _files(self.folder)[: -self.count]:
             old.unlink()
 
@@ -74,7 +74,7 @@ def try_mean(trainer: "TaskTrainer", epochs: LastEpochs, best: Path) -> None:
     count = epochs.write_mean() if writes else 0
     trainer.accelerator.wait_for_everyone()
     model = trainer.accelerator.unwrap_model(trainer.model)
-    base.load_trainable(model, epochs.mean)
+    trainable.load(model, epochs.mean)
     found, highest = trainer.validated(model), max(trainer.past_scores())
     metric = trainer.metrics[0]
     better = found[metric] > highest

@@ -13,7 +13,7 @@ from transformers import TrainingArguments, set_seed
 from .. import stopping
 from ..data.rows import Rows
 from ..models import base as models
-from ..models import initialisation, parts
+from ..models import initialisation, parts, trainable
 from ..models.cpu_kernels import quicken
 from ..models.hooks import hook_of
 from ..tasks.batching import Batch
@@ -64,7 +64,7 @@ class Job(Assessment):
             splits = replace(splits, train=taught)
             evaluation = replace(evaluation, collator=distillation.with_taught(evaluation.collator))
         model = self._with_technique(model, splits.train, evaluation)
-        log.log_metrics(models.parameter_counts(model))
+        log.log_metrics(trainable.counts(model))
         trainer, seconds = self._train(model, splits, evaluation, log)
         model = self._best(trainer)
         self._log_effort(trainer.state.global_step, seconds, log)
@@ -179,7 +179,7 @@ class Job(Assessment):
         """The model with the weights of the best epoch."""
         model = trainer.accelerator.unwrap_model(trainer.model)
         trainer.accelerator.wait_for_everyone()
-        models.load_trainable(model, self.output_dir / "best" / WEIGHTS)
+        trainable.load(model, self.output_dir / "best" / WEIGHTS)
         return model
 
     def _log_effort(self, steps: int, seconds: float, log: TrainingLog) -> None:

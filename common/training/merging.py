@@ -15,9 +15,9 @@ import yaml
 
 from ..data import prepared
 from ..errors import UserError, first_line
-from ..models import bundles
+from ..models import bundles, trainable
 from ..models import merging as models
-from ..models.base import Checkpoint, parameter_counts
+from ..models.base import Checkpoint
 from ..models.cpu_kernels import quicken
 from ..models.merging import HOWS, How, Recipe
 from ..paths import interpreter
@@ -169,7 +169,7 @@ class MergeJob(Assessment):
         if all(s.tags["data_fingerprint"] == self.record.fingerprint for s in self.sources):
             log.log_data(self.record.to_json(), "training")
         log.log_data(self.record.to_json(), "testing")
-        counts = parameter_counts(model)
+        counts = trainable.counts(model)
         trained_parameters = models.trained_parameters(self.merged) or counts["total_parameters"]
         log.log_metrics(counts | {"trainable_parameters": trained_parameters} | self._effort())
         tested = self.test(model, judged, self.evaluation(tokenizer, model.config), self.choices)

@@ -18,7 +18,7 @@ from transformers.trainer_callback import ProgressCallback, TrainerState
 
 from ..atomic import atomic_write
 from ..errors import UserError, first_line
-from ..models import base
+from ..models import trainable
 from ..models.hooks import TrainingHook
 from ..stopping import Stop
 from ..tracking.run_log import RunLog
@@ -303,7 +303,7 @@ class TaskTrainer(Trainer):
             best = self.output_dir / "best"
             best.mkdir(exist_ok=True)
             with atomic_write(best / WEIGHTS) as part:
-                base.save_trainable(model, part)
+                trainable.save(model, part)
         if self.args.should_save and self.last_epochs:
             self.last_epochs.keep(model, self.state.global_step)
         self.evaluation_seconds += time.perf_counter() - started
@@ -378,16 +378,16 @@ class TaskTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        base.save_trainable(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
+        trainable.save(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
         if self.hook is not None:
             save_file(self.hook.state(), folder / checkpoints.HOOK)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
-        base.load_trainable(self.accelerator.unwrap_model(model or self.model), checkpoint / WEIGHTS)
+        trainable.load(self.accelerator.unwrap_model(model or self.model), checkpoint / WEIGHTS)
         if self.hook is not None:
             self.hook.load_state(load_file(checkpoint / checkpoints.HOOK))
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Without the lengths that DoRA trains: decay would pull the weights themselves to 0."""
-        return [name for name in super().get_decay_parameter_names(model) if not base.is_length(name)]
+        return [name for name in super().get_decay_parameter_names(model) if not trainable.is_length(name)]

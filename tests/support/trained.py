@@ -10,7 +10,7 @@ import torch
 
 from common.data import questions
 from common.models import base as models
-from common.models import bundles, saving
+from common.models import bundles, saving, trainable
 from common.models.families import FAMILIES, uses_segment_ids
 from common.registry import checking, fresh_process
 from common.serving import model_logging
@@ -193,7 +193,7 @@ def log_run(
         )
         args = RunArgs(model_checkpoint=tiny("bert"), data_dir=str(folder / "data"), seed=seed, **LENGTHS)
         run.log_dict(asdict(TECHNIQUES[technique]()) | asdict(args), "config.yaml")
-        run.log_metrics(models.parameter_counts(model))
+        run.log_metrics(trainable.counts(model))
         run.log_data(record.to_json(), "testing")
         report = {
             "test_f1": 40.0, "test_f1_low": 35.0, "test_f1_high": 45.0, "test_exact_match": 30.0, "test_examples": 8.0,

@@ -16,8 +16,8 @@ from transformers import (
 
 from common.errors import UserError
 from common.models import base as models
-from common.models import bundles, initialisation, peft_kinds, saving
-from common.models.families import FAMILIES, auto_class, family_of, uses_segment_ids
+from common.models import bundles, initialisation, peft_kinds, saving, trainable
+from common.models.families import FAMILIES, family_of, uses_segment_ids
 from tests.support import learning
 from tests.support.cells import (
     CLASSIFICATION,
@@ -32,7 +32,6 @@ from tests.support.cells import (
     train,
     usual_head,
 )
-from tests.support.closed_forms import closed_form
 from tests.support.peft_types import SLOW
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import BY_FILE, EVERY, TECHNIQUES, refusal
@@ -67,10 +66,10 @@ FILES_ON_ALL = [
 @pytest.mark.parametrize(("technique", "family_name", "head"), CELLS + FILES_ON_BERT + FILES_ON_ALL)
 def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_name, head, tiny, tmp_path):
     model, tokenizer, batch = build(tiny, technique, family_name, head)
-    start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
+    start = {name: tensor.clone() for name, tensor in trainable.state(model).items()}
     losses = train(model, batch, 12, learning.rate(technique) if head == QA else 3e-3)
     assert losses[-1] < 0.97 * losses[0]
-    moved = {name for name, tensor in models.trainable_state(model).items() if not tensor.equal(start[name])}
+    moved = {name for name, tensor in trainable.state(model).items() if not tensor.equal(start[name])}
     of_head = {name for name in moved if any(part in name for part in FAMILIES[family_name].heads[head])}
     assert of_head and (moved - of_head or technique == "head")
     still = [
@@ -115,42 +114,6 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
         untouched, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), head, **CONFIGS[head])
         assert type(loaded) is type(untouched)
         assert loaded.state_dict().keys() == untouched.state_dict().keys()
-
-
-# Where EVA puts rank depends on the data (test_initialisation.py).
-REPEATABLE = [cell for cell in CELLS if cell.values[0] != "lora, eva"]
-EVERY_REPEATABLE_CELL = pytest.mark.parametrize(("technique", "family_name", "head"), REPEATABLE)
-
-
-@pytest.mark.parametrize(("technique", "family_name", "head"), REPEATABLE + FILES_ON_BERT)
-def test_training_goes_on_from_saved_weights_bit_for_bit(technique, family_name, head, tiny, tmp_path):
-    def go_on(model, steps):
-        torch.manual_seed(1)
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-        for _ in range(steps):
-            loss_of(model.train(), batch).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        return models.trainable_state(model)
-
-    stopped, _, batch = build(tiny, technique, family_name, head)
-    go_on(stopped, 2)
-    models.save_trainable(stopped, tmp_path / "weights.safetensors")
-    again, _, _ = build(tiny, technique, family_name, head)
-    models.load_trainable(again, tmp_path / "weights.safetensors")
-    expected, found = go_on(stopped, 2), go_on(again, 2)
-    assert expected.keys() == found.keys()
-    assert all(tensor.equal(found[name]) for name, tensor in expected.items())
-    assert logits(again.eval(), batch).equal(logits(stopped.eval(), batch))
-
-
-@EVERY_REPEATABLE_CELL
-def test_trainable_parameters_equal_the_closed_form(technique, family_name, head, tiny):
-    model, _, _ = build(tiny, technique, family_name, head)
-    base = auto_class(head).from_pretrained(tiny(family_name))
-    assert models.parameter_counts(model)["trainable_parameters"] == closed_form(
-        technique, base, FAMILIES[family_name], head
-    )
 
 
 @EVERY_CELL

@@ -8,7 +8,7 @@ from peft import PeftConfig, PeftModel, PrefixTuningConfig, PromptEncoderConfig,
 
 from common.errors import UserError
 from common.models import base as models
-from common.models import bundles, cpu_kernels, saving
+from common.models import bundles, cpu_kernels, saving, trainable
 from common.models.families import FAMILIES
 from common.models.virtual_tokens import GATED_STDS, OWN_TYPE, PREFIX_STD, PromptModel, attention_with_prefix
 from tests.support.cells import CONFIGS, QA, batch_of, build, logits, loss_of, train, usual_head
@@ -97,13 +97,13 @@ def test_a_prompt_checkpoint_holds_the_encoder_that_is_trained(tiny, tmp_path):
     """PEFT saves the encoder's output for the tokens; continuing from that would train something else."""
     model, _, batch = build(tiny, "prompt-encoder", "bert")
     train(model, batch, 3, 1e-2)
-    models.save_trainable(model, tmp_path / "w.safetensors")
+    trainable.save(model, tmp_path / "w.safetensors")
     fresh, _, _ = build(tiny, "prompt-encoder", "bert")
-    models.load_trainable(fresh, tmp_path / "w.safetensors")
+    trainable.load(fresh, tmp_path / "w.safetensors")
     assert train(fresh, batch, 2, 1e-2) == pytest.approx(train(model, batch, 2, 1e-2), abs=1e-6)
     other, _, _ = build(tiny, "lora", "bert")
     with pytest.raises(UserError, match="another technique"):
-        models.load_trainable(other, tmp_path / "w.safetensors")
+        trainable.load(other, tmp_path / "w.safetensors")
 
 
 def test_prompt_model_is_what_virtual_tokens_get(tiny):
@@ -177,10 +177,10 @@ def test_a_gated_prefix_starts_from_the_model_as_it_was(family_name, head, tiny)
 @GATED_CELLS
 def test_a_gated_prefix_learns_and_is_saved_to_the_same_logits(family_name, head, tiny, tmp_path):
     model, tokenizer, batch = gated(tiny, family_name, head, opened=False, prefix_dropout=0.1)
-    start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
+    start = {name: tensor.clone() for name, tensor in trainable.state(model).items()}
     losses = train(model, batch, 12, 1e-2 if head == QA else 3e-3)
     assert losses[-1] < 0.97 * losses[0]
-    assert all(not start[name].equal(tensor) for name, tensor in models.trainable_state(model).items())
+    assert all(not start[name].equal(tensor) for name, tensor in trainable.state(model).items())
     before = logits(model, batch)
     bundle = bundles.BundleInfo("prefix-tuning", family_name, tiny(family_name), "", "any", head, {})
     # As a run saves it: whatever mode the model is in, nothing is left out.
@@ -188,9 +188,9 @@ def test_a_gated_prefix_learns_and_is_saved_to_the_same_logits(family_name, head
     saving.save_base(models.resolve_checkpoint(tiny(family_name)), tmp_path / "base", head, **CONFIGS[head])
     loaded = bundles.load_bundle(tmp_path / "bundle", tmp_path / "base")[0]
     torch.testing.assert_close(logits(loaded, batch), before, atol=0, rtol=0)
-    models.save_trainable(model, tmp_path / "w.safetensors")
+    trainable.save(model, tmp_path / "w.safetensors")
     fresh, _, _ = gated(tiny, family_name, head, opened=False, prefix_dropout=0.1)
-    models.load_trainable(fresh, tmp_path / "w.safetensors")
+    trainable.load(fresh, tmp_path / "w.safetensors")
     torch.testing.assert_close(logits(fresh.eval(), batch), before, atol=0, rtol=0)
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from common.models import base as models
+from common.models import trainable
 from common.models.families import FAMILIES
 from common.training.trainer import TaskTrainer
 from tests.support.techniques import technique
@@ -31,6 +32,6 @@ def test_the_lengths_of_dora_do_not_decay(tiny):
     model = models.apply(technique("lora, dora").method(FAMILIES["bert"]), model, FAMILIES["bert"])
     decaying = TaskTrainer.get_decay_parameter_names(TaskTrainer.__new__(TaskTrainer), model)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert any(models.is_length(name) for name in trained)
-    assert not any(models.is_length(name) for name in decaying)
+    assert any(trainable.is_length(name) for name in trained)
+    assert not any(trainable.is_length(name) for name in decaying)
     assert all(name in decaying for name in trained if ".lora_A." in name or ".lora_B." in name)

@@ -7,7 +7,7 @@ from benchmarks.peers import training_features
 from common.data.squad_json import read_squad_json
 from common.graphemes import cuts, widened
 from common.models import base
-from common.models.base import completed
+from common.models.bundles import completed
 from common.models.families import FAMILIES
 from common.paths import SAMPLE
 from common.tasks.batching import Collator

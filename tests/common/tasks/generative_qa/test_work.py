@@ -14,7 +14,7 @@ from common.data import questions
 from common.data.squad_json import read_squad_json
 from common.errors import UserError
 from common.models import base as models
-from common.models import bundles, initialisation, saving
+from common.models import bundles, initialisation, saving, trainable
 from common.models.families import FAMILIES, auto_class
 from common.models.virtual_tokens import PromptModel
 from common.serving import generative_qa as generating
@@ -87,10 +87,10 @@ def write(model, prompts, collator, **kwargs):
 def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_name, tiny, tmp_path):
     model, tokenizer, prompts, collator = build(tiny, technique, family_name)
     batch = collator([prompts[i] for i in range(len(prompts))])
-    start = {name: tensor.clone() for name, tensor in models.trainable_state(model).items()}
+    start = {name: tensor.clone() for name, tensor in trainable.state(model).items()}
     losses = train(model, batch, 12, learning.rate(technique))
     assert losses[-1] < losses[0]
-    assert all(not start[name].equal(tensor) for name, tensor in models.trainable_state(model).items())
+    assert all(not start[name].equal(tensor) for name, tensor in trainable.state(model).items())
 
     before, wrote = logits(model, batch), write(model, prompts, collator)
     info = bundles.BundleInfo(
@@ -120,9 +120,9 @@ def test_trains_and_writes_the_same_after_saving_and_merging(technique, family_n
         untouched, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), HEADS[family_name])
         assert type(loaded) is type(untouched)
 
-    models.save_trainable(model, tmp_path / "w.safetensors")
+    trainable.save(model, tmp_path / "w.safetensors")
     fresh = build(tiny, technique, family_name)[0]
-    models.load_trainable(fresh, tmp_path / "w.safetensors")
+    trainable.load(fresh, tmp_path / "w.safetensors")
     torch.testing.assert_close(logits(fresh.eval(), batch), before, atol=0, rtol=0)
 
 
@@ -134,7 +134,7 @@ def test_trainable_parameters_equal_the_closed_form(technique, family_name, tiny
     model = build(tiny, technique, family_name)[0]
     base, _ = models.load_base(models.resolve_checkpoint(tiny(family_name)), HEADS[family_name])
     expected = closed_form(technique, base, FAMILIES[family_name], HEADS[family_name])
-    assert models.parameter_counts(model)["trainable_parameters"] == expected
+    assert trainable.counts(model)["trainable_parameters"] == expected
 
 
 def undecided(model):
@@ -148,7 +148,7 @@ def undecided(model):
             output.weight = torch.nn.Parameter(torch.randn_like(words.weight) / 50)
         for name, parameter in model.named_parameters():
             # The size of a row that DoRA updates is in its length alone.
-            if parameter.dim() > 1 or models.is_length(name):
+            if parameter.dim() > 1 or trainable.is_length(name):
                 # BART's layers normalise what they add to their input, not the input.
                 parameter.mul_(12 if network.config.model_type == "bart" else 4)
     return model.eval()
