@@ -17,6 +17,7 @@ from ..errors import UserError
 from .hooks import TrainingHook
 
 ADAPTER = "default"
+"""PEFT's name for a model's only adapter."""
 STEPS = 1000
 """A config's schedule is in thousandths of the steps, until a run's number of steps is known."""
 

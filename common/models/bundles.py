@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import transformers
 from peft import PeftModel
+from peft.utils import CONFIG_NAME
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -149,7 +150,7 @@ def opener(bundle: Path) -> str | None:
     """
     if read_bundle(bundle).runtime != "torch":
         return "onnx"
-    config = Path(bundle) / "adapter" / "adapter_config.json"
+    config = Path(bundle) / "adapter" / CONFIG_NAME
     if not config.is_file():
         return None
     content = json.loads(config.read_text())
@@ -164,7 +165,7 @@ def opener(bundle: Path) -> str | None:
 
 def _trained_biases(bundle: Path) -> bool:
     """Whether an adapter in PEFT's format brings biases of the base, which PEFT writes into it."""
-    config = bundle / "adapter" / "adapter_config.json"
+    config = bundle / "adapter" / CONFIG_NAME
     return config.is_file() and json.loads(config.read_text()).get("bias", "none") != "none"
 
 

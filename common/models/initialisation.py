@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, initialize_lora_eva_weights
 from peft.tuners.lora import LoraLayer
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import UserError
 from . import adalora
+from .adalora import ADAPTER
 from .families import FAMILIES
 from .methods import Method
 
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[Any, Batch, torch.Tensor], torch.Tensor]
 
-ADAPTER = "default"
-"""PEFT's name for a model's only adapter."""
 START = "lora_start"
 """Attribute of a PEFT model: layer → the A and B that it started from, where these were taken out of the base."""
 WINDOWS = 64
@@ -66,7 +66,7 @@ def save(model: PeftModel, folder: Path) -> None:
     if start is None:
         return
     # PEFT's own conversion (`path_initial_model_for_weight_conversion`) leaves out the head and DoRA's magnitudes.
-    weights, tensors = folder / "adapter_model.safetensors", {}
+    weights, tensors = folder / SAFETENSORS_WEIGHTS_NAME, {}
     for name, tensor in load_file(weights).items():
         layer, _, part = name.removeprefix("base_model.model.").partition(".lora_")
         if layer in start and part in ("A.weight", "B.weight"):
@@ -74,7 +74,7 @@ def save(model: PeftModel, folder: Path) -> None:
             tensor = torch.cat([tensor, a]) if part == "A.weight" else torch.cat([tensor, -b], dim=1)
         tensors[name] = tensor.contiguous()
     save_file(tensors, weights, metadata={"format": "pt"})
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG_NAME
     config = json.loads(file.read_text())
     ranks = {name: 2 * layer.r[ADAPTER] for name, layer in layers(model).items()}
     # The factor alpha / r stays as it was, whatever made it.

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
@@ -37,8 +38,6 @@ https://arxiv.org/abs/2311.03099). Those that end in "svd" combine whole updates
 
 HOWS: tuple[How, ...] = get_args(How)
 
-_ADAPTER = "adapter_model.safetensors"
-_CONFIG = "adapter_config.json"
 _FACTOR = ".lora_"
 _RANKS = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"}
 
@@ -102,13 +101,13 @@ class Saved:
     @property
     def config(self) -> dict[str, Any] | None:
         """Of its adapter; None where all weights were trained."""
-        file = self.bundle / "adapter" / _CONFIG
+        file = self.bundle / "adapter" / CONFIG_NAME
         return json.loads(file.read_text()) if file.is_file() else None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every trained tensor, by the name that it is saved under."""
         if self.config is not None:
-            return load_file(self.bundle / "adapter" / _ADAPTER)
+            return load_file(self.bundle / "adapter" / SAFETENSORS_WEIGHTS_NAME)
         found: dict[str, torch.Tensor] = {}
         for file in sorted((self.bundle / "base").glob("*.safetensors")):
             found |= load_file(file)
@@ -148,7 +147,7 @@ def combine(models: Sequence[Saved], recipe: Recipe, folder: Path) -> None:
 
 def trained_parameters(folder: Path) -> int:
     """How many values the adapter holds that was written into a folder; 0 where all weights are."""
-    file = folder / "adapter" / _ADAPTER
+    file = folder / "adapter" / SAFETENSORS_WEIGHTS_NAME
     return sum(t.numel() for t in load_file(file).values()) if file.is_file() else 0
 
 
@@ -307,5 +306,5 @@ def _write(
             )
         return
     shutil.copytree(like / "adapter", folder / "adapter")
-    save_file(tensors, folder / "adapter" / _ADAPTER, {"format": "pt"})
-    (folder / "adapter" / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    save_file(tensors, folder / "adapter" / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
+    (folder / "adapter" / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

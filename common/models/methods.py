@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -19,10 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from ..errors import UserError
 from .families import Family
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 FIELD = "method"
-"""Field of that config that holds the method's kind."""
+"""Field of an adapter's config that holds the method's kind."""
 REFUSED = "{} of this suite (load it with the code of its stored model): PEFT has no such technique"
 """In the place of PEFT's type, so that the error that PEFT raises shows it."""
 
@@ -168,14 +167,14 @@ def save(method: Method, model: nn.Module, folder: Path) -> None:
     """Write what a method trained on a model into a new folder."""
     folder.mkdir(parents=True)
     trained = {n: p.detach().clone().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-    save_file(trained, folder / WEIGHTS)
+    save_file(trained, folder / SAFETENSORS_WEIGHTS_NAME)
     config = {"peft_type": REFUSED.format(method.kind)} | described(method)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def read(adapter: Path) -> Method:
     """The method of a saved adapter."""
-    content = json.loads((adapter / CONFIG).read_text())
+    content = json.loads((adapter / CONFIG_NAME).read_text())
     del content["peft_type"]
     return METHODS[content.pop(FIELD)](**content)
 
@@ -188,7 +187,7 @@ def opened(model: nn.Module, adapter: Path, family: Family, head: str) -> nn.Mod
     read(adapter).put_on(model, family)
     # Before anything is replaced: what is shared would go on asking for gradients in the other models.
     model.requires_grad_(False)
-    for name, tensor in load_file(adapter / WEIGHTS).items():
+    for name, tensor in load_file(adapter / SAFETENSORS_WEIGHTS_NAME).items():
         module, _, parameter = name.rpartition(".")
         setattr(model.get_submodule(module), parameter, nn.Parameter(tensor, requires_grad=False))
     return model

@@ -13,6 +13,7 @@ from peft import PeftModel
 from peft.tuners.boft import layer as boft
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import CONFIG_NAME
 from peft.utils.other import AuxiliaryTrainingWrapper
 
 from ..errors import UserError
@@ -65,7 +66,7 @@ def opened(model: torch.nn.Module, adapter: Path, family: Family, head: str) -> 
 
 def merges(adapter: Path) -> bool:
     """Whether an adapter can be merged into its base."""
-    return json.loads((adapter / "adapter_config.json").read_text())["peft_type"] not in CANNOT_MERGE
+    return json.loads((adapter / CONFIG_NAME).read_text())["peft_type"] not in CANNOT_MERGE
 
 
 def install() -> None:

@@ -16,6 +16,7 @@ import torch
 from peft import PeftConfig, PeftType, PrefixTuningConfig
 from peft.tuners import PrefixEncoder, PromptEmbedding, PromptEncoder
 from peft.tuners.prompt_tuning import PromptTuningInit
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
@@ -27,8 +28,6 @@ from .families import Family
 
 ATTENTION = f"sdpa_with_prefix_{__package__}"
 """Each stored copy of this package registers its own name, as in cpu_kernels.py."""
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 REFUSED = "{} as this suite computes it (load it with the code of its stored model): PEFT's own forward answers otherwise"
 """Replaces PEFT's type in the config of a saved adapter, so that the error that PEFT raises shows it."""
 OWN_TYPE = "prompt_type"
@@ -267,11 +266,11 @@ class PromptModel(nn.Module):
         for name in self.head:
             for key, tensor in self.base_model.get_submodule(name).state_dict().items():
                 tensors[f"base_model.{name}.{key}"] = tensor.clone()
-        save_file(tensors, Path(folder) / WEIGHTS)
+        save_file(tensors, Path(folder) / SAFETENSORS_WEIGHTS_NAME)
         was, self.peft_config.inference_mode = self.peft_config.inference_mode, True
         self.peft_config.save_pretrained(str(folder))
         self.peft_config.inference_mode = was
-        file = Path(folder) / CONFIG
+        file = Path(folder) / CONFIG_NAME
         config = json.loads(file.read_text())
         kind = config["peft_type"]
         config |= {"peft_type": REFUSED.format(kind), OWN_TYPE: kind}
@@ -284,7 +283,7 @@ class PromptModel(nn.Module):
         """The model that `save_pretrained` wrote, on a fresh base; for inference only."""
         peft_config = read_config(Path(folder))
         peft_config.inference_mode = True
-        tensors = load_file(Path(folder) / WEIGHTS)
+        tensors = load_file(Path(folder) / SAFETENSORS_WEIGHTS_NAME)
         prompt = tensors.pop("prompt_embeddings")
         self = cls(model, peft_config, family, head)
         # The encoder (an MLP, an LSTM) serves training alone: only its output for the virtual tokens is kept.
@@ -314,7 +313,7 @@ def encoder(peft_config: PeftConfig, model: nn.Module) -> nn.Module:
 
 def read_config(adapter: Path) -> PeftConfig:
     """The config of a saved adapter, also of virtual tokens that earlier versions saved with PEFT's own type."""
-    config = json.loads((adapter / CONFIG).read_text())
+    config = json.loads((adapter / CONFIG_NAME).read_text())
     kind = config.pop(OWN_TYPE, config["peft_type"])
     if kind == PeftType.PREFIX_TUNING:
         return PrefixConfig.from_peft_type(**without_type(config))
