@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType, Array, Object, Property
+from mlflow.types.schema import Array, Object, Property
 
 from ..models.bundles import SharedBase, load_bundle
 from ..models.families import uses_segment_ids
@@ -18,7 +18,8 @@ from ..tasks.batching import Collator
 from ..tasks.extractive_qa.prediction import decode_spans, predict_spans
 from ..tasks.extractive_qa.spans import Prediction, tempered
 from ..tasks.extractive_qa.windows import make_windows
-from .question_requests import ASKED, check_length, checked_rows, context_limit
+from .question_requests import ANSWER, INPUTS, check_length, checked_rows, context_limit
+from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
 from .requests import (
@@ -48,32 +49,17 @@ PARAMETERS: dict[str, Any] = {
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
 
-ANSWER = {
-    "answer": DataType.string,
-    "score": DataType.double,
-    "start": DataType.long,
-    "end": DataType.long,
-}
+GIVEN = [(name, kind, name in ANSWER) for name, kind in (ANSWER | FURTHER).items()]
+"""(name, type, whether it is always there) of the fields of an answer."""
+
+ALTERNATIVES = ColSpec(Array(Object([Property(*each) for each in GIVEN])), "alternatives", required=False)
 
 SIGNATURE = ModelSignature(
-    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
-    inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
+    inputs=INPUTS,
     outputs=Schema(
         [
-            *(ColSpec(kind, name) for name, kind in ANSWER.items()),
-            *(ColSpec(kind, name, required=False) for name, kind in FURTHER.items()),
-            ColSpec(
-                Array(
-                    Object(
-                        [
-                            *(Property(name, kind) for name, kind in ANSWER.items()),
-                            *(Property(name, kind, required=False) for name, kind in FURTHER.items()),
-                        ]
-                    )
-                ),
-                "alternatives",
-                required=False,
-            ),
+            *(ColSpec(kind, name, required=always) for name, kind, always in GIVEN),
+            ALTERNATIVES,
             ColSpec(DataType.double, "null_odds", required=False),
         ]
     ),

@@ -9,14 +9,14 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType
 
 from ..errors import UserError
 from ..graphemes import cuts
 from ..models.bundles import load_bundle
 from ..models.families import family_of, usable_positions
 from ..tasks.generative_qa.writing import Collator, choose, make_prompts, tempered, write
-from .question_requests import ASKED, check_length, checked_rows, context_limit
+from .question_requests import ANSWER, INPUTS, check_length, checked_rows, context_limit
+from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
 from .requests import (
@@ -33,16 +33,8 @@ from .runtime import fetch, share_cores
 
 EXAMPLE_PARAMETERS = {"max_answer_length": 8}
 
-ANSWER = {
-    "answer": DataType.string,
-    "score": DataType.double,
-    "start": DataType.long,
-    "end": DataType.long,
-}
-
 SIGNATURE = ModelSignature(
-    # Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
-    inputs=Schema([ColSpec(AnyType(), name) for name in ASKED]),
+    inputs=INPUTS,
     outputs=Schema(
         [
             *(ColSpec(kind, name) for name, kind in ANSWER.items()),

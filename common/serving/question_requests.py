@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 import pandas as pd
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType
 
 from . import requests
 from .requests import refuse
@@ -18,6 +20,15 @@ the server's time-out."""
 ASKED = {"question": MAX_QUESTION, "context": MAX_CONTEXT}
 """The columns of a request and the most characters in each."""
 
+# Not string: MLflow would turn null into "None" and 5 into "5" before `predict` can refuse them.
+INPUTS = Schema([ColSpec(AnyType(), name) for name in ASKED])
+
+ANSWER = {
+    "answer": DataType.string,
+    "score": DataType.double,
+    "start": DataType.long,
+    "end": DataType.long,
+}
 
 CONFIG = {"max_context": MAX_CONTEXT}
 """Settings of a served model: MLflow's `model_config`, or `SERVING_MODEL_CONFIG` as JSON for its server."""

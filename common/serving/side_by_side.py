@@ -17,10 +17,10 @@ from mlflow.types.schema import Array, Object, Property
 
 from ..models.bundles import load_shared_base, read_bundle
 from . import extractive_qa
-from .extractive_qa import ANSWER, Answerer, as_rows, checked_parameters
+from .extractive_qa import ALTERNATIVES, Answerer, as_rows, checked_parameters
+from .question_requests import ANSWER, checked_rows, context_limit
 from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
-from .question_requests import checked_rows, context_limit
 from .question_requests import is_taken as is_taken
 from .requests import FURTHER, as_frame, check_parameters, refuse
 from .runtime import fetch
@@ -31,7 +31,6 @@ EXAMPLE_PARAMETERS = {"top_k": 1}
 
 _ANSWER = {"technique": DataType.string} | ANSWER
 _FURTHER = [Property(name, kind, required=False) for name, kind in FURTHER.items()]
-_OTHERS = Array(Object([*(Property(name, kind) for name, kind in ANSWER.items()), *_FURTHER]))
 
 SIGNATURE = ModelSignature(
     inputs=extractive_qa.SIGNATURE.inputs,
@@ -39,7 +38,7 @@ SIGNATURE = ModelSignature(
     outputs=Schema(
         [
             *(ColSpec(kind, name, required=False) for name, kind in (_ANSWER | FURTHER).items()),
-            ColSpec(_OTHERS, "alternatives", required=False),
+            ALTERNATIVES,
             ColSpec(DataType.double, "null_odds", required=False),
             ColSpec(
                 Array(
@@ -47,7 +46,7 @@ SIGNATURE = ModelSignature(
                         [
                             *(Property(name, kind) for name, kind in _ANSWER.items()),
                             *_FURTHER,
-                            Property("alternatives", _OTHERS, required=False),
+                            Property("alternatives", ALTERNATIVES.type, required=False),
                             Property("null_odds", DataType.double, required=False),
                         ]
                     )
