@@ -88,7 +88,7 @@ def names_of(files: Sequence[str], given: Sequence[str] | None, kinds: Sequence[
     """
     names = list(given) if given else [_plain(Path(file).name.partition(".")[0]) for file in files]
     if len(names) != len(files) or len(set(names)) < len(names):
-        raise UserError(f"--name: name each of the {len(files)} files, each otherwise.")
+        raise UserError(f"--name: give each of the {len(files)} files a name of its own.")
     seen: dict[str, str] = {}
     for name in names:
         check_name(name)

@@ -291,8 +291,8 @@ _ABOUT_THE_FILE = {"_from_model_config", "transformers_version"}
 
 
 def quietly(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Load or save without progress bars, the report that the new head's weights are new, and warnings that nobody here can
-    heed: that PEFT uses names that transformers will drop, takes AdaLoRA's ranks for LoRA's, and would save memory in EVA."""
+    """Load or save without progress bars, the report that the new head's weights are new, and warnings that no user can act
+    on: that PEFT uses names that transformers will drop, takes AdaLoRA's ranks for LoRA's, and would save memory in EVA."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

@@ -280,8 +280,8 @@ def _key_counts(mask: torch.Tensor) -> list[int] | None:
         return None
     first = mask[:, :1, :1]
     counts = first.sum(-1, keepdim=True)
-    plain = torch.equal(first, torch.arange(mask.shape[-1]) < counts) and bool((mask == first).all())
-    return counts.flatten().tolist() if plain and counts.min() else None
+    from_first = torch.equal(first, torch.arange(mask.shape[-1]) < counts) and bool((mask == first).all())
+    return counts.flatten().tolist() if from_first and counts.min() else None
 
 
 AttentionInterface.register(ATTENTION, attention)

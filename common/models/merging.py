@@ -251,7 +251,7 @@ def _config_of(model: Saved) -> LoraConfig:
 def _check_alike(
     models: Sequence[Saved], tensors: Sequence[Mapping[str, torch.Tensor]], by_rank: bool
 ) -> None:
-    """UserError names the model whose technique was set up otherwise than the first one's. by_rank: ranks may differ."""
+    """UserError names the model whose technique has other settings than the first one's. by_rank: ranks may differ."""
     first, own = models[0], tensors[0]
     for model, others in zip(models[1:], tensors[1:], strict=True):
         config, other = _deciding(first.config, by_rank), _deciding(model.config, by_rank)

@@ -1,4 +1,4 @@
-"""Where PEFT's adapters answer otherwise than they should, corrected for training and for serving.
+"""Where PEFT's adapters give wrong answers, corrected for training and for serving.
 
 docs/ARCHITECTURE.md lists each fault with its test.
 """

@@ -68,7 +68,7 @@ def tokens_per_batch(model: torch.nn.Module, device: torch.device) -> int:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[torch.device]:
-    """The device of a model, which is in evaluation mode meanwhile and returns to its former mode."""
+    """The device of a model, which is in evaluation mode within the block and then in its former mode again."""
     device = next(model.parameters()).device
     # Switching all modules takes milliseconds, which a served model need not spend on each request.
     if not model.training:

@@ -86,7 +86,7 @@ def test_the_language_is_that_of_every_question(world, tmp_path, monkeypatch):
     ("flags", "reason"),
     [
         (("--perturb", "noise"), "'noise': choose among typos, case, punctuation, distractor"),
-        (("--name", "a", "b"), "--name: name each of the 1 files"),
+        (("--name", "a", "b"), "--name: give each of the 1 files a name"),
         (("--name", "a/b"), "--name 'a/b': use at most 60 letters"),
         (("--language", "?"), "--language is '?': give a code"),
         (("--output_dir", "/dev/null/x"), "--output_dir /dev/null/x: "),
