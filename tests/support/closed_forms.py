@@ -43,9 +43,8 @@ def closed_form(technique: str, base, family, head: str) -> int:
     layers = getattr(c, "num_hidden_groups", 0) * getattr(c, "inner_group_num", 0) or c.num_hidden_layers
     if family.kind == "encoder-decoder":
         # A decoder's layer attends to itself and to the encoder.
-        bart = family.model_type == "bart"
-        layers = c.encoder_layers if bart else c.num_layers
-        layers += 2 * (c.decoder_layers if bart else c.num_decoder_layers)
+        layers = getattr(c, "encoder_layers", None) or c.num_layers
+        layers += 2 * (getattr(c, "decoder_layers", None) or c.num_decoder_layers)
     # Keys may have fewer heads than queries, and heads need not add up to the hidden size.
     heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
     size = getattr(c, "d_kv", None) or getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
