@@ -33,8 +33,7 @@ def make(checkpoint_name: str, n: int, folder: Path) -> int:
     family = base.family_of(base.load_config(checkpoint).model_type)
     print_ = saving.save_base(checkpoint, folder / "base")
     kinds = techniques()
-    # One of them needs a file.
-    methods = {key: kind().method(family) for key, kind in kinds.items() if key != "peft"}
+    methods = {key: kind().method(family) for key, kind in kinds.items() if not kind.needs}
     keys = [key for key, method in methods.items() if method is not None]
     for i in range(n):
         key = keys[i] if i < len(keys) else "lora"

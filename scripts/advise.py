@@ -58,32 +58,18 @@ def parser() -> Parser:
     add("--config", type=Path, metavar="FILE.yaml", help=further)
     seed = f"seed of every run {default}"
     add("--seed", type=number(minimum=0, maximum=SEEDS), default=42, metavar="N", help=seed)
-    limits = made.add_argument_group("what you can afford")
-    limits.add_argument(
-        "--max_latency_ms",
-        type=number(float, above=0),
-        metavar="MS",
-        help="longest median time that one request may take; the stored model is measured on this machine",
+    positive = number(float, above=0)
+    add = made.add_argument_group("what you can afford").add_argument
+    latency = "longest median time that one request may take; the stored model is measured on this machine"
+    add("--max_latency_ms", type=positive, metavar="MS", help=latency)
+    stored = "largest size of what a technique trains and stores (an adapter, or a whole model), in MiB"
+    add("--max_size_mb", type=positive, metavar="MIB", help=stored)
+    time = "time for all runs together; to keep to it, fewer learning rates, fewer techniques or less data are tried"
+    add("--budget_minutes", type=positive, metavar="MINUTES", help=time)
+    counts = (
+        f"a smaller difference in the score does not count: the technique that stores less is taken {default}"
     )
-    limits.add_argument(
-        "--max_size_mb",
-        type=number(float, above=0),
-        metavar="MIB",
-        help="largest size of what a technique trains and stores (an adapter, or a whole model), in MiB",
-    )
-    limits.add_argument(
-        "--budget_minutes",
-        type=number(float, above=0),
-        metavar="MINUTES",
-        help="time for all runs together; to keep to it, fewer learning rates, fewer techniques or less data are tried",
-    )
-    limits.add_argument(
-        "--smallest_difference",
-        type=number(float, minimum=0),
-        metavar="POINTS",
-        default=1.0,
-        help=f"a smaller difference in the score does not count: the technique that stores less is taken {default}",
-    )
+    add("--smallest_difference", type=number(float, minimum=0), metavar="POINTS", default=1.0, help=counts)
     add = made.add_argument_group("where it is trained and written").add_argument
     add("--backend", choices=backends.BACKENDS, default=backends.LOCAL, help=f"as in study.py {default}")
     add("--address", metavar="HOST:PORT", help="the Ray cluster; default: Ray starts here")

@@ -14,6 +14,7 @@ TESTS = ROOT / "tests"
 AIMS = {
     "api/test_python_page.py",
     "page/test_app_refusals.py",
+    "studies/test_shipped.py",
     "test_fuzz.py",
     "test_settings.py",
     "test_stored_models.py",

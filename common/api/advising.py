@@ -98,16 +98,13 @@ def measured(uri: str, requests: Sequence[Mapping[str, str]]) -> tuple[float | N
     from ..registry import checking
     from ..scratch import scratch
     from ..serving import stored_code
+    from ..training.results import weights_mib
 
     latency, whole = None, 0.0
     with contextlib.suppress(checking.Unloadable):
         latency = float(np.median(checking.ask(uri, requests)["latencies"]))
     with scratch() as folder, contextlib.suppress(UserError):
         bundle = stored_code.verified(uri, folder) / "artifacts" / "bundle"
-        base, adapter = _mib(bundle / "base"), _mib(bundle / "adapter")
+        base, adapter = weights_mib(bundle / "base"), weights_mib(bundle / "adapter")
         whole = base + (0.0 if adapter and bundles.merges(bundle) else adapter)
     return latency, whole or None
-
-
-def _mib(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20

@@ -12,7 +12,7 @@ from filelock import FileLock
 from ..atomic import atomic_write, recover
 from ..errors import UserError, first_line
 from ..faults import Fault
-from ..files import sha256
+from ..files import once, sha256
 from ..paths import command
 from .record import DataRecord, Example
 
@@ -50,7 +50,7 @@ def load(data_dir: str | Path) -> tuple[Splits, DataRecord]:
         if not file.is_file():
             raise UserError(f"{file} is missing; {again}.")
         try:
-            changed = sha256(file) != digest
+            changed = once(sha256, file) != digest
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}.") from None
         if changed:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ..scoring.learning_curve import per_doubling
 from ..scoring.names import LABELS
+from ..scoring.uncertainty import shown_p
 from . import pareto
 from .configurations import SIZE, Scores, Study, against_best, best, decisive, labels, matrices, name_of
 from .result_tables import cell
@@ -40,7 +41,7 @@ def leaderboard(study: Study, table: pd.DataFrame, scores: Scores) -> Result | N
         elif index in tests.index:
             found |= {name: _rounded(tests.loc[index, name]) for name in ("difference", "low", "high")}
             found |= {name: _rounded(tests.loc[index, name], 4) for name in ("p", "p_holm")}
-            found["p_holm_shown"] = "< 0.001" if found["p_holm"] < 0.0005 else f"{found['p_holm']:.3f}"
+            found["p_holm_shown"] = shown_p(found["p_holm"])
         found |= {cost: _rounded(value, 2) for cost, value in pareto.values_of(row).items()}
         if row["total_parameters"] > 0 and "trainable_parameters" in found:
             share = 100 * row["trainable_parameters"] / row["total_parameters"]
@@ -64,11 +65,14 @@ def learning_curves(study: Study, table: pd.DataFrame, scores: Scores) -> Result
     return _result(study, rows, _columns(study["metric"], study["axes"], _CURVE)) if rows else None
 
 
-class Curve:
+class Curve(NamedTuple):
     """A technique at several numbers of training examples."""
 
-    def __init__(self, name: str, rows: Sequence[tuple[float, pd.Series]], slope: dict[str, float] | None):
-        self.name, self.rows, self.slope = name, rows, slope
+    name: str
+    rows: list[tuple[float, pd.Series]]
+    """(number of training examples, its row of the table)"""
+    slope: dict[str, float] | None
+    """Points per doubling, with an interval."""
 
 
 def curves(study: Study, table: pd.DataFrame, scores: Scores) -> list[Curve]:
@@ -186,7 +190,7 @@ def _result(
     shown = [
         {
             "title": title,
-            "align": "left" if i == 0 or title in ("on the front",) else "right",
+            "align": "left" if i == 0 or title == "on the front" else "right",
             "format": formats[0] if len(formats) == 1 else formats,
         }
         for i, (title, formats) in enumerate(columns)

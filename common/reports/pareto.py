@@ -1,7 +1,7 @@
 """Which configurations are beaten in nothing: the Pareto front over the score and what a technique costs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -55,12 +55,6 @@ def front(table: pd.DataFrame, costs: Sequence[str]) -> set[int]:
     return {index for index, better in dominators(table, costs).items() if not better}
 
 
-def fronts(table: pd.DataFrame) -> tuple[set[int], Mapping[str, set[int]]]:
-    """The front over the score and all known costs; cost → the front over the score and that cost alone."""
-    costs = known(table)
-    return front(table, costs), {cost: front(table, [cost]) for cost in costs}
-
-
 def behind(table: pd.DataFrame) -> dict[int, int]:
     """Index of each configuration that is not on the front over everything → the best-scoring one that dominates it."""
     return {
@@ -109,8 +103,7 @@ def chart(table: pd.DataFrame, metric: str) -> Figure | None:
 def rows(table: pd.DataFrame, metric: str) -> tuple[list[str], list[list[str]], list[bool]]:
     """(header, rows, which are on the front over everything) of a table; an asterisk marks the front over the score and one cost."""
     tested = table[table["test"].notna()].sort_values("test", ascending=False, kind="stable")
-    whole, single = fronts(table)
-    better = behind(table)
+    single, better = {cost: front(table, [cost]) for cost in known(table)}, behind(table)
     cells = []
     for index, row in tested.iterrows():
         costs = [
@@ -121,7 +114,7 @@ def rows(table: pd.DataFrame, metric: str) -> tuple[list[str], list[list[str]], 
         beaten = table.loc[better[index], "label"] if index in better else ""
         cells.append([row["label"], f"{row['test']:.1f}", *costs, beaten])
     header = ["configuration", f"test {label_of(metric)}", *(COSTS[cost] for cost in single), "beaten by"]
-    return header, cells, [index in whole for index in tested.index]
+    return header, cells, [index not in better for index in tested.index]
 
 
 def values_of(row: pd.Series) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..durations import clock
 from ..scoring.names import LABELS
-from ..scoring.uncertainty import range_of_samples, share_misranked
+from ..scoring.uncertainty import range_of_samples, share_misranked, shown_p
 from . import leaderboard, result_tables, study_charts, study_figures, study_tradeoffs
 from .configurations import (
     FAILED,
@@ -256,8 +256,8 @@ def _differences(stage: pd.DataFrame, tests: pd.DataFrame) -> list[Block]:
             [
                 f"{names.iloc[0]} - {names.iloc[1]}",
                 _interval(test.difference, test.low, test.high, "+"),
-                _p(test.p),
-                _p(test.p_holm),
+                shown_p(test.p),
+                shown_p(test.p_holm),
                 verdict,
             ]
         )
@@ -362,7 +362,3 @@ def _trained(trainable: float, total: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
-
-
-def _p(value: float) -> str:
-    return "" if math.isnan(value) else "< 0.001" if value < 0.0005 else f"{value:.3f}"

@@ -1,6 +1,5 @@
 """How a score rises with the number of training examples: points for each doubling, with an interval."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,13 +27,3 @@ def per_doubling(
     scaled = None if spread is None else spread._replace(variance=spread.variance * float((weights**2).sum()))
     low, high = interval(slopes, scaled)
     return {"slope": float(slopes.mean()), "low": low, "high": high}
-
-
-def expected(gain: dict[str, float], factor: float) -> dict[str, float]:
-    """What `factor` times as many examples would add if the line went on: `gain`, `low`, `high`. gain: of `per_doubling`."""
-    doublings = math.log2(factor)
-    return {
-        "gain": gain["slope"] * doublings,
-        "low": gain["low"] * doublings,
-        "high": gain["high"] * doublings,
-    }

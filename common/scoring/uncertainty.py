@@ -87,6 +87,11 @@ def holm(p: Scores) -> np.ndarray:
     return adjusted
 
 
+def shown_p(value: float) -> str:
+    """A p-value as text; "" for NaN."""
+    return "" if np.isnan(value) else "< 0.001" if value < 0.0005 else f"{value:.3f}"
+
+
 def range_of_samples(
     values: Scores, n: int, draws: int = 20_000, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:

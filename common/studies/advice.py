@@ -13,7 +13,7 @@ from ..durations import clock
 from ..scoring.learning_curve import per_doubling
 from ..scoring.names import LABELS
 from ..scoring.power import ALPHA, examples_to_decide
-from ..scoring.uncertainty import holm, paired_difference
+from ..scoring.uncertainty import holm, paired_difference, shown_p
 
 Verdict = Literal["decided", "too small to count", "not decided", "alone"]
 
@@ -110,7 +110,7 @@ def advise(rungs: Sequence[Sequence[Tried]], costs: Mapping[str, Cost], smallest
             verdict = "too small to count"
             take = min([best.technique, *close], key=lambda name: _weight(costs, name))
         else:
-            verdict = "decided" if second.p_holm < 0.05 else "not decided"
+            verdict = "decided" if second.p_holm < ALPHA else "not decided"
     overall, latest = _growth(take, ordered)
     return Advice(best.technique, take, verdict, comparisons, ordered, overall, latest)
 
@@ -208,9 +208,10 @@ def _sure(advice: Advice, setting: Setting) -> str:
         return "How sure: nothing was compared, because no other technique was left."
     rival = next((each for each in advice.comparisons if each.other == advice.take), advice.comparisons[0])
     gap = f"{rival.difference:+.1f} points [{rival.low:+.1f}, {rival.high:+.1f}]"
+    many = len(advice.comparisons)
     on = (
-        f"on the same {rival.questions:,} validation {setting.unit} (p {_p(rival.p_holm)} after Holm's correction for "
-        f"{_count(len(advice.comparisons), 'comparison')})"
+        f"on the same {rival.questions:,} validation {setting.unit} (p {shown_p(rival.p_holm)} after Holm's correction for "
+        f"{many} comparison{'s' * (many != 1)})"
     )
     if advice.verdict == "decided":
         text = f"How sure: decided. {advice.best} is ahead of {rival.other} by {gap} {on}."
@@ -274,14 +275,6 @@ def _more_data(advice: Advice, setting: Setting) -> str:
 
 def _slope(gain: Mapping[str, float]) -> str:
     return f"{gain['slope']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.0005 else f"{value:.3f}"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def _round(count: float) -> int:

@@ -34,6 +34,12 @@ def experiment_id(name: str) -> str:
     return found.experiment_id
 
 
+def name_of(id_: str) -> str:
+    """The name of the experiment of this id."""
+    with store.explained():
+        return str(mlflow.get_experiment(id_).name)
+
+
 def experiment_name(name: str | None, default: str) -> str:
     """The experiment that is meant: `name`, else the one that MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID says, as for
     MLflow's own clients, else the default. UserError where the two contradict each other or there is none of this id."""

@@ -1,6 +1,7 @@
 """What a run does beside training: its data split, a model tested once, the result logged and printed."""
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Judged:
     test: Split
 
 
-class Assessment:
+class Assessment(ABC):
     """A plan whose model is assessed: everything about a run that is not its training.
 
     scratch: folder for what is logged as files.
@@ -50,9 +51,9 @@ class Assessment:
         self.tags: dict[str, str] = {}
         """Further tags of the run."""
 
+    @abstractmethod
     def carry_out(self, log: TrainingLog) -> None:
         """Do all of the run, and log it."""
-        raise NotImplementedError
 
     def leave_group(self) -> None:
         """End the work with other processes: threads that still wait for them abort an interpreter that ends."""

@@ -4,6 +4,7 @@ Averaging the weights of one training's end often generalises better than its la
 https://arxiv.org/abs/1803.05407).
 """
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from .trainer import TaskTrainer
 
 _FILE = re.compile(r"epoch-(\d+)\.safetensors")
+
+
+def choices(epochs: float, average_last: int | None) -> int:
+    """How many models validation chooses from: one an epoch, and the mean of the last ones where it is tried."""
+    return max(1, math.ceil(epochs)) + bool(average_last)
 
 
 class LastEpochs:

@@ -18,6 +18,7 @@ from ..files import once, sha256
 from ..models import methods
 from ..models.base import Checkpoint
 from ..models.families import Family
+from .refusals import method_of
 from .settings import Technique
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -58,11 +59,7 @@ def code(*further: str) -> str:
 def method(technique: Technique, family: Family) -> str:
     """sha256 of a technique's method: what it makes for a family, its script, and the code that the script
     imports. UserError where PEFT refuses the technique's values."""
-    try:
-        config = technique.method(family)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{technique.name} cannot be set up with these values: {reason}") from None
+    config = method_of(technique, family)
     fields = methods.described(config) if isinstance(config, methods.Method) else config and config.to_dict()
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=_plain).encode())
     files, further = _sources(type(technique))

@@ -44,21 +44,22 @@ def fit(technique: Technique, args: RunArgs, again: str | None = None) -> str | 
             job.carry_out(Silent())
             job.leave_group()
             return None
-        run = record(job, {"run_fingerprint": planned.key} | state, again or _command())
-        print(f"{technique.name}: run {run.id}, model {run.delivery.model_uri or 'in the store'}")
-        remove(planned.output_dir, read_state(planned.output_dir) | {"finished": True})
-        return run.id
+        return record(job, state, again or _command())
 
 
-def record(job: Assessment, state: Mapping[str, Any], again: str) -> recording.Recorder:
-    """Carry out a job and record it; what stops it is shown with what continues it."""
+def record(job: Assessment, state: Mapping[str, Any], again: str) -> str:
+    """Carry out a job, record it and remove its folder; returns the run's id. What stops it is shown with what continues it.
+
+    state: what `own` found in the folder.
+    """
     planned, scratch, tags = job.plan, job.scratch, _tags(job.plan) | job.tags
     folder, args = planned.output_dir, planned.args
     name = args.run_name or planned.technique.name
+    begun = {"run_fingerprint": planned.key} | state
     try:
         with (
             stopping.farewell(lambda: f"To go on: {again}"),
-            recording.recorded(folder, dict(state), planned.experiment, name, tags) as run,
+            recording.recorded(folder, begun, planned.experiment, name, tags) as run,
         ):
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
@@ -72,7 +73,9 @@ def record(job: Assessment, state: Mapping[str, Any], again: str) -> recording.R
         if error.errno not in _DISK:
             raise
         raise unwritable(folder, error) from error
-    return run
+    print(f"{planned.technique.name}: run {run.id}, model {run.delivery.model_uri or 'in the store'}")
+    remove(folder, read_state(folder) | {"finished": True})
+    return run.id
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}

@@ -1,6 +1,5 @@
 """A plan carried out: data split, a model trained, its best epoch tested once, everything logged to the run."""
 
-import math
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,9 +18,8 @@ from ..models.hooks import hook_of
 from ..tasks.batching import Batch
 from ..tasks.interface import Loss
 from ..tracking.run_log import TrainingLog
-from . import checkpoints, distillation, results
+from . import checkpoints, distillation, epochs, results
 from .assessment import Assessment, Judged
-from .epochs import try_mean
 from .evaluation import Evaluation, Split
 from .features import training_features
 from .optimizer import ParameterGroups
@@ -68,8 +66,7 @@ class Job(Assessment):
         trainer, seconds = self._train(model, splits, evaluation, log)
         model = self._best(trainer)
         self._log_effort(trainer.state.global_step, seconds, log)
-        # The epoch, or the mean of some, was chosen by validation.
-        choices = max(1, math.ceil(self.technique.num_train_epochs)) + bool(self.args.average_last)
+        choices = epochs.choices(self.technique.num_train_epochs, self.args.average_last)
         tested = self.test(model, splits, evaluation, choices)
         if tested:
             self.report(tested, results.save_model(model, tokenizer, self.plan, tested, self.scratch), log)
@@ -166,7 +163,7 @@ class Job(Assessment):
             trainer.train_on(checkpoints.newest(self.output_dir) if self.args.resume else None)
             seconds = trainer.training_seconds
             if trainer.last_epochs:
-                try_mean(trainer, trainer.last_epochs, self.output_dir / "best" / WEIGHTS)
+                epochs.try_mean(trainer, trainer.last_epochs, self.output_dir / "best" / WEIGHTS)
             return trainer, seconds
 
     def _loss(self, train: Split) -> Loss:

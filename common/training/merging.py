@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..data import prepared
 from ..errors import UserError, first_line
+from ..files import read_yaml
 from ..models import bundles, trainable
 from ..models import merging as models
 from ..models.base import Checkpoint
@@ -22,15 +21,15 @@ from ..models.cpu_kernels import quicken
 from ..models.merging import HOWS, How, Recipe
 from ..paths import interpreter
 from ..scratch import scratch
-from ..serving import stored_code
-from ..tracking import runs, store
+from ..tracking import experiments, runs, store
 from ..tracking.run_log import TrainingLog
-from . import recording, results
+from . import epochs, recording, results
 from .assessment import Assessment
 from .fit import record
 from .planning import Plan, plan
-from .run_folder import own, read_state, remove
+from .run_folder import own
 from .settings import DATA, RunArgs, Technique, option, settled
+from .stored_checkpoint import trained_bundle
 
 ALIKE = {
     "technique": "the technique",
@@ -81,9 +80,9 @@ class Source:
 
     @property
     def choices(self) -> int:
-        """How many models validation chose from: one an epoch, and the mean of some."""
-        epochs = max(1, math.ceil(self.config["num_train_epochs"]))
-        return int(self.config.get("choices") or epochs + bool(self.config.get("average_last")))
+        """How many models validation chose from."""
+        own = epochs.choices(self.config["num_train_epochs"], self.config.get("average_last"))
+        return int(self.config.get("choices") or own)
 
     @property
     def digest(self) -> str:
@@ -137,12 +136,7 @@ def merge(
         shutil.copy(first.bundle / bundles.BUNDLE, place / "merged")
         with own(planned.output_dir, planned.key, False, recording.abandon) as state:
             job = MergeJob(planned, planned.output_dir / "scratch", sources, place / "merged")
-            run = record(
-                job, {"run_fingerprint": planned.key} | state, shlex.join([interpreter(), *sys.argv])
-            )
-            print(f"{planned.technique.name}: run {run.id}, model {run.delivery.model_uri or 'in the store'}")
-            remove(planned.output_dir, read_state(planned.output_dir) | {"finished": True})
-            return run.id
+            return record(job, state, shlex.join([interpreter(), *sys.argv]))
 
 
 class MergeJob(Assessment):
@@ -213,17 +207,14 @@ def _source(run_id: str, folder: Path) -> Source:
     folder.mkdir()
     runs.download(run_id, ["config.yaml"], folder)
     try:
-        config = dict(yaml.safe_load((folder / "config.yaml").read_text()))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        config = dict(read_yaml(folder / "config.yaml"))
+    except (UserError, ValueError, TypeError) as error:
         raise UserError(
             f"Run {run_id} has no readable config.yaml ({first_line(error)}): train it again."
         ) from None
-    bundle = stored_code.verified(f"runs:/{run_id}/model", folder) / "artifacts" / "bundle"
-    if not (bundle / bundles.BUNDLE).is_file() or bundles.read_bundle(bundle).runtime != "torch":
-        raise UserError(
-            f"The model of run {run_id} is no single trained model: name the run that trained it."
-        )
-    return Source(run_id, held["experiment"], held["tags"], held["metrics"], config, bundle)
+    bundle = trained_bundle(f"runs:/{run_id}/model", folder, f"The model of run {run_id}")
+    experiment = experiments.name_of(held["experiment_id"])
+    return Source(run_id, experiment, held["tags"], held["metrics"], config, bundle)
 
 
 def _check_alike(sources: Sequence[Source]) -> None:
@@ -236,8 +227,8 @@ def _check_alike(sources: Sequence[Source]) -> None:
             one, two = first.tags.get(name, ""), other.tags.get(name, "")
             if one != two:
                 raise UserError(
-                    f"Run {other.run_id} cannot be merged with run {first.run_id}: {what} is {two[:60] or 'not recorded'}, "
-                    f"not {one[:60] or 'not recorded'}."
+                    f"Run {other.run_id} cannot be merged with run {first.run_id}: they differ in {what} "
+                    f"({two[:60] or 'not recorded'} and {one[:60] or 'not recorded'})."
                 )
 
 

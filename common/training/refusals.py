@@ -3,13 +3,18 @@ cannot do."""
 
 import math
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..bounds import check_bounds
 from ..errors import NotHere, UserError
 from ..models.families import Family, usable_positions
 from ..tasks.table import head_of, refusal, task_of
 from .settings import DISTILLING, PACKING, WEIGHING, RunArgs, Technique
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+    from ..models.methods import Method
 
 
 def check(technique: Technique, args: RunArgs) -> None:
@@ -60,6 +65,15 @@ def _check_teacher(args: RunArgs) -> None:
         )
 
 
+def method_of(technique: Technique, family: Family) -> "PeftConfig | Method | None":
+    """What a technique makes for a family; UserError where PEFT refuses the technique's values."""
+    try:
+        return technique.method(family)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{technique.name} cannot be set up with these values: {reason}") from None
+
+
 def check_model(technique: Technique, args: RunArgs, family: Family, config: Any) -> None:
     """Refuse what this family cannot do, from its config alone, before any weight is read."""
     task = task_of(args.task)
@@ -71,7 +85,7 @@ def check_model(technique: Technique, args: RunArgs, family: Family, config: Any
     if args.pack_batches:
         from peft import PromptLearningConfig
 
-        virtual = isinstance(technique.method(family), PromptLearningConfig)
+        virtual = isinstance(method_of(technique, family), PromptLearningConfig)
         if not task.packs or virtual or not family.packs:
             raise UserError(
                 f"--pack_batches is for {PACKING} by encoders with absolute positions and the usual attention, without virtual tokens, "
@@ -106,7 +120,7 @@ def _check_parts(technique: Technique, args: RunArgs, family: Family) -> None:
 
     from ..models.methods import PartOfWeights
 
-    method, head = technique.method(family), head_of(task_of(args.task), family)
+    method, head = method_of(technique, family), head_of(task_of(args.task), family)
     head_alone = isinstance(method, PartOfWeights) and method.part == "head"
     if args.head_learning_rate and not family.heads[str(head)]:
         raise UserError(

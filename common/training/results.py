@@ -177,5 +177,9 @@ def stored_settings(planned: Plan, tested: Tested) -> dict[str, Any]:
 
 def trained_mib(bundle: Path) -> float:
     """Size of the trained weights that a saved model without its base holds, in MiB."""
-    trained = bundle / ("adapter" if (bundle / "adapter").is_dir() else "base")
-    return sum(file.stat().st_size for file in trained.glob("*.safetensors")) / 2**20
+    return weights_mib(bundle / ("adapter" if (bundle / "adapter").is_dir() else "base"))
+
+
+def weights_mib(folder: Path) -> float:
+    """Size of the weights in a folder, in MiB."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20

@@ -55,6 +55,17 @@ def resolve(uri: str) -> Checkpoint:
     return Checkpoint(name, str(folder))
 
 
+def trained_bundle(uri: str, folder: Path, called: str) -> Path:
+    """The saved model of one training, copied into a folder and verified, with its base inside. called: its name in messages.
+
+    UserError where the URI leads to several adapters on one base or to an ONNX version.
+    """
+    bundle = stored_code.verified(uri, folder) / "artifacts" / "bundle"
+    if not (bundle / BUNDLE).is_file() or read_bundle(bundle).runtime != "torch":
+        raise UserError(f"{called} is no single trained model: name the run that trained it.")
+    return bundle
+
+
 def _place() -> Path:
     """Beside the artifacts of a local store; in the project for a server's models."""
     beside = store.artifact_location(FOLDER)

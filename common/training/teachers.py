@@ -94,11 +94,7 @@ def opened(teacher: Teacher, planned: "Plan") -> Iterator[Opened]:
         yield _of_checkpoint(teacher.source, planned)
         return
     with scratch() as place:
-        bundle = stored_code.verified(teacher.source, place) / "artifacts" / "bundle"
-        if not (bundle / bundles.BUNDLE).is_file() or bundles.read_bundle(bundle).runtime != "torch":
-            raise UserError(
-                f"--teacher {teacher.name} is no single trained model: name the run that trained it."
-            )
+        bundle = stored_checkpoint.trained_bundle(teacher.source, place, f"--teacher {teacher.name}")
         info = bundles.read_bundle(bundle)
         adapter = bundle / "adapter" / "adapter_config.json"
         config = json.loads(adapter.read_text()) if adapter.is_file() else {}

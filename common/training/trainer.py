@@ -21,6 +21,7 @@ from ..errors import UserError, first_line
 from ..models import trainable
 from ..models.hooks import TrainingHook
 from ..stopping import Stop
+from ..tasks.batching import Batch
 from ..tracking.run_log import RunLog
 from . import checkpoints
 from .batch_order import GroupedBatches, Loader
@@ -30,8 +31,6 @@ from .evaluation import Evaluation, Split
 from .gradient_norms import GradientNorms
 from .optimizer import ParameterGroups
 from .settings import RunArgs
-
-Batch = dict[str, torch.Tensor]
 
 WEIGHTS = "trainable.safetensors"
 

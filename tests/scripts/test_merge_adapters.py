@@ -41,7 +41,7 @@ def test_runs_become_a_run_of_their_experiment(world, tmp_path):
 @pytest.mark.parametrize(
     ("runs_", "flags", "reason"),
     [
-        ((0, 2), (), "the technique is IA3, not LoRA"),
+        ((0, 2), (), "they differ in the technique (IA3 and LoRA)"),
         ((0, 1), ("--method", "average"), "--method is 'average': choose one of linear, ties"),
         ((0, 1), ("--weights", 1), "--weights has 1 values for 2 runs"),
         ((0, 1), ("--density", 2), "'2' is not a finite number above 0 and at most 1"),

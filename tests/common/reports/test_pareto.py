@@ -20,7 +20,8 @@ def test_a_configuration_is_beaten_by_one_that_is_as_good_everywhere_and_better_
     table = stage(training_seconds=[10, 20, 5], adapter_mib=[1, 2, 1])
     assert pareto.known(table) == ["training_seconds", "adapter_mib"]
     assert pareto.dominators(table, ["training_seconds", "adapter_mib"]) == {0: [], 1: [0], 2: []}
-    assert pareto.fronts(table) == ({0, 2}, {"training_seconds": {0, 2}, "adapter_mib": {0}})
+    assert pareto.front(table, ["training_seconds", "adapter_mib"]) == {0, 2}
+    assert pareto.front(table, ["adapter_mib"]) == {0}
     assert pareto.behind(table) == {1: 0}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.scoring.learning_curve import expected, per_doubling
+from common.scoring.learning_curve import per_doubling
 from common.scoring.uncertainty import interval
 
 
@@ -37,7 +37,3 @@ def test_one_size_or_an_unknown_one_has_no_slope():
     assert per_doubling([100, 100], [np.ones(5), np.ones(5)]) is None
     assert per_doubling([100], [np.ones(5)]) is None
     assert per_doubling([100, float("nan")], [np.ones(5), np.ones(5)]) is None
-
-
-def test_what_more_data_would_add():
-    assert expected({"slope": 2.0, "low": 1.0, "high": 3.0}, 4) == {"gain": 4.0, "low": 2.0, "high": 6.0}

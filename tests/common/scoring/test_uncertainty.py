@@ -10,6 +10,7 @@ from common.scoring.uncertainty import (
     paired_difference,
     range_of_samples,
     share_misranked,
+    shown_p,
     spread_of,
 )
 
@@ -129,6 +130,15 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, np.nan, 0.9]) == pytest.approx([1.0, np.nan, 1.0], nan_ok=True)
     assert len(holm([])) == 0
+
+
+def test_a_p_value_is_never_shown_as_0():
+    assert [shown_p(p) for p in (0.0, 0.00049, 0.0005, 0.0421, 1.0)] == ["< 0.001"] * 2 + [
+        "0.001",
+        "0.042",
+        "1.000",
+    ]
+    assert shown_p(float("nan")) == ""
 
 
 def test_a_score_of_five_examples_by_hand():

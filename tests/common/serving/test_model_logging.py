@@ -17,7 +17,7 @@ from common import graphemes
 from common.models import bundles, cpu_kernels, virtual_tokens
 from common.paths import ROOT
 from common.serving import extractive_qa, model_logging, packaging, question_requests
-from common.tracking import runs
+from common.tracking import experiments, runs
 from tests.support import odd, trained
 from tests.support.questions import EXAMPLES
 
@@ -365,3 +365,14 @@ def test_whoever_serves_sets_the_limit_of_a_context(served):
         model.predict(frame([GOOD | {"context": "w" * 21}]))
     with pytest.raises(MlflowException, match="max_context is 0"):
         mlflow.pyfunc.load_model(served[1], model_config={"max_context": 0})
+
+
+def test_a_base_that_was_left_unfinished_is_completed(store, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    client = mlflow.MlflowClient()
+    experiment = experiments.experiment_id(model_logging.SHARED_BASES)
+    left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
+    uri = model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert uri == f"runs:/{left.info.run_id}/base" == model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert client.get_run(left.info.run_id).info.status == "FINISHED"

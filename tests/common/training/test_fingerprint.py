@@ -232,6 +232,17 @@ def test_of_the_packaged_model_each_shape_is_another(monkeypatch):
     assert plain != distil
 
 
+def test_the_packaged_weights_are_read_once_however_many_rows_a_study_has(monkeypatch):
+    read = []
+
+    def counted(file):
+        read.append(file)
+        return files.sha256(file)
+
+    monkeypatch.setattr(base, "sha256", counted)
+    assert base.packaged_model() == base.packaged_model() and len(read) == 1
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """(id of a model in a cache of the hub, a function that moves its branch `main` to a commit)."""

@@ -136,10 +136,10 @@ def strangers(world, tiny):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("technique", "the technique is IA3, not LoRA"),
-        ("standard", "the technique is Standard, not LoRA"),
-        ("base", "the base is abab"),
-        ("labels", "the labels is negative, positive, not not recorded"),
+        ("technique", r"they differ in the technique \(IA3 and LoRA\)"),
+        ("standard", r"they differ in the technique \(Standard and LoRA\)"),
+        ("base", r"they differ in the base \(abab"),
+        ("labels", r"they differ in the labels \(negative, positive and not recorded\)"),
         ("unfinished", "is RUNNING"),
     ],
 )

@@ -6,7 +6,7 @@ from transformers import AlbertConfig, BertConfig, GPT2Config
 from common.errors import UserError
 from common.models.families import FAMILIES
 from common.training.refusals import check, check_model
-from common.training.settings import RunArgs, resolved, run_fingerprint
+from common.training.settings import RunArgs, Technique, resolved, run_fingerprint
 from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
@@ -113,6 +113,21 @@ def test_class_weights_belong_to_tasks_with_classes():
 def test_parts_that_are_not_trained_have_no_rate_of_their_own(key, fields, reason):
     with pytest.raises(UserError, match=reason):
         check_model(TECHNIQUES[key](), RunArgs(**fields), FAMILIES["bert"], BertConfig())
+
+
+@pytest.mark.parametrize("fields", [{"pack_batches": True}, {"head_learning_rate": 0.1}])
+def test_values_that_peft_refuses_are_one_line_whatever_else_is_set(fields):
+    @dataclasses.dataclass(frozen=True)
+    class Broken(Technique):
+        name = key = "Broken"
+
+        def method(self, family):
+            raise ValueError("`r` should be\na positive integer")
+
+    with pytest.raises(
+        UserError, match="^Broken cannot be set up with these values: `r` should be a positive"
+    ):
+        check_model(Broken(), RunArgs(**fields), FAMILIES["bert"], BertConfig())
 
 
 def test_a_model_without_a_head_has_no_rate_for_it():

@@ -15,9 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
-from common.serving import model_logging
 from common.tasks.table import TASKS
-from common.tracking import experiments, runs
+from common.tracking import runs
 from common.training import checkpoints, fit, job, recording
 from common.training.evaluation import Evaluation
 from common.training.settings import RunArgs
@@ -394,19 +393,3 @@ def test_a_checkpoint_that_would_run_code_is_refused(train, kill, loss, tmp_path
     with pytest.raises(UserError, match="is not used"):
         train(resume=True)
     assert not (tmp_path / "exploded").exists()
-
-
-def test_a_base_that_was_left_unfinished_is_completed(place, tmp_path):
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "config.json").write_text("{}")
-    client = mlflow.MlflowClient()
-    experiment = experiments.experiment_id(model_logging.SHARED_BASES)
-    left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
-    uri = model_logging.shared_base(tmp_path / "base", "f" * 64)
-    assert uri == f"runs:/{left.info.run_id}/base" == model_logging.shared_base(tmp_path / "base", "f" * 64)
-    assert client.get_run(left.info.run_id).info.status == "FINISHED"
-
-
-def test_a_run_whose_maker_was_killed_is_found_by_its_ticket(place):
-    first = runs.create("tickets", "LoRA", "t1")
-    assert runs.create("tickets", "LoRA", "t1") == first != runs.create("tickets", "LoRA", "t2")
