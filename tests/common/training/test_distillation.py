@@ -191,7 +191,9 @@ def test_a_killed_run_goes_on_with_the_same_logits(damaged, world, student, tmp_
 @pytest.mark.parametrize(
     "technique",
     [
-        key if key in ("standard", "prefix", "bottleneck") else pytest.param(key, marks=pytest.mark.long)
+        key
+        if key in ("standard", "prefix-tuning", "bottleneck")
+        else pytest.param(key, marks=pytest.mark.long)
         for key in DECLARED
         if key != "lora"
     ],
