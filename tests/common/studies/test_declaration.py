@@ -3,19 +3,12 @@
 import re
 
 import pytest
-import yaml
 
 from common.errors import UserError
-from common.models.families import FAMILIES
-from common.paths import ROOT
 from common.studies import declaration
-from common.tasks.table import refusal, task_of
 from common.training import command_line
+from tests.support.declarations import SMALL, parse, rows, size
 from tests.support.techniques import TECHNIQUES
-
-SHIPPED = sorted((ROOT / "studies").glob("*.yaml"))
-
-SMALL = {"name": "small", "description": "A small one.", "techniques": ["lora", "ia3"]}
 
 SWEEP = SMALL | {
     "techniques": {"lora": {"r": 4}, "ia3": None},
@@ -28,19 +21,6 @@ SWEEP = SMALL | {
         "full": {"best_of": "sweep", "seeds": [1, 2]},
     },
 }
-
-
-def size(task, data_dir, split):
-    return {"train": 1000, "validation": 100, "test": 200}[split]
-
-
-def parse(content, **kwargs):
-    return declaration.parse(content, "s.yaml", TECHNIQUES, **kwargs)
-
-
-def rows(content, stage=0, best=None, **kwargs):
-    study = parse(content, **kwargs)
-    return declaration.expand(study, study.stages[stage], size, best)
 
 
 def names(*args, **kwargs):
@@ -327,26 +307,6 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
         declaration.read(tmp_path / "none.yaml", TECHNIQUES)
 
 
-def test_six_studies_ship():
-    assert len(SHIPPED) == 7
-
-
-@pytest.mark.parametrize("smoke", [False, True])
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_a_shipped_study_is_valid(file, smoke):
-    study = declaration.read(file, TECHNIQUES, smoke)
-    assert study.name == file.stem + "-smoke" * smoke
-    found = [row for stage in study.stages for row in declaration.expand(study, stage, size)]
-    assert len({row.name for row in found}) == len(found)
-    if smoke:
-        assert all(row.args.max_test_samples <= 100 and row.technique.num_train_epochs <= 2 for row in found)
-        assert (
-            sum(stage.trials or len(declaration.expand(study, stage, size)) for stage in study.stages[:1])
-            <= 8
-        )
-        assert "its scores mean nothing" in study.description
-
-
 def test_types_are_those_declared_even_after_a_command_line_was_parsed():
     """transformers' parser would write int over int | None in the dataclass's own fields."""
     command_line.parse(TECHNIQUES["lora"], [])
@@ -358,46 +318,3 @@ def test_types_are_those_declared_even_after_a_command_line_was_parsed():
     ]
     with pytest.raises(UserError, match="base.report_to is 'wandb'; it must be a list"):
         parse(content | {"base": {"report_to": "wandb"}})
-
-
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_what_a_shipped_study_asks_for_exists(file):
-    """No technique that its model's family refuses, for the models that the file names."""
-    types = {"gpt2": "gpt2", "t5": "t5", "google/flan-t5-base": "t5", "embedded-distilbert": "distilbert"}
-    for smoke in (False, True):
-        study = declaration.read(file, TECHNIQUES, smoke)
-        for row in (row for stage in study.stages for row in declaration.expand(study, stage, size)):
-            model_type = types.get(row.args.model_checkpoint.replace("untrained-", ""), "bert")
-            assert refusal(FAMILIES[model_type], row.technique.key, task_of(study.task)) is None
-            row.technique.method(FAMILIES[model_type])
-
-
-def test_the_shipped_sweeps_reach_what_they_must():
-    study = declaration.read(ROOT / "studies/distilbert_qa_lora_vs_ia3.yaml", TECHNIQUES)
-    assert max(study.stages[0].grids["ia3"]["learning_rate"]) > 3e-2
-    gpt2 = declaration.read(ROOT / "studies/gpt2_lora_sweep.yaml", TECHNIQUES)
-    found = declaration.expand(gpt2, gpt2.stages[0], size)
-    assert len(found) == 4 * 2 * 3 and all(row.args.gradient_norms for row in found)
-
-
-def test_the_leaderboard_has_every_technique_with_rates_of_its_own():
-    study = declaration.read(ROOT / "studies/peft_on_encoders.yaml", TECHNIQUES)
-    assert set(study.techniques.values()) == {kind for kind in TECHNIQUES.values() if not kind.needs}
-    sweep, full, _ = study.stages
-    assert all(3 <= len(grid["learning_rate"]) <= 4 and len(grid) == 1 for grid in sweep.grids.values())
-    for entry, kind in study.techniques.items():
-        rates = sweep.grids[entry]["learning_rate"]
-        assert min(rates) <= kind.rates.small.value <= max(rates), entry
-    assert full.seeds == (42, 43, 44) and full.fields.keys() == sweep.fields.keys()
-
-
-def test_the_documented_example_is_a_study():
-    text, named = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
-    assert [row.title for row in rows(SMALL | yaml.safe_load(named))] == 3 * ["LoRA"] + 2 * [
-        "LoRA, attention only"
-    ]
-    content = yaml.safe_load(text)
-    sweep, full = (rows(content, stage) for stage in (0, 1))
-    assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)
-    assert {row["dropout"] for row in full} == {0.1, None}
-    assert rows(content, smoke=True)[0]["max_test_samples"] == 20
