@@ -3,7 +3,6 @@ import math
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -18,9 +17,7 @@ from common.registry import choosing, register, versions
 from common.registry.gate import Rules
 from common.serving import stored_code
 from common.tasks.table import TASKS
-from common.training.settings import RunArgs
 from tests.support import trained
-from tests.support.techniques import TECHNIQUES
 
 DATA = "ab" * 32
 
@@ -189,30 +186,6 @@ def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp
                 assert answer["score"] == pytest.approx(row["probability"], abs=1e-4)
     finally:
         shutil.move(tmp_path / "gone", folder / "mlruns" / "shared-bases")
-
-
-def test_a_page_fits_into_the_database_of_a_server():
-    """PostgreSQL takes 5000 characters; SQLite, which all other tests here use, any number."""
-    tags = {
-        "technique": "LoRA",
-        "checkpoint": "c",
-        "data_name": "d",
-        "data_version": "v2.0",
-        "experiment": "e",
-    }
-    tags |= {"data_fingerprint": DATA, "run_id": "r", "trainable_parameters": "1", "total_parameters": "2"}
-    fields = {**asdict(RunArgs()), **asdict(TECHNIQUES["lora"]())}
-    params = {name: str(value) for name, value in fields.items()}
-    params["learning_rate_source"] = "default for a small model, " + 15 * "by measurement "
-    usual = versions.describe(tags, params, "checked")
-    assert versions.fitted(usual) == usual and len(usual) < 3000
-    assert "- r: 16\n" in usual and "- learning_rate_source: default" in usual
-    last = f"\n\n{versions.PROMOTION}\n" + 50 * "- better\n"
-    for page in (usual, usual + 200 * "- a parameter\n"):
-        kept = versions.fitted(page, last)
-        assert kept.endswith(last) and len(kept) <= 5000 and kept.startswith(usual)
-    both = versions.fitted(20 * usual, 20 * last)
-    assert len(both) <= 5000 and both.startswith(usual[:1000]) and last in both
 
 
 def champion(name):
