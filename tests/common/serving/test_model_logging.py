@@ -17,7 +17,7 @@ from common import graphemes
 from common.models import bundles, cpu_kernels, virtual_tokens
 from common.paths import ROOT
 from common.serving import extractive_qa, model_logging, packaging, question_requests
-from common.tracking import runs
+from common.tracking import experiments, runs
 from tests.support import odd, trained
 from tests.support.questions import EXAMPLES
 
@@ -227,6 +227,17 @@ def test_six_adapters_share_one_base(served, saved, store, tmp_path, tiny):
         model_logging.log_model(run, other, base, ASKED[0], {})
     assert bundles.read_reference(other) == bundles.read_reference(saved[0])
     assert len(list((store / "mlruns" / "shared-bases").rglob("model.safetensors"))) == 1
+
+
+def test_a_base_that_was_left_unfinished_is_completed(store, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    client = mlflow.MlflowClient()
+    experiment = experiments.experiment_id(model_logging.SHARED_BASES)
+    left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
+    uri = model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert uri == f"runs:/{left.info.run_id}/base" == model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert client.get_run(left.info.run_id).info.status == "FINISHED"
 
 
 def test_two_versions_answer_each_with_their_own_code(served, saved, store, monkeypatch):

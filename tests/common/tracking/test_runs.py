@@ -310,3 +310,8 @@ def test_predictions_come_back_or_are_missed_by_name(store):
     file.unlink()
     with pytest.raises(UserError, match=f"Run {done} has no readable predictions/test.json"):
         runs.predictions(done)
+
+
+def test_a_run_whose_maker_was_killed_is_found_by_its_ticket(store):
+    first = runs.create("tickets", "LoRA", "t1")
+    assert runs.create("tickets", "LoRA", "t1") == first != runs.create("tickets", "LoRA", "t2")
