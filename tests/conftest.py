@@ -15,7 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-from tests.support.tokenizers import TEXT as TEXT
 from tests.support.tokenizers import make_tokenizer
 
 # As on a user's machine, where Python leaves bytecode beside every module that is imported, also beside a stored model's.

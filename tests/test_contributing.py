@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from common.paths import ROOT
-from tests.conftest import make_config, make_tokenizer
+from tests.conftest import make_config
 from tests.scripts.conftest import SMALL
 from tests.scripts.conftest import prepared as prepared
 from tests.scripts.conftest import store as store
+from tests.support.tokenizers import make_tokenizer
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 
 import mlflow
@@ -18,7 +17,7 @@ from tests.scripts.conftest import SMALL
 from tests.scripts.conftest import prepared as prepared
 from tests.support import trained
 from tests.support.pages import README, commands, typed_lines
-from tests.support.server import post, wait_for
+from tests.support.server import free_port, post, wait_for
 
 pytestmark = [
     pytest.mark.long,
@@ -44,9 +43,7 @@ def in_a_bare_shell(line, **environment):
 def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
     line = re.findall(r"^(mlflow models serve .*)$", README, re.M)[0]
     assert "@champion" in line
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     assert line.endswith("-p 5001")
     line = line.removesuffix("5001") + str(port)
     with trained.store(tmp_path), trained.checked_here():

@@ -13,6 +13,7 @@ from ..paths import SAMPLE
 from .bundles import quietly
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 PREFIX = "untrained-"
@@ -22,8 +23,8 @@ KINDS = ("gpt2", "t5")
 def make(name: str, folder: Path) -> Path:
     """The folder below `folder` that holds `untrained-gpt2` or `untrained-t5`, made if there is none.
 
-    Both read 1,024 tokens and have two layers of size 64; their tokenizer is trained on the packaged sample. The weights
-    are the same each time.
+    Both read 1,024 tokens and have two layers of size 64; their tokenizer is trained on the packaged sample. Weights
+    and ids are the same each time.
     """
     kind = name.removeprefix(PREFIX)
     if kind not in KINDS:
@@ -100,6 +101,28 @@ def _gpt2_tokenizer(texts: list[str]) -> "PreTrainedTokenizerBase":
     )
 
 
+def repeatable_unigram(tokenizer: "Tokenizer") -> "Tokenizer":
+    """A trained Unigram tokenizer with ids that are the same each time.
+
+    The trainer works through a hash table, whose order differs from process to process: scores differ in their last
+    digits, and letters that are not learned stand near the end in any order, each 0.0001 below the one before. Here those
+    letters have the lowest score, all of them. Special tokens keep the first ids.
+    """
+    from tokenizers import Tokenizer
+
+    content = json.loads(tokenizer.to_str())
+    special = len(content["added_tokens"])
+    pieces = content["model"]["vocab"]
+    learned = [(piece, round(score, 4)) for piece, score in pieces[special:]]
+    lowest = min(score for _, score in learned)
+    level = [
+        (piece, lowest if len(piece) == 1 and score < lowest + 0.01 else score) for piece, score in learned
+    ]
+    ordered = sorted(level, key=lambda item: (-item[1], item[0]))
+    content["model"]["vocab"] = pieces[:special] + ordered
+    return Tokenizer.from_str(json.dumps(content))
+
+
 def _t5_tokenizer(texts: list[str]) -> "PreTrainedTokenizerBase":
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -112,6 +135,7 @@ def _t5_tokenizer(texts: list[str]) -> "PreTrainedTokenizerBase":
         vocab_size=2000, special_tokens=special, unk_token=unknown, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = repeatable_unigram(tokenizer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B:1 </s>", special_tokens=[(end, tokenizer.token_to_id(end))]
     )

@@ -30,6 +30,9 @@ from .gate import CHAMPION, Rules, Verdict
 PROMOTION = "### Promotion"
 """Heading of the last part of a version's page, which is rewritten whenever the version is judged."""
 
+LONGEST_PAGE = 5000
+"""Characters of a version's page that the database of a team's server takes; SQLite takes any number."""
+
 FIGURES = ("gate_difference", "gate_low", "gate_high", "gate_p")
 """Tags of a version that was compared with a champion."""
 
@@ -117,7 +120,7 @@ def create(
     model_id = model_uri.removeprefix("models:/")
     # One call, so that no version is ever without its tags and its page.
     version = client.create_model_version(
-        name, model_uri, run_id, dict(tags), description=page, model_id=model_id
+        name, model_uri, run_id, dict(tags), description=fitted(page), model_id=model_id
     )
     first = first_with(client, name, {tag: tags[tag] for tag in same}) or version
     if first.version != version.version:
@@ -169,10 +172,19 @@ def note(
         client.delete_model_version_tag(name, number, key)
     for key, value in tags.items():
         client.set_model_version_tag(name, number, key, value)
-    page = found.description or ""
-    client.update_model_version(
-        name, number, page.split(PROMOTION)[0].rstrip() + "\n\n" + _promotion(tags, verdict)
-    )
+    page = (found.description or "").split(PROMOTION)[0].rstrip()
+    client.update_model_version(name, number, fitted(page, "\n\n" + _promotion(tags, verdict)))
+
+
+def fitted(page: str, last: str = "") -> str:
+    """A page with its last part behind it, of at most LONGEST_PAGE characters: what is too much is cut, first from the page."""
+    last = _cut(last, LONGEST_PAGE - min(len(page), LONGEST_PAGE // 4))
+    return _cut(page, LONGEST_PAGE - len(last)) + last
+
+
+def _cut(text: str, longest: int) -> str:
+    """The first whole lines of a text that is too long, and an ellipsis."""
+    return text if len(text) <= longest else text[: longest - 2].rpartition("\n")[0] + "\n…"
 
 
 def _promotion(tags: Mapping[str, str], verdict: Verdict) -> str:
@@ -231,7 +243,13 @@ def describe(tags: Mapping[str, str], params: Mapping[str, str], checked: str) -
     share = float(tags["trainable_parameters"]) / float(tags["total_parameters"])
     dirty = " with uncommitted changes" if tags.get("git_dirty") == "true" else ""
     labels = f"Labels: {tags['labels']}.\n" if tags.get("labels") else ""
-    settings = [pair for pair in sorted(params.items()) if pair[1] != "None" and pair[0] != "data_dir"]
+    given = {name: " ".join(value.split()) for name, value in params.items() if value != "None"}
+    # Not a table, whose lines tabulate would all pad to the longest value.
+    settings = "".join(
+        f"- {name}: {value if len(value) <= 200 else value[:200] + '…'}\n"
+        for name, value in sorted(given.items())
+        if name != "data_dir"
+    )
     return f"""## {tags["technique"]} on {tags["checkpoint"]}
 
 {to_markdown(scores)}
@@ -240,4 +258,6 @@ Data: {tags["data_name"]} ({task.data_title(tags["data_version"])}), fingerprint
 Run `{tags["run_id"]}` of the experiment {tags["experiment"]}; code at commit `{tags.get("git_commit", "unknown")}`{dirty}.
 {checked}
 
-{to_markdown(pd.DataFrame(settings, columns=["parameter", "value"]), numbers=False)}"""
+Parameters:
+
+{settings}"""

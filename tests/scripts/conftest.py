@@ -8,6 +8,7 @@ import sys
 import mlflow
 import pytest
 
+from common.data import prepared as prepared_data
 from common.paths import ROOT
 from tests.support.called import call
 from tests.support.questions import EXAMPLES
@@ -53,6 +54,13 @@ def runs():
     return mlflow.search_runs(
         search_all_experiments=True, filter_string="tags.technique != ''", output_format="list"
     )
+
+
+def a_question(data_dir, recorded):
+    """(a test question, what a run with these predictions answered to it)."""
+    row = prepared_data.load(data_dir)[0]["test"][0]
+    found = next(entry for entry in recorded if entry["id"] == row["id"])
+    return {name: row[name] for name in ("question", "context")}, found["prediction"]
 
 
 def squad_json(examples, version="v2.0"):

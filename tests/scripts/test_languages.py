@@ -15,6 +15,7 @@ from common.scoring.squad import squad_scores
 from tests.conftest import make_config
 from tests.scripts.conftest import SMALL, run_script, runs
 from tests.support.server import post, served
+from tests.support.tokenizers import train
 
 ROWS = 300
 
@@ -59,9 +60,7 @@ def write_model(folder, kinds):
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
     texts = [part.format(city=city, answer=answer) for answer, city, *parts in kinds for part in parts]
     texts += [str(year) for year in range(1900, 2010)]
-    made.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
-    )
+    train(made, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False), texts)
     ids = [(token, made.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids

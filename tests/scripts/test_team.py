@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,9 @@ from common.errors import UserError
 from common.paths import ROOT
 from common.team import accounts, postgres
 from common.team.server import Team
-from tests.scripts.conftest import SMALL, run_script
+from tests.scripts.conftest import SMALL, a_question, run_script
 from tests.support import trained
-from tests.support.server import post, served
+from tests.support.server import free_port, post, served
 
 DOC = (ROOT / "docs" / "TEAM.md").read_text()
 
@@ -232,7 +231,7 @@ def test_registered_served_backed_up_wiped_and_restored(world, acting_as):
     acting_as("rita")
     version = mlflow.MlflowClient().get_model_version_by_alias("bert-squad-qa", "champion")
     recorded = mlflow.artifacts.load_dict(f"runs:/{version.tags['run_id']}/predictions/test.json")
-    asked, expected = question(world, recorded)
+    asked, expected = a_question(world.folder / "data", recorded)
     with served(world.folder, "models:/bert-squad-qa@champion", OMP_NUM_THREADS="1") as (address, _, _):
         status, text = post(address, {"dataframe_records": [asked]})
     assert status == 200 and json.loads(text)["predictions"][0]["answer"] == expected
@@ -261,18 +260,3 @@ def test_registered_served_backed_up_wiped_and_restored(world, acting_as):
     assert request(world, FIND, "olaf") == 403
     world.call("remove-user", "rita")
     assert "Stopped" in world.call("down").stdout and "Nothing was running" in world.call("down").stdout
-
-
-def question(world, recorded) -> tuple[dict, str]:
-    """A test question and what the run answered to it."""
-    from datasets import load_from_disk
-
-    row = load_from_disk(str(world.folder / "data"))["test"][0]
-    found = next(entry for entry in recorded if entry["id"] == row["id"])
-    return {name: row[name] for name in ("question", "context")}, found["prediction"]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

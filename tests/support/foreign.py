@@ -4,7 +4,8 @@ import torch
 import transformers
 from transformers import AutoConfig
 
-from tests.conftest import SIZE, make_tokenizer
+from tests.conftest import SIZE
+from tests.support.tokenizers import make_tokenizer
 
 UNTRAINED_HERE = {
     # (config, whose tokenizer, longest window)

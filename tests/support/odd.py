@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tests.support.tokenizers import train
+
 CLUSTERS = [
     *"The heart 1903, ü – 心臓שלוםسلام",
     "e\u0301",  # decomposed é
@@ -65,7 +67,7 @@ def tokenizer(kind: str):
         made.normalizer = normalizers.BertNormalizer(lowercase=kind == "wordpiece")
         made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         trainer = trainers.WordPieceTrainer(vocab_size=250, special_tokens=SPECIAL, show_progress=False)
-    made.train_from_iterator(corpus, trainer)
+    train(made, trainer, corpus)
     ids = [(token, made.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids

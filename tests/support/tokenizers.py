@@ -117,11 +117,11 @@ def make_tokenizer(model_type: str) -> Any:
 
     kind = KINDS.get(model_type, _BERT)
     special = {f"{name}_token": token for name, token in kind.special.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_trained(kind)), **special)
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(made(kind)), **special)
 
 
 @cache
-def _trained(kind: Kind) -> str:
+def made(kind: Kind) -> str:
     """tokenizer.json of such a tokenizer."""
     from tokenizers import processors
 
@@ -132,7 +132,7 @@ def _trained(kind: Kind) -> str:
         "sentencepiece": _sentencepiece,
     }
     tokenizer, trainer = makers[kind.model](kind)
-    tokenizer.train_from_iterator(sample_texts() if kind.generates else TEXT, trainer)
+    train(tokenizer, trainer, sample_texts() if kind.generates else TEXT)
     if kind.model == "sentencepiece":
         # Merges are learned within words, and are the only thing that keeps words apart.
         tokenizer.pre_tokenizer.split = False
@@ -143,6 +143,33 @@ def _trained(kind: Kind) -> str:
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in kind.tokens],
         )
     return tokenizer.to_str()
+
+
+def train(tokenizer: Any, trainer: Any, texts: list[str]) -> None:
+    """Train a tokenizer, so that its ids are the same each time: random weights then mean the same in each session.
+
+    The trainers of tokenizers take words in the order of a hash table. Where pairs are equally frequent, the order of the
+    letters decides which are merged, so WordPiece gets its letters first, in the order of the alphabet.
+    """
+    from tokenizers import Tokenizer, models
+
+    from common.models.untrained import repeatable_unigram
+
+    if isinstance(tokenizer.model, models.Unigram):
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.model = repeatable_unigram(tokenizer).model
+    elif isinstance(tokenizer.model, models.WordPiece):
+        special = [token.content for token in trainer.special_tokens]
+        normalize = tokenizer.normalizer.normalize_str
+        letters = sorted({letter for text in texts for letter in normalize(text) if not letter.isspace()})
+        trainer.special_tokens = special + letters + [f"##{letter}" for letter in letters]
+        learner = Tokenizer(models.WordPiece(unk_token=tokenizer.model.unk_token))
+        learner.normalizer, learner.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        learner.train_from_iterator(texts, trainer)
+        tokenizer.model = models.WordPiece(learner.get_vocab(), unk_token=tokenizer.model.unk_token)
+        tokenizer.add_special_tokens(special)
+    else:
+        tokenizer.train_from_iterator(texts, trainer)
 
 
 def _wordpiece(kind: Kind) -> tuple[Any, Any]:

@@ -11,10 +11,11 @@ from common.models.families import FAMILIES
 from common.tasks.extractive_qa.windows import make_windows
 from common.training.refusals import check_model
 from common.training.settings import RunArgs
-from tests.conftest import make_config, make_tokenizer
+from tests.conftest import make_config
 from tests.support.cells import batch_of, build, logits
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
+from tests.support.tokenizers import make_tokenizer
 
 
 def test_tokens_before_the_first_separator_see_everything():

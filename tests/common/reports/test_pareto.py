@@ -59,8 +59,8 @@ def test_the_figure_has_a_panel_for_each_cost_and_the_line_of_its_front(kind):
     study, runs, _, scores = KINDS[kind]()
     table = configurations(study, tidy(study, runs), scores)
     figure = pareto.chart(table, "f1")
-    if len(table) < 3:
-        assert figure is None
+    if kind == "generative":
+        assert figure is None, "two configurations are no front"
         return
     *panels, legend = figure.axes
     assert len(panels) == len(pareto.known(table)) == 5

@@ -229,6 +229,17 @@ def test_six_adapters_share_one_base(served, saved, store, tmp_path, tiny):
     assert len(list((store / "mlruns" / "shared-bases").rglob("model.safetensors"))) == 1
 
 
+def test_a_base_that_was_left_unfinished_is_completed(store, tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    client = mlflow.MlflowClient()
+    experiment = experiments.experiment_id(model_logging.SHARED_BASES)
+    left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
+    uri = model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert uri == f"runs:/{left.info.run_id}/base" == model_logging.shared_base(tmp_path / "base", "f" * 64)
+    assert client.get_run(left.info.run_id).info.status == "FINISHED"
+
+
 def test_two_versions_answer_each_with_their_own_code(served, saved, store, monkeypatch):
     original = model_logging.copy_of_package
 
@@ -365,14 +376,3 @@ def test_whoever_serves_sets_the_limit_of_a_context(served):
         model.predict(frame([GOOD | {"context": "w" * 21}]))
     with pytest.raises(MlflowException, match="max_context is 0"):
         mlflow.pyfunc.load_model(served[1], model_config={"max_context": 0})
-
-
-def test_a_base_that_was_left_unfinished_is_completed(store, tmp_path):
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "config.json").write_text("{}")
-    client = mlflow.MlflowClient()
-    experiment = experiments.experiment_id(model_logging.SHARED_BASES)
-    left = client.create_run(experiment, tags={"base_fingerprint": "f" * 64})
-    uri = model_logging.shared_base(tmp_path / "base", "f" * 64)
-    assert uri == f"runs:/{left.info.run_id}/base" == model_logging.shared_base(tmp_path / "base", "f" * 64)
-    assert client.get_run(left.info.run_id).info.status == "FINISHED"

@@ -4,8 +4,8 @@ Nothing is trained: a made-up world says how good and how slow each technique is
 """
 
 import json
-import zlib
 from types import SimpleNamespace
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ class World:
         return self.content(row) in map(self.content, self.trained)
 
     def leave(self, folder, row):
-        rng = np.random.default_rng(zlib.crc32(repr(self.content(row)).encode()))
+        rng = np.random.default_rng(crc32(repr(self.content(row)).encode()))
         scores = np.clip(self.score(row) / 100 + rng.normal(0, 0.1, 200), 0, 1)
         file = folder / row.name / "predictions" / "validation_scores.json"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -3,15 +3,12 @@
 import re
 
 import pytest
-import yaml
 
 from common.errors import UserError
-from common.paths import ROOT
 from common.studies import declaration
 from common.training import command_line
+from tests.support.declarations import SMALL, parse, rows, size
 from tests.support.techniques import TECHNIQUES
-
-SMALL = {"name": "small", "description": "A small one.", "techniques": ["lora", "ia3"]}
 
 SWEEP = SMALL | {
     "techniques": {"lora": {"r": 4}, "ia3": None},
@@ -24,19 +21,6 @@ SWEEP = SMALL | {
         "full": {"best_of": "sweep", "seeds": [1, 2]},
     },
 }
-
-
-def size(task, data_dir, split):
-    return {"train": 1000, "validation": 100, "test": 200}[split]
-
-
-def parse(content, **kwargs):
-    return declaration.parse(content, "s.yaml", TECHNIQUES, **kwargs)
-
-
-def rows(content, stage=0, best=None, **kwargs):
-    study = parse(content, **kwargs)
-    return declaration.expand(study, study.stages[stage], size, best)
 
 
 def names(*args, **kwargs):
@@ -334,15 +318,3 @@ def test_types_are_those_declared_even_after_a_command_line_was_parsed():
     ]
     with pytest.raises(UserError, match="base.report_to is 'wandb'; it must be a list"):
         parse(content | {"base": {"report_to": "wandb"}})
-
-
-def test_the_documented_example_is_a_study():
-    text, named = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
-    assert [row.title for row in rows(SMALL | yaml.safe_load(named))] == 3 * ["LoRA"] + 2 * [
-        "LoRA, attention only"
-    ]
-    content = yaml.safe_load(text)
-    sweep, full = (rows(content, stage) for stage in (0, 1))
-    assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)
-    assert {row["dropout"] for row in full} == {0.1, None}
-    assert rows(content, smoke=True)[0]["max_test_samples"] == 20

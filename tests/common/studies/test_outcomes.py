@@ -3,7 +3,7 @@
 import pytest
 
 from common.studies import checks, declaration, outcomes
-from tests.common.studies.test_declaration import SMALL, rows
+from tests.support.declarations import SMALL, rows
 from tests.support.techniques import TECHNIQUES
 
 GRID = SMALL | {

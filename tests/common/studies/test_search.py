@@ -8,7 +8,7 @@ import pytest
 from common.errors import UserError
 from common.studies import declaration, search
 from common.studies.search import Space
-from tests.common.studies.test_declaration import SMALL, parse, rows, size
+from tests.support.declarations import SMALL, parse, rows, size
 
 RATE = Space("loguniform", (1e-4, 1e-2))
 RANK = Space("choice", (4, 8))

@@ -1,21 +1,21 @@
-"""The studies of the project: each is valid, and asks for what there is."""
+"""The studies that ship, and the one in the documentation."""
+
+import re
 
 import pytest
+import yaml
 
 from common.models.families import FAMILIES
 from common.paths import ROOT
 from common.studies import declaration
 from common.tasks.table import refusal, task_of
+from tests.support.declarations import SMALL, rows, size
 from tests.support.techniques import TECHNIQUES
 
 SHIPPED = sorted((ROOT / "studies").glob("*.yaml"))
 
 
-def size(task, data_dir, split):
-    return {"train": 1000, "validation": 100, "test": 200}[split]
-
-
-def test_seven_studies_ship():
+def test_all_studies_that_ship_are_found():
     assert len(SHIPPED) == 7
 
 
@@ -64,3 +64,15 @@ def test_the_leaderboard_has_every_technique_with_rates_of_its_own():
         rates = sweep.grids[entry]["learning_rate"]
         assert min(rates) <= kind.rates.small.value <= max(rates), entry
     assert full.seeds == (42, 43, 44) and full.fields.keys() == sweep.fields.keys()
+
+
+def test_the_documented_example_is_a_study():
+    text, named = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
+    assert [row.title for row in rows(SMALL | yaml.safe_load(named))] == 3 * ["LoRA"] + 2 * [
+        "LoRA, attention only"
+    ]
+    content = yaml.safe_load(text)
+    sweep, full = (rows(content, stage) for stage in (0, 1))
+    assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)
+    assert {row["dropout"] for row in full} == {0.1, None}
+    assert rows(content, smoke=True)[0]["max_test_samples"] == 20

@@ -24,11 +24,12 @@ from common.tasks.table import TASKS, head_of
 from common.tasks.tokenizer_reading import check_reading
 from common.training import fit
 from common.training.settings import RunArgs
-from tests.conftest import TEXT, make_config, make_tokenizer
+from tests.conftest import make_config
 from tests.scripts.conftest import squad_json
 from tests.support import odd, texts
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
+from tests.support.tokenizers import TEXT, make_tokenizer
 from tests.support.trained import store
 
 CHINESE = "心脏是脊椎动物身体中最重要的一个器官，主要功能是提供压力，把血液运行至身体各个部分。"

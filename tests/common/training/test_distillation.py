@@ -7,16 +7,14 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from common.data import labelled_texts
 from common.tasks.table import TASKS
 from common.training import distillation, fit, job
 from common.training.settings import RunArgs
-from tests.support import texts, trained
+from tests.support import texts, trained, trainings
 from tests.support.techniques import DECLARED, TECHNIQUES
-
-FIELDS = {**trained.LENGTHS, "batch_size": 2, "logging_steps": 2, "save_steps": 2}
+from tests.support.trainings import curve, same
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +23,9 @@ def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("taught")
     with trained.store(folder):
         trained.prepare_data(folder)
-        args = RunArgs(
-            model_checkpoint=tiny("bert"),
-            data_dir=str(folder / "data"),
-            output_dir=str(folder / "out"),
-            experiment_name="teachers",
-            seed=5,
-            **FIELDS,
-        )
-        id_ = fit.fit(TECHNIQUES["lora"](num_train_epochs=3.0, learning_rate=1e-2), args)
-        yield folder, f"runs:/{id_}/model"
+        lora = TECHNIQUES["lora"](num_train_epochs=3.0, learning_rate=1e-2)
+        teacher = trainings.train(lora, folder, tiny("bert"), folder / "out", "teachers", seed=5)
+        yield folder, f"runs:/{teacher.info.run_id}/model"
 
 
 @pytest.fixture
@@ -42,38 +33,10 @@ def student(world, tiny, tmp_path):
     """Train a student; gives its run. technique: its key."""
 
     def go(technique="lora", epochs=2.0, output="out", **fields):
-        args = RunArgs(
-            **{
-                "model_checkpoint": tiny("bert"),
-                "data_dir": str(world[0] / "data"),
-                "output_dir": str(tmp_path / output),
-                "experiment_name": tmp_path.name,
-            }
-            | FIELDS
-            | fields
-        )
-        return mlflow.get_run(fit.fit(TECHNIQUES[technique](num_train_epochs=epochs), args))
+        of = TECHNIQUES[technique](num_train_epochs=epochs)
+        return trainings.train(of, world[0], tiny("bert"), tmp_path / output, tmp_path.name, **fields)
 
     return go
-
-
-def curve(run):
-    return [
-        (m.step, m.value) for m in mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
-    ]
-
-
-def weights(run):
-    found = mlflow.search_logged_models(
-        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", output_format="list"
-    )
-    folder = mlflow.artifacts.download_artifacts(f"models:/{found[0].model_id}")
-    return load_file(f"{folder}/artifacts/bundle/adapter/adapter_model.safetensors")
-
-
-def same(one, other):
-    ours, theirs = weights(one), weights(other)
-    return ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
 
 
 def test_the_loss_is_the_weighted_sum():

@@ -3,29 +3,16 @@
 import itertools
 from pathlib import Path
 
-import mlflow
 import pytest
 from safetensors.torch import load_file
 
-from common.training import epochs, fit, job
+from common.training import epochs, job
 from common.training.evaluation import Evaluation
-from common.training.settings import RunArgs
+from tests.support import trainings
 from tests.support.techniques import TECHNIQUES
-from tests.support.trained import prepare_data, store
+from tests.support.trainings import curve, same, weights
 
-FIELDS = dict(
-    max_length=96, doc_stride=16, batch_size=2, logging_steps=2, save_steps=2, precision="fp32"
-)  # fmt: skip
 EPOCHS, STEPS = 4, 12
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with prepared data and a store that is in force."""
-    folder = tmp_path_factory.mktemp("knobs")
-    prepare_data(folder)
-    with store(folder):
-        yield folder
 
 
 @pytest.fixture
@@ -33,39 +20,12 @@ def train(place, tiny, tmp_path):
     """Train a technique in an experiment of the test's own; gives the run."""
     names = itertools.count()
 
-    def go(key="lora", own=None, resume=False, out=None, **fields):
-        args = RunArgs(
-            model_checkpoint=tiny("bert"),
-            data_dir=str(place / "data"),
-            output_dir=str(out or tmp_path / f"out-{next(names)}"),
-            experiment_name=tmp_path.name,
-            resume=resume,
-            **FIELDS | fields,
-        )
-        return mlflow.get_run(fit.fit(TECHNIQUES[key](**{"num_train_epochs": EPOCHS} | (own or {})), args))
+    def go(key="lora", own=None, out=None, **fields):
+        technique = TECHNIQUES[key](**{"num_train_epochs": EPOCHS} | (own or {}))
+        out = out or tmp_path / f"out-{next(names)}"
+        return trainings.train(technique, place, tiny("bert"), out, tmp_path.name, **fields)
 
     return go
-
-
-def curve(run, name="train_loss"):
-    return [(m.step, m.value) for m in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)]
-
-
-def weights(run):
-    """The trained tensors of the model that a run logged."""
-    models = mlflow.search_logged_models(
-        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", output_format="list"
-    )
-    folder = (
-        Path(mlflow.artifacts.download_artifacts(f"models:/{models[0].model_id}")) / "artifacts" / "bundle"
-    )
-    trained = folder / ("adapter" if (folder / "adapter").is_dir() else "base")
-    return {k: v for file in trained.glob("*.safetensors") for k, v in load_file(file).items()}
-
-
-def same(run, other):
-    ours, theirs = weights(run), weights(other)
-    return ours.keys() == theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
 
 
 EVERYTHING = dict(

@@ -157,7 +157,7 @@ def test_runs_that_are_not_there_or_named_twice_are_refused(world):
         merged(world, [world[1][0], world[1][0]])
 
 
-def test_other_data_must_be_named(world, tmp_path, monkeypatch):
+def test_other_data_must_be_named(world):
     first = world[1][0]
     mlflow.MlflowClient().set_tag(first, "data_fingerprint", "cd" * 32)
     with pytest.raises(UserError, match=f"has changed since run {first}"):

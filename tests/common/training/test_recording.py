@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from common.tracking.store import configure
 from common.training import recording
 from common.training.run_folder import STATE
 from tests.scripts.conftest import run_script
+from tests.support.server import free_port
 
 
 class Server:
@@ -26,9 +26,7 @@ class Server:
 
     def __init__(self, folder):
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self):

@@ -7,7 +7,6 @@ import re
 import resource
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -19,39 +18,19 @@ from common.tasks.table import TASKS
 from common.tracking import runs
 from common.training import checkpoints, fit, job, recording
 from common.training.evaluation import Evaluation
-from common.training.settings import RunArgs
+from tests.support import trainings
 from tests.support.techniques import EVERY, TECHNIQUES
 from tests.support.techniques import technique as technique_of
-from tests.support.trained import prepare_data, store
-
-FIELDS = dict(
-    max_length=96, doc_stride=16, batch_size=2, logging_steps=2, save_steps=2, precision="fp32"
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with prepared data and a store that is in force."""
-    folder = tmp_path_factory.mktemp("survival")
-    prepare_data(folder)
-    with store(folder):
-        yield folder
+from tests.support.trainings import curve, same, weights
 
 
 @pytest.fixture
 def train(place, tiny, tmp_path):
     """Train LoRA, or another technique, in an experiment of the test's own; gives the run."""
 
-    def go(resume=False, experiment=tmp_path.name, epochs=4.0, technique="lora", **fields):
-        args = RunArgs(
-            model_checkpoint=tiny("bert"),
-            data_dir=str(place / "data"),
-            output_dir=str(tmp_path / "out"),
-            experiment_name=experiment,
-            resume=resume,
-            **FIELDS | fields,
-        )
-        return mlflow.get_run(fit.fit(replace(technique_of(technique), num_train_epochs=epochs), args))
+    def go(experiment=tmp_path.name, epochs=4.0, technique="lora", **fields):
+        of = replace(technique_of(technique), num_train_epochs=epochs)
+        return trainings.train(of, place, tiny("bert"), tmp_path / "out", experiment, **fields)
 
     return go
 
@@ -59,14 +38,8 @@ def train(place, tiny, tmp_path):
 @pytest.fixture(scope="module")
 def undisturbed(place, tiny, tmp_path_factory):
     """The run of the same settings that nothing happens to."""
-    args = RunArgs(
-        model_checkpoint=tiny("bert"),
-        data_dir=str(place / "data"),
-        output_dir=str(tmp_path_factory.mktemp("whole") / "out"),
-        experiment_name="undisturbed",
-        **FIELDS,
-    )
-    return mlflow.get_run(fit.fit(TECHNIQUES["lora"](num_train_epochs=4.0), args))
+    lora, out = TECHNIQUES["lora"](num_train_epochs=4.0), tmp_path_factory.mktemp("whole") / "out"
+    return trainings.train(lora, place, tiny("bert"), out, "undisturbed")
 
 
 @pytest.fixture
@@ -91,24 +64,12 @@ def only_run(experiment):
     return run
 
 
-def curve(run, name="train_loss"):
-    return [(m.step, m.value) for m in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)]
-
-
-def weights(run):
-    (model,) = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
-    folder = mlflow.artifacts.download_artifacts(f"models:/{model.model_id}")
-    (file,) = Path(folder, "artifacts", "bundle").rglob("*.safetensors")
-    return load_file(file)
-
-
 def assert_same(run, other):
     """One point for each step, and every weight, bit for bit."""
     assert run.info.status == "FINISHED"
     for name in ("train_loss", "learning_rate", "grad_norm", "validation_f1"):
         assert curve(run, name) == curve(other, name)
-    ours, theirs = weights(run), weights(other)
-    assert ours.keys() == theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
+    assert same(run, other)
     assert run.data.metrics["test_f1"] == other.data.metrics["test_f1"]
 
 

@@ -12,8 +12,8 @@ from common.models.families import FAMILIES
 from common.paths import SAMPLE
 from common.tasks.batching import Collator
 from common.tasks.extractive_qa.windows import NO_CONTEXT, make_windows, shorten
-from tests.conftest import make_tokenizer
 from tests.support import odd
+from tests.support.tokenizers import make_tokenizer
 
 
 @pytest.fixture(
