@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..counts import count_of
 from ..durations import clock
 from ..scoring.learning_curve import per_doubling
 from ..scoring.names import LABELS
@@ -209,8 +210,8 @@ def _sure(advice: Advice, setting: Setting) -> str:
     rival = next((each for each in advice.comparisons if each.other == advice.take), advice.comparisons[0])
     gap = f"{rival.difference:+.1f} points [{rival.low:+.1f}, {rival.high:+.1f}]"
     on = (
-        f"on the same {rival.questions:,} validation {setting.unit} (p {_p(rival.p_holm)} after Holm's correction for "
-        f"{_count(len(advice.comparisons), 'comparison')})"
+        f"on the same {count_of(rival.questions, f'validation {setting.unit}')} (p {_p(rival.p_holm)} after Holm's correction for "
+        f"{count_of(len(advice.comparisons), 'comparisons')})"
     )
     if advice.verdict == "decided":
         text = f"How sure: decided. {advice.best} is ahead of {rival.other} by {gap} {on}."
@@ -278,10 +279,6 @@ def _slope(gain: Mapping[str, float]) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.0005 else f"{value:.3f}"
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def _round(count: float) -> int:
