@@ -18,7 +18,9 @@ class Standard(Technique):
         large=Rate(1.5e-5, "Liu et al., 2019 (RoBERTa), SQuAD"),
     )
 
-    weight_decay: float = option(0.01, "AdamW's decoupled weight decay; biases and layer norms are left out")
+    weight_decay: float = option(
+        0.01, "weight decay (AdamW's is decoupled); biases and layer norms are left out"
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ class TopLayers(Technique):
     )
 
     layers: int = option(2, "blocks to train, counted from the last one", minimum=1, maximum=10_000)
-    weight_decay: float = option(0.01, "AdamW's decoupled weight decay; biases and layer norms are left out")
+    weight_decay: float = option(
+        0.01, "weight decay (AdamW's is decoupled); biases and layer norms are left out"
+    )
 
     def method(self, family: Family) -> "Method":
         from common.models.methods import PartOfWeights

@@ -13,6 +13,7 @@ import _path  # noqa: F401
 
 from common.bounds import number
 from common.cli import Parser, guarded
+from common.counts import count_of
 from common.data.columns import parse
 from common.paths import interpreter
 
@@ -113,7 +114,7 @@ def main() -> None:
         words = [word for word in sys.argv if word != "--resume"]
         print(f"\nStopped. To go on: {shlex.join([interpreter(), *words, '--resume'])}", file=sys.stderr)
         raise
-    print(f"{done.examples} {model.task.unit}: {', '.join(done.files)}")
+    print(f"{count_of(done.examples, model.task.unit)}: {', '.join(done.files)}")
 
 
 if __name__ == "__main__":

@@ -3,20 +3,40 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from ..counts import count_of
 from ..scoring.languages import rules_of
 from .label_values import alike
 from .record import DataRecord
 
 _CORRECTED = {
-    "repaired": "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
-    "located": "answers had no answer_start and were found in their paragraph",
-    "ambiguous": "of them stand there several times: the first place that is a whole word was taken",
-    "empty_answers": "answers without text were left out of training",
-    "made_ids": "questions had no id and were given one",
-    "renamed_ids": "questions of train had the id of another question in test or validation and were given one of their own",
-    "made_titles": "articles had no title and were given one",
-    "skipped": "questions were left out because of a fault: skipped.json lists them",
+    "repaired": (
+        "answers had a wrong answer_start, or differed in case or white space, and were found in their paragraph",
+        "answer had a wrong answer_start, or differed in case or white space, and was found in its paragraph",
+    ),
+    "located": (
+        "answers had no answer_start and were found in their paragraph",
+        "answer had no answer_start and was found in its paragraph",
+    ),
+    "ambiguous": (
+        "of them stand there several times: the first place that is a whole word was taken",
+        "of them stands there several times: the first place that is a whole word was taken",
+    ),
+    "empty_answers": (
+        "answers without text were left out of training",
+        "answer without text was left out of training",
+    ),
+    "made_ids": ("questions had no id and were given one", "question had no id and was given one"),
+    "renamed_ids": (
+        "questions of train had the id of another question in test or validation and were given one of their own",
+        "question of train had the id of another question in test or validation and was given one of its own",
+    ),
+    "made_titles": ("articles had no title and were given one", "article had no title and was given one"),
+    "skipped": (
+        "questions were left out because of a fault: skipped.json lists them",
+        "question was left out because of a fault: skipped.json lists it",
+    ),
 }
+"""What was corrected, of several and of one."""
 _NOTES = 10
 """How many answers that are not trained on are named."""
 
@@ -55,9 +75,10 @@ def _of_texts(record: DataRecord, folder: Path) -> Summary:
             labels += f"; {c['without_label']} without a label"
         lines.append(f"  {split:10} {c['texts']:6} {kind} ({labels}), {c['different']} of them different")
     if record.skipped:
-        lines.append(f"  {record.skipped} texts were left out because of a fault: skipped.json lists them")
+        words = [what.replace("question", "text") for what in _CORRECTED["skipped"]]
+        lines.append(f"  {count_of(record.skipped, *words)}")
     shared = record.test_texts_also_in_train
-    warnings = [f"  warning: {shared} test {kind} are in train or validation too"] if shared else []
+    warnings = [f"  warning: {kind} of test that are in train or validation too: {shared}"] if shared else []
     for group in alike(record.labels):
         warnings.append(
             f"  warning: the labels {' and '.join(map(repr, group))} differ in case or spaces alone"
@@ -71,8 +92,8 @@ def _of_texts(record: DataRecord, folder: Path) -> Summary:
 def _of_questions(record: DataRecord, folder: Path) -> Summary:
     lines = [f"{folder}: {record.title}, SQuAD {record.version}, fingerprint {record.fingerprint[:12]}"]
     lines += [
-        f"  {split:10} {c['questions']:6} questions ({c['answerable']} answerable) on {c['paragraphs']} paragraphs "
-        f"of {c['titles']} articles"
+        f"  {split:10} {c['questions']:6} questions ({c['answerable']} answerable) on {count_of(c['paragraphs'], 'paragraphs')} "
+        f"of {count_of(c['titles'], 'articles')}"
         for split, c in record.counts.items()
     ]
     if record.language:
@@ -83,8 +104,8 @@ def _of_questions(record: DataRecord, folder: Path) -> Summary:
             else f"SQuAD's rules, because none are published for {record.language}"
         )
         lines.append(f"  answers are scored by {rules}")
-    corrected = {what: getattr(record, name) for name, what in _CORRECTED.items()}
-    lines += [f"  {count} {what}" for what, count in corrected.items() if count]
+    corrected = {words: getattr(record, name) for name, words in _CORRECTED.items()}
+    lines += [f"  {count_of(count, *words)}" for words, count in corrected.items() if count]
     warnings = [f"  not trained on: {note}" for note in (record.notes or ())[:_NOTES]]
     if (record.dropped or 0) > _NOTES:
         warnings.append(f"  ... {record.dropped} answers are not trained on in all")
@@ -95,5 +116,5 @@ def _of_questions(record: DataRecord, folder: Path) -> Summary:
         )
     for split in ("validation", "test"):
         if shared := getattr(record, f"{split}_paragraphs_also_in_train"):
-            warnings.append(f"  warning: {shared} {split} paragraphs are in train too")
+            warnings.append(f"  warning: paragraphs of {split} that are in train too: {shared}")
     return Summary(lines, warnings)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..counts import count_of
 from ..data import perturb
 from ..errors import UserError
 from ..reports.text_tables import to_markdown, to_text
@@ -137,7 +138,7 @@ def _parts(evaluation: Evaluation) -> list[tuple[str, str, pd.DataFrame]]:
         parts.append((f"{label} of each model on each data set", "", scores(only)))
     for data in whole:
         note = (
-            f"{len(data.examples)} {unit}, fingerprint {data.fingerprint[:12]}. Brackets: 95% bootstrap intervals over the {unit}; "
+            f"{count_of(len(data.examples), unit)}, fingerprint {data.fingerprint[:12]}. Brackets: 95% bootstrap intervals over the {unit}; "
             f"{label} - best: paired bootstrap against the first row."
         )
         parts.append((data.title, note, on_one_set(evaluation, data)))

@@ -14,6 +14,7 @@ import numpy as np
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from ..counts import count_of
 from ..data import prepared
 from ..errors import UserError, last_line
 from ..models.bundles import BundleInfo
@@ -119,10 +120,11 @@ def check(uri: str, asked: Questions, about: BundleInfo, task: Task, precision: 
             f"it does not answer as it did when it was trained: {len(wrong)} of {len(rows)} {task.unit} differ, first "
             f"{wrong[0]}. If the code or the libraries have changed since, train again"
         )
+    one = f"test {task.unit.removesuffix('s')} is"
     summary = (
         f"{len(rows) - len(wrong)} of {len(rows)} test {task.unit} are answered as in training."
         if wrong
-        else f"{len(rows)} test {task.unit} are answered as in training."
+        else f"{count_of(len(rows), f'test {task.unit} are', one)} answered as in training."
     )
     latencies = found["latencies"]
     return Checked(

@@ -9,6 +9,7 @@ from typing import Self
 
 from mlflow.entities import Run
 
+from ..counts import count_of
 from ..data import prepared
 from ..data.examples import read_examples
 from ..data.label_values import spelled
@@ -123,7 +124,7 @@ class Judge:
         found = compared(ours, theirs, rules)
         interval = f"{found['difference']:+.1f} points, {rules.confidence:.0%} interval {found['low']:+.1f} to {found['high']:+.1f}"
         line = (
-            f"On {name}: {LABELS[self.task.metric]} on its {len(examples)} test {unit}: {100 * ours.mean():.2f} "
+            f"On {name}: {LABELS[self.task.metric]} on its {count_of(len(examples), f'test {unit}')}: {100 * ours.mean():.2f} "
             f"against {100 * theirs.mean():.2f}: {interval}, p = {found['p']:.3f}; at most {asked.tolerance:g} less."
         )
         if found["low"] >= -asked.tolerance:

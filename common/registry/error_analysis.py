@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..counts import count_of
 from ..reports.run_figures import slice_scores
 from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
@@ -86,6 +87,6 @@ def _page(shared: pd.DataFrame, task: Task) -> str:
     shown[counts] = shown[counts].map(lambda n: f"{n:,}")
     total = int(shared.iloc[0][["both", "only_first", "only_second", "neither"]].sum())
     return (
-        f"This run beside others, on the same {total:,} test {task.unit}; right means {task.right}.\n\n"
+        f"This run beside others, on the same {count_of(total, f'test {task.unit}')}; right means {task.right}.\n\n"
         + to_markdown(shown)
     )

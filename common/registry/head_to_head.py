@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..counts import count_of
 from ..scoring.names import LABELS
 from ..scoring.slices import members
 from ..tasks.table import DEFAULT_TASK, task_of
@@ -71,7 +72,7 @@ def contest(
     )
     found = compared(a.scores, b.scores, rules)
     lines += [
-        f"{LABELS[task.metric]} on the same {len(ids)} test {task.unit}: {100 * a.scores.mean():.2f} against "
+        f"{LABELS[task.metric]} on the same {count_of(len(ids), f'test {task.unit}')}: {100 * a.scores.mean():.2f} against "
         f"{100 * b.scores.mean():.2f}: {_interval(found, rules)}, p = {found['p']:.3f}.",
         f"Latency: {_figure(new.latency_ms, 'ms')} against {_figure(old.latency_ms, 'ms')}, {_asked(rules.cheaper_latency)}.",
         f"Size: {_figure(new.size_mib, 'MiB')} against {_figure(old.size_mib, 'MiB')}, {_asked(rules.cheaper_size)}.",

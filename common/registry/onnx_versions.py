@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
+from ..counts import count_of
 from ..data import prepared
 from ..data.record import DataRecord
 from ..errors import UserError
@@ -81,7 +82,7 @@ def export_version(
             if precision == "fp32" and figures["furthest"] > TOLERANCE:
                 raise UserError(
                     f"The ONNX version of {registered} version {version} answers {figures['other']} of "
-                    f"{len(records)} test {task.unit} differently (probabilities up to {figures['furthest']:.3f} apart), "
+                    f"{count_of(len(records), f'test {task.unit}')} differently (probabilities up to {figures['furthest']:.3f} apart), "
                     "so it was not registered."
                 )
             kind = f"{precision}: {figures['same']} of {len(records)} answers are the same, {LABELS[task.metric]} "

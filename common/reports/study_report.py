@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..counts import count_of
 from ..durations import clock
 from ..scoring.names import LABELS
 from ..scoring.uncertainty import range_of_samples, share_misranked, shown_p
@@ -132,13 +133,13 @@ def _what_was_run(study: Study, runs: pd.DataFrame) -> str:
     counted = [(sum(runs["status"] == status), status) for status in (FINISHED, FAILED, STOPPED, MISSING)]
     counts = ", ".join(f"{count} {status}" for count, status in counted if count) or "none"
     lines = [
-        f"Task {study['task']}, decided by {LABELS.get(metric, metric)}. {_count(len(runs), 'run')}: {counts}."
+        f"Task {study['task']}, decided by {LABELS.get(metric, metric)}. {count_of(len(runs), 'runs')}: {counts}."
     ]
     for axis in axes:
         given = study_charts.ordered(runs[axis])
         lines.append(f"{name_of(axis).capitalize()}: {', '.join(text_of(axis, value) for value in given)}.")
     if seeds := sorted(runs["seed"].dropna().unique()):
-        lines.append(f"{_count(len(seeds), 'seed')}: {', '.join(f'{seed:.0f}' for seed in seeds)}.")
+        lines.append(f"{count_of(len(seeds), 'seeds')}: {', '.join(f'{seed:.0f}' for seed in seeds)}.")
     return " ".join(lines)
 
 
@@ -334,10 +335,6 @@ def _flat(content: object, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(content, list | tuple):
         content = ", ".join(map(str, content))
     return [(prefix, str(content))]
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def _seeds(done: int, planned: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..counts import count_of
 from ..errors import UserError
 from ..files import read_text
 
@@ -46,7 +47,9 @@ def differences(ids: Sequence[str], predictions: Mapping[str, str], version: str
             f"{len(missing)} of {len(known)} questions have no prediction and {effect}: {_some(missing)}"
         )
     if unknown:
-        found.append(f"{len(unknown)} predictions are for other questions and are ignored: {_some(unknown)}")
+        one = "prediction is for another question and is ignored"
+        told = count_of(len(unknown), "predictions are for other questions and are ignored", one)
+        found.append(f"{told}: {_some(unknown)}")
     return found
 
 

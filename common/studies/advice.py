@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..counts import count_of
 from ..durations import clock
 from ..scoring.learning_curve import per_doubling
 from ..scoring.names import LABELS
@@ -208,10 +209,9 @@ def _sure(advice: Advice, setting: Setting) -> str:
         return "How sure: nothing was compared, because no other technique was left."
     rival = next((each for each in advice.comparisons if each.other == advice.take), advice.comparisons[0])
     gap = f"{rival.difference:+.1f} points [{rival.low:+.1f}, {rival.high:+.1f}]"
-    many = len(advice.comparisons)
     on = (
-        f"on the same {rival.questions:,} validation {setting.unit} (p {shown_p(rival.p_holm)} after Holm's correction for "
-        f"{many} comparison{'s' * (many != 1)})"
+        f"on the same {count_of(rival.questions, f'validation {setting.unit}')} (p {shown_p(rival.p_holm)} after Holm's correction for "
+        f"{count_of(len(advice.comparisons), 'comparisons')})"
     )
     if advice.verdict == "decided":
         text = f"How sure: decided. {advice.best} is ahead of {rival.other} by {gap} {on}."

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ..counts import count_of
 from ..durations import clock
 from ..errors import UserError
 from ..files import write_json
@@ -121,7 +122,7 @@ class Advisor:
 
     def run(self) -> Found:
         """Train the rungs and advise; UserError if nothing is left to choose from."""
-        print(f"{self.name}: {len(self.chosen)} techniques, {self.total:,} training examples", flush=True)
+        print(f"{self.name}: {count_of(len(self.chosen), 'techniques')}, {self.total:,} examples", flush=True)
         rungs: list[list[advice.Tried]] = []
         seconds: list[float] = []
         entries: dict[str, Entry] = {}
@@ -243,8 +244,8 @@ class Advisor:
         if needed <= self._left:
             return halving.Rung(examples, defaults)
         raise UserError(
-            f"--budget_minutes {self.wishes.budget_minutes:g}: {len(self.chosen)} techniques on {examples:,} examples each "
-            f"take about {clock(needed)} on this machine; raise it, or name fewer --techniques."
+            f"--budget_minutes {self.wishes.budget_minutes:g}: training {count_of(len(self.chosen), 'techniques')} on "
+            f"{examples:,} examples each takes about {clock(needed)} on this machine; raise it, or name fewer --techniques."
         )
 
     def _next(self, examples: int, tried: Sequence[advice.Tried], before: int) -> halving.Rung | None:
@@ -305,9 +306,8 @@ class Advisor:
         study = self._study(number, rung)
         rows = sum(map(len, rung.rates.values()))
         backends.check(study, self.backend, self.address)
-        about = (
-            f"Rung {number}: {rows} runs" if number else "One run first, to see how long the others will take"
-        )
+        first = "One run first, to see how long the others will take"
+        about = f"Rung {number}: {count_of(rows, 'runs')}" if number else first
         print(f"\n{about}, {rung.examples:,} training examples each", flush=True)
         launch.run(study, self.folder, self.scripts, self.backend, self.address, self.retry_failed)
         status, entries = launch.survey(study, self.folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..counts import count_of
 from ..errors import UserError
 from ..paths import command
 from ..reports import result_tables, run_figures
@@ -36,9 +37,10 @@ class Compared:
 
     @property
     def title(self) -> str:
-        """Such as "squad (v1.1), 10570 test questions"."""
+        """Such as "squad (v1.1), 10,570 test questions"."""
         first = self.table.iloc[0]
-        return f"{first['data_name']} ({first['data_version']}), {first['test_examples']:.0f} test {self.task.unit}"
+        tested = count_of(first["test_examples"], f"test {self.task.unit}")
+        return f"{first['data_name']} ({first['data_version']}), {tested}"
 
     def as_text(self) -> str:
         """Scores, costs and what was left out, for a terminal."""

@@ -62,7 +62,10 @@ class Technique:
     )
     num_train_epochs: float = option(2.0, "passes over the training questions", above=0, maximum=10**6)
     weight_decay: float = option(
-        0.0, "AdamW's decoupled weight decay; biases and layer norms are left out", minimum=0, maximum=LARGE
+        0.0,
+        "weight decay (AdamW's is decoupled); biases and layer norms are left out",
+        minimum=0,
+        maximum=LARGE,
     )
 
     def method(self, family: Family) -> "PeftConfig | Method | None":

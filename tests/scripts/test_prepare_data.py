@@ -179,7 +179,7 @@ def test_faulty_questions_can_be_skipped_and_are_listed(files, tmp_path):
     assert not (tmp_path / "o").exists()
     for _ in range(2):
         done = called("--source", "files", *paths, "--on_bad_rows", "skip")
-    assert "1 questions were left out because of a fault" in done.stdout
+    assert "1 question was left out because of a fault" in done.stdout
     (skipped,) = json.loads((tmp_path / "o" / "skipped.json").read_text())
     assert skipped["file"] == "train.json" and "the question is empty" in skipped["reason"]
     assert prepared.load(tmp_path / "o")[1].skipped == 1

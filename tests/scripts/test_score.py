@@ -87,7 +87,7 @@ def test_differences_are_told_on_stderr_only(score):
     done = score(V1, {"1": "cat", "9": "x"})
     assert json.loads(done.stdout)["exact_match"] == 50.0
     assert "1 of 2 questions have no prediction and score 0: 2" in done.stderr
-    assert "1 predictions are for other questions and are ignored: 9" in done.stderr
+    assert "1 prediction is for another question and is ignored: 9" in done.stderr
     done = score(V2, {"1": "cat"})
     assert json.loads(done.stdout)["total"] == 1
     assert "2 of 3 questions have no prediction and are left out: 2, 3" in done.stderr

@@ -58,7 +58,7 @@ def test_a_reader_is_warned_of_questions_that_splits_share_and_of_dropped_answer
     warnings = summary(record, Path("folder")).warnings
     assert [line.strip() for line in warnings[:10]] == [f"not trained on: {note}" for note in notes[:10]]
     assert "12 answers are not trained on" in warnings[10] and "by paragraph" in warnings[11]
-    assert warnings[12:] == ["  warning: 5 test paragraphs are in train too"]
+    assert warnings[12:] == ["  warning: paragraphs of test that are in train too: 5"]
 
 
 def test_a_test_set_that_was_carved_is_no_published_one():
@@ -71,4 +71,4 @@ def test_texts_are_counted_by_label():
     assert lines[0] == "folder: reviews, fingerprint cdcdcdcdcdcd"
     assert lines[1].split(maxsplit=2)[2] == "texts (4 neg, 5 pos), 8 of them different"
     assert len(lines) == 5 and lines[4].startswith("  2 texts were left out")
-    assert warnings == ["  warning: 1 test texts are in train or validation too"]
+    assert warnings == ["  warning: texts of test that are in train or validation too: 1"]

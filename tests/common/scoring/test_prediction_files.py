@@ -52,4 +52,4 @@ def test_questions_without_a_prediction_count_by_the_rules_of_the_version():
     assert missing == "7 of 8 questions have no prediction and score 0: b, c, d, e, f, ..."
     missing, unknown = differences(["a", "b"], {"a": "", "x": ""}, "v2.0")
     assert "1 of 2 questions have no prediction and are left out: b" == missing
-    assert unknown == "1 predictions are for other questions and are ignored: x"
+    assert unknown == "1 prediction is for another question and is ignored: x"

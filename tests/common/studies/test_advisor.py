@@ -221,7 +221,8 @@ def test_a_budget_is_kept(advise, minutes, trained):
 
 def test_a_budget_that_does_not_even_allow_the_first_rung_is_refused(advise):
     with pytest.raises(
-        UserError, match="5 techniques on 100 examples each take about 0:40 on this machine; raise it"
+        UserError,
+        match="training 5 techniques on 100 examples each takes about 0:40 on this machine; raise it",
     ):
         advise(World(), budget_minutes=0.6)
 
