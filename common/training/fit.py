@@ -55,7 +55,7 @@ def record(job: Assessment, state: Mapping[str, Any], again: str) -> str:
     planned, scratch, tags = job.plan, job.scratch, _tags(job.plan) | job.tags
     folder, args = planned.output_dir, planned.args
     name = args.run_name or planned.technique.name
-    begun = {"run_fingerprint": planned.key} | state
+    begun = {"run_fingerprint": planned.key, **state}
     try:
         with (
             stopping.farewell(lambda: f"To go on: {again}"),
