@@ -184,8 +184,8 @@ def test_names_are_checked_before_anything_is_asked():
         (["a/b", "c"], [], "--name 'a/b': use at most 60 letters"),
         (["covid qa", "covid_qa"], [], "--name 'covid qa': use"),
         (["dev", "dev_typos"], ["typos"], "dev and dev_typos would both be logged as dev_typos"),
-        (["a", "a"], [], "name each of the 2 files"),
-        (["a"], [], "name each of the 2 files"),
+        (["a", "a"], [], "give each of the 2 files a name of its own"),
+        (["a"], [], "give each of the 2 files a name of its own"),
     ):
         with pytest.raises(UserError, match=reason):
             evaluating.names_of(files, names, kinds)

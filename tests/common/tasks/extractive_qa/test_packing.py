@@ -110,6 +110,7 @@ def test_what_cannot_be_packed_is_refused_from_the_config(technique, family_name
 @pytest.mark.parametrize("packed", [False, True])
 def test_smoothed_labels_spread_over_real_tokens_alone(packed, tiny):
     model, batch = built(tiny, "bert", "standard")
+    model = cpu_kernels.quicken(model)
     labels, smoothing = batch.pop("labels"), 0.2
     model.eval()
     loss = unpadded_span_loss(FAMILIES["bert"], smoothing) if packed else smoothed_span_loss(smoothing)
