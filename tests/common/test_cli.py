@@ -22,7 +22,7 @@ def test_flags_win_over_the_file(tmp_path):
         ("rank: 4", "'rank' is no field of LoRA"),
         ("r: many", "invalid int value"),
         ("- r", "name: value"),
-        ("r: [", "not YAML"),
+        ("r: [", "neither YAML nor JSON"),
         ("r: {a: 1}", "single value"),
     ],
 )

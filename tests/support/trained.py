@@ -100,10 +100,21 @@ def save(folder, tiny, technique: str = "lora", version: str = "v2.0", seed: int
     return folder / "bundle", base, model, tokenizer, info
 
 
+THRESHOLDS = [0.5, 0.25]
+"""Of the labels of a classifier with any number of labels."""
+
+
+def middle(values: torch.Tensor) -> torch.Tensor:
+    """Between the two values in the middle of an even number of them, of each column."""
+    ordered = values.sort(0).values
+    return (ordered[len(values) // 2 - 1] + ordered[len(values) // 2]) / 2
+
+
 def save_classifier(folder, tiny, seed: int = 0, multi_label: bool = False, pairs: bool = False):
     """(bundle, base, model, tokenizer, info) of a LoRA BERT whose head tells texts apart, saved as training saves.
 
-    multi_label: of a task with any number of labels; the thresholds are 0.5 and 0.25. pairs: of texts in pairs.
+    multi_label: of a task with any number of labels; the thresholds are THRESHOLDS. pairs: of texts in pairs, asked with
+    themselves backwards.
     """
     checkpoint = models.resolve_checkpoint(tiny("bert"))
     names = ("negative", "positive")
@@ -120,20 +131,24 @@ def save_classifier(folder, tiny, seed: int = 0, multi_label: bool = False, pair
                 parameter.add_((2.0 if "pooler" in name else 0.3) * torch.randn(parameter.shape))
         model.eval()
         # Each label for half of some texts, whatever the weights drawn.
-        asked = tokenizer([e["text"] for e in make_texts(12)], return_tensors="pt", padding=True)
-        asked = {name: asked[name] for name in tokenizer.model_input_names}
-        logits = model(**asked).logits
-        margin = (logits[:, 1] - logits[:, 0]).sort().values
+        asked = [e["text"] for e in make_texts(12)]
+        asked = tokenizer(
+            asked, [t[::-1] for t in asked] if pairs else None, return_tensors="pt", padding=True
+        )
+        logits = model(**{name: asked[name] for name in tokenizer.model_input_names}).logits
         (bias,) = (
             p
             for name, p in model.named_parameters()
             if name.endswith("classifier.modules_to_save.default.bias")
         )
-        bias[1] -= (margin[5] + margin[6]) / 2
+        if multi_label:
+            bias += torch.tensor(THRESHOLDS).logit() - middle(logits)
+        else:
+            bias[1] -= middle(logits[:, 1] - logits[:, 0])
     print_ = saving.save_base(checkpoint, folder / "base", "SequenceClassification", **config)
     task, settings = "classification", {"max_length": LENGTHS["max_length"], "labels": list(names)}
     if multi_label:
-        task, settings = "multi-label-classification", settings | {"thresholds": [0.5, 0.25]}
+        task, settings = "multi-label-classification", settings | {"thresholds": THRESHOLDS}
     if pairs:
         settings |= {"pairs": True}
     info = bundles.BundleInfo("LoRA", "bert", tiny("bert"), print_, task, "SequenceClassification", settings)
