@@ -132,9 +132,9 @@ def save_classifier(folder, tiny, seed: int = 0, multi_label: bool = False, pair
         model.eval()
         # Each label for half of some texts, whatever the weights drawn.
         asked = [e["text"] for e in make_texts(12)]
-        asked = tokenizer(
-            asked, [t[::-1] for t in asked] if pairs else None, return_tensors="pt", padding=True
-        )
+        others = [t[::-1] for t in asked] if pairs else None
+        cut = {"truncation": True, "max_length": LENGTHS["max_length"]}
+        asked = tokenizer(asked, others, **cut, return_tensors="pt", padding=True)
         logits = model(**{name: asked[name] for name in tokenizer.model_input_names}).logits
         (bias,) = (
             p
