@@ -13,7 +13,7 @@ import yaml
 
 from common.api import advising
 from common.paths import ROOT
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import call_script, run_script
 
 FIELDS = {
     "max_length": 96,
@@ -50,7 +50,7 @@ def config(tmp_path):
 )
 def test_a_mistake_on_the_command_line_is_one_line(flags, message, tmp_path):
     data = ["--data_dir", "data"] if flags else []
-    done = run_script("advise.py", *data, *flags, check=False, cwd=tmp_path)
+    done = call_script("advise.py", *data, *flags, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
 
@@ -61,7 +61,6 @@ def test_help_names_the_techniques_that_can_be_tried():
     assert listed == advising.choices() and "lora" in listed and "peft" not in listed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -77,7 +76,7 @@ def test_fields_that_no_run_can_have_are_refused_with_their_file(
     file = tmp_path / "mine.yaml"
     file.write_text(content)
     where = ("--data_dir", prepared[1], "--model_checkpoint", tiny("bert"), "--output_dir", tmp_path / "out")
-    done = run_script("advise.py", *where, "--config", file, check=False)
+    done = call_script("advise.py", *where, "--config", file)
     assert done.returncode == 2 and str(file) in done.stderr and message in done.stderr
 
 

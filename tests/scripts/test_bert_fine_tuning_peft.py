@@ -9,7 +9,7 @@ from common.api import fit
 from common.errors import UserError
 from common.registry import register
 from common.studies import declaration
-from tests.scripts.conftest import a_question, run_script, runs, train
+from tests.scripts.conftest import SMALL, a_question, call_script, runs, train
 from tests.support.server import post, served
 from tests.support.techniques import TECHNIQUES
 
@@ -45,18 +45,18 @@ def test_a_file_trains_registers_and_serves(tiny, prepared, store, miss, tmp_pat
     assert status == 200 and json.loads(text)["predictions"][0]["answer"] == expected
 
 
-@pytest.mark.slow
 def test_faults_leave_before_anything_is_loaded(tiny, prepared, store, tmp_path):
     file = tmp_path / "faulty.yaml"
+    where = ("--data_dir", prepared[0], "--model_checkpoint", tiny("bert"), *SMALL)
     for content, message in (
         ("peft_type: MISS\nmiss_drop: 0.1\n", "'miss_drop' is no field of MISS; did you mean miss_dropout?"),
         ("peft_type: XLORA\n", "XLORA cannot be trained here"),
         ("peft_type: C3A\nblock_size: 7\n", "C3A on this bert model: PEFT refuses these values"),
     ):
         file.write_text(content)
-        done = train(SCRIPT, tiny, prepared[0], "--peft_config", file, check=False)
+        done = call_script(SCRIPT, *where, "--peft_config", file)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    done = run_script(SCRIPT, "--data_dir", prepared[0], "--model_checkpoint", tiny("bert"), check=False)
+    done = call_script(SCRIPT, *where)
     assert done.returncode == 2 and "--peft_config is missing" in done.stderr
     assert not runs()
 

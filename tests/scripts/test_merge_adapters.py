@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 from common.data import prepared
-from tests.scripts.conftest import run_script, runs, train
+from tests.scripts.conftest import call_script, run_script, runs, train
 from tests.support import trained
 
 
@@ -48,7 +48,7 @@ def test_runs_become_a_run_of_their_experiment(world, tmp_path):
     ],
 )
 def test_what_cannot_be_merged_is_said_in_a_line(runs_, flags, reason, world):
-    done = run_script("merge_adapters.py", *(world[0][i] for i in runs_), *flags, check=False)
+    done = call_script("merge_adapters.py", *(world[0][i] for i in runs_), *flags)
     assert done.returncode == 2 and reason in done.stderr, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(("error: ", "merge_adapters.py: error: "))
 
