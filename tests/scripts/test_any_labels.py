@@ -55,9 +55,9 @@ def prepare(tmp_path, rows, *flags):
     return tmp_path / "data", done.stdout
 
 
-def train(tiny, data, task, *flags):
+def train(tiny, data, task, *flags, script="bert_fine_tuning_LoRA.py"):
     fixed = ("--task", task, "--model_checkpoint", tiny("bert"), "--data_dir", data, *FLAGS)
-    return run_script("bert_fine_tuning_LoRA.py", *fixed, *flags)
+    return run_script(script, *fixed, *flags)
 
 
 @pytest.mark.long
@@ -66,15 +66,17 @@ def test_four_topics_are_learned_compared_registered_and_served_under_the_name_o
 ):
     data, shown = prepare(tmp_path, (news(160, 1), news(40, 2)), "--name", "ag-news")
     assert "ag-news" in shown and "36 Business, 36 Sci/Tech, 36 Sports, 36 World" in shown
-    done = train(tiny, data, "classification", "--class_weights", "balanced", "--num_train_epochs", 12)
-    assert "LoRA on ag-news (40 test examples): accuracy" in done.stdout
+    # All weights, since random embeddings that stay as they are do not always tell four topics apart.
+    flags = ("--class_weights", "balanced", "--num_train_epochs", 12, "--learning_rate", 0.003)
+    done = train(tiny, data, "classification", *flags, script="bert_fine_tuning.py")
+    assert "Standard on ag-news (40 test examples): accuracy" in done.stdout
 
     (run,) = mlflow.search_runs(experiment_names=["ag-news"], output_format="list")
     metrics = run.data.metrics
     assert run.data.params["class_weights"] == "balanced"
     assert run.data.tags["labels"] == "Business, Sci/Tech, Sports, World"
     # A quarter would be right by chance.
-    assert metrics["test_accuracy"] > 60
+    assert metrics["test_accuracy"] > 80
     assert metrics["test_f1_macro_low"] <= metrics["test_f1_macro"] <= metrics["test_f1_macro_high"]
     predictions = mlflow.MlflowClient().download_artifacts(run.info.run_id, "predictions", tmp_path)
     with open(f"{predictions}/per_class.csv", newline="", encoding="utf-8") as file:
