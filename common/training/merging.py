@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from peft.utils import CONFIG_NAME
+
 from ..data import prepared
 from ..errors import UserError, first_line
 from ..files import read_yaml
@@ -88,7 +90,7 @@ class Source:
     def digest(self) -> str:
         """Of its trained tensors."""
         trained = {k: v for k, v in bundles.hashes(self.bundle).items() if not k.startswith("bundle")}
-        if "adapter/adapter_config.json" in trained:
+        if f"adapter/{CONFIG_NAME}" in trained:
             trained = {k: v for k, v in trained.items() if k.startswith("adapter/")}
         return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft.utils import CONFIG_NAME
 from transformers import AutoConfig, AutoTokenizer
 
 from ..errors import UserError, first_line
@@ -96,7 +97,7 @@ def opened(teacher: Teacher, planned: "Plan") -> Iterator[Opened]:
     with scratch() as place:
         bundle = stored_checkpoint.trained_bundle(teacher.source, place, f"--teacher {teacher.name}")
         info = bundles.read_bundle(bundle)
-        adapter = bundle / "adapter" / "adapter_config.json"
+        adapter = bundle / "adapter" / CONFIG_NAME
         config = json.loads(adapter.read_text()) if adapter.is_file() else {}
         yield Opened(
             bundles.completed(AutoTokenizer.from_pretrained(bundle / "base", trust_remote_code=False)),
