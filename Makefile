@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY = true
 # Containers may run under a user number without a name or a home; MLflow and torch ask for both during import.
 export HOME := $(or $(HOME),$(shell echo ~))
+# A shell in an empty environment searches a PATH of its own that it does not hand on; Python needs one to find itself.
+export PATH := $(or $(PATH),/usr/local/bin:/usr/bin:/bin)
 export USER := $(or $(USER),$(shell id -un 2>/dev/null || id -u))
 
 # Those of the demo; then all others.

@@ -134,6 +134,12 @@ def test_a_typed_line_finds_its_program_in_an_empty_environment(line):
     assert not line.startswith("python") or "usage:" in done.stdout.lower()
 
 
+def test_make_hands_on_a_path_in_an_empty_environment():
+    """Without one Python does not know where it is, and makes no environment."""
+    probe = "probe: ; @python3 -c 'import sys; print(sys.executable)'"
+    assert typed(f'make -s --eval "{probe}" probe').stdout.strip().startswith("/")
+
+
 @pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere")
 def test_make_starts_programs_in_an_empty_environment():
     # Whatever the age of the environment and of the files that it was made from.
