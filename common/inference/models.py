@@ -179,7 +179,7 @@ def stored(uri: str) -> Model:
     return Model(
         uri,
         lambda frame, given: loaded.predict(frame, params=given),
-        signature.inputs.input_names(),
+        signature.inputs.required_input_names(),
         signature.outputs.input_names(),
         parameters,
         Origin(f"logged model {logged.model_id}", logged.model_id, logged.source_run_id),

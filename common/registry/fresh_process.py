@@ -26,7 +26,7 @@ def ask(folder: str, asked: Sequence[Mapping[str, str]]) -> dict:
     model = mlflow.pyfunc.load_model(folder)
     loading = time.perf_counter() - started
     if schema := model.metadata.get_input_schema():
-        wanted = schema.input_names()
+        wanted = schema.required_input_names()
         # MLflow leaves out columns that a model does not know: it would answer a part of what it is asked.
         if other := next((record for record in asked if set(record) != set(wanted)), None):
             raise ValueError(f"it takes {' and '.join(wanted)}, not {' and '.join(other)}")

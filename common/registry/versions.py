@@ -78,7 +78,7 @@ def logged_model(run: Run) -> LoggedModel:
 def asked(run: Run) -> tuple[str, ...]:
     """The columns of a request to the model that training logged into the run."""
     uri = f"models:/{logged_model(run).model_id}"
-    return tuple(mlflow.models.get_model_info(uri).signature.inputs.input_names())
+    return tuple(mlflow.models.get_model_info(uri).signature.inputs.required_input_names())
 
 
 def self_contained(uri: str, folder: Path) -> tuple[Path, dict]:

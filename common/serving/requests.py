@@ -28,10 +28,12 @@ CHATS = ("messages", "prompt", "input")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[str]) -> None:
+def check_json(
+    body: bytes | str, columns: Sequence[str], parameters: Sequence[str], optional: Sequence[str] = ()
+) -> None:
     """ValueError names the part of a JSON body that the server would ignore or misread.
 
-    columns: what a row holds; parameters: what "params" may hold.
+    columns: what a row holds; parameters: what "params" may hold; optional: columns that all rows have, or none.
     """
     try:
         content = json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
@@ -54,10 +56,10 @@ def check_json(body: bytes | str, columns: Sequence[str], parameters: Sequence[s
         if not isinstance(params, dict):
             raise ValueError(f"params must be an object, not {_kind(params)}.")
         check_known("The request has the parameter", params, parameters)
-    _check_rows(given[0], content[given[0]], columns)
+    _check_rows(given[0], content[given[0]], columns, optional)
 
 
-def _check_rows(name: str, rows: Any, columns: Sequence[str]) -> None:
+def _check_rows(name: str, rows: Any, columns: Sequence[str], optional: Sequence[str]) -> None:
     if name == "dataframe_split":
         if not isinstance(rows, dict):
             raise ValueError(f"{name} must be an object with columns and data, not {_kind(rows)}.")
@@ -65,7 +67,7 @@ def _check_rows(name: str, rows: Any, columns: Sequence[str]) -> None:
         names, data = rows.get("columns"), rows.get("data")
         if not isinstance(names, list) or not isinstance(data, list):
             raise ValueError(f"{name} must hold columns and data, each a list.")
-        check_columns(name, names, columns)
+        check_columns(name, names, columns, optional)
         for i, row in enumerate(data):
             if not isinstance(row, list) or len(row) != len(names):
                 held = f"{len(row)} values" if isinstance(row, list) else _kind(row)
@@ -75,7 +77,7 @@ def _check_rows(name: str, rows: Any, columns: Sequence[str]) -> None:
         if index is not None and (not isinstance(index, list) or len(index) != len(data)):
             raise ValueError(f"{name}: index must be a list with an entry for each of the {len(data)} rows.")
     elif name == "inputs" and isinstance(rows, dict):
-        check_columns(name, rows, columns)
+        check_columns(name, rows, columns, optional)
         _check_lists(name, rows)
     elif not isinstance(rows, list):
         raise ValueError(f"{name} must be a list of rows, not {_kind(rows)}.")
@@ -87,7 +89,12 @@ def _check_rows(name: str, rows: Any, columns: Sequence[str]) -> None:
                 raise ValueError(
                     f"{name}: row {i} must be an object with {' and '.join(columns)}, not {_kind(row)}."
                 )
-            check_columns(f"{name}: row {i}", row, columns)
+            check_columns(f"{name}: row {i}", row, columns, optional)
+            # MLflow reads each column of "instances" by itself: cells would move to other rows.
+            if uneven := [column for column in optional if (column in row) != (column in rows[0])]:
+                raise ValueError(
+                    f"{name}: row {i} and row 0 differ in {uneven[0]!r}; give null where it does not matter."
+                )
             _check_cells(f"{name}: row {i}", row.items())
 
 
@@ -114,9 +121,11 @@ def _check_cells(place: str, cells: Iterable[tuple[str, object]]) -> None:
             raise ValueError(f"{place}: {name} holds a lone surrogate, which is not a character.")
 
 
-def check_columns(place: str, names: Collection[str], columns: Sequence[str]) -> None:
-    """ValueError if the columns of a row or a table are not exactly the model's."""
-    check_known(f"{place} has", names, columns)
+def check_columns(
+    place: str, names: Collection[str], columns: Sequence[str], optional: Sequence[str] = ()
+) -> None:
+    """ValueError if the columns of a row or a table are not exactly the model's, with or without the optional ones."""
+    check_known(f"{place} has", names, (*columns, *optional))
     if isinstance(names, list) and len(set(names)) < len(names):
         raise ValueError(f"{place}: a column occurs twice in {names}.")
     if missing := [name for name in columns if name not in names]:
@@ -157,10 +166,11 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
+def read_csv(text: str, columns: Sequence[str] | None, optional: Sequence[str] = ()) -> dict[str, list[str]]:
     """Column → its cells as text, in order, from a CSV body with a header; ValueError says what is wrong with the body.
 
-    Nothing is guessed: "NA" and "5" stay text. columns: the names that the header must hold; None: any.
+    Nothing is guessed: "NA" and "5" stay text. columns: the names that the header must hold, None: any; optional: those
+    that it may hold.
     """
     csv.field_size_limit(10**9)
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
@@ -168,7 +178,7 @@ def read_csv(text: str, columns: Sequence[str] | None) -> dict[str, list[str]]:
         names = next(reader, [])
         if len(names) == 1 and (other := re.search("[;\t|]", names[0])):
             raise ValueError(f"The CSV's columns must be separated by commas, not by {other[0]!r}.")
-        check_columns("The CSV's header", names, names if columns is None else columns)
+        check_columns("The CSV's header", names, names if columns is None else columns, optional)
         found: dict[str, list[str]] = {name: [] for name in names}
         blank = 0
         for row in reader:

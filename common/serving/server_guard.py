@@ -70,7 +70,7 @@ def guarded(invocations: Callable[..., Any], response: Callable[..., Any]) -> Ca
         try:
             kind = _plain_type(content_type)
             if kind.partition(";")[0] == PARQUET:
-                check_parquet(data, model.metadata.get_input_schema().input_names())
+                check_parquet(data, *columns_of(model.metadata.get_input_schema()))
             return invocations(_decodable(data, content_type), kind, model, *args, **kwargs)
         except MlflowException as error:
             if trace := error.json_kwargs.pop("stack_trace", None):
@@ -109,13 +109,19 @@ def checked(parse: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(parse)
     def parsed(data: bytes | str, metadata: Any, *args: Any, **kwargs: Any) -> Any:
         parameters = [param.name for param in metadata.get_params_schema() or ()]
-        check_json(data, metadata.get_input_schema().input_names(), parameters)
+        columns, optional = columns_of(metadata.get_input_schema())
+        check_json(data, columns, parameters, optional)
         return parse(data, metadata, *args, **kwargs)
 
     return parsed
 
 
-def check_parquet(body: bytes, columns: Sequence[str]) -> None:
+def columns_of(schema: Schema) -> tuple[list[str], list[str]]:
+    """(the columns that each row of a request holds, those that it may hold)."""
+    return schema.required_input_names(), schema.optional_input_names()
+
+
+def check_parquet(body: bytes, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
     """ValueError if a Parquet body has unknown columns, which MLflow would drop, or unpacks to more bytes than a body may
     have."""
     from pyarrow import ArrowException
@@ -131,15 +137,15 @@ def check_parquet(body: bytes, columns: Sequence[str]) -> None:
         raise ValueError(f"The Parquet unpacks to {size} bytes; at most {LARGEST_BODY} are read.")
     index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", ())
     names = [name for name in file.schema_arrow.names if name not in index]
-    check_columns("The Parquet", names, columns)
+    check_columns("The Parquet", names, columns, optional)
 
 
 def parse_csv(csv_input: str | Path | TextIO, schema: Schema | None = None) -> pd.DataFrame:
     """Replaces MLflow's `parse_csv_input`: every cell is text. csv_input: a path or a stream."""
     text = Path(csv_input).read_text("utf-8") if isinstance(csv_input, str | Path) else csv_input.read()
     # `mlflow models predict` gives no schema.
-    columns = schema.input_names() if schema is not None else None
-    return pd.DataFrame(read_csv(text, columns), dtype=object)
+    columns, optional = (None, []) if schema is None else columns_of(schema)
+    return pd.DataFrame(read_csv(text, columns, optional), dtype=object)
 
 
 def bound_bodies() -> None:

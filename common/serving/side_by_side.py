@@ -1,10 +1,11 @@
-"""One base and many adapters as they are served: a request names a technique, or asks all of them side by side.
+"""One base and many adapters as they are served: a request or each of its rows names a technique, or all answer side by side.
 
 The saved model is a folder with `base/` and `adapters/`, which holds a saved model without a base for each technique, in
 the order of their names. The first one answers if a request names no technique. All use one copy of the base's weights, so
 nothing is merged into it: an answer takes somewhat longer than from the same technique alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array, Object, Property
+from mlflow.types.schema import AnyType, Array, Object, Property
 
 from ..models.bundles import load_shared_base, read_bundle
 from . import extractive_qa
 from .extractive_qa import ALTERNATIVES, Answerer, as_rows, checked_parameters
-from .question_requests import ANSWER, checked_rows, context_limit
+from .question_requests import ANSWER, INPUTS, checked_rows, context_limit
 from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
@@ -26,6 +27,8 @@ from .requests import FURTHER, as_frame, check_parameters, refuse
 from .runtime import fetch
 
 ALL = "all"
+TECHNIQUE = "technique"
+"""The parameter of a request, and the column of its rows, that chooses what answers."""
 
 EXAMPLE_PARAMETERS = {"top_k": 1}
 
@@ -33,7 +36,7 @@ _ANSWER = {"technique": DataType.string} | ANSWER
 _FURTHER = [Property(name, kind, required=False) for name, kind in FURTHER.items()]
 
 SIGNATURE = ModelSignature(
-    inputs=extractive_qa.SIGNATURE.inputs,
+    inputs=Schema([*INPUTS, ColSpec(AnyType(), TECHNIQUE, required=False)]),
     # A row holds one technique's answer, or the `answers` of all.
     outputs=Schema(
         [
@@ -56,7 +59,7 @@ SIGNATURE = ModelSignature(
             ),
         ]
     ),
-    params=ParamSchema([*extractive_qa.SIGNATURE.params, ParamSpec("technique", DataType.string, None)]),
+    params=ParamSchema([*extractive_qa.SIGNATURE.params, ParamSpec(TECHNIQUE, DataType.string, None)]),
 )
 
 
@@ -96,11 +99,23 @@ class SideBySideAnswering(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Rows of `technique`, `answer`, `score`, `start`, `end` and, with `top_k` above 1, `alternatives`; for the
-        technique "all" rows of `answers`, a list with one such row for each technique."""
-        records = checked_rows(model_input, self.max_context)
+        technique "all" rows of `answers`, a list with one such row for each technique.
+
+        The rows of a request may have a column `technique`, which chooses for each of them; null or an empty text stands for
+        the first technique."""
+        records = checked_rows(model_input.drop(columns=TECHNIQUE, errors="ignore"), self.max_context)
         check_parameters(params, [spec.name for spec in SIGNATURE.params])
-        technique = self._technique((params or {}).get("technique"))
-        params = checked_parameters({n: v for n, v in (params or {}).items() if n != "technique"})
+        technique = self._technique((params or {}).get(TECHNIQUE))
+        params = checked_parameters({n: v for n, v in (params or {}).items() if n != TECHNIQUE})
+        if TECHNIQUE in model_input:
+            if technique is not None:
+                refuse(
+                    "technique is a parameter of the request and a column of its rows: leave one of the two out."
+                )
+            rows = self._each_by_its_own(
+                records, self._techniques(model_input[TECHNIQUE], len(records)), params
+            )
+            return as_frame(rows, model_input, list(_ANSWER))
         found = {
             name: [{"technique": name, **row} for row in as_rows(answerer, records, params)]
             for name, answerer in self.models.chosen(technique).items()
@@ -111,12 +126,44 @@ class SideBySideAnswering(PythonModel):
         (rows,) = found.values()
         return as_frame(rows, model_input, list(_ANSWER))
 
-    def _technique(self, asked: str | None) -> str | None:
+    def _each_by_its_own(
+        self, records: Sequence[Mapping[str, str]], techniques: Sequence[str], params: Mapping
+    ) -> list[dict]:
+        """The answer to each record by its own technique; those of one technique are answered together."""
+        rows: dict[int, dict] = {}
+        for name in dict.fromkeys(techniques):
+            places = [i for i, each in enumerate(techniques) if each == name]
+            answers = as_rows(self.models.answerers[name], [records[i] for i in places], params)
+            rows |= {i: {TECHNIQUE: name, **row} for i, row in zip(places, answers, strict=True)}
+        return [rows[i] for i in range(len(records))]
+
+    def _techniques(self, column: pd.Series, count: int) -> list[str]:
+        """The technique of each row."""
+        values = list(column)
+        if len(values) == 1 and isinstance(values[0], list):
+            # What MLflow makes of {"inputs": {"question": [...], "technique": [...]}}.
+            (values,) = values
+        if len(values) != count:
+            refuse(f"{count} questions and {len(values)} techniques: send one of each for every row.")
+        return [self._technique_of(f"row {i}: ", value) for i, value in enumerate(values)]
+
+    def _technique_of(self, place: str, value: object) -> str:
+        # A cell that a row does not have is None in JSON, NaN in a data frame and empty in CSV.
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            return next(iter(self.models.answerers))
+        if not isinstance(value, str):
+            refuse(f"{place}technique must be a string, not {type(value).__name__}.")
+        name = self._technique(value, place)
+        if name == ALL:
+            refuse(f"{place}technique is {ALL!r}, which is for whole requests: send it as a parameter.")
+        return name
+
+    def _technique(self, asked: str | None, place: str = "") -> str | None:
         if asked is None:
             return None
         names = {name.casefold(): name for name in (*self.models.answerers, ALL)}
         if asked.casefold() not in names:
-            refuse(f"technique is {asked[:50]!r}; choose one of {', '.join(names.values())}.")
+            refuse(f"{place}technique is {asked[:50]!r}; choose one of {', '.join(names.values())}.")
         return names[asked.casefold()]
 
 

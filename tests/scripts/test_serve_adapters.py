@@ -52,6 +52,25 @@ def test_every_technique_answers_over_http_and_each_request_its_own(tiny, tmp_pa
                 t: found[0] for t, found in wanted.items()
             }
 
+            both = [
+                {**rows[0], "technique": technique} for technique in (*reversed(list(wanted)), *wanted, None)
+            ]
+            named = [row["technique"] or next(iter(wanted)) for row in both]
+            columns = list(both[0])
+            for body in (
+                {"dataframe_records": both},
+                {"instances": both},
+                {"inputs": {name: [row[name] for row in both] for name in columns}},
+                {"dataframe_split": {"columns": columns, "data": [list(row.values()) for row in both]}},
+            ):
+                status, text = post(address, body)
+                assert status == 200, text
+                answers = json.loads(text)["predictions"]
+                assert [answer["technique"] for answer in answers] == named
+                assert [answer["answer"] for answer in answers] == [wanted[name][0] for name in named]
+            status, text = post(address, {"instances": [both[0], rows[1]]})
+            assert status == 400 and "row 1 and row 0 differ in 'technique'" in text, text
+
             status, text = post(address, {"dataframe_records": rows[:1], "params": {"technique": "magic"}})
             assert status == 400 and "LoRA" in text
             words = "two plates drift apart " * 20

@@ -99,6 +99,46 @@ def test_all_answer_side_by_side_and_the_best_one_by_default(world):
     assert caught.value.get_http_status_code() == 400
 
 
+def ask_each(model, examples, techniques, **params):
+    rows = [
+        {"question": e["question"], "context": e["context"], "technique": technique}
+        for e, technique in zip(examples, techniques, strict=True)
+    ]
+    return model.predict(pd.DataFrame(rows), params=params).to_dict("records")
+
+
+def test_each_row_of_a_request_chooses_its_technique(world):
+    _, examples, _, done, model = world
+    first, second, third = done.runs
+    techniques = ([third, first.lower(), None, second, "", third] * len(examples))[: len(examples)]
+    chosen = [each or first for each in techniques]
+    alone = {technique: ask(model, examples, technique=technique, top_k=2) for technique in done.runs}
+    found = ask_each(model, examples, techniques, top_k=2)
+    assert [row["technique"].lower() for row in found] == [each.lower() for each in chosen]
+    for i, row in enumerate(found):
+        want = alone[row["technique"]][i]
+        assert (row["answer"], row["start"], row["end"]) == (want["answer"], want["start"], want["end"])
+        assert row["score"] == pytest.approx(want["score"], abs=1e-5)
+        assert len(row["alternatives"]) == len(want["alternatives"])
+    assert len({row["technique"] for row in found}) == 3
+
+
+@pytest.mark.parametrize(
+    ("techniques", "params", "reason"),
+    [
+        (["LoRA", "GPT"], {}, "row 1: technique is 'GPT'; choose one of .*LoRA"),
+        (["LoRA", 5], {}, "row 1: technique must be a string, not int"),
+        (["all", "LoRA"], {}, "row 0: technique is 'all', which is for whole requests"),
+        (["LoRA", None], {"technique": "LoRA"}, "leave one of the two out"),
+    ],
+)
+def test_a_row_whose_technique_cannot_answer_is_refused(techniques, params, reason, world):
+    _, examples, _, _, model = world
+    with pytest.raises(MlflowException, match=reason) as caught:
+        ask_each(model, examples[:2], techniques, **params)
+    assert caught.value.get_http_status_code() == 400
+
+
 def test_whatever_an_answer_holds_is_declared(world):
     _, examples, _, _, model = world
     schema = model.metadata.get_output_schema()

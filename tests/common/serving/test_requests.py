@@ -32,6 +32,41 @@ def test_columns_are_taken(content):
     check_json(json.dumps(content).encode(), ["text"], ["top_k"])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"inputs": [{"text": "one"}]},
+        {"instances": [{"text": "one", "kind": "x"}, {"text": "two", "kind": None}]},
+        {"inputs": {"text": ["a", "b"], "kind": ["x", "y"]}},
+        {"dataframe_split": {"columns": ["kind", "text"], "data": [["x", "one"]]}},
+    ],
+)
+def test_an_optional_column_is_taken_where_all_rows_have_it(content):
+    check_json(json.dumps(content), ["text"], [], ["kind"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"instances": [{"text": "one"}, {"text": "two", "kind": "x"}]}, "row 1 and row 0 differ in 'kind'"),
+        ({"inputs": [{"text": "one", "kinds": "x"}]}, "'kinds', which is not known; did you mean 'kind'"),
+        ({"inputs": [{"kind": "x"}]}, "row 0 has no 'text'"),
+        ({"inputs": {"text": ["a", "b"], "kind": ["x"]}}, "2 of 'text' and 1 of 'kind'"),
+    ],
+)
+def test_rows_with_and_without_an_optional_column_are_refused(content, reason):
+    """MLflow reads each column of "instances" by itself, so that its cells would move to other rows."""
+    with pytest.raises(ValueError, match=reason):
+        check_json(json.dumps(content), ["text"], [], ["kind"])
+
+
+def test_an_optional_column_of_a_csv():
+    assert read_csv("text\na\n", ["text"], ["kind"]) == {"text": ["a"]}
+    assert read_csv("kind,text\n,a\n", ["text"], ["kind"]) == {"kind": [""], "text": ["a"]}
+    with pytest.raises(ValueError, match="'sort', which is not known"):
+        read_csv("sort,text\nx,a\n", ["text"], ["kind"])
+
+
 HELD = {"abstention": {"thresholds": [[0.01, None], [0.05, 0.9], [0.1, 0.5]]}}
 
 
