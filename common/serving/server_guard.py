@@ -11,6 +11,7 @@ import io
 import logging
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,6 +36,9 @@ PATIENCE = 60
 """Seconds in which a body must arrive that is too long, or does not state its length."""
 
 LONGEST_REASON = 1000
+
+AT_ONCE = 64
+"""Requests that are read, computed and written at the same time; later ones wait for a place."""
 
 Message = MutableMapping[str, Any]
 """A scope or an event of ASGI."""
@@ -148,6 +152,9 @@ def bound_bodies() -> None:
 
     class Bounded(fastapi.FastAPI):
         async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                # The default, a few more than there are cores, would leave requests unread that could be computed together.
+                asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(AT_ONCE, "request"))
             if scope["type"] == "http":
                 try:
                     size, receive = await asyncio.wait_for(bounded(scope, receive), PATIENCE)
