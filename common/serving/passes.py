@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..tasks.batching import tokens_per_batch
+from .observed import observed
 from .runtime import Cores, cores, cores_of_process, share_cores
 from .server_process import workers
 
@@ -71,6 +72,9 @@ class Passes:
             calls = chosen(self._waiting, shared.free // shared.least)
             self._waiting = [call for call in self._waiting if call not in calls]
             taken = shared.share(len(self._waiting))
+        tokens = sum(int(call.inputs["attention_mask"].sum()) for call in calls)
+        rows, longest = sum(call.rows for call in calls), max(call.length for call in calls)
+        observed().computed(len(calls), rows, tokens, rows * longest)
         try:
             # Of this thread; others keep theirs.
             torch.set_num_threads(taken)

@@ -24,8 +24,9 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 def fetch(context: PythonModelContext) -> tuple[Path, str | None]:
     """(saved model, its base) for MLflow's context; an adapter's shared base is fetched from the store where it is not inside."""
-    guard_server()
     bundle = Path(context.artifacts["bundle"])
+    # MLflow stores artifacts in a folder of that name.
+    guard_server(bundle.parent.parent)
     reference = read_reference(bundle)
     if reference is None:
         return bundle, None
