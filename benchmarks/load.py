@@ -1,9 +1,9 @@
 """Many clients at once against `mlflow models serve`: latency, throughput, memory, and whether each got its own answer.
 
-Locust (in an environment of its own, made by this script) asks one question a request, without pause, from --clients
-clients for --seconds. Every answer is compared with what the same server gave to the same question when it was asked alone.
-Memory is that of the server's processes, pages shared among them counted once for each. At the end SIGTERM arrives while
-questions are being answered; none of those may be lost. Writes JSON, and a Markdown table beside it.
+Locust (in an environment of its own, made by this script) asks one question a request, without pause, from each number of
+--clients for --seconds. Every answer is compared with what the same server gave to the same question when it was asked
+alone. Memory is that of the server's processes, pages shared among them counted once for each. At the end SIGTERM arrives
+while questions are being answered; none of those may be lost. Writes JSON, and a Markdown table beside it.
 """
 
 import argparse
@@ -40,12 +40,14 @@ class Client(FastHttpUser):
 
     @task
     def ask(self):
-        row, expected = random.choice(asked)
+        row, by_version = random.choice(asked)
         with self.client.post("/invocations", json={"inputs": [row]}, catch_response=True) as response:
             if response.status_code != 200:
                 response.failure(f"status {response.status_code}")
+            elif response.headers["x-model-version"] not in by_version:
+                response.failure(f"an answer of version {response.headers['x-model-version']}")
             else:
-                (found,), (alone,) = response.json()["predictions"], expected
+                (found,), (alone,) = response.json()["predictions"], by_version[response.headers["x-model-version"]]
                 # Scores may differ in their last digits: products are summed up by one core or by several.
                 score = found.pop("score")
                 if abs(score - alone["score"]) > 1e-4 or found != {k: v for k, v in alone.items() if k != "score"}:
@@ -53,18 +55,19 @@ class Client(FastHttpUser):
 """
 
 
-def post(address: str, row: dict) -> list:
+def post(address: str, row: dict) -> tuple[str, list]:
+    """(version that answered, its answer to one question)."""
     request = urllib.request.Request(
         f"{address}/invocations",
         json.dumps({"inputs": [row]}).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())["predictions"]
+        return answer.headers["X-Model-Version"], json.loads(answer.read())["predictions"]
 
 
-def serve(model: str, workers: int, log: Path) -> tuple[subprocess.Popen, str]:
-    """A started server and its address."""
+def serve(model: str, workers: int, log: Path, **settings: str) -> tuple[subprocess.Popen, str]:
+    """A started server and its address. settings: environment variables."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,7 +76,7 @@ def serve(model: str, workers: int, log: Path) -> tuple[subprocess.Popen, str]:
     with open(log, "w") as output:
         server = subprocess.Popen(
             [*command, "-p", str(port), "--workers", str(workers)],
-            env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", **settings},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -81,7 +84,7 @@ def serve(model: str, workers: int, log: Path) -> tuple[subprocess.Popen, str]:
     address = f"http://127.0.0.1:{port}"
     for _ in range(300):
         try:
-            urllib.request.urlopen(f"{address}/ping", timeout=5).close()
+            urllib.request.urlopen(f"{address}/ready", timeout=5).close()
             return server, address
         except OSError:
             if server.poll() is not None:
@@ -116,40 +119,33 @@ def drained(server: subprocess.Popen, address: str, asked: list) -> tuple[int, i
     return answered, len(under_way), time.perf_counter() - begun
 
 
-def run(model: str, args, questions: list[dict], work: Path) -> dict:
-    python = environment("locust", args.environments)
-    server, address = serve(model, args.workers, work / "server.log")
+def loaded(python: str, address: str, pid: int, asked: list, clients: int, seconds: int, work: Path) -> dict:
+    """Figures of some time under load. python: with Locust; pid: the server's; asked: (question, version → its answer)."""
+    (work / "asked.json").write_text(json.dumps(asked))
+    (work / "clients.py").write_text(CLIENTS)
+    samples, over = [memory(pid)], threading.Event()
+
+    def watch():
+        while not over.wait(1):
+            samples.append(memory(pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    flags = ["--headless", "--host", address, "--only-summary", "--csv", work / "load"]
+    flags += ["-u", clients, "-r", clients, "-t", f"{seconds}s"]
     try:
-        asked = [(row, post(address, row)) for row in questions]
-        (work / "asked.json").write_text(json.dumps(asked))
-        (work / "clients.py").write_text(CLIENTS)
-        samples, over = [memory(server.pid)], threading.Event()
-
-        def watch():
-            while not over.wait(1):
-                samples.append(memory(server.pid))
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        flags = ["--headless", "--host", address, "--only-summary", "--csv", work / "load"]
-        flags += ["-u", args.clients, "-r", args.clients, "-t", f"{args.seconds}s"]
-        command = [python, "-m", "locust", "-f", work / "clients.py", *flags]
         done = subprocess.run(
-            list(map(str, command)),
+            list(map(str, [python, "-m", "locust", "-f", work / "clients.py", *flags])),
             env={**os.environ, "ASKED": str(work / "asked.json")},
             capture_output=True,
             text=True,
         )
+    finally:
         over.set()
         watcher.join()
-        *_, total = csv.DictReader((work / "load_stats.csv").open())
-        answered, under_way, seconds = drained(server, address, asked)
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
+    *_, total = csv.DictReader((work / "load_stats.csv").open())
     return {
-        "model": model,
-        "workers": args.workers,
+        "clients": clients,
         "requests": int(total["Request Count"]),
         "failures": int(total["Failure Count"]),
         "failed_because": done.stdout[-2000:] if int(total["Failure Count"]) else "",
@@ -160,47 +156,89 @@ def run(model: str, args, questions: list[dict], work: Path) -> dict:
             "highest": round(max(samples)),
             "after": round(samples[-1]),
         },
-        "sigterm": {"answered": answered, "of": under_way, "seconds": round(seconds, 1)},
     }
+
+
+def run(model: str, args, questions: list[dict], work: Path) -> list[dict]:
+    """A row of figures for each number of clients."""
+    python = environment("locust", args.environments)
+    server, address = serve(model, args.workers, work / "server.log")
+    try:
+        asked = [(row, dict([post(address, row)])) for row in questions]
+        rows = [
+            {"model": model, "workers": args.workers}
+            | loaded(python, address, server.pid, asked, clients, args.seconds, work)
+            for clients in args.clients
+        ]
+        answered, under_way, seconds = drained(server, address, asked)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+    ended = {"answered": answered, "of": under_way, "seconds": round(seconds, 1)}
+    return [row | {"sigterm": ended} for row in rows]
 
 
 def markdown(results: list[dict]) -> str:
     lines = [
-        "| model | workers | requests | failed or wrong | requests/s | p50 ms | p95 | p99 "
+        "| model | workers | clients | requests | failed or wrong | requests/s | p50 ms | p95 | p99 "
         "| MiB before | highest | after | answered at SIGTERM |",
-        "| --- | " + "---: |" * 11,
+        "| --- | " + "---: |" * 12,
     ]
     for r in results:
-        cells = [r["model"], r["workers"], r["requests"], r["failures"], r["requests_per_second"]]
+        cells = [
+            r["model"],
+            r["workers"],
+            r["clients"],
+            r["requests"],
+            r["failures"],
+            r["requests_per_second"],
+        ]
         cells += [f"{r[f'p{p}_ms']:.0f}" for p in (50, 95, 99)]
         cells += [*r["memory_mib"].values(), f"{r['sigterm']['answered']} of {r['sigterm']['of']}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
+def questions_of(data_dir: str, count: int) -> list[dict]:
+    """The first test questions of a data folder."""
+    from common.data import prepared
+
+    test = prepared.load(data_dir)[0]["test"]
+    rows = test.select(range(min(count, len(test)))).to_list()
+    return [{name: e[name] for name in ("question", "context")} for e in rows]
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--models", nargs="+", default=["models:/bert-squad-qa@champion"])
+    p.add_argument(
+        "--models",
+        nargs="+",
+        default=[
+            "models:/bert-squad-qa@champion",
+            "models:/bert-squad-qa-onnx@fp32",
+            "models:/bert-squad-qa-onnx@int8",
+        ],
+        help="torch, ONNX fp32 and int8 (register_best.py --export onnx)",
+    )
     p.add_argument("--data_dir", default=str(ROOT / "squad_data"), help="asks its test questions")
     p.add_argument("--questions", type=int, default=200, help="different ones")
-    p.add_argument("--clients", type=int, default=32)
-    p.add_argument("--seconds", type=int, default=60)
+    p.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 8, 32, 128], help="at once, one after another"
+    )
+    p.add_argument("--seconds", type=int, default=60, help="for each number of clients")
     p.add_argument("--workers", type=int, default=1, help="processes of the server")
     p.add_argument("--environments", type=Path, default=ROOT / ".environments", help="where Locust's is kept")
     p.add_argument("--output", type=Path, default=Path("load.json"), help="JSON; .md lies beside it")
     json_flag(p)
     args = p.parse_args()
-    from common.data import prepared
     from common.tracking import store
 
     store.configure()
-    test = prepared.load(args.data_dir)[0]["test"]
-    rows = test.select(range(min(args.questions, len(test)))).to_list()
-    questions = [{name: e[name] for name in ("question", "context")} for e in rows]
+    questions = questions_of(args.data_dir, args.questions)
     found = []
     for model in args.models:
         with tempfile.TemporaryDirectory() as work:
-            found.append(run(model, args, questions, Path(work)) | {"provenance": provenance()})
+            found += [row | {"provenance": provenance()} for row in run(model, args, questions, Path(work))]
         args.output.write_text(json.dumps(found, indent=1) + "\n")
     shown = [
         {"seconds": args.seconds, "wrong": each["failures"], **each}
@@ -212,7 +250,7 @@ def main() -> None:
     save_rows(
         args.json,
         [{name: value for name, value in row.items() if name not in dropped} for row in shown],
-        data=f"{len(questions)} test questions of {args.data_dir}, {args.clients} clients",
+        data=f"{len(questions)} test questions of {args.data_dir}",
     )
     table = markdown(found)
     args.output.with_suffix(".md").write_text(table)

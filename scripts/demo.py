@@ -11,6 +11,7 @@ import sys
 
 import _path  # noqa: F401
 
+from common.api_keys import Keys
 from common.bounds import number
 from common.cli import Parser, guarded
 from common.errors import UserError
@@ -45,7 +46,13 @@ def main() -> None:
         default=[],
         help="other names under which the page is opened, if --host is not this machine's own",
     )
+    parser.add_argument(
+        "--api_keys",
+        metavar="FILE",
+        help="only who sends a key of this file may open the page and ask (docs/OPERATIONS.md)",
+    )
     args = parser.parse_args()
+    keys = Keys(args.api_keys) if args.api_keys else None
     # Before the libraries are imported, because that takes seconds.
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
@@ -65,7 +72,7 @@ def main() -> None:
     from common.page.app import LOCAL, create_app
 
     name = f"[{args.host}]" if ":" in args.host else args.host
-    app = create_app(catalogue, [*LOCAL, name, *args.host_names])
+    app = create_app(catalogue, [*LOCAL, name, *args.host_names], keys)
 
     from common.page.page_server import Server
 

@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, SecurityError
 
+from ..api_keys import Denied, Keys
 from ..data.squad_json import read_squad_json
 from ..errors import UserError
 from ..paths import SAMPLE
@@ -216,8 +217,9 @@ def host_name(name: str) -> str:
         return name.lower()
 
 
-def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
-    """The page as a WSGI application. hosts: names that a request may call this machine by, without ports.
+def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL, keys: Keys | None = None) -> Flask:
+    """The page as a WSGI application. hosts: names that a request may call this machine by, without ports. keys: of those who may
+    open it; None: everybody.
 
     A page elsewhere can point its own name at this machine (DNS rebinding), and the browser would then let it in: requests
     under any other name are refused.
@@ -229,6 +231,8 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL) -> Flask:
     known = {host_name(host) for host in hosts}
     app.before_request(lambda: refuse_other_names(known))
     app.before_request(refuse_other_sites)
+    if keys is not None:
+        app.before_request(lambda: refuse_without_key(keys))
     app.after_request(protect)
     page = Page(catalogue)
     app.get("/")(page.blank)
@@ -328,6 +332,22 @@ def refuse_other_sites() -> None:
     foreign = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
     if request.method == "POST" and (site not in ("same-origin", "none") or foreign):
         abort(403, "Questions from other sites are not answered.")
+
+
+def refuse_without_key(keys: Keys) -> Response | None:
+    """401 for a request without a key, 429 for a question too many. A browser asks its user, as for a password."""
+    found = keys.asked(request.headers.get("Authorization"), counts=request.method == "POST")
+    if not isinstance(found, Denied):
+        return None
+    by_script = request.path == "/answer"
+    response = (
+        jsonify(error=found.reason, field=None)
+        if by_script
+        else Response(found.reason, mimetype="text/plain")
+    )
+    response.status_code = found.status
+    response.headers.update(found.headers)
+    return response
 
 
 def protect(response: Response) -> Response:

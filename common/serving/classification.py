@@ -16,6 +16,7 @@ from ..models.bundles import load_bundle
 from ..models.families import uses_segment_ids
 from ..tasks.batching import Collator
 from ..tasks.classification.texts import make_texts, predict_logits, probabilities
+from .passes import computed_together
 from .requests import (
     FURTHER,
     PROMISED,
@@ -30,7 +31,7 @@ from .requests import (
     least_confidence,
     refuse,
 )
-from .runtime import fetch, share_cores
+from .runtime import fetch
 
 MAX_TEXT = 200_000
 MAX_ROWS = 256
@@ -82,11 +83,9 @@ class Classifier:
     """A saved model ready to classify, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
-        self.model, self.tokenizer, self.info = load_bundle(
-            Path(bundle), Path(base) if base else None, merge=True
-        )
-        share_cores(self.model)
+        model, self.tokenizer, self.info = load_bundle(Path(bundle), Path(base) if base else None, merge=True)
         self.collator = Collator(self.tokenizer.pad_token_id)
+        self.model = computed_together(model, self.tokenizer.pad_token_id, self.info.runtime)
         # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = threading.Lock()
 

@@ -18,6 +18,7 @@ from ..tasks.batching import Collator
 from ..tasks.extractive_qa.prediction import decode_spans, predict_spans
 from ..tasks.extractive_qa.spans import Prediction, tempered
 from ..tasks.extractive_qa.windows import make_windows
+from .passes import computed_together
 from .question_requests import ANSWER, INPUTS, check_length, checked_rows, context_limit
 from .question_requests import ASKED as ASKED
 from .question_requests import CONFIG as CONFIG
@@ -33,7 +34,7 @@ from .requests import (
     least_confidence,
     refuse,
 )
-from .runtime import fetch, share_cores
+from .runtime import fetch
 
 MAX_ANSWERS = 100
 """Answers to a question: more could run into the server's time-out."""
@@ -79,11 +80,11 @@ class Answerer:
     """A saved model ready to answer, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None, shared: SharedBase | None = None):
-        self.model, self.tokenizer, self.info = load_bundle(
+        model, self.tokenizer, self.info = load_bundle(
             Path(bundle), Path(base) if base else None, merge=True, shared=shared
         )
-        share_cores(self.model)
         self.collator = Collator(self.tokenizer.pad_token_id)
+        self.model = computed_together(model, self.tokenizer.pad_token_id, self.info.runtime)
         # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
         self.tokenizing = shared.tokenizing if shared else threading.Lock()
 

@@ -41,6 +41,7 @@ REQUIREMENTS = (
     "pandas",
     "regex",
     "tqdm",
+    "prometheus-client",
 )
 
 

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import DataType, ParamSpec
 
+from .observed import observed
 from .server_process import in_server
 
 FORMATS = ("inputs", "instances", "dataframe_records", "dataframe_split")
@@ -317,6 +318,7 @@ def as_frame(rows: Sequence[Mapping], asked: pd.DataFrame, columns: Sequence[str
 
     columns: the columns of a frame without rows.
     """
+    observed().answered(rows)
     index = asked.index if len(asked) == len(rows) else None
     return pd.DataFrame(list(rows), index=index, columns=None if rows else list(columns))
 

@@ -24,8 +24,9 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 def fetch(context: PythonModelContext) -> tuple[Path, str | None]:
     """(saved model, its base) for MLflow's context; an adapter's shared base is fetched from the store where it is not inside."""
-    guard_server()
     bundle = Path(context.artifacts["bundle"])
+    # MLflow stores artifacts in a folder of that name.
+    guard_server(bundle.parent.parent)
     reference = read_reference(bundle)
     if reference is None:
         return bundle, None
@@ -78,21 +79,31 @@ class Cores:
 
     def __init__(self, count: int, each: int | None = None):
         self.count = self.free = count
-        self._each, self._waiting, self._changed = each, 0, threading.Condition()
+        self._each, self._waiting, self.changed = each, 0, threading.Condition()
+
+    @property
+    def least(self) -> int:
+        """Cores that must be free before a thread takes any."""
+        return min(self._each or 1, self.count)
 
     def take(self) -> int:
-        with self._changed:
+        """Wait for cores, then take this thread's part of them."""
+        with self.changed:
             self._waiting += 1
-            self._changed.wait_for(lambda: self.free >= min(self._each or 1, self.count))
+            self.changed.wait_for(lambda: self.free >= self.least)
             self._waiting -= 1
-            taken = min(self._each or max(1, self.free // (1 + self._waiting)), self.count)
-            self.free -= taken
+            return self.share(self._waiting)
+
+    def share(self, others: int) -> int:
+        """Take a part of the free cores while others wait; whoever calls holds `changed` and has seen that `least` are free."""
+        taken = min(self._each or max(1, self.free // (1 + others)), self.count)
+        self.free -= taken
         return taken
 
     def give(self, taken: int) -> None:
-        with self._changed:
+        with self.changed:
             self.free += taken
-            self._changed.notify_all()
+            self.changed.notify_all()
 
 
 @functools.cache

@@ -5,12 +5,12 @@ content type. It sends a traceback, or the whole request, back for every CSV or 
 body of any size in memory, cannot read CSV for this signature, and drops what it does not know (`requests`).
 """
 
-import asyncio
 import functools
 import io
 import logging
+import os
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,59 +19,56 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.types import Schema
 
+from .following import FOLLOW, Answering
+from .observed import observed
 from .requests import check_columns, check_json, read_csv
-
-SERVER = "mlflow.pyfunc.scoring_server"
+from .server_application import LARGEST_BODY, put_application, too_large
+from .server_process import SERVER, in_server
 
 PARQUET = "application/vnd.apache.parquet"
 
-LARGEST_BODY = 16 * 2**20
-"""Bytes of a request; larger ones get 413 before they are parsed."""
-
-MOST_DISCARDED = 4 * LARGEST_BODY
-"""Bytes of a body that is too large that are read and discarded, so that its sender can read the answer."""
-
-PATIENCE = 60
-"""Seconds in which a body must arrive that is too long, or does not state its length."""
-
 LONGEST_REASON = 1000
-
-Message = MutableMapping[str, Any]
-"""A scope or an event of ASGI."""
-
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
 
-def guard_server() -> None:
-    """Put `guarded` around the server's handling of requests, if this process is a server."""
+def guard_server(folder: Path) -> None:
+    """Put `guarded` around the server's handling of requests, if this process is a server. folder: of the stored model."""
     server: Any = sys.modules.get(SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
-        server.invocations = guarded(server.invocations, server.InvocationsResponse)
+        answering = Answering(folder, os.environ.get(FOLLOW) or None) if in_server() else None
+        server.invocations = guarded(server.invocations, server.InvocationsResponse, answering)
         server._parse_json_data = checked(server._parse_json_data)
         server.parse_csv_input = functools.wraps(server.parse_csv_input)(parse_csv)
-        bound_bodies()
+        if answering is not None:
+            put_application(answering)
 
 
-def guarded(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(
+    invocations: Callable[..., Any], response: Callable[..., Any], answering: Answering | None = None
+) -> Callable[..., Any]:
     """`invocations` (data, content type, model, ...) that refuses what it cannot read, with a plain reason and no traceback.
 
-    response: creates the return value of `invocations` from text, status and type.
+    response: creates the return value of `invocations` from text, status and type. answering: says which model answers; None:
+    the one that is given.
     """
 
     @functools.wraps(invocations)
-    def answer(data: bytes, content_type: str | None, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def answer(data: bytes, content_type: str | None, model: Any, input_schema: Schema) -> Any:
+        if answering is not None:
+            model, version = answering.of_request(model)
+            input_schema = model.metadata.get_input_schema()
+            if seen := observed().current.get():
+                seen.version = version
         if not content_type:
             return response("Send a Content-Type: application/json.", 415, "text/plain")
         if len(data) > LARGEST_BODY:
-            return response(_too_large(len(data)), 413, "text/plain")
+            return response(too_large(len(data)), 413, "text/plain")
         try:
             kind = _plain_type(content_type)
             if kind.partition(";")[0] == PARQUET:
                 check_parquet(data, *columns_of(model.metadata.get_input_schema()))
-            return invocations(_decodable(data, content_type), kind, model, *args, **kwargs)
+            return invocations(_decodable(data, content_type), kind, model, input_schema)
         except MlflowException as error:
             if trace := error.json_kwargs.pop("stack_trace", None):
                 _log.warning("A request was refused: %s\n%s", reason(error.message), trace)
@@ -146,63 +143,6 @@ def parse_csv(csv_input: str | Path | TextIO, schema: Schema | None = None) -> p
     # `mlflow models predict` gives no schema.
     columns, optional = (None, []) if schema is None else columns_of(schema)
     return pd.DataFrame(read_csv(text, columns, optional), dtype=object)
-
-
-def bound_bodies() -> None:
-    """Make the server's application, which is created after its model is loaded, refuse bodies over LARGEST_BODY unread."""
-    import fastapi
-
-    class Bounded(fastapi.FastAPI):
-        async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http":
-                try:
-                    size, receive = await asyncio.wait_for(bounded(scope, receive), PATIENCE)
-                except TimeoutError:
-                    await plain(send, 408, f"The body did not arrive within {PATIENCE:g} seconds.")
-                    return
-                if size > LARGEST_BODY:
-                    await plain(send, 413, _too_large(size))
-                    return
-            await super().__call__(scope, receive, send)
-
-    fastapi.FastAPI = Bounded
-
-
-async def bounded(scope: Message, receive: Receive) -> tuple[int, Receive]:
-    """(size of a request's body, the function from which its application receives it); a body over LARGEST_BODY is not kept."""
-    headers = dict(scope["headers"])
-    announced = headers.get(b"content-length", b"").decode("latin-1")
-    # The announced length does not count for a body in chunks.
-    size = int(announced) if announced.isdecimal() and b"transfer-encoding" not in headers else None
-    if size is not None and size <= LARGEST_BODY:
-        return size, receive
-    kept: list[Message] = []
-    count, more = 0, size is None or size <= MOST_DISCARDED
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        count += len(message.get("body", b""))
-        more = message.get("more_body", False) and count <= MOST_DISCARDED
-        if size is None and count <= LARGEST_BODY:
-            kept.append(message)
-    waiting = iter(kept)
-
-    async def again() -> Message:
-        return next(waiting, None) or await receive()
-
-    return max(count, size or 0), again
-
-
-async def plain(send: Send, status: int, text: str) -> None:
-    """Answer a request with a text and close its connection."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
-
-
-def _too_large(size: int) -> str:
-    return f"The request has {size} bytes; at most {LARGEST_BODY} are read."
 
 
 def reason(message: str) -> str:

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+SERVER = "mlflow.pyfunc.scoring_server"
+"""The module of MLflow's server."""
+
 
 def workers(argv: Sequence[str]) -> int | None:
     """How many processes `mlflow models serve` was told to start, None for another command line than its server's.

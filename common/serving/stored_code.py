@@ -66,15 +66,17 @@ def from_tags(tags: Mapping[str, str]) -> dict[str, str] | None:
     return json.loads("".join(pieces)) if pieces else None
 
 
-def load(uri: str, called: str = "") -> PyFuncModel:
-    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. called: its name in messages; default: the URI.
+def load(uri: str, called: str = "", config: Mapping | None = None) -> PyFuncModel:
+    """The model of a URI, as `mlflow.pyfunc.load_model` gives it. called: its name in messages; default: the URI. config: its
+    `model_config`.
 
     UserError if a file is not what was recorded, or the model does not load.
     """
     called = called or uri
     folder, release = own_folder()
     try:
-        model = mlflow.pyfunc.load_model(str(verified(uri, folder, called)))
+        stored = str(verified(uri, folder, called))
+        model = mlflow.pyfunc.load_model(stored, model_config=dict(config) if config else None)
     except (MlflowException, UserError):
         release()
         raise

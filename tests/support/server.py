@@ -68,3 +68,16 @@ def post(address, body, content_type="application/json"):
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def request(url, body=None, **headers):
+    """(status, headers in lower case, text) of a GET, or of a POST of JSON."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if body is not None:
+        body, sent = json.dumps(body).encode(), {"Content-Type": "application/json"} | sent
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, sent), timeout=60) as answer:
+            found = answer.headers
+            return answer.status, {n.lower(): v for n, v in found.items()}, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, {n.lower(): v for n, v in error.headers.items()}, error.read().decode()

@@ -1,10 +1,12 @@
 """What the page refuses, and what protects it: bad questions and bodies, other sites, other host names."""
 
+import hashlib
 import json
 import re
 
 import pytest
 
+from common.api_keys import Keys
 from common.page import app
 from common.page.catalogue import Catalogue
 from tests.common.page.conftest import GOOD
@@ -167,3 +169,20 @@ def test_the_page_is_open_under_an_ipv6_address():
     named = app.create_app(Catalogue(), ["[::FFFF:127.0.0.1]", "[2001:db8:0:0::1]"]).test_client()
     for host in ("[::ffff:7f00:1]:5002", "[::ffff:127.0.0.1]", "[2001:db8::1]"):
         assert named.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_with_keys_only_their_owners_open_the_page_and_ask(client, tmp_path):
+    (tmp_path / "keys").write_text(f"ann {hashlib.sha256(b'sesame').hexdigest()} 2\n")
+    locked = app.create_app(Catalogue(), keys=Keys(tmp_path / "keys")).test_client()
+    for answer in (locked.get("/"), locked.post("/", data=GOOD), locked.post("/answer", json=GOOD)):
+        assert answer.status_code == 401 and answer.headers["WWW-Authenticate"].startswith("Basic")
+        assert answer.headers["X-Frame-Options"] == "DENY"
+    assert "Bearer" in locked.post("/answer", json=GOOD).get_json()["error"]
+    # As a browser sends it, and as a program does.
+    assert locked.get("/", auth=("anybody", "sesame")).status_code == 200
+    key = {"Authorization": "Bearer sesame"}
+    bad = GOOD | {"question": ""}
+    assert [locked.post("/answer", json=bad, headers=key).status_code for _ in range(3)] == [400, 400, 429]
+    answer = locked.post("/", data=bad, headers=key)
+    assert answer.status_code == 429 and 1 <= int(answer.headers["Retry-After"]) <= 30
+    assert locked.get("/", headers=key).status_code == 200 and client.get("/").status_code == 200

@@ -1,0 +1,151 @@
+"""The model that answers: the one that the server was started with, or the one that an alias leads to now.
+
+SERVING_FOLLOW=models:/NAME@ALIAS makes a server follow an alias: it looks every few seconds which version it names, opens
+that version's files once they are what was recorded (`stored_code`), lets it answer once, and then hands it all new
+requests. Those that have begun end with the model that they began with, which is freed afterwards. A version that does
+not open is named in the log, and the model before it goes on answering.
+"""
+
+import copy
+import ctypes
+import gc
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow.models import Model
+
+from ..errors import UserError, first_line
+from . import stored_code
+
+if TYPE_CHECKING:
+    from .observed import Observed
+
+FOLLOW = "SERVING_FOLLOW"
+
+EVERY = 5.0
+"""Seconds between two looks at the alias."""
+
+RETRY = 60.0
+"""Seconds until a version that did not open is tried again; it is reported once."""
+
+_ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
+
+_log = logging.getLogger(__name__)
+
+
+class Answering:
+    """The model that new requests get, and its version.
+
+    folder: the stored model that the server was started with. alias: what it follows, models:/NAME@ALIAS; None: nothing.
+    """
+
+    def __init__(self, folder: Path, alias: str | None = None):
+        about = Model.load(str(folder))
+        self.columns: Sequence[str] = about.get_input_schema().required_input_names()
+        self._model_id = about.model_id
+        self._now: tuple[Any, str] = (None, version_of(folder, about.model_id))
+        self._alias, self._first = alias, threading.Lock()
+        self._observed: Observed | None = None
+        self._failed: str | None = None
+        self._retry = 0.0
+        self.settled = alias is None
+        """Whether the alias was asked once, if there is one."""
+        if alias is not None and not _ALIAS.fullmatch(alias):
+            raise UserError(f"{FOLLOW} is {alias!r}; write models:/NAME@ALIAS.")
+
+    @property
+    def version(self) -> str:
+        """Of the model that a request gets now."""
+        return self._now[1]
+
+    def of_request(self, given: Any) -> tuple[Any, str]:
+        """(model, its version) for a request. given: the model that the server was started with."""
+        if self._alias is None:
+            return given, self._now[1]
+        if self._now[0] is None:
+            with self._first:
+                if self._now[0] is None:
+                    # The application keeps what was given for ever: without its contents, which would never be freed.
+                    self._now = (copy.copy(given), self._now[1])
+                    vars(given).clear()
+        return self._now
+
+    def begin(self, observed: "Observed") -> None:
+        """The model has answered once: count it, and follow the alias from now on."""
+        self._observed = observed
+        observed.answers(self.version)
+        if self._alias is not None:
+            threading.Thread(target=self._follow, name="follow", daemon=True).start()
+
+    def _follow(self) -> None:
+        never = threading.Event()
+        while True:
+            self.look()
+            self.settled = True
+            never.wait(EVERY)
+
+    def look(self, opened: Callable[[str], Any] | None = None) -> None:
+        """Ask the alias which version it names, and switch to that. opened: opens models:/NAME/VERSION."""
+        assert self._alias is not None
+        version = ""
+        try:
+            (name, alias), client = _ALIAS.fullmatch(self._alias).groups(), mlflow.MlflowClient()  # type: ignore[union-attr]
+            found = client.get_model_version_by_alias(name, alias)
+            version, model_id = str(found.version), found.source.removeprefix("models:/")
+            if model_id == self._model_id:
+                self._failed = None
+                self._switch(self._now[0], version)
+            elif self._failed != version or time.monotonic() > self._retry:
+                model = (opened or open_version)(f"models:/{name}/{version}")
+                self._model_id, self._failed = model_id, None
+                self._switch(model, version)
+        except Exception as error:
+            if self._failed != version:
+                _log.error("%s: %s; version %s goes on.", self._alias, first_line(error), self.version)
+            self._failed, self._retry = version, time.monotonic() + RETRY
+
+    def _switch(self, model: Any, version: str) -> None:
+        before, self._now = self._now[1], (model, version)
+        if version == before:
+            return
+        _log.warning("%s: version %s answers from now on, in the place of %s.", self._alias, version, before)
+        if self._observed is not None:
+            self._observed.answers(version)
+        give_back_memory()
+
+
+def open_version(uri: str) -> Any:
+    """The model of a version, its files verified; it has answered once. UserError says why it does not."""
+    config = os.environ.get("SERVING_MODEL_CONFIG")
+    model = stored_code.load(uri, config=json.loads(config) if config else None)
+    columns = model.metadata.get_input_schema().required_input_names()
+    model.predict(pd.DataFrame([dict.fromkeys(columns, "Is it ready? It is.")]))
+    return model
+
+
+def version_of(folder: Path, model_id: str | None) -> str:
+    """The registered version of a stored model that was downloaded as one; else the id of the logged model."""
+    try:
+        noted = yaml.safe_load((folder / "registered_model_meta").read_text())
+        return str(noted["model_version"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return model_id or "unknown"
+
+
+def give_back_memory() -> None:
+    """Free what nothing refers to any more, and return it to the system where the C library can."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass

@@ -1,0 +1,225 @@
+"""What operations need of one real `mlflow models serve`: keys, a log, counters, readiness, and an alias that it follows."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import pytest
+
+from common.data import prepared
+from common.registry import register
+from tests.support import trained
+from tests.support.server import request, served
+
+pytestmark = pytest.mark.slow
+
+NAME = "bert-squad-qa"
+KEY = {"Authorization": "Bearer for operations"}
+WITHIN = 30
+"""Seconds in which a promotion must have reached a server."""
+
+
+class World(NamedTuple):
+    address: str
+    folder: Path
+    questions: list[dict]
+    expected: dict[str, list[str]]
+    """Version → what it answers to the questions."""
+    pid: int
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny):
+    """A server that follows the champion; versions 1 and 2 answer differently, and a file of version 3 was changed."""
+    folder = tmp_path_factory.mktemp("operations")
+    with trained.store(folder):
+        record = trained.prepare_data(folder)
+        examples = prepared.load(folder / "data")[0]["test"].to_list()
+        expected, client = {}, mlflow.MlflowClient()
+        for version, seed in (("1", 0), ("2", 1), ("3", 2)):
+            run_id = trained.log_run(folder, tiny, record, examples, experiment="operations", seed=seed)
+            rows = mlflow.artifacts.load_dict(f"runs:/{run_id}/predictions/test.json")
+            expected[version] = [row["prediction"] for row in rows]
+            if version == "1":
+                assert register.register_best("operations").alias == "champion"
+                continue
+            (model,) = mlflow.search_logged_models(
+                filter_string=f"source_run_id = '{run_id}'",
+                experiment_ids=[mlflow.get_run(run_id).info.experiment_id],
+                output_format="list",
+            )
+            client.create_model_version(NAME, f"models:/{model.model_id}", run_id)
+            if version == "3":
+                stored = Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}"))
+                with (stored / "artifacts" / "bundle" / "bundle.json").open("a") as file:
+                    file.write(" ")
+        assert expected["1"] != expected["2"]
+        keys = folder / "keys"
+        lines = {"operations": ("for operations", ""), "guest": ("for guests", "2")}
+        keys.write_text(
+            "".join(
+                f"{name} {hashlib.sha256(key.encode()).hexdigest()} {limit}\n"
+                for name, (key, limit) in lines.items()
+            )
+        )
+        environment = {
+            "SERVING_ACCESS_LOG": str(folder / "access.log"),
+            "SERVING_API_KEYS": str(keys),
+            "SERVING_FOLLOW": f"models:/{NAME}@champion",
+            "SERVING_DRAIN_SECONDS": "3",
+            "PYTHONUNBUFFERED": "1",
+        }
+        questions = [{name: e[name] for name in ("question", "context")} for e in examples]
+        with served(folder, f"models:/{NAME}@champion", **environment) as (address, _, server):
+            waited(lambda: request(f"{address}/ready")[0] == 200)
+            yield World(address, folder, questions, expected, server.pid)
+
+
+def waited(condition, seconds=WITHIN):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def ask(world, rows, **headers):
+    return request(f"{world.address}/invocations", {"inputs": rows}, **(KEY | headers))
+
+
+def logged(world):
+    return [json.loads(line) for line in (world.folder / "access.log").read_text().splitlines()]
+
+
+def counters(world):
+    status, _, text = request(f"{world.address}/metrics", **KEY)
+    assert status == 200
+    found = re.findall(r"^(suite_\S+?(?:\{.*?\})?) (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def test_an_answer_says_its_request_and_its_version(world):
+    status, headers, text = ask(world, world.questions, X_Request_Id="batch-17")
+    assert status == 200 and (headers["x-request-id"], headers["x-model-version"]) == ("batch-17", "1")
+    assert [row["answer"] for row in json.loads(text)["predictions"]] == world.expected["1"]
+    line = next(line for line in logged(world) if line["id"] == "batch-17")
+    assert (line["path"], line["status"], line["rows"], line["version"], line["key"]) == (
+        "/invocations", 200, len(world.questions), "1", "operations",
+    )  # fmt: skip
+    assert 0 < line["ms"] < 60_000
+    assert not any(q["question"] in (world.folder / "access.log").read_text() for q in world.questions)
+
+
+def test_nobody_is_answered_without_a_key_and_guests_not_always(world):
+    address, body = world.address, {"inputs": world.questions[:1]}
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic Zm9yOg=="}):
+        status, found, text = request(f"{address}/invocations", body, **headers)
+        assert status == 401 and "Bearer" in found["www-authenticate"] and "predictions" not in text
+    assert request(f"{address}/metrics")[0] == 401
+    assert [request(f"{address}/{path}")[0] for path in ("ping", "health", "ready")] == [200] * 3
+    # A body that is not read does not break the answer.
+    assert request(f"{address}/invocations", {"inputs": ["x" * 10_000_000]})[0] == 401
+    guest = {"Authorization": "Bearer for guests"}
+    assert [request(f"{address}/invocations", body, **guest)[0] for _ in range(2)] == [200, 200]
+    status, found, _ = request(f"{address}/invocations", body, **guest)
+    assert status == 429 and 1 <= int(found["retry-after"]) <= 30
+
+
+def test_no_other_site_may_read_answers(world):
+    """No CORS: a browser shows a page of another origin nothing of it."""
+    _, headers, _ = ask(world, world.questions[:1], Origin="http://elsewhere.example")
+    assert not any(name.startswith("access-control") for name in headers)
+
+
+def test_counters(world):
+    before = counters(world)
+    ask(world, world.questions)
+    request(f"{world.address}/invocations", {"inputs": [{"question": "Who?"}]}, **KEY)
+    after = counters(world)
+    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+    assert grown['suite_requests_total{path="/invocations",status="200"}'] == 1
+    assert grown['suite_errors_total{kind="bad_request"}'] == 1
+    assert grown["suite_request_seconds_count"] == 2
+    rows = sum(grown.get(f'suite_rows_total{{outcome="{o}"}}', 0) for o in ("answered", "no_answer"))
+    assert rows == len(world.questions) and grown["suite_pass_rows_sum"] >= rows
+    assert grown['suite_tokens_total{kind="text"}'] > 100
+    assert after['suite_model{version="1"}'] == 1
+
+
+def alias(version):
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", version)
+
+
+def test_promotions_under_load_lose_and_mix_nothing(world):
+    stop, seen = [], []
+
+    def client(number):
+        i = number
+        while not stop:
+            i = (i + 1) % len(world.questions)
+            status, headers, text = ask(world, [world.questions[i]])
+            assert status == 200, text
+            version = headers["x-model-version"]
+            (row,) = json.loads(text)["predictions"]
+            assert row["answer"] == world.expected[version][i], version
+            seen.append(version)
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(client, number) for number in range(4)]
+        try:
+            waited(lambda: "1" in seen)
+            alias(2)
+            waited(lambda: seen[-1] == "2")
+            # A version that does not open changes nothing, and the next one is taken all the same.
+            alias(3)
+            waited(lambda: "bundle.json was changed" in (world.folder / "server.log").read_text())
+            assert seen[-1] == "2"
+            alias(1)
+            waited(lambda: seen[-1] == "1")
+        finally:
+            stop.append(True)
+        for done in clients:
+            done.result(60)
+    assert set(seen) == {"1", "2"} and len(seen) > 10
+    found = counters(world)
+    assert found['suite_model{version="1"}'] == 1 and found['suite_model{version="2"}'] == 0
+    assert {line["version"] for line in logged(world)} == {"1", "2"}
+
+
+def test_a_client_that_leaves_holds_nobody(world):
+    host, port = world.address.removeprefix("http://").split(":")
+    body = json.dumps({"inputs": [q | {"context": q["context"] * 40} for q in world.questions]}).encode()
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as left:
+            head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY['Authorization']}\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            left.sendall(head.encode() + body)
+    with socket.create_connection((host, int(port))) as slow:
+        # Announces a body that never comes.
+        slow.sendall(head.encode())
+        status, _, text = ask(world, world.questions)
+    assert status == 200
+    assert [row["answer"] for row in json.loads(text)["predictions"]] == world.expected["1"]
+
+
+def test_after_sigterm_it_is_not_ready_and_answers_for_a_while(world):
+    """The last test: it ends the server."""
+    os.kill(world.pid, signal.SIGTERM)
+    waited(lambda: request(f"{world.address}/ready")[0] == 503, 2)
+    assert ask(world, world.questions[:1])[0] == 200
+
+    def gone():
+        try:
+            request(f"{world.address}/ready")
+        except OSError:
+            return True
+        return False
+
+    waited(gone)
