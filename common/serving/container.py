@@ -78,7 +78,6 @@ def serve(environment: Mapping[str, str], inside: Path = INSIDE) -> None:
             raise UserError(
                 "MODEL_URI needs MLFLOW_TRACKING_URI, the address of the store that holds the model."
             )
-        from . import stored_code
 
         # It stays: this process becomes the server.
         folder = Path(environment.get("TMPDIR", "/tmp")) / f"model-{os.getpid()}"
