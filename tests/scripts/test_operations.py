@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,8 +38,8 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny):
-    """A server that follows the champion; versions 1 and 2 answer differently, and a file of version 3 was changed."""
+def versions(tmp_path_factory, tiny):
+    """(folder, questions, version → its answers): 1, the champion, and 2 answer differently, and a file of 3 was changed."""
     folder = tmp_path_factory.mktemp("operations")
     with trained.store(folder):
         record = trained.prepare_data(folder)
@@ -62,25 +63,31 @@ def world(tmp_path_factory, tiny):
                 with (stored / "artifacts" / "bundle" / "bundle.json").open("a") as file:
                     file.write(" ")
         assert expected["1"] != expected["2"]
-        keys = folder / "keys"
-        lines = {"operations": ("for operations", ""), "guest": ("for guests", "2")}
-        keys.write_text(
-            "".join(
-                f"{name} {hashlib.sha256(key.encode()).hexdigest()} {limit}\n"
-                for name, (key, limit) in lines.items()
-            )
+        yield folder, [{name: e[name] for name in ("question", "context")} for e in examples], expected
+
+
+@pytest.fixture(scope="module")
+def world(versions):
+    """A server that follows the champion."""
+    folder, questions, expected = versions
+    keys = folder / "keys"
+    lines = {"operations": ("for operations", ""), "guest": ("for guests", "2")}
+    keys.write_text(
+        "".join(
+            f"{name} {hashlib.sha256(key.encode()).hexdigest()} {limit}\n"
+            for name, (key, limit) in lines.items()
         )
-        environment = {
-            "SERVING_ACCESS_LOG": str(folder / "access.log"),
-            "SERVING_API_KEYS": str(keys),
-            "SERVING_FOLLOW": f"models:/{NAME}@champion",
-            "SERVING_DRAIN_SECONDS": "3",
-            "PYTHONUNBUFFERED": "1",
-        }
-        questions = [{name: e[name] for name in ("question", "context")} for e in examples]
-        with served(folder, f"models:/{NAME}@champion", **environment) as (address, _, server):
-            waited(lambda: request(f"{address}/ready")[0] == 200)
-            yield World(address, folder, questions, expected, server.pid)
+    )
+    environment = {
+        "SERVING_ACCESS_LOG": str(folder / "access.log"),
+        "SERVING_API_KEYS": str(keys),
+        "SERVING_FOLLOW": f"models:/{NAME}@champion",
+        "SERVING_DRAIN_SECONDS": "3",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with served(folder, f"models:/{NAME}@champion", **environment) as (address, _, server):
+        waited(lambda: request(f"{address}/ready")[0] == 200)
+        yield World(address, folder, questions, expected, server.pid)
 
 
 def waited(condition, seconds=WITHIN):
@@ -223,3 +230,48 @@ def test_after_sigterm_it_is_not_ready_and_answers_for_a_while(world):
         return False
 
     waited(gone)
+
+
+WITHOUT = "raise ImportError('no prometheus_client in this environment')"
+
+
+@pytest.mark.long
+def test_two_workers_behind_tls_without_prometheus_client(versions, tmp_path, monkeypatch):
+    folder, questions, expected = versions
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 1 -subj /CN=test"
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    (tmp_path / "hiding").mkdir()
+    (tmp_path / "hiding" / "prometheus_client.py").write_text(WITHOUT)
+    alias(1)
+    environment = {
+        "UVICORN_SSL_CERTFILE": str(tmp_path / "cert.pem"),
+        "UVICORN_SSL_KEYFILE": str(tmp_path / "key.pem"),
+        "PYTHONPATH": str(tmp_path / "hiding"),
+        "SERVING_FOLLOW": f"models:/{NAME}@champion",
+    }
+    served_ = served(tmp_path, f"models:/{NAME}@champion", "--workers", "2", **environment)
+    with served_ as (address, _, _):
+        assert address.startswith("https")
+
+        def versions_now():
+            found = set()
+            for i, question in enumerate(questions * 2):
+                status, headers, text = request(f"{address}/invocations", {"inputs": [question]})
+                assert status == 200, text
+                version = headers["x-model-version"]
+                assert json.loads(text)["predictions"][0]["answer"] == expected[version][i % len(questions)]
+                found.add(version)
+            return found
+
+        waited(lambda: request(f"{address}/ready")[0] == 200)
+        assert versions_now() == {"1"}
+        assert request(f"{address}/metrics")[0] == 501
+        alias(2)
+        waited(lambda: versions_now() == {"2"})
+    alias(1)

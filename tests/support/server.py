@@ -40,7 +40,8 @@ def served(folder: Path, uri: str, *flags: str, **environment: str):
             start_new_session=True,
         )
     try:
-        address = f"http://127.0.0.1:{port}"
+        scheme = "https" if "UVICORN_SSL_CERTFILE" in environment else "http"
+        address = f"{scheme}://127.0.0.1:{port}"
         wait_for(f"{address}/ping", server, log)
         yield address, log, server
     finally:

@@ -3,15 +3,19 @@
 import gc
 import logging
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
+import pandas as pd
 import pytest
 
 from common.errors import UserError
 from common.serving import following
 from common.serving.following import Answering, version_of
 from common.serving.observed import Observed
+from tests.support import trained
+from tests.support.questions import EXAMPLES
 
 ALIAS = "models:/qa@champion"
 
@@ -21,6 +25,37 @@ class Opened:
 
     def __init__(self, name):
         self.name = name
+
+
+def test_the_memory_of_a_stored_model_is_freed(tmp_path, tiny, monkeypatch):
+    """MLflow's own objects: what the server was started with is gone after the switch, although its application keeps it."""
+    with trained.store(tmp_path):
+        record, client, ids = trained.prepare_data(tmp_path), mlflow.MlflowClient(), []
+        client.create_registered_model("qa")
+        for seed in (0, 1):
+            run_id = trained.log_run(tmp_path, tiny, record, EXAMPLES, experiment="e", seed=seed)
+            experiment = mlflow.get_run(run_id).info.experiment_id
+            found = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+            ids.append(found[0].model_id)
+            client.create_model_version("qa", f"models:/{ids[-1]}", run_id)
+        client.set_registered_model_alias("qa", "champion", "2")
+        folder = mlflow.artifacts.download_artifacts("models:/qa/1")
+        given = mlflow.pyfunc.load_model(folder)
+        answering = Answering(Path(folder), ALIAS)
+        assert answering.version == "1" and list(answering.columns) == ["question", "context"]
+        asked = pd.DataFrame([{name: e[name] for name in answering.columns} for e in EXAMPLES[:4]])
+        before = answering.of_request(given)[0]
+        held = weakref.ref(before._model_impl.python_model.answerer.model)
+        answers = before.predict(asked)["answer"].tolist()
+        answering.look()
+        assert before.predict(asked)["answer"].tolist() == answers and answering.version == "2"
+        after = answering.of_request(given)[0]
+        alone = following.open_version("models:/qa/2").predict(asked)["answer"].tolist()
+        assert after.predict(asked)["answer"].tolist() == alone != answers
+        assert held() is not None
+        del before
+        gc.collect()
+        assert held() is None and given is not None
 
 
 @pytest.fixture
