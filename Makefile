@@ -37,7 +37,11 @@ peft := bert_fine_tuning_peft.py
 TRAIN ?= train-v1.1.json
 DEV ?= dev-v1.1.json
 
-.PHONY: help demo test quality tables notebook lock sbom audit bench ui serve page compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
+# What builds an image (docker, podman or buildah), and its name
+BUILDER ?= docker
+IMAGE ?= bert-squad-qa
+
+.PHONY: help demo test quality tables notebook lock sbom audit bench ui serve page image compare clean team-up team-down team-backup team-restore $(TECHNIQUES)
 
 help:  ## this list
 	@grep -E '^[a-z$$()A-Z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -125,6 +129,13 @@ serve: $(VENV)/.installed  ## the champion on http://127.0.0.1:5001/invocations
 
 page: $(VENV)/.installed  ## a page that asks registered models side by side, on http://127.0.0.1:5002
 	$(BIN)/python scripts/demo.py $(ARGS)
+
+image: $(VENV)/.installed  ## a container's image that serves models; make image MODEL=models:/NAME@ALIAS puts one inside
+	rm -rf results/image
+ifdef MODEL
+	$(BIN)/python -m common.serving.container $(MODEL) results/image/model
+endif
+	$(BUILDER) build --file docs/serving/Dockerfile --target $(if $(MODEL),model,server) --tag $(IMAGE) .
 
 team-up: $(VENV)/.installed  ## a server for several people, with PostgreSQL (docs/TEAM.md)
 	$(BIN)/python scripts/team.py up $(ARGS)

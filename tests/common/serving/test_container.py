@@ -15,8 +15,8 @@ import yaml
 from common.data import prepared
 from common.errors import UserError
 from common.paths import ROOT
-from common.serving import container
-from tests.support import trained
+from common.serving import container, stored_code
+from tests.support import tampering, trained
 from tests.support.questions import EXAMPLES
 from tests.support.server import free_port, post, wait_for
 
@@ -40,18 +40,18 @@ def test_a_model_that_is_kept_needs_no_store(uri, tmp_path):
     assert (kept / "artifacts" / "bundle" / "base").is_dir()
     rows = pd.DataFrame([{name: e[name] for name in ("question", "context")} for e in EXAMPLES[:3]])
     wanted = mlflow.pyfunc.load_model(uri).predict(rows).to_dict("records")
+    store = mlflow.get_tracking_uri()
     try:
         mlflow.set_tracking_uri("http://127.0.0.1:9")
         assert mlflow.pyfunc.load_model(str(kept)).predict(rows).to_dict("records") == wanted
     finally:
-        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+        mlflow.set_tracking_uri(store)
     with pytest.raises(UserError, match="exists: remove it"):
         container.main([uri, str(kept)])
 
 
 def test_a_model_that_was_changed_is_not_put_into_an_image(uri, tmp_path):
-    (logged,) = (m for m in mlflow.search_logged_models(output_format="list") if m.source_run_id in uri)
-    file = Path(logged.artifact_location.removeprefix("file://")) / "requirements.txt"
+    file = tampering.folder_of(f"models:/{stored_code.logged_model_of(uri).model_id}") / "requirements.txt"
     content = file.read_bytes()
     try:
         file.write_bytes(content + b"# more\n")
