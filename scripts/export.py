@@ -2,6 +2,8 @@
 
   merged    what was trained is in the weights: AutoModelForQuestionAnswering.from_pretrained (or the class of the model's
             task) opens the folder with transformers alone
+  adapter   what was trained beside its base: PeftModel.from_pretrained opens it; the base lies in base/, unless it is a model
+            of the hub
 
 The folder has the tokenizer, which knows the length of training and the model's inputs. Before it gets its name, it is opened
 in a process without this project, and must give the logits that the stored model gives. docs/EXPORT.md says which technique
@@ -17,7 +19,7 @@ from common.cli import Parser, guarded
 
 EXAMPLES = """examples:
   python scripts/export.py models:/bert-squad-qa@champion --to my-model
-  python scripts/export.py RUN_ID --to my-model
+  python scripts/export.py RUN_ID --to my-adapter --format adapter
 """
 
 

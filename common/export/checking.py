@@ -17,6 +17,7 @@ from ..models.foreign import TOLERANCE
 from ..scratch import scratch
 from . import opened_alone
 from .source import Stored
+from .writing import Written
 
 TIMEOUT = 1800
 """Seconds within which the folder must open and answer."""
@@ -41,10 +42,12 @@ def expected(stored: Stored) -> dict[str, torch.Tensor]:
     )
 
 
-def check(stored: Stored, folder: Path) -> str:
+def check(stored: Stored, format: str, folder: Path, written: Written) -> str:
     """A sentence on how close the logits of an exported folder are. UserError if it does not open, reads a text as other
     tokens, or gives other logits."""
-    request = {"folder": str(folder), "head": stored.info.head, "rows": rows_of(stored)}
+    request: dict[str, Any] = {"folder": str(folder), "head": stored.info.head, "rows": rows_of(stored)}
+    if format == "adapter":
+        request["base"] = written.hub_base or {"name": str(folder / "base")}
     found = in_fresh_process(request, stored.name)
     return compared(stored.name, expected(stored), found)
 

@@ -38,8 +38,8 @@ def export(model: str, to: str | Path, format: str = "merged") -> Exported:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target) as part:
                 part.mkdir()
-                writing.WRITERS[format](stored, part)
-                said = checking.check(stored, part)
+                written = writing.WRITERS[format](stored, part)
+                said = checking.check(stored, format, part, written)
         except OSError as error:
             raise UserError(f"--to {target} cannot be written: {error.strerror or error}.") from None
     return Exported(target, format, (f"{model} → {target} ({format}).", said))

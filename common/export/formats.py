@@ -3,18 +3,20 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME
 
 from ..errors import UserError
-from ..models.methods import FIELD, BottleneckAdapters, Method
+from ..models.methods import FIELD, BottleneckAdapters, Method, PartOfWeights
 from ..models.peft_kinds import CANNOT_MERGE, PROMPT_TYPES
 from ..models.virtual_tokens import OWN_TYPE
 from ..tasks.interface import Task
 
 FORMATS: dict[str, str] = {
     "merged": "transformers",
+    "adapter": "PEFT, on the base",
 }
 """Format → what opens its folder."""
 
@@ -24,6 +26,10 @@ ALL_WEIGHTS = "all weights"
 BEGIN, END = "<!-- formats, by scripts/matrix.py -->", "<!-- end of formats -->"
 """The lines of docs/EXPORT.md before and after the table."""
 
+_SEVERAL = "BOFT of several factors"
+"""The kind of a BOFT that multiplies several rotations."""
+
+_NO_SUCH = "PEFT has no such technique"
 _DEPENDS = "its update depends on the input, so that no weight can hold it"
 
 
@@ -33,7 +39,7 @@ def kind_of(method: PeftConfig | Method | None) -> str:
         return ALL_WEIGHTS
     if isinstance(method, Method):
         return method.kind
-    return str(getattr(method.peft_type, "value", method.peft_type))
+    return _kind(method.to_dict() | {"peft_type": getattr(method.peft_type, "value", method.peft_type)})
 
 
 def kind_of_saved(bundle: Path) -> str:
@@ -42,7 +48,12 @@ def kind_of_saved(bundle: Path) -> str:
     if not file.is_file():
         return ALL_WEIGHTS
     content = json.loads(file.read_text())
-    return str(content.get(FIELD) or content.get(OWN_TYPE) or content["peft_type"])
+    return str(content.get(FIELD) or content.get(OWN_TYPE) or _kind(content))
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    several = config["peft_type"] == "BOFT" and config["boft_n_butterfly_factor"] > 1
+    return _SEVERAL if several else str(config["peft_type"])
 
 
 def refusal(format: str, kind: str, task: Task) -> str | None:
@@ -54,6 +65,16 @@ def refusal(format: str, kind: str, task: Task) -> str | None:
                 PROMPT_TYPES, "its virtual tokens stand beside the weights, which cannot hold them"
             ),
             **dict.fromkeys(CANNOT_MERGE, _DEPENDS),
+        },
+        "adapter": {
+            ALL_WEIGHTS: "all weights were trained, and there is no adapter",
+            PartOfWeights.kind: _NO_SUCH,
+            BottleneckAdapters.kind: _NO_SUCH,
+            _SEVERAL: "PEFT opens several factors only where it can compile an extension for CUDA",
+            **dict.fromkeys(
+                PROMPT_TYPES,
+                "PEFT's own forward pass gives other logits: it moves positions and leaves segment ids out",
+            ),
         },
     }
     return reasons[format].get(kind)

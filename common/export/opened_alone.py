@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from peft import PeftModel
 from safetensors.torch import save_file
 
 
@@ -34,11 +35,27 @@ def read(
 
 
 def opened(request: Mapping[str, Any]) -> tuple[torch.nn.Module, Any]:
-    """(model, tokenizer) of a folder. request: `folder`, `head`."""
+    """(model, tokenizer) of a folder. request: `folder`, `head`; for an adapter also `base`: its `name`, and on the hub its
+    `revision` and `config`."""
     auto = getattr(transformers, f"AutoModelFor{request['head']}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(request["folder"], trust_remote_code=False)
-    model = auto.from_pretrained(request["folder"], dtype=torch.float32, trust_remote_code=False)
-    return model.eval(), tokenizer
+    base = request.get("base")
+    if base is None:
+        model = auto.from_pretrained(request["folder"], dtype=torch.float32, trust_remote_code=False)
+        return model.eval(), tokenizer
+    # JSON has made texts of the numbers of labels.
+    config = {
+        name: {int(i): label for i, label in value.items()} if name == "id2label" else value
+        for name, value in base.get("config", {}).items()
+    }
+    model = auto.from_pretrained(
+        base["name"],
+        revision=base.get("revision", "main"),
+        dtype=torch.float32,
+        trust_remote_code=False,
+        **config,
+    )
+    return PeftModel.from_pretrained(model, request["folder"]).eval(), tokenizer
 
 
 def main(asked: str, given: str) -> None:

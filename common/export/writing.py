@@ -1,11 +1,16 @@
 """The files of an exported folder."""
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from peft.utils import CONFIG_NAME
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..models.bundles import BundleInfo, load_bundle, quietly
+from ..models.bundles import BundleInfo, completed, load_bundle, quietly
+from . import public_base
 from .source import Stored
 
 
@@ -14,6 +19,8 @@ class Written:
     """What was written. tokenizer: the folder's."""
 
     tokenizer: PreTrainedTokenizerBase
+    hub_base: dict[str, Any] | None = None
+    """An adapter's base on the hub, as `public_base.found` gives it; None: it lies in the folder, or there is none."""
 
 
 def merged(stored: Stored, folder: Path) -> Written:
@@ -22,6 +29,25 @@ def merged(stored: Stored, folder: Path) -> Written:
     quietly(model.save_pretrained, folder)
     for_others(tokenizer, info).save_pretrained(folder)
     return Written(tokenizer)
+
+
+def adapter(stored: Stored, folder: Path) -> Written:
+    """Write an adapter in PEFT's format, with its base in `base/` unless others find it on the hub."""
+    base = stored.bundle / "base"
+    public = public_base.found(stored)
+    shutil.copytree(stored.bundle / "adapter", folder, dirs_exist_ok=True)
+    file = folder / CONFIG_NAME
+    config = json.loads(file.read_text())
+    if public:
+        config |= {"base_model_name_or_path": public["name"], "revision": public["revision"]}
+    else:
+        # With a dot, nobody takes the folder for a model of the hub that is called like it.
+        config |= {"base_model_name_or_path": "./base", "revision": None}
+        shutil.copytree(base, folder / "base")
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
+    for_others(tokenizer, stored.info).save_pretrained(folder)
+    return Written(tokenizer, public)
 
 
 def for_others(tokenizer: PreTrainedTokenizerBase, info: BundleInfo) -> PreTrainedTokenizerBase:
@@ -40,5 +66,5 @@ def for_others(tokenizer: PreTrainedTokenizerBase, info: BundleInfo) -> PreTrain
     return tokenizer
 
 
-WRITERS = {"merged": merged}
+WRITERS = {"merged": merged, "adapter": adapter}
 """Format → what writes its folder."""
