@@ -6,7 +6,8 @@
             of the hub
 
 The folder has the tokenizer, which knows the length of training and the model's inputs. Before it gets its name, it is opened
-in a process without this project, and must give the logits that the stored model gives. docs/EXPORT.md says which technique
+in a process without this project, and must give the logits that the stored model gives. README.md is its model card: figures
+with intervals, limits, settings, and a program that asks it. docs/EXPORT.md says which technique
 leaves in which format.
 """
 
@@ -39,6 +40,11 @@ def parser() -> Parser:
     made.add_argument(
         "--format", default="merged", metavar="NAME", help="one of those above (default: %(default)s)"
     )
+    made.add_argument(
+        "--license",
+        metavar="ID",
+        help="for the model card, as the hub calls it: apache-2.0, mit (default: none is named)",
+    )
     return made
 
 
@@ -47,7 +53,7 @@ def main() -> None:
     # Its libraries take seconds to import.
     from common.api import export
 
-    done = export(args.model, args.to, args.format)
+    done = export(args.model, args.to, args.format, license=args.license)
     print("\n".join(done.lines))
 
 

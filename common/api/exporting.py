@@ -8,7 +8,13 @@ if TYPE_CHECKING:
     from .fitting import Run
 
 
-def export(model: "str | PathLike[str] | Run", to: str | PathLike[str], format: str = "merged") -> "Exported":
+def export(
+    model: "str | PathLike[str] | Run",
+    to: str | PathLike[str],
+    format: str = "merged",
+    *,
+    license: str | None = None,
+) -> "Exported":
     """Write a stored model into a new or empty folder: a URI, a run or its id, or the folder of a logged model.
 
     The arguments are those of `scripts/export.py`. The result has `folder`, and `lines` for the reader. UserError where the
@@ -18,7 +24,9 @@ def export(model: "str | PathLike[str] | Run", to: str | PathLike[str], format: 
     from ..export import exporting
     from .fitting import Run
 
-    return exporting.export(model.model_uri if isinstance(model, Run) else str(model), str(to), format)
+    return exporting.export(
+        model.model_uri if isinstance(model, Run) else str(model), str(to), format, license
+    )
 
 
 def formats_markdown() -> str:

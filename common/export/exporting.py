@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..scratch import scratch
 from ..tasks.table import task_of
 from ..tracking import store
-from . import checking, formats, source, writing
+from . import card, checking, formats, samples, source, writing
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Exported:
 
 
 @store.explained()
-def export(model: str, to: str | Path, format: str = "merged") -> Exported:
+def export(model: str, to: str | Path, format: str = "merged", licence: str | None = None) -> Exported:
     """Write a stored model into a new or empty folder, in a format of `formats.FORMATS`.
 
+    licence: as the hub calls it, such as "apache-2.0", for the model card.
     model: models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL_ID, runs:/ID/model, a run's id, or a folder. The folder is
     opened in a process without this project, and must give the same logits there. UserError where the model cannot be
     exported like this, or the folder cannot be written: then nothing is left.
@@ -40,6 +41,11 @@ def export(model: str, to: str | Path, format: str = "merged") -> Exported:
                 part.mkdir()
                 written = writing.WRITERS[format](stored, part)
                 said = checking.check(stored, format, part, written)
+                program = samples.sample(stored, format, written.tokenizer, base=written.hub_base)
+                about = card.recorded(stored)
+                card.write(
+                    part, stored, format, program, about, name=target.name, licence=licence, checked=said
+                )
         except OSError as error:
             raise UserError(f"--to {target} cannot be written: {error.strerror or error}.") from None
     return Exported(target, format, (f"{model} → {target} ({format}).", said))

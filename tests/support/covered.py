@@ -8,6 +8,7 @@ COVERED_BY = {
     "export/formats.py": "test_readme.py",
     "export/opened_alone.py": "scripts/test_export.py",
     "export/public_base.py": "common/export/test_writing.py",
+    "export/samples.py": "common/export/test_card.py",
     "export/source.py": "scripts/test_export.py",
     "models/foreign.py": "common/inference/test_foreign.py",
     "models/hooks.py": "common/models/test_adalora.py",
