@@ -4,6 +4,7 @@
             task) opens the folder with transformers alone
   adapter   what was trained beside its base: PeftModel.from_pretrained opens it; the base lies in base/, unless it is a model
             of the hub
+  onnx      model.onnx and model_quantized.onnx (8 bits) for ONNX Runtime and optimum
 
 The folder has the tokenizer, which knows the length of training and the model's inputs. Before it gets its name, it is opened
 in a process without this project, and must give the logits that the stored model gives. README.md is its model card: figures

@@ -17,7 +17,7 @@ from ..models.foreign import TOLERANCE
 from ..scratch import scratch
 from . import opened_alone
 from .source import Stored
-from .writing import Written
+from .writing import FP32, Written
 
 TIMEOUT = 1800
 """Seconds within which the folder must open and answer."""
@@ -48,6 +48,8 @@ def check(stored: Stored, format: str, folder: Path, written: Written) -> str:
     request: dict[str, Any] = {"folder": str(folder), "head": stored.info.head, "rows": rows_of(stored)}
     if format == "adapter":
         request["base"] = written.hub_base or {"name": str(folder / "base")}
+    if format == "onnx":
+        request["network"] = str(folder / FP32)
     found = in_fresh_process(request, stored.name)
     return compared(stored.name, expected(stored), found)
 

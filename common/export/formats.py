@@ -17,6 +17,7 @@ from ..tasks.interface import Task
 FORMATS: dict[str, str] = {
     "merged": "transformers",
     "adapter": "PEFT, on the base",
+    "onnx": "ONNX Runtime, optimum",
 }
 """Format → what opens its folder."""
 
@@ -58,6 +59,8 @@ def _kind(config: Mapping[str, Any]) -> str:
 
 def refusal(format: str, kind: str, task: Task) -> str | None:
     """Why a model of a kind is not exported in a format; None if it is."""
+    if format == "onnx":
+        return None if task.onnx_outputs else "its answers are written token by token"
     reasons: dict[str, Mapping[str, str]] = {
         "merged": {
             BottleneckAdapters.kind: "no class of transformers has its added layers",

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 
 def read(
-    model: torch.nn.Module, tokenizer: Any, head: str, rows: Sequence[Sequence[str]], **length: int
+    model: Any, tokenizer: Any, head: str, rows: Sequence[Sequence[str]], **length: int
 ) -> dict[str, torch.Tensor]:
     """ "<row>.input_ids" and "<row>.<output>" → what a model with a head reads and gives for each row: one text, or two.
 
@@ -34,11 +34,29 @@ def read(
     return found
 
 
-def opened(request: Mapping[str, Any]) -> tuple[torch.nn.Module, Any]:
-    """(model, tokenizer) of a folder. request: `folder`, `head`; for an adapter also `base`: its `name`, and on the hub its
+class Network:
+    """A network of ONNX Runtime, called like a model."""
+
+    def __init__(self, file: str):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        names = [output.name for output in self.session.get_outputs()]
+        given = {each.name: inputs[each.name].numpy() for each in self.session.get_inputs()}
+        return dict(zip(names, map(torch.from_numpy, self.session.run(names, given)), strict=True))
+
+
+def opened(request: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(model, tokenizer) of a folder. request: `folder`, `head`; `network`, the file of one in ONNX; for an adapter also `base`: its `name`, and on the hub its
     `revision` and `config`."""
     auto = getattr(transformers, f"AutoModelFor{request['head']}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(request["folder"], trust_remote_code=False)
+    if network := request.get("network"):
+        return Network(network), tokenizer
     base = request.get("base")
     if base is None:
         model = auto.from_pretrained(request["folder"], dtype=torch.float32, trust_remote_code=False)

@@ -1,5 +1,6 @@
 """The files of an exported folder."""
 
+import importlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from peft.utils import CONFIG_NAME
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..models.bundles import BundleInfo, completed, load_bundle, quietly
+from ..tasks.table import task_of
 from . import public_base
 from .source import Stored
+
+FP32, INT8 = "model.onnx", "model_quantized.onnx"
+"""optimum's names of networks."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,18 @@ def adapter(stored: Stored, folder: Path) -> Written:
     return Written(tokenizer, public)
 
 
+def onnx(stored: Stored, folder: Path) -> Written:
+    """Write a network for ONNX Runtime, in 32 bits and with weights of 8, under the names that optimum looks for."""
+    network = importlib.import_module("..models.onnx", __package__)
+    model, tokenizer, info = load_bundle(stored.bundle, merge=True)
+    files = network.export(model, task_of(info.task).onnx_outputs, folder)
+    files["fp32"].replace(folder / FP32)
+    files["int8"].replace(folder / INT8)
+    model.config.save_pretrained(folder)
+    for_others(tokenizer, info).save_pretrained(folder)
+    return Written(tokenizer)
+
+
 def for_others(tokenizer: PreTrainedTokenizerBase, info: BundleInfo) -> PreTrainedTokenizerBase:
     """The tokenizer itself, which from here on knows how long an input was in training, and on which side it is padded.
 
@@ -66,5 +83,5 @@ def for_others(tokenizer: PreTrainedTokenizerBase, info: BundleInfo) -> PreTrain
     return tokenizer
 
 
-WRITERS = {"merged": merged, "adapter": adapter}
+WRITERS = {"merged": merged, "adapter": adapter, "onnx": onnx}
 """Format → what writes its folder."""

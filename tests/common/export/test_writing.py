@@ -100,7 +100,7 @@ def test_one_factor_of_boft_leaves_and_several_do_not(tiny, tmp_path):
 def test_what_is_no_adapter_of_pefts_is_refused(name, tiny, tmp_path):
     merged = "" if name in (*VIRTUAL, "bottleneck") else "--format merged or "
     why = "other logits" if name in VIRTUAL else "CUDA" if name == "boft" else "no such technique|no adapter"
-    with pytest.raises(UserError, match=rf"({why}).*Use {merged}serve it with"):
+    with pytest.raises(UserError, match=rf"({why}).*Use {merged}--format onnx or serve it with"):
         export(saved(tmp_path, tiny, name), tmp_path / "out", "adapter")
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
 
