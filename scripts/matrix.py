@@ -1,7 +1,7 @@
 """Print which technique works with which model family for which task, and why other combinations are refused; then which
-methods of PEFT work by file.
+methods of PEFT work by file, and which technique leaves this project in which format.
 
-docs/MODELS.md holds both; --write updates it.
+docs/MODELS.md and docs/EXPORT.md hold these tables; --write updates them.
 """
 
 import argparse
@@ -17,21 +17,28 @@ from common.paths import ROOT
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the table into docs/MODELS.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write the tables into docs/MODELS.md and docs/EXPORT.md"
+    )
     args = parser.parse_args()
 
+    from common.api.exporting import formats_markdown
+    from common.export import formats
     from common.tasks.support_matrix import BEGIN, END, PEFT_BEGIN, PEFT_END, markdown, peft_markdown
 
     table = markdown({key: kind.name for key, (kind, _) in technique_scripts().items()})
     if not args.write:
-        print(table, end=f"\n{peft_markdown()}")
+        print(table, end=f"\n{peft_markdown()}\n{formats_markdown()}")
         return
-    file = ROOT / "docs" / "MODELS.md"
-    text = file.read_text(encoding="utf-8")
-    for begin, end, content in ((BEGIN, END, table), (PEFT_BEGIN, PEFT_END, peft_markdown())):
+    for page, begin, end, content in (
+        ("MODELS.md", BEGIN, END, table),
+        ("MODELS.md", PEFT_BEGIN, PEFT_END, peft_markdown()),
+        ("EXPORT.md", formats.BEGIN, formats.END, formats_markdown()),
+    ):
+        file = ROOT / "docs" / page
         between = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
-        text = between.sub(content.replace("\\", r"\\"), text)
-    file.write_text(text, encoding="utf-8")
+        text = between.sub(content.replace("\\", r"\\"), file.read_text(encoding="utf-8"))
+        file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ LONGEST = 400
 TESTS = ROOT / "tests"
 AIMS = {
     "api/test_python_page.py",
+    "export/test_networks.py",
     "models/test_checkpoints.py",
     "page/test_app_refusals.py",
     "studies/test_shipped.py",

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 import yaml
 
+from common.api.exporting import formats_markdown
+from common.export import formats
 from common.paths import ROOT
 from common.tasks.support_matrix import BEGIN, END, PEFT_BEGIN, PEFT_END, markdown, peft_markdown
 from tests.support.called import call
@@ -101,6 +103,12 @@ def test_the_table_of_what_works_is_that_of_the_code():
     page = (ROOT / "docs/MODELS.md").read_text()
     assert page.split(BEGIN + "\n")[1].split(END)[0] == table
     assert page.split(PEFT_BEGIN + "\n")[1].split(PEFT_END)[0] == peft_markdown()
+
+
+def test_the_table_of_formats_is_that_of_the_code():
+    page = (ROOT / "docs/EXPORT.md").read_text()
+    assert page.split(formats.BEGIN + "\n")[1].split(formats.END)[0] == formats_markdown()
+    assert "| BitFit |" in page and "no [1]" in page
 
 
 def typed(line, shell="bash"):

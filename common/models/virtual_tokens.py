@@ -73,7 +73,7 @@ def attention_with_prefix(
         attended, weights = attention(
             module, query, key, value, attention_mask, position_bias=position_bias, **kwargs
         )
-        keys, values = prefix[module.prefix_layer].expand(len(query), -1, -1, -1, -1).unbind(1)
+        keys, values = prefix[module.prefix_layer].expand(query.shape[0], -1, -1, -1, -1).unbind(1)
         # Not the attention's own dropout: that of a prefix is applied to its values, once for the whole batch.
         # Several query heads share a key head where the model groups them, in the prefix as in the model's own keys.
         steered = nn.functional.scaled_dot_product_attention(
@@ -86,7 +86,7 @@ def attention_with_prefix(
             # The function's own causal mask counts keys from the first one, which here belongs to the prefix.
             attention_mask = torch.ones(query.shape[-2], length, dtype=torch.bool, device=query.device)
             attention_mask = attention_mask.tril(length - query.shape[-2])[None, None]
-        keys, values = prefix[module.prefix_layer].expand(len(key), -1, -1, -1, -1).unbind(1)
+        keys, values = prefix[module.prefix_layer].expand(key.shape[0], -1, -1, -1, -1).unbind(1)
         key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
         if attention_mask is not None:
             seen = True if attention_mask.dtype == torch.bool else 0.0

@@ -3,6 +3,13 @@ this list against the folders."""
 
 COVERED_BY = {
     "api/advising.py": "scripts/test_advise.py",
+    "api/exporting.py": "common/export/test_exporting.py",
+    "export/checking.py": "common/export/test_exporting.py",
+    "export/formats.py": "test_readme.py",
+    "export/opened_alone.py": "scripts/test_export.py",
+    "export/public_base.py": "common/export/test_writing.py",
+    "export/samples.py": "common/export/test_card.py",
+    "export/source.py": "scripts/test_export.py",
     "models/foreign.py": "common/inference/test_foreign.py",
     "models/hooks.py": "common/models/test_adalora.py",
     "models/methods.py": "common/models/test_base.py",

@@ -1,0 +1,1 @@
+"""A stored model as a folder that others open without this project."""

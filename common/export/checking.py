@@ -1,0 +1,99 @@
+"""Whether an exported folder gives, without this project, the logits that the stored model gives within it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ..errors import UserError, last_line
+from ..models.bundles import load_bundle
+from ..models.foreign import TOLERANCE
+from ..scratch import scratch
+from . import opened_alone
+from .source import Stored
+from .writing import FP32, Written
+
+TIMEOUT = 1800
+"""Seconds within which the folder must open and answer."""
+
+_SENTENCE = "The first engine was built in 1712, and it pumped water out of a coal mine. "
+QUESTION = "When was the first engine built?"
+TEXTS = (_SENTENCE, "No.", _SENTENCE * 100)
+"""Texts of which the last one is longer than most windows."""
+
+
+def rows_of(stored: Stored) -> list[list[str]]:
+    """What both are asked: questions with contexts, texts, or pairs of texts."""
+    pairs = stored.info.head == "QuestionAnswering" or bool(stored.info.settings.get("pairs"))
+    return [[QUESTION, text] if pairs else [text] for text in TEXTS]
+
+
+def expected(stored: Stored) -> dict[str, torch.Tensor]:
+    """What the stored model reads and gives, as this project opens it."""
+    model, tokenizer, info = load_bundle(stored.bundle)
+    return opened_alone.read(
+        model, tokenizer, info.head, rows_of(stored), max_length=info.settings["max_length"]
+    )
+
+
+def check(stored: Stored, format: str, folder: Path, written: Written) -> str:
+    """A sentence on how close the logits of an exported folder are. UserError if it does not open, reads a text as other
+    tokens, or gives other logits."""
+    request: dict[str, Any] = {"folder": str(folder), "head": stored.info.head, "rows": rows_of(stored)}
+    if format == "adapter":
+        request["base"] = written.hub_base or {"name": str(folder / "base")}
+    if format == "onnx":
+        request["network"] = str(folder / FP32)
+    found = in_fresh_process(request, stored.name)
+    return compared(stored.name, expected(stored), found)
+
+
+def compared(name: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
+    """The sentence of `check`, or its UserError."""
+    furthest = 0.0
+    for key, tensor in wanted.items():
+        other = found[key]
+        if tensor.shape != other.shape or (key.endswith("input_ids") and not tensor.equal(other)):
+            raise UserError(
+                f"{name} was not exported: the folder's tokenizer reads a text as other tokens than the stored model's does."
+            )
+        if not key.endswith("input_ids"):
+            apart = (tensor - other).abs().max().item()
+            furthest = max(furthest, apart)
+            if not torch.allclose(tensor, other, **TOLERANCE):
+                raise UserError(
+                    f"{name} was not exported: opened without this project, the folder gives other logits (up to {apart:.2g} apart)."
+                )
+    rows = len({key.partition(".")[0] for key in wanted})
+    return f"Opened in a process without this project, it gives the same logits for {rows} texts (at most {furthest:.1e} apart)."
+
+
+def in_fresh_process(request: Mapping[str, Any], name: str) -> dict[str, torch.Tensor]:
+    """The result of `opened_alone` for a request, in a process that has neither this package nor the hub."""
+    with scratch() as folder:
+        sent, given = folder / "asked.json", folder / "given.safetensors"
+        sent.write_text(json.dumps(request), encoding="utf-8")
+        environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | os.environ
+        environment |= {"HF_HUB_OFFLINE": "1", "TMPDIR": str(folder)}
+        # Isolated: neither the working directory nor PYTHONPATH leads to this package.
+        command: Sequence[str] = [sys.executable, "-I", opened_alone.__file__, str(sent), str(given)]
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"{name} was not exported: its folder did not answer within {TIMEOUT} s."
+            ) from None
+        if done.returncode != 0 or not given.is_file():
+            reason = last_line(done.stderr, f"exit status {done.returncode}")[:300].rstrip(".")
+            raise UserError(
+                f"{name} was not exported: without this project its folder does not open ({reason})."
+            )
+        return load_file(given)

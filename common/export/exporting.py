@@ -1,0 +1,63 @@
+"""From a stored model to a folder that others open: refused before anything is written, or written whole and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..atomic import atomic_write
+from ..errors import UserError
+from ..scratch import scratch
+from ..tasks.table import task_of
+from ..tracking import store
+from . import card, checking, formats, samples, source, writing
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. lines: sentences for the reader."""
+
+    folder: Path
+    format: str
+    lines: tuple[str, ...]
+
+
+@store.explained()
+def export(model: str, to: str | Path, format: str = "merged", licence: str | None = None) -> Exported:
+    """Write a stored model into a new or empty folder, in a format of `formats.FORMATS`.
+
+    licence: as the hub calls it, such as "apache-2.0", for the model card.
+    model: models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL_ID, runs:/ID/model, a run's id, or a folder. The folder is
+    opened in a process without this project, and must give the same logits there. UserError where the model cannot be
+    exported like this, or the folder cannot be written: then nothing is left.
+    """
+    if format not in formats.FORMATS:
+        raise UserError(f"--format is {format!r}: choose one of {', '.join(formats.FORMATS)}.")
+    target = _place(to)
+    with scratch() as place:
+        stored = source.opened(model, place)
+        formats.check(format, stored.bundle, stored.info.technique, task_of(stored.info.task))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(target) as part:
+                part.mkdir()
+                written = writing.WRITERS[format](stored, part)
+                said = checking.check(stored, format, part, written)
+                program = samples.sample(stored, format, written.tokenizer, base=written.hub_base)
+                about = card.recorded(stored)
+                card.write(
+                    part, stored, format, program, about, name=target.name, licence=licence, checked=said
+                )
+        except OSError as error:
+            raise UserError(f"--to {target} cannot be written: {error.strerror or error}.") from None
+    return Exported(target, format, (f"{model} → {target} ({format}).", said))
+
+
+def _place(to: str | Path) -> Path:
+    """The folder that is written; UserError where it holds something."""
+    target = Path(to).expanduser()
+    if target.is_dir():
+        if any(target.iterdir()):
+            raise UserError(f"--to {target} is not empty: name a new or empty folder.")
+    elif target.exists() or target.is_symlink():
+        raise UserError(f"--to {target} is no folder: name a new or empty one.")
+    # A trailing dot or slash would leave no name to write beside.
+    return target.resolve()

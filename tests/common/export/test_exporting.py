@@ -1,0 +1,174 @@
+"""A stored model as a folder: every technique that can be merged, each family and head; the others are refused unwritten."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from common.api import export
+from common.errors import UserError
+from common.export import checking, writing
+from common.models.families import FAMILIES, auto_class
+from common.models.methods import BottleneckAdapters
+from common.models.peft_kinds import PROMPT_TYPES
+from tests.support.cells import CLASSIFICATION, CONFIGS, QA
+from tests.support.exported import opened_here as opened_here
+from tests.support.exported import saved
+from tests.support.techniques import DECLARED, EVERY, technique
+
+APART = ("prefix-tuning", "prompt-encoder", "prompt-tuning", "bottleneck")
+"""Techniques whose weights stand beside those of the base."""
+MERGING = [name for name in EVERY if not name.startswith(APART) and name != "lora, eva"]
+CELLS = [
+    *[("lora", family, QA) for family in FAMILIES if QA in FAMILIES[family].heads],
+    ("lora", "bert", CLASSIFICATION),
+    ("standard", "distilbert", CLASSIFICATION),
+    *[("lora", family, "Seq2SeqLM") for family in ("t5", "bart")],
+    *[("lora", family, "CausalLM") for family in ("gpt2", "llama", "qwen2")],
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "head"), [*[(name, "bert", QA) for name in MERGING], *CELLS], ids=str
+)
+def test_what_was_trained_is_in_the_weights(name, family, head, tiny, tmp_path, opened_here):
+    bundle = saved(tmp_path, tiny, name, family, head)
+    done = export(bundle, tmp_path / "out")
+    assert "the same logits for 3 texts" in done.lines[1]
+    # As anybody opens it.
+    model = auto_class(head).from_pretrained(tmp_path / "out").eval()
+    rows = checking.rows_of(checking.Stored("", bundle, checking.load_bundle(bundle)[2]))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    found = model(**{k: v for k, v in _asked(tokenizer, rows[0], head, model).items()})
+    own, its_tokenizer, _ = checking.load_bundle(bundle)
+    expected = own(**_asked(its_tokenizer, rows[0], head, own))
+    for output in ("start_logits", "end_logits") if head == QA else ("logits",):
+        torch.testing.assert_close(found[output], expected[output], atol=1e-4, rtol=0)
+
+
+def _asked(tokenizer, row, head, model):
+    inputs = dict(tokenizer(*row, truncation="only_second" if len(row) == 2 else True, max_length=96, return_tensors="pt"))  # fmt: skip
+    if head == "Seq2SeqLM":
+        inputs["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id]])
+    return inputs
+
+
+def test_the_tokenizer_knows_what_its_model_takes(tiny, tmp_path, opened_here):
+    export(saved(tmp_path / "qa", tiny), tmp_path / "out")
+    found = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (found.model_max_length, found.padding_side) == (96, "right")
+    assert "token_type_ids" in found("a", "b")
+    export(saved(tmp_path / "llama", tiny, "lora", "llama", "CausalLM"), tmp_path / "writes")
+    found = AutoTokenizer.from_pretrained(tmp_path / "writes")
+    assert found.padding_side == "left" and found.pad_token_id is not None
+
+
+def test_a_base_of_one_segment_gets_no_segment_ids(tiny, tmp_path, opened_here, monkeypatch):
+    """As the packaged base, whose second segment nothing has trained."""
+    from common.models import base
+
+    whole = base.resolve_checkpoint(tiny("bert"))
+    one = base.Checkpoint("embedded", whole.source, one_segment=True)
+    monkeypatch.setattr(base, "resolve_checkpoint", lambda name: one)
+    export(saved(tmp_path, tiny), tmp_path / "out")
+    assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path / "out")("a", "b")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["type_vocab_size"] == 1
+
+
+def test_labels_keep_their_names(tiny, tmp_path, opened_here):
+    export(saved(tmp_path, tiny, head=CLASSIFICATION), tmp_path / "out")
+    model = auto_class(CLASSIFICATION).from_pretrained(tmp_path / "out")
+    assert model.config.id2label == CONFIGS[CLASSIFICATION]["id2label"]
+
+
+def test_no_path_of_this_machine_leaves_it(tiny, tmp_path, opened_here):
+    export(saved(tmp_path, tiny), tmp_path / "out")
+    texts = [file.read_text() for file in (tmp_path / "out").iterdir() if file.suffix in (".json", ".md")]
+    assert len(texts) > 2 and not [text for text in texts if str(tmp_path) in text or tiny("bert") in text]
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_cannot_be_merged_is_refused_with_the_reason_and_what_to_do(name, tiny, tmp_path):
+    kind = "added layers" if name == "bottleneck" else "virtual tokens"
+    with pytest.raises(UserError, match=f"{kind}.*mlflow models serve"):
+        export(saved(tmp_path, tiny, name), tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_techniques_that_are_refused_are_all_that_stand_apart():
+    for name in DECLARED:
+        method = technique(name).method(FAMILIES["bert"])
+        virtual = getattr(method, "peft_type", None) in PROMPT_TYPES
+        assert (virtual or isinstance(method, BottleneckAdapters)) == (name in APART)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_folder_with_other_logits_is_not_kept(empty, tiny, tmp_path, opened_here, monkeypatch):
+    bundle, target = saved(tmp_path, tiny), tmp_path / "out"
+    if empty:
+        target.mkdir()
+
+    def worse(stored, folder):
+        written = was(stored, folder)
+        model = auto_class(QA).from_pretrained(folder)
+        with torch.no_grad():
+            model.qa_outputs.bias += 0.01
+        model.save_pretrained(folder)
+        return written
+
+    was = writing.merged
+    monkeypatch.setitem(writing.WRITERS, "merged", worse)
+    with pytest.raises(UserError, match=r"other logits \(up to 0.01 apart\)"):
+        export(bundle, target)
+    assert {file.name for file in tmp_path.iterdir()} == {"bundle", *["out"] * empty}
+
+
+def test_a_folder_whose_tokenizer_reads_otherwise_is_not_kept(tiny, tmp_path, opened_here, monkeypatch):
+    bundle = saved(tmp_path, tiny)
+
+    def shorter(tokenizer, info):
+        tokenizer.model_max_length = 48
+        return tokenizer
+
+    monkeypatch.setattr(writing, "for_others", shorter)
+    with pytest.raises(UserError, match="other tokens"):
+        export(bundle, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_only_a_new_or_empty_folder_is_written(tiny, tmp_path, opened_here):
+    bundle = saved(tmp_path, tiny)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name, message in (("full", "is not empty"), ("file", "is no folder")):
+        with pytest.raises(UserError, match=message):
+            export(bundle, tmp_path / name)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    assert export(bundle, tmp_path / "empty").folder == tmp_path / "empty"
+    assert (tmp_path / "empty" / "model.safetensors").is_file()
+    assert (export(bundle, tmp_path / "a" / "b").folder / "config.json").is_file()
+
+
+def test_what_is_no_model_is_refused(tiny, tmp_path):
+    bundle = saved(tmp_path, tiny)
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "several" / "adapters").mkdir(parents=True)
+    for model, message in (
+        (tmp_path / "nothing", "holds no model of this project"),
+        (tmp_path / "several", "several techniques"),
+        ("gone", "there is no such folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export(model, tmp_path / "out")
+    with pytest.raises(UserError, match="--format is 'gguf': choose one of merged"):
+        export(bundle, tmp_path / "out", "gguf")
+    info = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(info | {"runtime": "onnx-int8"}))
+    with pytest.raises(UserError, match="exported_from"):
+        export(bundle, tmp_path / "out")
+    shutil.rmtree(bundle / "base")
+    assert not (tmp_path / "out").exists()
