@@ -8,6 +8,7 @@ import argparse
 import logging
 import socket
 import sys
+from pathlib import Path
 
 import _path  # noqa: F401
 
@@ -45,6 +46,12 @@ def main() -> None:
         default=[],
         help="other names under which the page is opened, if --host is not this machine's own",
     )
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE.json",
+        help="let readers correct answers, and keep what they correct in this file, which prepare_data.py reads",
+    )
     args = parser.parse_args()
     # Before the libraries are imported, because that takes seconds.
     try:
@@ -62,10 +69,13 @@ def main() -> None:
     catalogue = Catalogue(args.models)
     for entry in catalogue.entries():
         print(f"  {entry.uri} {' '.join(entry.aliases)}")
-    from common.page.app import LOCAL, create_app
+    from common.page.app import create_app
+    from common.page.corrections import Corrections
+    from common.page.guard import LOCAL
 
     name = f"[{args.host}]" if ":" in args.host else args.host
-    app = create_app(catalogue, [*LOCAL, name, *args.host_names])
+    corrections = Corrections(args.corrections) if args.corrections else None
+    app = create_app(catalogue, [*LOCAL, name, *args.host_names], corrections)
 
     from common.page.page_server import Server
 
