@@ -151,7 +151,7 @@ def outcome(trial: Trial) -> dict:
         search_all_experiments=True, filter_string="tags.technique != ''", output_format="list"
     )
     run = runs[0]
-    names = sorted(run.data.metrics)
+    names = sorted(name for name in run.data.metrics if not name.startswith("system/"))
     histories = {name: client.get_metric_history(run.info.run_id, name) for name in names}
     logged = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
     versions = client.search_model_versions("name = 'bert-squad-qa'")

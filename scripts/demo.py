@@ -8,6 +8,7 @@ import argparse
 import logging
 import socket
 import sys
+from pathlib import Path
 
 import _path  # noqa: F401
 
@@ -51,6 +52,12 @@ def main() -> None:
         metavar="FILE",
         help="only who sends a key of this file may open the page and ask (docs/OPERATIONS.md)",
     )
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE.json",
+        help="let readers correct answers, and keep what they correct in this file, which prepare_data.py reads",
+    )
     args = parser.parse_args()
     keys = Keys(args.api_keys) if args.api_keys else None
     # Before the libraries are imported, because that takes seconds.
@@ -69,10 +76,13 @@ def main() -> None:
     catalogue = Catalogue(args.models)
     for entry in catalogue.entries():
         print(f"  {entry.uri} {' '.join(entry.aliases)}")
-    from common.page.app import LOCAL, create_app
+    from common.page.app import create_app
+    from common.page.corrections import Corrections
+    from common.page.guard import LOCAL
 
     name = f"[{args.host}]" if ":" in args.host else args.host
-    app = create_app(catalogue, [*LOCAL, name, *args.host_names], keys)
+    corrections = Corrections(args.corrections) if args.corrections else None
+    app = create_app(catalogue, [*LOCAL, name, *args.host_names], keys=keys, corrections=corrections)
 
     from common.page.page_server import Server
 

@@ -1,20 +1,19 @@
 """The page that asks models side by side: checks of a question, what is shown of an answer, and the routes.
 
-Nothing here changes state, so a forged request can do nothing in the reader's name. Requests of other sites are refused
-all the same, because each would keep the processor busy.
+Nothing here changes state, so a forged request can do nothing in the reader's name; corrections do (`correcting.py`).
+Requests of other sites are refused all the same, because each would keep the processor busy.
 """
 
-import ipaddress
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, Response, abort, jsonify, render_template, request
-from werkzeug.exceptions import HTTPException, SecurityError
+from flask import Flask, Response, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException
 
-from ..api_keys import Denied, Keys
+from ..api_keys import Keys
 from ..data.squad_json import read_squad_json
 from ..errors import UserError
 from ..paths import SAMPLE
@@ -23,14 +22,24 @@ from ..scoring.abstention import MAX_ERRORS
 from ..serving.question_requests import MAX_QUESTION
 from ..serving.requests import check_known
 from .catalogue import KEPT, Busy, Catalogue, Entry, Reply, Unanswered
-
-MAX_CONTEXT = 50_000
-"""Characters; a served model takes more, but too slowly for a page."""
+from .correcting import Correcting
+from .corrections import Corrections
+from .guard import (
+    LOCAL,
+    MAX_BODY,
+    MAX_CONTEXT,
+    Fault,
+    checked_text,
+    explain,
+    host_name,
+    protect,
+    read_json,
+    refuse_other_names,
+    refuse_other_sites,
+    refuse_without_key,
+)
 
 MAX_TRUTH = 2_000
-MAX_BODY = 1_000_000
-"""Bytes: enough for the longest texts as JSON or as a form, where a character may take twelve."""
-
 FIELDS = ("question", "context", "truth", "unanswerable", "models", "max_error")
 
 ANSWERS = 4
@@ -44,27 +53,6 @@ EXAMPLES = {
     "A long text": "b44d475f690e",
 }
 """Name → id of a question in the packaged sample's test part; the long text is a whole article."""
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
-
-
-class Fault(Exception):
-    """A fault of a question, with the field that it is in."""
-
-    def __init__(self, message: str, field: str | None = None, status: int = 400):
-        super().__init__(message)
-        self.message, self.field, self.status = message, field, status
 
 
 @dataclass(frozen=True)
@@ -90,20 +78,12 @@ def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
         check_known("The request has the key", fields, FIELDS)
     except ValueError as error:
         raise Fault(str(error)) from None
-    for name, limit in (("question", MAX_QUESTION), ("context", MAX_CONTEXT), ("truth", MAX_TRUTH)):
-        text = fields.get(name, "")
-        label = {"truth": "The true answer"}.get(name, f"The {name}")
-        if not isinstance(text, str):
-            raise Fault(f"{label} must be a string.", name)
-        if len(text) > limit:
-            raise Fault(f"{label} has {len(text):,} characters; at most {limit:,} are taken.", name)
-        if re.search(r"[\ud800-\udfff]", text):
-            raise Fault(f"{label} holds a lone surrogate, which is no character.", name)
-        if name != "truth" and not text.strip():
-            raise Fault(f"{label} is empty.", name)
+    question = checked_text("question", fields.get("question", ""), MAX_QUESTION)
+    context = checked_text("context", fields.get("context", ""), MAX_CONTEXT)
+    truth = checked_text("truth", fields.get("truth", ""), MAX_TRUTH, "The true answer", may_be_empty=True)
     if fields.get("unanswerable", "") not in ("", "yes", True, False):
         raise Fault("unanswerable must be true or false.", "truth")
-    truths = tuple(line.strip() for line in fields.get("truth", "").splitlines() if line.strip())
+    truths = tuple(line.strip() for line in truth.splitlines() if line.strip())
     if truths and fields.get("unanswerable"):
         raise Fault("Either there is a true answer or there is none: clear one of the two.", "truth")
     if truths and not any(map(squad.normalize_answer, truths)):
@@ -127,8 +107,8 @@ def checked(fields: Mapping[str, Any], entries: Sequence[Entry]) -> Asked:
     if not known.keys() >= set(wanted):
         raise Fault("A chosen model is not listed any more: load the page again.", "models")
     return Asked(
-        fields["question"],
-        fields["context"],
+        question,
+        context,
         truths if truths or fields.get("unanswerable") else None,
         tuple(entry for uri, entry in known.items() if uri in wanted),
         max_error,
@@ -209,17 +189,15 @@ def examples() -> list[dict[str, Any]]:
     return made
 
 
-def host_name(name: str) -> str:
-    """A host's name as browsers write it: IPv6 addresses within brackets and in their short form."""
-    try:
-        return f"[{ipaddress.IPv6Address(name.strip('[]')).compressed}]"
-    except ValueError:
-        return name.lower()
-
-
-def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL, keys: Keys | None = None) -> Flask:
+def create_app(
+    catalogue: Catalogue,
+    hosts: Sequence[str] = LOCAL,
+    *,
+    keys: Keys | None = None,
+    corrections: Corrections | None = None,
+) -> Flask:
     """The page as a WSGI application. hosts: names that a request may call this machine by, without ports. keys: of those who may
-    open it; None: everybody.
+    open it; None: everybody. corrections: where corrected answers are kept; None: answers cannot be corrected.
 
     A page elsewhere can point its own name at this machine (DNS rebinding), and the browser would then let it in: requests
     under any other name are refused.
@@ -227,14 +205,17 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL, keys: Keys | 
     app = Flask(__name__, static_folder="static", template_folder="templates")
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, MAX_FORM_MEMORY_SIZE=MAX_BODY)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.globals.update(facts=facts, pieces=pieces)
+    app.jinja_env.globals.update(facts=facts, pieces=pieces, correctable=corrections is not None)
     known = {host_name(host) for host in hosts}
     app.before_request(lambda: refuse_other_names(known))
     app.before_request(refuse_other_sites)
     if keys is not None:
         app.before_request(lambda: refuse_without_key(keys))
     app.after_request(protect)
-    page = Page(catalogue)
+    correcting = None if corrections is None else Correcting(corrections)
+    page = Page(catalogue, correcting)
+    if correcting is not None:
+        correcting.routes(app)
     app.get("/")(page.blank)
     app.post("/")(page.ask_by_form)
     app.post("/answer")(page.ask_by_script)
@@ -246,8 +227,8 @@ def create_app(catalogue: Catalogue, hosts: Sequence[str] = LOCAL, keys: Keys | 
 class Page:
     """The routes: the page with its form, the form's answers, and the same answers for the page's script."""
 
-    def __init__(self, catalogue: Catalogue):
-        self.catalogue, self.examples = catalogue, examples()
+    def __init__(self, catalogue: Catalogue, correcting: Correcting | None = None):
+        self.catalogue, self.correcting, self.examples = catalogue, correcting, examples()
 
     def blank(self) -> str:
         """The form, filled with a built-in question where the address names one."""
@@ -282,7 +263,10 @@ class Page:
         for entry in asked.entries:
             try:
                 reply = self.catalogue.ask(entry, asked.question, asked.context, ANSWERS, asked.max_error)
-                results.append(result(entry, asked, reply) | {"entry": entry})
+                shown = result(entry, asked, reply) | {"entry": entry}
+                if self.correcting is not None:
+                    shown["seal"] = self.correcting.seal(entry, asked.question, asked.context, shown)
+                results.append(shown)
             except Unanswered as error:
                 results.append({"entry": entry, "uri": entry.uri, "error": str(error)})
             except Busy:
@@ -314,80 +298,3 @@ class Page:
             results=results,
             fault=fault,
         )
-
-
-def refuse_other_names(known: Collection[str]) -> None:
-    """SecurityError where a request calls this machine by another name than those that are known."""
-    # werkzeug's own check takes no IPv6 address.
-    name = re.sub(r":\d*$", "", request.headers.get("Host", ""))
-    if host_name(name) not in known:
-        raise SecurityError(f"Host {name!r} is not trusted.")
-
-
-def refuse_other_sites() -> None:
-    """403 for a question that another site's page sends."""
-    site = request.headers.get("Sec-Fetch-Site", "none")
-    origin = request.headers.get("Origin")
-    # Programs send neither; a browser that does not know the first sends the second.
-    foreign = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
-    if request.method == "POST" and (site not in ("same-origin", "none") or foreign):
-        abort(403, "Questions from other sites are not answered.")
-
-
-def refuse_without_key(keys: Keys) -> Response | None:
-    """401 for a request without a key, 429 for a question too many. A browser asks its user, as for a password."""
-    found = keys.asked(request.headers.get("Authorization"), counts=request.method == "POST")
-    if not isinstance(found, Denied):
-        return None
-    by_script = request.path == "/answer"
-    response = (
-        jsonify(error=found.reason, field=None)
-        if by_script
-        else Response(found.reason, mimetype="text/plain")
-    )
-    response.status_code = found.status
-    response.headers.update(found.headers)
-    return response
-
-
-def protect(response: Response) -> Response:
-    """The response with HEADERS."""
-    response.headers.update(HEADERS)
-    return response
-
-
-def explain(error: Exception) -> Response | tuple[Response | str, int]:
-    """Every error in words: as JSON for the script, else on the page."""
-    if isinstance(error, SecurityError):
-        text = "This page does not answer under this name. Open it under the address that was printed at its start.\n"
-        return Response(text, 400, mimetype="text/plain")
-    fault = _as_fault(error)
-    if request.path == "/answer":
-        return jsonify(error=fault.message, field=fault.field), fault.status
-    return render_template("fault.html", fault=fault), fault.status
-
-
-def _as_fault(error: Exception) -> Fault:
-    if isinstance(error, Fault):
-        return error
-    if not isinstance(error, HTTPException):
-        return Fault(str(error), status=503)
-    reasons = {
-        413: f"That is more than the page takes: at most {MAX_BODY:,} bytes.",
-        500: "The page failed at this question; the terminal that it was started in shows why.",
-    }
-    status = error.code or 500
-    return Fault(reasons.get(status, error.description or ""), status=status)
-
-
-def read_json() -> dict[str, Any]:
-    """The body of the script's request; raises Fault."""
-    if not request.is_json:
-        raise Fault("Send application/json.", status=415)
-    try:
-        body = request.get_json()
-    except RecursionError:
-        raise Fault("The JSON is nested too deep.") from None
-    if not isinstance(body, dict):
-        raise Fault("Send an object with question, context and models.")
-    return body

@@ -21,7 +21,7 @@ from .. import stopping
 from ..errors import UserError, first_line
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, task_of
-from . import provenance, store
+from . import provenance, store, system_metrics
 from .experiment_pages import present
 from .experiments import experiment_id
 from .replicates import settings_digest
@@ -260,7 +260,11 @@ def finished_runs(experiment_name: str, data_fingerprint: str | None = None) -> 
                 **{name: tags.get(name, "") for name in TAGS},
                 **{name: _number(run.data.params.get(name)) for name in PARAMETERS},
                 **{name: metrics.get(name, math.nan) for name in METRICS},
-                **{name: value for name, value in metrics.items() if name not in _BY_STEP},
+                **{
+                    name: value
+                    for name, value in system_metrics.without(metrics).items()
+                    if name not in _BY_STEP
+                },
             }
         )
     columns = None if rows else ["run_id", "run_name", "ended", "settings", *TAGS, *PARAMETERS, *METRICS]
@@ -308,7 +312,7 @@ def recorded(run_id: str) -> dict[str, Any] | None:
         "status": run.info.status,
         "experiment_id": run.info.experiment_id,
         "tags": dict(run.data.tags),
-        "metrics": dict(run.data.metrics),
+        "metrics": system_metrics.without(run.data.metrics),
         "seconds": (ended - run.info.start_time) / 1000 if ended else None,
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 from .. import stopping
 from ..paths import interpreter
 from ..tasks import naming
-from ..tracking import wandb_mirror
+from ..tracking import system_metrics, wandb_mirror
 from ..tracking.run_log import Silent
 from . import recording, teachers
 from .assessment import Assessment
@@ -53,13 +53,14 @@ def record(job: Assessment, state: Mapping[str, Any], again: str) -> str:
     state: what `own` found in the folder.
     """
     planned, scratch, tags = job.plan, job.scratch, _tags(job.plan) | job.tags
-    folder, args = planned.output_dir, planned.args
+    folder, args, every = planned.output_dir, planned.args, system_metrics.interval()
     name = args.run_name or planned.technique.name
     begun = {"run_fingerprint": planned.key, **state}
     try:
         with (
             stopping.farewell(lambda: f"To go on: {again}"),
             recording.recorded(folder, begun, planned.experiment, name, tags) as run,
+            system_metrics.sampled(run.log_system, every),
         ):
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()

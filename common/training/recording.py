@@ -23,7 +23,7 @@ from ..paths import command
 from ..serving import model_logging
 from ..tasks import naming
 from ..tasks.table import DEFAULT_TASK, task_of
-from ..tracking import provenance, runs, store
+from ..tracking import provenance, runs, store, system_metrics
 from ..tracking.journal import Entry, Journal, Sender
 from .run_folder import STATE, read_state, remove
 
@@ -53,6 +53,8 @@ class Recorder:
         self.journal = Journal(folder)
         entries = self.journal.entries
         self._points = {(name, e["step"]) for e in entries if e["do"] == "metrics" for name in e["values"]}
+        sampled = [step for name, step in self._points if name.startswith(system_metrics.PREFIX)]
+        self._next_sample = max(sampled, default=-1) + 1
         self._has_model = any(e["do"] == "model" for e in entries)
         self.delivery = Delivery(folder, run_id, entries)
         self._ending, self._ended, self._complete = threading.Lock(), False, False
@@ -72,6 +74,16 @@ class Recorder:
         if new:
             self.append("metrics", values=new, step=step)
             self._points |= {(name, step) for name in new}
+
+    def log_system(self, values: Mapping[str, float]) -> None:
+        """Log what the machine does, from another thread, as the next point of its curves; nothing once the run ends."""
+        if self._ending.acquire(blocking=False):
+            try:
+                if not self._ended:
+                    self.log_metrics(values, self._next_sample)
+                    self._next_sample += 1
+            finally:
+                self._ending.release()
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         self.append("tags", values={name: str(value) for name, value in tags.items()})

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from common.data import prepared
+from common.data.squad_json import read_squad_json
 from common.paths import ROOT
 from common.registry import register
 from common.tasks.table import TASKS
@@ -28,7 +29,7 @@ XSS = "<img src=x onerror=\"document.title='broken into'\"><script>document.titl
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny):
-    """(address of the page, URI of a model that it lists and cannot load)."""
+    """(address of the page, URI of a model that it lists and cannot load, its file of corrections)."""
     folder = tmp_path_factory.mktemp("demo")
     with trained.store(folder):
         record = trained.prepare_data(folder)
@@ -47,6 +48,8 @@ def world(tmp_path_factory, tiny):
             "--models",
             *URIS,
             missing,
+            "--corrections",
+            "corrections.json",
         ]
         with open(folder / "page.log", "w") as log:
             server = subprocess.Popen(
@@ -66,7 +69,7 @@ def world(tmp_path_factory, tiny):
                 lines.append(server.stdout.readline())
                 assert lines[-1], (folder / "page.log").read_text()[-3000:]
             late.cancel()
-            yield lines[-1].split()[0], missing
+            yield lines[-1].split()[0], missing, folder / "corrections.json"
             server.terminate()
             assert server.wait(60) == 128 + signal.SIGTERM
         finally:
@@ -184,6 +187,42 @@ def test_what_was_asked_is_remembered_until_it_is_cleared(page):
     assert not find(page, "#history")[0].is_displayed()
 
 
+def kept(world, question):
+    """The corrected question as the file has it."""
+    read = read_squad_json(world[2]).placed if world[2].exists() else []
+    return next((e for e in read if e["question"] == question), None)
+
+
+def test_an_answer_is_corrected_by_marking_the_right_one(page, world):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    (card, *_) = ask(page, question="Who had shared it?", context=CONTEXT)
+    card.find_element("css selector", "summary").click()
+    area = card.find_element("css selector", "[name=context]")
+    area.click()
+    # From the beginning over the emoji to the second word, as a keyboard marks.
+    ActionChains(page).key_down(Keys.CONTROL).send_keys(Keys.HOME).key_up(Keys.CONTROL).perform()
+    marking = ActionChains(page).send_keys(Keys.ARROW_RIGHT * 2).key_down(Keys.SHIFT)
+    marking.send_keys(Keys.ARROW_RIGHT * len("Marie")).key_up(Keys.SHIFT).perform()
+    right = card.find_element("css selector", "[name=answer]")
+    wait(page, lambda: right.get_attribute("value") == CONTEXT[2:7])
+    save, nothing = card.find_elements("css selector", "form button")
+    save.click()
+    told = card.find_element("css selector", ".told")
+    wait(page, lambda: told.text)
+    assert told.text == f"Saved: “{CONTEXT[2:7]}” is the right answer."
+    assert kept(world, "Who had shared it?")["answers"] == {"text": [CONTEXT[2:7]], "answer_start": [2]}
+    # Typed over: no place goes along, and this one does not stand there.
+    right.send_keys(" von Trapp")
+    save.click()
+    wait(page, lambda: "does not stand in the text" in told.text)
+    assert right.get_attribute("aria-invalid") == "true"
+    nothing.click()
+    wait(page, lambda: "does not answer it" in told.text)
+    assert kept(world, "Who had shared it?")["answers"]["text"] == []
+
+
 def test_it_is_used_with_the_keyboard_alone(page):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
@@ -250,6 +289,9 @@ def test_nothing_runs_over_the_edge_of_a_narrow_screen(page, world, width):
     find(page, f'[value="{world[1]}"]')[0].click()
     many = "shared the prize of many words with her husband Pierre " * 20
     ask(page, question="Who " + "w" * 300, context=f"{CONTEXT} {many} {'w' * 3000}", truth="w" * 300)
+    assert across() == width
+    for summary in find(page, ".card summary"):
+        summary.click()
     assert across() == width
     spilt = (
         "return [...document.querySelectorAll('.card')].map((card) => card.scrollWidth - card.clientWidth)"

@@ -54,6 +54,7 @@ COVERED_BY = {
     "studies/runner.py": "scripts/test_study.py",
     "studies/sections.py": "common/studies/test_declaration.py",
     "studies/status.py": "scripts/test_study_dry_run.py",
+    "page/guard.py": "common/page/test_app_refusals.py",
     "tasks/classification/task.py": "common/tasks/classification/test_work.py",
     "tasks/extractive_qa/prediction.py": "common/models/test_base.py",
     "tasks/extractive_qa/task.py": "common/tasks/test_table.py",

@@ -4,6 +4,7 @@
 
 const REMEMBERED = 30;
 const STORE = "asked";
+const TEXTS = ".correction [name=context]";
 const form = document.querySelector("form");
 const fault = document.getElementById("fault");
 const status_ = document.getElementById("status");
@@ -11,7 +12,17 @@ const results = document.getElementById("results");
 const history_ = document.getElementById("history");
 let current = null;
 
-document.querySelectorAll(".scripted").forEach((element) => { element.hidden = false; });
+function showScripted(within) {
+  within.querySelectorAll(".scripted").forEach((element) => { element.hidden = false; });
+  // Keys mark nothing in a text area that is readonly; what would change it is refused below.
+  within.querySelectorAll(TEXTS).forEach((area) => {
+    area.readOnly = false;
+    area.inputMode = "none";
+    area.setAttribute("aria-readonly", "true");
+  });
+}
+
+showScripted(document);
 
 function fields() {
   const data = new FormData(form);
@@ -60,7 +71,9 @@ async function ask(asked, model, signal) {
 }
 
 function rendered(html) {
-  return new DOMParser().parseFromString(html, "text/html").querySelector("article");
+  const card = new DOMParser().parseFromString(html, "text/html").querySelector("article");
+  showScripted(card);
+  return card;
 }
 
 function showPlace(card) {
@@ -108,8 +121,60 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-form.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+document.addEventListener("keydown", (event) => {
+  const written = event.target.closest?.("form");
+  if (written && event.key === "Enter" && (event.ctrlKey || event.metaKey)) written.requestSubmit();
+});
+
+// What was marked in the text of a correction, by its form. The server counts characters, JavaScript UTF-16 units.
+const marks = new WeakMap();
+const characters = (text) => [...text].length;
+
+document.addEventListener("beforeinput", (event) => {
+  if (event.target.matches(TEXTS)) event.preventDefault();
+});
+
+document.addEventListener("selectionchange", () => {
+  const area = document.activeElement;
+  if (!area?.matches(TEXTS)) return;
+  const marked = area.value.slice(area.selectionStart, area.selectionEnd);
+  const text = marked.trim();
+  if (!text) return;
+  const start = characters(area.value.slice(0, area.selectionStart + marked.indexOf(text)));
+  marks.set(area.form, { text, start, end: start + characters(text) });
+  area.form.elements.answer.value = text;
+});
+
+results.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const correction = event.target;
+  const { question, context, seal, answer } = correction.elements;
+  const mark = marks.get(correction);
+  const text = answer.value.trim();
+  const right = event.submitter?.name === "unanswerable" ? { unanswerable: true }
+    : mark?.text === text ? { answer: text, start: mark.start, end: mark.end } : { answer: text };
+  const told = correction.querySelector(".told");
+  const buttons = correction.querySelectorAll("button");
+  const tell = (message, failed) => {
+    told.classList.toggle("fault", failed);
+    told.textContent = message;
+    answer.setAttribute("aria-invalid", failed);
+    told.scrollIntoView({ block: "nearest" });
+  };
+  buttons.forEach((button) => { button.disabled = true; });
+  try {
+    const response = await fetch("/correction", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ question: question.value, context: context.defaultValue, seal: seal.value, ...right }),
+    });
+    const done = await response.json();
+    tell(response.ok ? `Saved: ${done.saved}` : done.error, !response.ok);
+  } catch {
+    tell("The page's program does not answer: was it stopped?", true);
+  }
+  buttons.forEach((button) => { button.disabled = false; });
+  event.submitter?.focus();
 });
 
 document.querySelectorAll("[data-example]").forEach((link) => link.addEventListener("click", (event) => {

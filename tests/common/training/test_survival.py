@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from common.errors import UserError
 from common.tasks.table import TASKS
 from common.tracking import runs
+from common.tracking.journal import JOURNAL
+from common.tracking.runs import finished_runs, recorded
 from common.training import checkpoints, fit, job, recording
 from common.training.evaluation import Evaluation
 from tests.support import trainings
@@ -126,6 +128,34 @@ def test_a_killed_run_goes_on_to_the_same_end(train, undisturbed, kill, loss, tm
     loss(lambda n, batch, own: own())
     assert_same(train(resume=True), undisturbed)
     assert not (tmp_path / "out").exists() and only_run(tmp_path.name)
+
+
+@pytest.mark.slow
+def test_what_the_machine_does_is_recorded_and_changes_nothing(
+    train, undisturbed, kill, loss, monkeypatch, tmp_path
+):
+    """Its points go on after a kill, and no comparison of runs has them."""
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
+    name = "system/cpu_utilization_percentage"
+
+    def sampled(more):
+        until = time.monotonic() + 60
+        while (tmp_path / "out" / JOURNAL).read_text().count(name) < more:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    loss(lambda n, batch, own: own() if n < 8 else (sampled(2), kill()))
+    with pytest.raises(Killed):
+        train()
+    before = (tmp_path / "out" / JOURNAL).read_text().count(name)
+    loss(lambda n, batch, own: (sampled(before + 2), own())[1])
+    run = train(resume=True)
+    assert_same(run, undisturbed)
+    steps = [step for step, _ in curve(run, name)]
+    assert steps == list(range(len(steps))) and len(steps) >= before + 2
+    assert not [each for each in finished_runs(tmp_path.name).columns if each.startswith("system/")]
+    assert not [each for each in recorded(run.info.run_id)["metrics"] if each.startswith("system/")]
 
 
 @pytest.mark.slow
