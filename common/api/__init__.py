@@ -3,11 +3,22 @@
 Importing this package is quick: what takes seconds (torch, MLflow) is imported by the functions.
 """
 
-from .asking import Model, load
+from .asking import Model, QuestionAnswerer, load
 from .comparing import Comparison, compare
 from .fitting import Run, fit
 from .preparing import prepare
 from .registering import register
 from .technique_scripts import techniques
 
-__all__ = ["Comparison", "Model", "Run", "compare", "fit", "load", "prepare", "register", "techniques"]
+__all__ = [
+    "Comparison",
+    "Model",
+    "QuestionAnswerer",
+    "Run",
+    "compare",
+    "fit",
+    "load",
+    "prepare",
+    "register",
+    "techniques",
+]

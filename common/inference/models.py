@@ -46,7 +46,7 @@ class Model:
 
     name: what it was loaded by. predict: (DataFrame of requests, parameters) → DataFrame of answers. asked: the columns of
     a request. given: the columns of an answer. parameters: the names of the parameters that it takes. origin: where it comes
-    from.
+    from. served: what answers, where this library's code opened the weights; None where a stored model's own did.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class Model:
         given: Sequence[str],
         parameters: Sequence[str],
         origin: Origin,
+        served: Any = None,
     ):
-        self.name, self._predict, self.origin = name, predict, origin
+        self.name, self._predict, self.origin, self.served = name, predict, origin, served
         self.asked, self.given, self.parameters = tuple(asked), tuple(given), tuple(parameters)
 
     @property
@@ -158,6 +159,39 @@ def _loaded(name: str, pairs: bool) -> Model:
     return _foreign(name, pairs)
 
 
+def load_here(name: str) -> Model:
+    """What `load` gives, but a model of the store too is opened by this library's code: it may be asked what the code that is
+    stored with it does not know. Its files are held against their record all the same."""
+    uri = f"runs:/{name}/model" if RUN_ID.fullmatch(name) and not Path(name).is_dir() else name
+    if ":/" not in uri:
+        return load(uri)
+    from ..scratch import own_folder
+    from ..serving import stored_code
+    from ..tracking import store
+
+    store.configure()
+    folder, release = own_folder()
+    try:
+        model_id = stored_code.logged_model_of(uri).model_id
+        bundle = stored_code.verified(f"models:/{model_id}", folder, uri) / "artifacts" / "bundle"
+        model = opened(uri, bundle, f"logged model {model_id}")
+    except (*store.ERRORS, OSError, ValueError) as error:
+        release()
+        raise _unloadable(uri, error) from None
+    except BaseException:
+        release()
+        raise
+    weakref.finalize(model, release)
+    return model
+
+
+def _unloadable(uri: str, error: BaseException) -> UserError:
+    return UserError(
+        f"{uri} cannot be loaded: {first_line(error).rstrip('.')}. Register a model with {command('register_best.py')}, or name "
+        "another one."
+    )
+
+
 def stored(uri: str) -> Model:
     """The model of a URI of the store."""
     from ..serving import stored_code
@@ -169,10 +203,7 @@ def stored(uri: str) -> Model:
         # By its id: an alias may move meanwhile.
         loaded = stored_code.load(f"models:/{logged.model_id}", called=uri)
     except (*store.ERRORS, OSError, ValueError) as error:
-        raise UserError(
-            f"{uri} cannot be loaded: {first_line(error).rstrip('.')}. Register a model with {command('register_best.py')}, or name "
-            "another one."
-        ) from None
+        raise _unloadable(uri, error) from None
     to_accelerator(loaded.unwrap_python_model())
     signature = loaded.metadata.signature
     parameters = [spec.name for spec in signature.params or ()]
@@ -262,4 +293,5 @@ def opened(name: str, bundle: Path, content: str, *, always_answers: bool = Fals
         served.SIGNATURE.outputs.input_names(),
         list(specs),
         Origin(f"{content}, code {fingerprint.code('serving')}", always_answers=always_answers),
+        model,
     )
