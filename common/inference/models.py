@@ -125,18 +125,24 @@ class Model:
         return f"<{self.name}: .{self._call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
 
 
-def load(name: str, *, pairs: bool = False) -> Model:
+def load(name: str | None, *, pairs: bool = False, adapter: str | None = None) -> Model:
     """The model of a URI (models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model), of a run's id, of a folder, or of the hub.
 
     From the store, each file is held against what was recorded when the model was logged, and the model answers with the code
     that is stored with it. Of a folder, saved by this project or by transformers, and of a model of the hub no code is run:
     this library's own opens the weights. pairs: whether a classifier that was not trained here takes pairs of texts, which
-    its files do not say. UserError if there is no such model, a file was changed, or the model neither answers questions nor
-    classifies texts.
+    its files do not say. adapter: folder of anybody's adapter, which is merged into the model as its base; without a name,
+    into the base that its config names. UserError if there is no such model, a file was changed, or the model neither
+    answers questions nor classifies texts.
     """
-    model = _loaded(name, pairs)
+    if adapter is not None:
+        model = _foreign(name, pairs, adapter)
+    elif name is not None:
+        model = _loaded(name, pairs)
+    else:
+        raise UserError("No model is named: --model is missing.")
     if pairs and "text_pair" not in model.asked:
-        raise UserError(f"--pairs: {name} takes {' and '.join(model.asked)}; leave --pairs out.")
+        raise UserError(f"--pairs: {model.name} takes {' and '.join(model.asked)}; leave --pairs out.")
     return model
 
 
@@ -253,14 +259,15 @@ def _saved(name: str, bundle: Path) -> Model:
     return opened(name, bundle, f"files {digest.hexdigest()}")
 
 
-def _foreign(name: str, pairs: bool) -> Model:
+def _foreign(name: str | None, pairs: bool, adapter: str | None = None) -> Model:
     from ..scratch import own_folder
     from . import foreign
 
     folder, release = own_folder()
     try:
-        content = foreign.save(name, folder, pairs=pairs)
-        model = opened(name, folder, content, always_answers=True)
+        content = foreign.save(name, folder, pairs=pairs, adapter=adapter)
+        called = f"{adapter} on {name}" if adapter and name else adapter or name
+        model = opened(str(called), folder, content, always_answers=True)
     except BaseException:
         release()
         raise
