@@ -15,6 +15,7 @@ from common.cli import Parser, guarded
 from common.data import perturb
 from common.data.columns import parse
 from common.data.language import checked
+from common.errors import UserError
 from common.paths import ROOT
 
 EXAMPLES = """examples:
@@ -31,7 +32,16 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     made.add_argument(
-        "--model", required=True, nargs="+", metavar="URI", help="models:/..., runs:/..., folders, or hub ids"
+        "--model",
+        nargs="+",
+        default=[],
+        metavar="URI",
+        help="models:/..., runs:/..., folders, or hub ids",
+    )
+    made.add_argument(
+        "--adapter",
+        metavar="DIR",
+        help="a folder that PEFT's save_pretrained wrote: --model is its base (default: the one that it names)",
     )
     made.add_argument(
         "--file", required=True, nargs="+", metavar="DATA", help="files with references, each a data set"
@@ -82,7 +92,10 @@ def main() -> None:
 
     names = evaluating.names_of(args.file, args.name, kinds)
     evaluation_report.make_folder(args.output_dir)
-    loaded = [models.load(name, pairs=args.pairs) for name in dict.fromkeys(args.model)]
+    names_of_models = list(dict.fromkeys(args.model)) or [None]
+    if args.adapter and len(names_of_models) > 1:
+        raise UserError(f"--adapter is put on one --model, its base, not on {len(names_of_models)}.")
+    loaded = [models.load(name, pairs=args.pairs, adapter=args.adapter) for name in names_of_models]
     sets = []
     for name, file in zip(names, args.file, strict=True):
         source = source_of(

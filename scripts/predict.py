@@ -15,11 +15,13 @@ from common.bounds import number
 from common.cli import Parser, guarded
 from common.counts import count_of
 from common.data.columns import parse
-from common.paths import interpreter
+from common.errors import UserError
+from common.paths import command, interpreter
 
 EXAMPLES = """examples:
   python scripts/predict.py --model models:/bert-squad-qa@champion --file dev-v2.0.json --output predictions.json
   python scripts/score.py dev-v2.0.json predictions.json
+  python scripts/predict.py --model bert-base-uncased --adapter my-lora --file dev-v1.1.json --output predictions.json
   cat questions.jsonl | python scripts/predict.py --model deepset/roberta-base-squad2 --file - --output answers.json
 """
 
@@ -31,8 +33,11 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.add_argument("--model", metavar="URI", help="models:/..., runs:/..., a folder, or a hub id")
     made.add_argument(
-        "--model", required=True, metavar="URI", help="models:/..., runs:/..., a folder, or a hub id"
+        "--adapter",
+        metavar="DIR",
+        help="a folder that PEFT's save_pretrained wrote: --model is its base (default: the one that it names)",
     )
     made.add_argument(
         "--file",
@@ -95,9 +100,13 @@ def main() -> None:
     from common.inference.outputs import Outputs
     from common.inference.source import source_of
 
+    if args.adapter and args.backend != "local":
+        raise UserError(
+            f"--adapter is for --backend local: {command('import_model.py')} makes a run of it first."
+        )
     outputs = Outputs(args.output, args.n_best, args.null_odds, args.csv)
     backends = backends_of(args.backend, address=args.address, workers=args.workers)
-    model = models.load(args.model, pairs=args.pairs)
+    model = models.load(args.model, pairs=args.pairs, adapter=args.adapter)
     source = source_of(
         args.file,
         model.asked,

@@ -127,6 +127,25 @@ def test_answering_and_the_store_write_their_tables(table, monkeypatch):
     ]
 
 
+def test_answers_that_differ_from_the_pipelines_are_counted_by_their_reason(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    compared = module("pipeline_answers").compared
+    given = {
+        name: {"answer": name, "start": 0, "end": len(name), "score": 0.5} for name in ("a", "b", "the b")
+    }
+    questions = [{"id": str(i), "answers": {"text": ["b"]}} for i in range(5)]
+    names = {"default": "a a a a b".split(), "unmerged": "a b a a b".split()}
+    found = {
+        "windows": [1, 1, 2, 1, 1],
+        "answers": {way: [given[name] for name in each] for way, each in names.items()},
+    }
+    own = [given[name] | {"score": 0.4} for name in ("a", "b", "b", "b", "the b")]
+    row = compared(own, found, ["unmerged"], questions)
+    assert row["equal"] == row["equal_text"] == 20 and row["equal_normalized"] == 40
+    assert row["f1_own"] == 80 and row["f1_pipeline"] == 20 and row["score_apart"] == pytest.approx(0.1)
+    assert (row["unmerged"], row["windows"], row["other"], row["tokens"]) == (1, 1, 2, 0)
+
+
 def test_the_scale_benchmark_asks_for_its_file(monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     monkeypatch.setattr(sys, "argv", ["scale.py"])

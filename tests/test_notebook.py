@@ -64,14 +64,17 @@ def test_it_runs_in_a_fresh_project(tmp_path, monkeypatch):
     notebook = nbformat.read(project / "docs" / "quickstart.ipynb", as_version=4)
     resources = {"metadata": {"path": project / "docs"}}
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources=resources).execute()
-    _, run, compared, answer, _ = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    shown = [[output.get("data", {}) for output in cell.outputs] for cell in (run, compared, answer)]
+    _, run, compared, answer, as_pipeline, _ = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [
+        [output.get("data", {}) for output in cell.outputs] for cell in (run, compared, answer, as_pipeline)
+    ]
     assert any("LoRA" in data.get("text/html", "") for data in shown[0])
     assert any("<table" in (html := data.get("text/html", "")) and "IA3" in html for data in shown[1])
     # What so short a training answers does not matter.
     assert any(
         "'answer'" in (text := data.get("text/plain", "")) and "'alternatives'" in text for data in shown[2]
     )
+    assert any("'score'" in (text := data.get("text/plain", "")) and "'start'" in text for data in shown[3])
     errors = [
         output
         for cell in notebook.cells

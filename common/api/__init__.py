@@ -3,7 +3,7 @@
 Importing this package is quick: what takes seconds (torch, MLflow) is imported by the functions.
 """
 
-from .asking import Model, load
+from .asking import Model, QuestionAnswerer, load
 from .comparing import Comparison, compare
 from .exporting import export
 from .fitting import Run, fit
@@ -14,6 +14,7 @@ from .technique_scripts import techniques
 __all__ = [
     "Comparison",
     "Model",
+    "QuestionAnswerer",
     "Run",
     "compare",
     "export",

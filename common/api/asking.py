@@ -1,9 +1,10 @@
-"""`load`: a stored model, ready to be asked."""
+"""`load`: a stored model, ready to be asked; `QuestionAnswerer`: the same asked as transformers' pipeline was."""
 
 from os import PathLike
 from typing import TYPE_CHECKING
 
 from ..inference.models import Model as Model
+from ..inference.question_answerer import QuestionAnswerer as QuestionAnswerer
 
 if TYPE_CHECKING:
     from .fitting import Run

@@ -46,7 +46,7 @@ class Model:
 
     name: what it was loaded by. predict: (DataFrame of requests, parameters) → DataFrame of answers. asked: the columns of
     a request. given: the columns of an answer. parameters: the names of the parameters that it takes. origin: where it comes
-    from.
+    from. served: what answers, where this library's code opened the weights; None where a stored model's own did.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class Model:
         given: Sequence[str],
         parameters: Sequence[str],
         origin: Origin,
+        served: Any = None,
     ):
-        self.name, self._predict, self.origin = name, predict, origin
+        self.name, self._predict, self.origin, self.served = name, predict, origin, served
         self.asked, self.given, self.parameters = tuple(asked), tuple(given), tuple(parameters)
 
     @property
@@ -124,18 +125,24 @@ class Model:
         return f"<{self.name}: .{self._call}, .predict(rows); parameters: {', '.join(self.parameters)}>"
 
 
-def load(name: str, *, pairs: bool = False) -> Model:
+def load(name: str | None, *, pairs: bool = False, adapter: str | None = None) -> Model:
     """The model of a URI (models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model), of a run's id, of a folder, or of the hub.
 
     From the store, each file is held against what was recorded when the model was logged, and the model answers with the code
     that is stored with it. Of a folder, saved by this project or by transformers, and of a model of the hub no code is run:
     this library's own opens the weights. pairs: whether a classifier that was not trained here takes pairs of texts, which
-    its files do not say. UserError if there is no such model, a file was changed, or the model neither answers questions nor
-    classifies texts.
+    its files do not say. adapter: folder of anybody's adapter, which is merged into the model as its base; without a name,
+    into the base that its config names. UserError if there is no such model, a file was changed, or the model neither
+    answers questions nor classifies texts.
     """
-    model = _loaded(name, pairs)
+    if adapter is not None:
+        model = _foreign(name, pairs, adapter)
+    elif name is not None:
+        model = _loaded(name, pairs)
+    else:
+        raise UserError("No model is named: --model is missing.")
     if pairs and "text_pair" not in model.asked:
-        raise UserError(f"--pairs: {name} takes {' and '.join(model.asked)}; leave --pairs out.")
+        raise UserError(f"--pairs: {model.name} takes {' and '.join(model.asked)}; leave --pairs out.")
     return model
 
 
@@ -158,6 +165,39 @@ def _loaded(name: str, pairs: bool) -> Model:
     return _foreign(name, pairs)
 
 
+def load_here(name: str) -> Model:
+    """What `load` gives, but a model of the store too is opened by this library's code: it may be asked what the code that is
+    stored with it does not know. Its files are held against their record all the same."""
+    uri = f"runs:/{name}/model" if RUN_ID.fullmatch(name) and not Path(name).is_dir() else name
+    if ":/" not in uri:
+        return load(uri)
+    from ..scratch import own_folder
+    from ..serving import stored_code
+    from ..tracking import store
+
+    store.configure()
+    folder, release = own_folder()
+    try:
+        model_id = stored_code.logged_model_of(uri).model_id
+        bundle = stored_code.verified(f"models:/{model_id}", folder, uri) / "artifacts" / "bundle"
+        model = opened(uri, bundle, f"logged model {model_id}")
+    except (*store.ERRORS, OSError, ValueError) as error:
+        release()
+        raise _unloadable(uri, error) from None
+    except BaseException:
+        release()
+        raise
+    weakref.finalize(model, release)
+    return model
+
+
+def _unloadable(uri: str, error: BaseException) -> UserError:
+    return UserError(
+        f"{uri} cannot be loaded: {first_line(error).rstrip('.')}. Register a model with {command('register_best.py')}, or name "
+        "another one."
+    )
+
+
 def stored(uri: str) -> Model:
     """The model of a URI of the store."""
     from ..serving import stored_code
@@ -169,10 +209,7 @@ def stored(uri: str) -> Model:
         # By its id: an alias may move meanwhile.
         loaded = stored_code.load(f"models:/{logged.model_id}", called=uri)
     except (*store.ERRORS, OSError, ValueError) as error:
-        raise UserError(
-            f"{uri} cannot be loaded: {first_line(error).rstrip('.')}. Register a model with {command('register_best.py')}, or name "
-            "another one."
-        ) from None
+        raise _unloadable(uri, error) from None
     to_accelerator(loaded.unwrap_python_model())
     signature = loaded.metadata.signature
     parameters = [spec.name for spec in signature.params or ()]
@@ -222,14 +259,15 @@ def _saved(name: str, bundle: Path) -> Model:
     return opened(name, bundle, f"files {digest.hexdigest()}")
 
 
-def _foreign(name: str, pairs: bool) -> Model:
+def _foreign(name: str | None, pairs: bool, adapter: str | None = None) -> Model:
     from ..scratch import own_folder
     from . import foreign
 
     folder, release = own_folder()
     try:
-        content = foreign.save(name, folder, pairs=pairs)
-        model = opened(name, folder, content, always_answers=True)
+        content = foreign.save(name, folder, pairs=pairs, adapter=adapter)
+        called = f"{adapter} on {name}" if adapter and name else adapter or name
+        model = opened(str(called), folder, content, always_answers=True)
     except BaseException:
         release()
         raise
@@ -262,4 +300,5 @@ def opened(name: str, bundle: Path, content: str, *, always_answers: bool = Fals
         served.SIGNATURE.outputs.input_names(),
         list(specs),
         Origin(f"{content}, code {fingerprint.code('serving')}", always_answers=always_answers),
+        model,
     )

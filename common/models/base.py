@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -183,11 +184,17 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 
 def load_base(
-    checkpoint: Checkpoint, head: str = "QuestionAnswering", *, trained_head: bool = False, **config: Any
+    checkpoint: Checkpoint,
+    head: str = "QuestionAnswering",
+    *,
+    trained_head: bool = False,
+    brought: Collection[str] = (),
+    **config: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A fresh model with a head, in float32, and its tokenizer; config: fields that override the checkpoint's.
 
     trained_head: UserError where the checkpoint does not hold the head's weights; else a head that it lacks is new.
+    brought: names of the weights that an adapter holds in the checkpoint's place.
     It is read from disk every time: PEFT changes a model in place, so a second technique must not start from it.
     """
     tokenizer = load_tokenizer(checkpoint)
@@ -198,9 +205,9 @@ def load_base(
     model, report = read_weights(checkpoint, head, **config)
     _check_weights(checkpoint, model, report, family.heads[head])
     if trained_head:
-        _check_head(checkpoint, model, report)
+        _check_head(checkpoint, model, report, brought)
     if checkpoint.one_segment:
-        _keep_first_segment(model)
+        keep_first_segment(model)
     return global_attention.put_on(writing_greedily(model), head), tokenizer
 
 
@@ -256,13 +263,16 @@ def _check_weights(
         )
 
 
-def _check_head(checkpoint: Checkpoint, model: PreTrainedModel, report: dict[str, Any]) -> None:
-    """No weight of the head may be new."""
+def _check_head(
+    checkpoint: Checkpoint, model: PreTrainedModel, report: dict[str, Any], brought: Collection[str]
+) -> None:
+    """No weight of the head may be new, unless an adapter brings it."""
     lacking = {t for t, _ in model.named_parameters()} & set(report["missing_keys"])
     lacking |= {tensor for tensor, *_ in report["mismatched_keys"]}
-    if lacking:
+    if lacking := lacking - set(brought):
+        whose = "its weights and the adapter's" if brought else "its weights"
         raise UserError(
-            f"--model_checkpoint {checkpoint.name}: its weights hold no trained head ({min(lacking)}): train it first."
+            f"--model_checkpoint {checkpoint.name}: {whose} hold no trained head ({min(lacking)}): train it first."
         )
 
 
@@ -272,7 +282,8 @@ def _print_once(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _keep_first_segment(bert: PreTrainedModel) -> None:
+def keep_first_segment(bert: PreTrainedModel) -> None:
+    """Leave a model of BERT's kind the first of its segments alone: it is not given segment ids any more."""
     embeddings = bert.base_model.embeddings
     first = embeddings.token_type_embeddings.weight[:1].detach().clone()
     embeddings.token_type_embeddings = torch.nn.Embedding.from_pretrained(first, freeze=False)

@@ -63,7 +63,7 @@ def load(
     if model.config.pad_token_id is None:
         # Decoders look for the last token before padding.
         model.config.pad_token_id = tokenizer.pad_token_id
-    length = min([longest, *_limits(model, tokenizer)])
+    length = min([longest, *limits(model, tokenizer)])
     _check_answers(checkpoint.name, model.eval(), tokenizer, head, length)
     return model, tokenizer, length
 
@@ -79,7 +79,7 @@ def _check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any]
         )
 
 
-def _limits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterable[int]:
+def limits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterable[int]:
     """The limits of an input's length that the tokenizer and the config state, in tokens."""
     if tokenizer.model_max_length < NO_LIMIT:
         yield tokenizer.model_max_length
