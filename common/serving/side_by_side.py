@@ -105,7 +105,8 @@ class SideBySideAnswering(PythonModel):
         the first technique."""
         records = checked_rows(model_input.drop(columns=TECHNIQUE, errors="ignore"), self.max_context)
         check_parameters(params, [spec.name for spec in SIGNATURE.params])
-        technique = self._technique((params or {}).get(TECHNIQUE))
+        given = (params or {}).get(TECHNIQUE)
+        technique = None if given is None else self._technique(given)
         params = checked_parameters({n: v for n, v in (params or {}).items() if n != TECHNIQUE})
         if TECHNIQUE in model_input:
             if technique is not None:
@@ -158,9 +159,7 @@ class SideBySideAnswering(PythonModel):
             refuse(f"{place}technique is {ALL!r}, which is for whole requests: send it as a parameter.")
         return name
 
-    def _technique(self, asked: str | None, place: str = "") -> str | None:
-        if asked is None:
-            return None
+    def _technique(self, asked: str, place: str = "") -> str:
         names = {name.casefold(): name for name in (*self.models.answerers, ALL)}
         if asked.casefold() not in names:
             refuse(f"{place}technique is {asked[:50]!r}; choose one of {', '.join(names.values())}.")
