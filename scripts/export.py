@@ -8,8 +8,7 @@
 
 The folder has the tokenizer, which knows the length of training and the model's inputs. Before it gets its name, it is opened
 in a process without this project, and must give the logits that the stored model gives. README.md is its model card: figures
-with intervals, limits, settings, and a program that asks it. docs/EXPORT.md says which technique
-leaves in which format.
+with intervals, limits, settings, and a program that asks it. docs/EXPORT.md says which technique leaves in which format.
 """
 
 import _path  # noqa: F401  # isort: skip
@@ -22,6 +21,7 @@ from common.cli import Parser, guarded
 EXAMPLES = """examples:
   python scripts/export.py models:/bert-squad-qa@champion --to my-model
   python scripts/export.py RUN_ID --to my-adapter --format adapter
+  python scripts/export.py models:/bert-squad-qa@champion --to my-model --push_to_hub my-org/my-model --private
 """
 
 
@@ -46,6 +46,12 @@ def parser() -> Parser:
         metavar="ID",
         help="for the model card, as the hub calls it: apache-2.0, mit (default: none is named)",
     )
+    made.add_argument(
+        "--push_to_hub",
+        metavar="ORG/NAME",
+        help="also upload the folder, as a new repository of the Hugging Face hub (hf auth login comes first)",
+    )
+    made.add_argument("--private", action="store_true", help="make that repository private")
     return made
 
 
@@ -54,7 +60,14 @@ def main() -> None:
     # Its libraries take seconds to import.
     from common.api import export
 
-    done = export(args.model, args.to, args.format, license=args.license)
+    done = export(
+        args.model,
+        args.to,
+        args.format,
+        license=args.license,
+        push_to_hub=args.push_to_hub,
+        private=args.private,
+    )
     print("\n".join(done.lines))
 
 

@@ -14,6 +14,8 @@ def export(
     format: str = "merged",
     *,
     license: str | None = None,
+    push_to_hub: str | None = None,
+    private: bool = False,
 ) -> "Exported":
     """Write a stored model into a new or empty folder: a URI, a run or its id, or the folder of a logged model.
 
@@ -25,7 +27,12 @@ def export(
     from .fitting import Run
 
     return exporting.export(
-        model.model_uri if isinstance(model, Run) else str(model), str(to), format, license
+        model.model_uri if isinstance(model, Run) else str(model),
+        str(to),
+        format,
+        license,
+        push_to_hub,
+        private,
     )
 
 

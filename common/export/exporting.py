@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..scratch import scratch
 from ..tasks.table import task_of
 from ..tracking import store
-from . import card, checking, formats, samples, source, writing
+from . import card, checking, formats, publishing, samples, source, writing
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,30 @@ class Exported:
 
 
 @store.explained()
-def export(model: str, to: str | Path, format: str = "merged", licence: str | None = None) -> Exported:
+def export(
+    model: str,
+    to: str | Path,
+    format: str = "merged",
+    licence: str | None = None,
+    push_to_hub: str | None = None,
+    private: bool = False,
+) -> Exported:
     """Write a stored model into a new or empty folder, in a format of `formats.FORMATS`.
 
-    licence: as the hub calls it, such as "apache-2.0", for the model card.
-    model: models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL_ID, runs:/ID/model, a run's id, or a folder. The folder is
-    opened in a process without this project, and must give the same logits there. UserError where the model cannot be
-    exported like this, or the folder cannot be written: then nothing is left.
+    model: models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL_ID, runs:/ID/model, a run's id, or a folder. licence: as the
+    hub calls it, such as "apache-2.0", for the model card. push_to_hub: a new repository of the hub that gets the folder.
+
+    The folder is opened in a process without this project, and must give the same logits there. UserError where the model
+    cannot be exported like this, or the folder cannot be written: then nothing is left. Also where the hub refuses the
+    upload: then the folder is whole.
     """
     if format not in formats.FORMATS:
         raise UserError(f"--format is {format!r}: choose one of {', '.join(formats.FORMATS)}.")
+    if private and push_to_hub is None:
+        raise UserError("--private is for --push_to_hub: name the repository too, or leave it out.")
     target = _place(to)
+    if push_to_hub is not None:
+        publishing.check(push_to_hub)
     with scratch() as place:
         stored = source.opened(model, place)
         formats.check(format, stored.bundle, stored.info.technique, task_of(stored.info.task))
@@ -41,14 +54,17 @@ def export(model: str, to: str | Path, format: str = "merged", licence: str | No
                 part.mkdir()
                 written = writing.WRITERS[format](stored, part)
                 said = checking.check(stored, format, part, written)
-                program = samples.sample(stored, format, written.tokenizer, base=written.hub_base)
-                about = card.recorded(stored)
-                card.write(
-                    part, stored, format, program, about, name=target.name, licence=licence, checked=said
+                program = samples.sample(
+                    stored, format, written.tokenizer, push_to_hub or ".", written.hub_base
                 )
+                about, called = card.recorded(stored), (push_to_hub or target.name).rpartition("/")[2]
+                card.write(part, stored, format, program, about, name=called, licence=licence, checked=said)
         except OSError as error:
             raise UserError(f"--to {target} cannot be written: {error.strerror or error}.") from None
-    return Exported(target, format, (f"{model} → {target} ({format}).", said))
+    lines = [f"{model} → {target} ({format}).", said]
+    if push_to_hub is not None:
+        lines.append(f"Published: {publishing.push(target, push_to_hub, private)}")
+    return Exported(target, format, tuple(lines))
 
 
 def _place(to: str | Path) -> Path:
