@@ -42,6 +42,7 @@ def run(args, questions: list[dict], work: Path) -> dict:
     from mlflow import MlflowClient
 
     client, uri = MlflowClient(), f"models:/{args.name}@{ALIAS}"
+    python = environment("locust", args.environments)
     client.set_registered_model_alias(args.name, ALIAS, args.versions[0])
     server, address = serve(uri, args.workers, work / "server.log", SERVING_FOLLOW=uri)
     over, waits = threading.Event(), []
@@ -65,7 +66,6 @@ def run(args, questions: list[dict], work: Path) -> dict:
         mover = threading.Thread(target=promote)
         mover.start()
         try:
-            python = environment("locust", args.environments)
             found = loaded(python, address, server.pid, asked, args.clients, args.seconds, work)
         finally:
             over.set()
