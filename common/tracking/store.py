@@ -44,6 +44,12 @@ def tracking_uri() -> str:
     return uri
 
 
+def exists() -> bool:
+    """Whether the database of a local store is there; any other store may be."""
+    database = _database()
+    return database is None or database.is_file()
+
+
 def lock(name: str) -> FileLock:
     """Held by one process at a time of those that write to this store.
 
