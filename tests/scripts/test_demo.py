@@ -342,3 +342,9 @@ def test_without_a_registered_model_it_ends_with_the_remedy(tmp_path):
 def test_a_taken_port_is_told_at_once(world):
     done = run_script("demo.py", "--port", world[0].rsplit(":")[-1], check=False)
     assert done.returncode == 2 and "--port" in done.stderr and "choose another" in done.stderr
+
+
+def test_a_faulty_file_of_keys_is_refused_by_line(tmp_path):
+    (tmp_path / "keys").write_text("ann secret\n")
+    done = run_script("demo.py", "--port", "0", "--api_keys", tmp_path / "keys", check=False)
+    assert done.returncode == 2 and "line 1: a line is NAME SHA256" in done.stderr

@@ -124,6 +124,43 @@ def test_an_answer_says_its_request_and_its_version(world):
     assert not any(q["question"] in (world.folder / "access.log").read_text() for q in world.questions)
 
 
+def test_each_of_many_at_once_gets_what_it_gets_alone(world):
+    """Long and short, with parameters of their own, and refused ones among them."""
+    questions = world.questions
+    long = {**questions[0], "context": " ".join(q["context"] for q in questions) * 10}
+    asked = [
+        *(([question], {}) for question in questions),
+        (questions[:3], {"top_k": 5, "null_odds": True}),
+        (questions[2:4], {"null_threshold": -1e6, "max_answer_length": 2}),
+        (questions[1:4], {"null_threshold": 1e6, "raw_scores": True}),
+        ([long], {"top_k": 2}),
+        ([{"question": " ", "context": "A."}], {}),
+        (questions[:1], {"top_k": 0}),
+        (questions[:2], {"max_error": 0.01}),
+    ]
+
+    def answer(each):
+        rows, params = each
+        status, _, text = request(f"{world.address}/invocations", {"inputs": rows, "params": params}, **KEY)
+        return status, text if status != 200 else rounded(json.loads(text))
+
+    alone = [answer(each) for each in asked]
+    assert {status for status, _ in alone} == {200, 400}
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(answer, asked * 4))
+    for i, (found, expected) in enumerate(zip(together, alone * 4, strict=True)):
+        assert found == expected, asked[i % len(asked)]
+
+
+def rounded(content):
+    """Scores as numbers that are equal up to rounding; all else as it is."""
+    if isinstance(content, dict):
+        return {name: rounded(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [rounded(value) for value in content]
+    return pytest.approx(content, abs=1e-4) if isinstance(content, float) else content
+
+
 def test_nobody_is_answered_without_a_key_and_guests_not_always(world):
     address, body = world.address, {"inputs": world.questions[:1]}
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic Zm9yOg=="}):
