@@ -69,6 +69,10 @@ def main() -> None:
             f"--host {args.host} --port {args.port} cannot be listened on ({error}); choose another."
         ) from None
 
+    from common.page.corrections import Corrections
+
+    corrections = Corrections(args.corrections) if args.corrections else None
+
     from common.page.catalogue import Catalogue
     from common.tracking import store
 
@@ -77,11 +81,9 @@ def main() -> None:
     for entry in catalogue.entries():
         print(f"  {entry.uri} {' '.join(entry.aliases)}")
     from common.page.app import create_app
-    from common.page.corrections import Corrections
     from common.page.guard import LOCAL
 
     name = f"[{args.host}]" if ":" in args.host else args.host
-    corrections = Corrections(args.corrections) if args.corrections else None
     app = create_app(catalogue, [*LOCAL, name, *args.host_names], keys=keys, corrections=corrections)
 
     from common.page.page_server import Server

@@ -339,6 +339,16 @@ def test_without_a_registered_model_it_ends_with_the_remedy(tmp_path):
     assert done.returncode == 2 and "scripts/register_best.py" in done.stderr
 
 
+def test_a_file_of_other_questions_is_left_alone(tmp_path):
+    file = tmp_path / "train.json"
+    file.write_text('{"version": "v2.0", "data": []}')
+    done = run_script("demo.py", "--port", 0, "--corrections", file, check=False)
+    assert done.returncode == 2 and "train.json holds something else" in done.stderr
+    assert (
+        len(done.stderr.strip().splitlines()) == 1 and file.read_text() == '{"version": "v2.0", "data": []}'
+    )
+
+
 def test_a_taken_port_is_told_at_once(world):
     done = run_script("demo.py", "--port", world[0].rsplit(":")[-1], check=False)
     assert done.returncode == 2 and "--port" in done.stderr and "choose another" in done.stderr
