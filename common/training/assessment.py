@@ -16,6 +16,9 @@ from .evaluation import Evaluation, Split
 from .planning import Plan
 from .sampling import subset
 
+INPUTS = "inputs.json"
+"""The artifact that holds what decided a run, part by part."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -124,6 +127,7 @@ class Assessment(ABC):
             }
         )
         log.log_dict(asdict(self.technique) | asdict(replace(self.args, resume=False)), "config.yaml")
+        log.log_dict(self.plan.inputs, INPUTS)
         log.log_dict(self.record.to_json(), "data_record.json")
 
     def report(self, tested: results.Tested, saved: results.Saved, log: TrainingLog) -> None:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -56,12 +57,39 @@ def code(*further: str) -> str:
     return digest.hexdigest()
 
 
+def by_package(*further: str) -> dict[str, str]:
+    """The sha256 of the code that decides a result, one for each package of it; "modules": those outside of packages."""
+    found = {"modules": _digest(PACKAGE.glob("*.py"))}
+    return found | {name: _digest((PACKAGE / name).rglob("*.py")) for name in sorted({*DECIDE, *further})}
+
+
+def of_technique(technique: Technique, family: Family) -> dict[str, str]:
+    """The sha256 of what a technique makes for a family, of its script, and of each package that the script needs."""
+    files, further = _sources(type(technique))
+    return {
+        "method": hashlib.sha256(_fields(technique, family)).hexdigest(),
+        "script": _digest(files, named=True),
+        **{f"code.{name}": digest for name, digest in by_package(*further).items()},
+    }
+
+
+def _digest(files: Iterable[Path], named: bool = False) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        _add(digest, file.name if named else file.relative_to(PACKAGE).as_posix(), file.read_bytes())
+    return digest.hexdigest()
+
+
+def _fields(technique: Technique, family: Family) -> bytes:
+    config = method_of(technique, family)
+    fields = methods.described(config) if isinstance(config, methods.Method) else config and config.to_dict()
+    return json.dumps(fields, sort_keys=True, default=_plain).encode()
+
+
 def method(technique: Technique, family: Family) -> str:
     """sha256 of a technique's method: what it makes for a family, its script, and the code that the script
     imports. UserError where PEFT refuses the technique's values."""
-    config = method_of(technique, family)
-    fields = methods.described(config) if isinstance(config, methods.Method) else config and config.to_dict()
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=_plain).encode())
+    digest = hashlib.sha256(_fields(technique, family))
     files, further = _sources(type(technique))
     for name, content in sorted((file.name, file.read_bytes()) for file in files):
         _add(digest, name, content)

@@ -52,6 +52,19 @@ class Plan:
     teacher: Teacher | None = None
 
     @property
+    def inputs(self) -> dict[str, Any]:
+        """What decides the result, part by part: `key` is one digest of all of it."""
+        return {
+            "settings": self.settings,
+            "content": {
+                "data": self.record.fingerprint,
+                "checkpoint": fingerprint.checkpoint(self.checkpoint),
+                **({"teacher": self.teacher.content} if self.teacher else {}),
+                **fingerprint.of_technique(self.technique, self.family),
+            },
+        }
+
+    @property
     def head(self) -> str:
         """The head that the task's models have in this family."""
         found = head_of(self.task, self.family)

@@ -25,6 +25,8 @@ COVERED_BY = {
     "inference/question_forms.py": "common/inference/test_question_answerer.py",
     "inference/span_scores.py": "common/inference/test_question_answerer.py",
     "inference/importing.py": "scripts/test_import_model.py",
+    "api/reproducing.py": "scripts/test_reproduce.py",
+    "training/reproduction.py": "scripts/test_reproduce.py",
     "inference/outputs.py": "common/inference/test_predicting.py",
     "inference/ray_backend.py": "scripts/test_predict_ray.py",
     "models/checkpoint_files.py": "common/models/test_families.py",
