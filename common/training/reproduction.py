@@ -222,11 +222,7 @@ def _differences(
             found.append(f"the setting {name}: {value!r} then, {now['settings'].get(name)!r} now")
     for name, value in then.get("content", {}).items():
         if value and now["content"].get(name) != value:
-            what = CONTENT.get(
-                name
-            ) or f"the code of {'the modules of ' if name == 'code.modules' else ''}common" + (
-                "" if name == "code.modules" else f"/{name.removeprefix('code.')}"
-            )
+            what = CONTENT.get(name) or _code(name.removeprefix("code."))
             found.append(f"{what}: {_short(value)} then, {_short(now['content'].get(name))} now")
     here = provenance.details()
     for name, value in machine.items():
@@ -241,6 +237,10 @@ def _differences(
     if tags.get("device", device) != device:
         found.append(f"the device: {tags['device']} then, {device} now")
     return found
+
+
+def _code(package: str) -> str:
+    return f"the code of {'the modules of common' if package == 'modules' else f'common/{package}'}"
 
 
 def _short(content: object) -> str:
