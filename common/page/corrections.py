@@ -6,15 +6,17 @@ once: a later correction takes the earlier one's place, and is counted.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import time
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from ..files import read_text, write_json
@@ -93,17 +95,14 @@ class Corrections:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """One writer at a time, of all threads and processes. The lock is a file of its own, because the other is replaced."""
-        until = time.monotonic() + PATIENCE
-        with self.file.with_name(f".{self.file.name}.lock").open("a") as held:
-            while True:
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise Occupied from None
-                    time.sleep(0.02)
-            yield
+        if not self.file.parent.is_dir():
+            # The lock would make it.
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+        try:
+            with FileLock(self.file.with_name(f".{self.file.name}.lock"), timeout=PATIENCE):
+                yield
+        except Timeout:
+            raise Occupied from None
 
     def _read(self) -> dict[str, Any]:
         if not self.file.exists():
