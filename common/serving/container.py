@@ -7,6 +7,7 @@ Models of a store are compared with what was recorded when they were logged. Env
 seconds), and what MLflow and served models read.
 """
 
+import argparse
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from ..cli import guarded
+from ..cli import Parser, guarded
 from ..errors import UserError
 from ..scratch import scratch
 
@@ -96,13 +97,20 @@ def serve(environment: Mapping[str, str], inside: Path = INSIDE) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     from ..tracking import store
 
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    if len(given) not in (0, 2):
-        raise UserError(f"Give a model and a folder, or nothing.\n\n{__doc__}")
-    if given or os.environ.get("MODEL_URI"):
+    parser = Parser(
+        prog="python -m common.serving.container",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL_URI", help="models:/NAME@ALIAS or runs:/ID/model")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a new folder")
+    args = parser.parse_args(arguments)
+    if args.model and not args.folder:
+        parser.error("name the folder that the model is written into, too")
+    if args.model or os.environ.get("MODEL_URI"):
         store.configure()
-    if given:
-        keep(given[0], Path(given[1]))
+    if args.model:
+        keep(args.model, args.folder)
     else:
         serve(os.environ)
 

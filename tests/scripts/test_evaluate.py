@@ -73,7 +73,7 @@ def test_the_language_is_that_of_every_question(world, tmp_path, monkeypatch):
         sets.extend(asked)
         raise UserError("far enough")
 
-    monkeypatch.setattr(models, "load", lambda name, pairs: loaded)
+    monkeypatch.setattr(models, "load", lambda name, pairs, **_: loaded)
     monkeypatch.setattr(evaluating, "evaluate", stop)
     words = ("evaluate.py", "--model", "x", "--file", world[0] / "test.json", "--output_dir", tmp_path)
     monkeypatch.setattr(sys, "argv", [*map(str, words), "--language", "de"])

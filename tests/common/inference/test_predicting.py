@@ -94,9 +94,14 @@ def by(answering):
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(finished, model, whole, tmp_path, monkeypatch):
-    data, expected = whole
+    data, _ = whole
     monkeypatch.setattr(blocks.blocks, "__defaults__", (2, blocks.CHARACTERS))
-    source, outputs, asked = source_of([str(data)], model.asked), all_outputs(tmp_path), []
+    source, outputs, asked = source_of([str(data)], model.asked), all_outputs(tmp_path / "resumed"), []
+    # Blocks of another size are other products, whose last digits differ on some processors.
+    expected = tmp_path / "at_once"
+    for folder in (expected, tmp_path / "resumed"):
+        folder.mkdir()
+    predicting.predict(model, source, all_outputs(expected))
 
     def killed(model, parameters, waiting):
         for number, block in waiting:
@@ -116,8 +121,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(finished, model, whole, tm
     predicting.predict(model, source, outputs, resume=True, backends=by(counted))
     assert asked == list(range(finished, 4))
     for file in expected.iterdir():
-        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
+        assert (tmp_path / "resumed" / file.name).read_bytes() == file.read_bytes()
+    assert sorted(file.name for file in (tmp_path / "resumed").iterdir()) == sorted(
         file.name for file in expected.iterdir()
     )
 

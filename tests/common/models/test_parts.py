@@ -80,8 +80,8 @@ def test_checkpointed_gradients_are_the_same(technique, family_name, tiny):
     parts.checkpoint_gradients(model)
     again, checkpointed = gradients(model, batch)
     # The blocks of a decoder add up their gradients of the encoder's output in another order, and torch multiplies the
-    # strided tensors of its attention in another order where they need no gradient.
-    tolerance = 1e-5 if FAMILIES[family_name].kind == "encoder-decoder" else 0.0
+    # strided tensors of an attention in another order where they need no gradient, on some processors alone.
+    tolerance = 1e-5
     assert plain.keys() == checkpointed.keys()
     torch.testing.assert_close(again, loss, rtol=tolerance, atol=tolerance)
     for name, gradient in plain.items():

@@ -77,7 +77,7 @@ def registry(monkeypatch):
 @pytest.fixture
 def answering(monkeypatch, tmp_path):
     about = SimpleNamespace(
-        model_id="m-a", get_input_schema=lambda: SimpleNamespace(input_names=lambda: ["text"])
+        model_id="m-a", get_input_schema=lambda: SimpleNamespace(required_input_names=lambda: ["text"])
     )
     monkeypatch.setattr(following.Model, "load", lambda folder: about)
     (tmp_path / "registered_model_meta").write_text("model_name: qa\nmodel_version: '1'\n")

@@ -75,6 +75,7 @@ def test_a_changed_byte_counts_in_each_module_that_decides_and_in_no_other(packa
     assert {name.partition("/")[0] for name in others} == {
         "api",
         "data",
+        "export",
         "inference",
         "page",
         "registry",
