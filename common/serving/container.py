@@ -44,6 +44,9 @@ def keep(uri: str, folder: Path) -> None:
         raise UserError(f"{folder} exists: remove it, or name another folder.")
     with scratch() as place:
         stored = verified(uri, place)
+        # An image serves under a user of its own, and keeps the rights that its files had.
+        for path in (stored, *stored.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stored, folder)
 

@@ -38,6 +38,8 @@ def test_a_model_that_is_kept_needs_no_store(uri, tmp_path):
     kept = tmp_path / "image" / "model"
     container.main([uri, str(kept)])
     assert (kept / "artifacts" / "bundle" / "base").is_dir()
+    # The image's user is not the one who built it.
+    assert all(path.stat().st_mode & 0o004 for path in kept.rglob("*"))
     rows = pd.DataFrame([{name: e[name] for name in ("question", "context")} for e in EXAMPLES[:3]])
     wanted = mlflow.pyfunc.load_model(uri).predict(rows).to_dict("records")
     store = mlflow.get_tracking_uri()
