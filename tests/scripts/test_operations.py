@@ -116,6 +116,8 @@ def test_an_answer_says_its_request_and_its_version(world):
     status, headers, text = ask(world, world.questions, X_Request_Id="batch-17")
     assert status == 200 and (headers["x-request-id"], headers["x-model-version"]) == ("batch-17", "1")
     assert [row["answer"] for row in json.loads(text)["predictions"]] == world.expected["1"]
+    # It is written once the answer has left.
+    waited(lambda: any(line["id"] == "batch-17" for line in logged(world)))
     line = next(line for line in logged(world) if line["id"] == "batch-17")
     assert (line["path"], line["status"], line["rows"], line["version"], line["key"]) == (
         "/invocations", 200, len(world.questions), "1", "operations",
