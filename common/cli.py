@@ -4,14 +4,18 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import stopping
 from .errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A script's command line; an error in it is one line."""
+    """A script's command line: the help keeps the lines of the description, a flag is written out, an error is one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kept = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(*args, **kept | kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags.")

@@ -6,7 +6,6 @@
 The notebook holds no outputs: they would change with every machine.
 """
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -52,7 +51,7 @@ def notebook(page: str) -> str:
 
 
 def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit code 1 if it is out of date"
     )

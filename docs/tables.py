@@ -6,7 +6,6 @@
 common/reports/result_tables.py describes the files.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from common.reports.result_tables import pages, written
 
 
 def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit code 1 if a table is out of date"
     )

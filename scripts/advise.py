@@ -11,7 +11,6 @@ interruption. results/advice-.../ holds the rungs and advice.json, their notes.
 """
 
 import _path  # noqa: F401  # isort: skip
-import argparse
 import os
 import shlex
 import sys
@@ -39,12 +38,7 @@ examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     default = "(default: %(default)s)"
     add = made.add_argument
     add("--data_dir", metavar="DIR", required=True, help="prepared data (see scripts/prepare_data.py)")

@@ -5,7 +5,6 @@ the task and the data of the newest run, and the latest run of each technique an
 comparison.md and f1_against_parameters.png (or accuracy_against_parameters.png).
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -23,12 +22,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     which = made.add_argument_group("which runs")
     which.add_argument(
         "--experiment_name",

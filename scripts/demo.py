@@ -4,7 +4,6 @@ By default only this machine can open it. Without --models it shows the newest v
 alias first. A model is loaded when it gets its first question.
 """
 
-import argparse
 import logging
 import socket
 import sys
@@ -19,9 +18,7 @@ from common.errors import UserError
 
 
 def main() -> None:
-    parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--models",
         nargs="+",

@@ -4,7 +4,6 @@ Prints and writes a table of models and data sets, and logs each model's figures
 seeded variants of each data set, and a table of what each model loses on them.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -25,12 +24,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument(
         "--model",
         nargs="+",

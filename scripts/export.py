@@ -12,7 +12,6 @@ with intervals, limits, settings, and a program that asks it. docs/EXPORT.md say
 """
 
 import _path  # noqa: F401  # isort: skip
-import argparse
 import sys
 from pathlib import Path
 
@@ -26,12 +25,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument(
         "model",
         metavar="MODEL",

@@ -6,13 +6,11 @@ decided (the threshold of "no answer", the calibration), the test set is scored 
 """
 
 import _path  # noqa: F401  # isort: skip
-import argparse
 import sys
-from dataclasses import fields
-from typing import Any
 
-from common.bounds import number
 from common.cli import Parser, guarded
+from common.training.command_line import add_fields
+from common.training.settings import RunArgs
 
 EXAMPLES = """examples:
   python scripts/import_model.py --model_checkpoint deepset/roberta-base-squad2 --data_dir squad_data
@@ -20,14 +18,15 @@ EXAMPLES = """examples:
   python scripts/register_best.py
 """
 
+SETTINGS = (
+    "data_dir", "max_length", "doc_stride", "max_answer_length", "n_best", "max_validation_samples", "max_test_samples",
+    "seed", "experiment_name", "run_name", "output_dir", "skip_finished",
+)  # fmt: skip
+"""The settings of a training that a model of others has too."""
+
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument(
         "--model_checkpoint",
         metavar="BASE",
@@ -35,42 +34,17 @@ def parser() -> Parser:
     )
     made.add_argument("--adapter", metavar="DIR", help="folder with an adapter in PEFT's format")
     made.add_argument("--technique", metavar="NAME", help="what tables and plots call it (default: Imported)")
-    made.add_argument("--data_dir", metavar="DIR", help="prepared data (default: that of the model's task)")
-    for name, unit in (
-        ("max_length", "longest window in tokens"),
-        ("doc_stride", "tokens that windows share"),
-        ("max_answer_length", "longest answer in tokens"),
-        ("n_best", "candidates kept for each question"),
-        ("max_validation_samples", "validate on this many"),
-        ("max_test_samples", "test on this many"),
-        ("seed", "draws them"),
-    ):
-        made.add_argument(f"--{name}", type=number(minimum=0), metavar="N", help=unit)
-    made.add_argument("--experiment_name", metavar="NAME", help="MLflow experiment (default: the task's)")
-    made.add_argument("--run_name", metavar="NAME", help="name of the MLflow run (default: the technique's)")
-    made.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        help="folder for files until the run has finished (default: below mlruns/)",
-    )
-    made.add_argument(
-        "--skip_finished",
-        action="store_true",
-        help="do nothing if MLflow already holds a finished run of the same content",
-    )
+    add_fields(made, RunArgs, SETTINGS)
     return made
 
 
 def main() -> None:
-    given = vars(parser().parse_args())
-    name, adapter, called = (given.pop(key) for key in ("model_checkpoint", "adapter", "technique"))
+    args = parser().parse_args()
     # Its libraries take seconds to import.
     from common.inference.importing import import_model
-    from common.training.settings import RunArgs
 
-    known = {field.name for field in fields(RunArgs)}
-    settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None and k in known}
-    import_model(name, RunArgs(**settings), adapter=adapter, called=called)
+    settings = RunArgs(**{name: getattr(args, name) for name in SETTINGS})
+    import_model(args.model_checkpoint, settings, adapter=args.adapter, called=args.technique)
 
 
 if __name__ == "__main__":

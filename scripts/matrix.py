@@ -4,7 +4,6 @@ methods of PEFT work by file, and which technique leaves this project in which f
 docs/MODELS.md and docs/EXPORT.md hold these tables; --write updates them.
 """
 
-import argparse
 import re
 import sys
 
@@ -16,7 +15,7 @@ from common.paths import ROOT
 
 
 def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--write", action="store_true", help="write the tables into docs/MODELS.md and docs/EXPORT.md"
     )

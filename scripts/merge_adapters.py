@@ -19,7 +19,6 @@ All other techniques have only `linear`, the mean of all trained tensors. Heads 
 """
 
 import _path  # noqa: F401  # isort: skip
-import argparse
 import sys
 from pathlib import Path
 
@@ -34,12 +33,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument(
         "runs",
         nargs="+",

@@ -4,7 +4,6 @@ The model may be of the store (models:/NAME@ALIAS, models:/NAME/VERSION, runs:/I
 anybody's question-answering or classification model of the Hugging Face hub. An interrupted run goes on with --resume.
 """
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -27,12 +26,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument("--model", metavar="URI", help="models:/..., runs:/..., a folder, or a hub id")
     made.add_argument(
         "--adapter",

@@ -5,7 +5,6 @@ The result is a folder that datasets.load_from_disk reads, with a record.json of
 replaced when the new one is complete; a folder that this script did not write is never changed.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -47,12 +46,7 @@ examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument(
         "--source", choices=tuple(sources.SOURCES), required=True, help="what to read; see the list below"
     )

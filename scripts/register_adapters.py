@@ -5,7 +5,6 @@ of all, by validation F1, decides the base and the data. Each adapter must answe
 did. A second call changes nothing.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from common.tasks.table import DEFAULT_TASK, task_of
 
 
 def main() -> None:
-    parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--experiment_name",
         help="MLflow experiment to choose from (default: MLFLOW_EXPERIMENT_NAME, else squad-qa)",

@@ -19,7 +19,6 @@ nothing, except that a challenger is judged again by the rules of that call.
 """
 
 import _path  # noqa: F401  # isort: skip
-import argparse
 import sys
 from pathlib import Path
 
@@ -43,12 +42,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     chosen = made.add_argument_group("which run")
     chosen.add_argument(
         "--experiment_name",

@@ -9,7 +9,6 @@ the run cannot be trained again. With --exact only bit-equal results give 0.
 """
 
 import _path  # noqa: F401  # isort: skip
-import argparse
 import sys
 
 from common.cli import Parser, guarded
@@ -21,12 +20,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument("run", metavar="RUN_ID", help="id of a finished training")
     made.add_argument(
         "--data_dir", metavar="DIR", help="prepared data (default: the folder that the run was trained from)"

@@ -5,7 +5,6 @@ or marks a question as is_impossible, else those of v1.1. Questions with a langu
 compared by the rules published for it.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -27,12 +26,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument(
         "data",
         metavar="DATA",

@@ -10,7 +10,6 @@ checkpoint on another worker.
 """
 
 import _path  # noqa: F401  # isort: skip
-import argparse
 import os
 import shlex
 import sys
@@ -31,12 +30,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    made = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(description=__doc__, epilog=EXAMPLES)
     made.add_argument(
         "study", type=Path, metavar="STUDY.yaml", help="the study to run; studies/ holds examples"
     )

@@ -8,7 +8,6 @@ Every entry is sent once and in order, however often this script runs. A finishe
 has all of it; an unfinished one stays, so that --resume can continue the training.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,9 +19,7 @@ from common.paths import ROOT
 
 
 def main() -> None:
-    parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="output folders of trainings")
     parser.add_argument(
         "--new_run",

@@ -25,16 +25,11 @@ EXAMPLES = """examples:
 
 
 def parser() -> Parser:
-    whole = Parser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    whole = Parser(description=__doc__, epilog=EXAMPLES)
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        made = commands.add_parser(name, help=help, description=help)
         made.add_argument(
             "--folder",
             type=Path,

@@ -8,7 +8,6 @@ is moved is checked against its records before and after. An interrupted transfe
 call changes nothing. Aliases are set only with --alias.
 """
 
-import argparse
 import sys
 
 import _path  # noqa: F401
@@ -17,9 +16,7 @@ from common.cli import Parser, guarded
 
 
 def main() -> None:
-    parser = Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("uri", metavar="URI", help="runs:/RUN_ID, models:/NAME/VERSION or models:/NAME@ALIAS")
     parser.add_argument(
         "--from", dest="source", required=True, metavar="STORE", help="tracking URI of the store that has it"

@@ -8,7 +8,7 @@ from common.cli import Parser, guarded
 
 
 def main() -> None:
-    parser = Parser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--address", default="http://127.0.0.1:5000", help="address of the server (default: %(default)s)"
     )

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 
+from ..bounds import check_bounds
 from ..errors import UserError
 from ..models import saving, trainable
 from ..models.bundles import BundleInfo
@@ -46,6 +47,7 @@ def import_model(
     of its technique in tables; default: "Imported". UserError if `foreign.open_` refuses the model, its labels are not those
     of the data, or its family is none of this project's.
     """
+    check_bounds(args)
     found = foreign.open_(name, adapter)
     kind = type("Named", (Imported,), {"name": called, "__module__": __name__}) if called else Imported
     args = replace(args, task=found.task.name, model_checkpoint=found.checkpoint.name)

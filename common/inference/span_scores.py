@@ -10,9 +10,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from ..tasks.batching import Collator, evaluating, length_sorted_batches, tokens_per_batch
+from ..tasks.batching import Collator, length_sorted_batches
+from ..tasks.extractive_qa.prediction import window_logits
 from ..tasks.extractive_qa.spans import NBest, Spans, best_spans, concatenate, no_spans
-from ..tasks.extractive_qa.windows import NO_CONTEXT, Windows
+from ..tasks.extractive_qa.windows import Windows
 
 
 @torch.inference_mode()
@@ -31,29 +32,25 @@ def predict(
     batch_size: windows that are computed at once; None: as many as the device is fastest with.
     """
     spans, masses = [no_spans(n_best)], np.full((len(windows), 2), -np.inf)
-    with evaluating(model) as device:
-        for indices in _batches(windows.lengths, tokens_per_batch(model, device), batch_size):
-            batch = collator([windows[i] for i in indices])
-            inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
-            out = model(**inputs)
-            in_context: np.ndarray = np.zeros(batch["input_ids"].shape, dtype=bool)
-            for row, i in enumerate(indices):
-                in_context[row, : len(windows.offsets[i])] = windows.offsets[i][:, 1] != NO_CONTEXT
-            starts, ends = (logits.float().cpu().numpy() for logits in (out.start_logits, out.end_logits))
-            spans.append(
-                best_spans(
-                    starts,
-                    ends,
-                    in_context,
-                    n_best=n_best,
-                    max_answer_length=max_answer_length,
-                    windows=indices.tolist(),
-                )
+
+    def batches(tokens: int) -> Iterable[np.ndarray]:
+        return _batches(windows.lengths, tokens, batch_size)
+
+    for indices, starts, ends, in_context in window_logits(model, windows, collator, batches):
+        spans.append(
+            best_spans(
+                starts,
+                ends,
+                in_context,
+                n_best=n_best,
+                max_answer_length=max_answer_length,
+                windows=indices,
             )
-            in_context[:, 0] = True
-            for column, logits in enumerate((starts, ends)):
-                masked = np.where(in_context, logits.astype(np.float64), -np.inf)
-                masses[indices, column] = np.logaddexp.reduce(masked, axis=1)
+        )
+        in_context[:, 0] = True
+        for column, logits in enumerate((starts, ends)):
+            masked = np.where(in_context, logits.astype(np.float64), -np.inf)
+            masses[indices, column] = np.logaddexp.reduce(masked, axis=1)
     return concatenate(spans), masses
 
 

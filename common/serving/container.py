@@ -7,7 +7,6 @@ Models of a store are compared with what was recorded when they were logged. Env
 seconds), and what MLflow and served models read.
 """
 
-import argparse
 import os
 import re
 import shlex
@@ -103,7 +102,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(
         prog="python -m common.serving.container",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", nargs="?", metavar="MODEL_URI", help="models:/NAME@ALIAS or runs:/ID/model")
     parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a new folder")

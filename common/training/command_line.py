@@ -5,6 +5,7 @@ import dataclasses
 import shlex
 import sys
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,6 @@ def _parser(technique: type[Technique]) -> argparse.ArgumentParser:
         usage="%(prog)s [flags]",
         epilog=_example(technique),
         formatter_class=_Formatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--config", metavar="FILE.yaml", help="the same fields from a file; flags win over it"
@@ -73,6 +73,15 @@ def _parser(technique: type[Technique]) -> argparse.ArgumentParser:
             group = groups[field.metadata["group"]]
             _add(group, field, types[field.name], bounds.get(field.name, Bounds()), by_size)
     return parser
+
+
+def add_fields(parser: argparse.ArgumentParser, kind: type, names: Sequence[str]) -> None:
+    """Add the flags of some fields of a dataclass, with the help and the default that they were declared with. `check_bounds`
+    refuses what is out of bounds."""
+    bounds, types = bounds_of(kind), typing.get_type_hints(kind)
+    declared = {field.name: field for field in dataclasses.fields(kind)}
+    for name in names:
+        _add(parser, declared[name], types[name], bounds.get(name, Bounds()), "")
 
 
 def _is_by_size(field: dataclasses.Field) -> bool:

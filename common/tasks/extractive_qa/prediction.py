@@ -1,6 +1,6 @@
 """Windows → predictions with a question-answering model: the one path that evaluation and serving both take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,26 +30,46 @@ def predict_spans(
     """
     # A share without any window also has arrays.
     spans = [no_spans(n_best)]
+
+    def batches(tokens: int) -> Iterable[np.ndarray]:
+        found = length_sorted_batches(windows.lengths, tokens, part)
+        return tqdm(found, desc=progress, disable=progress is None, leave=False)
+
+    for indices, starts, ends, in_context in window_logits(model, windows, collator, batches):
+        spans.append(
+            best_spans(
+                starts,
+                ends,
+                in_context,
+                n_best=n_best,
+                max_answer_length=max_answer_length,
+                windows=indices,
+            )
+        )
+    return concatenate(spans)
+
+
+def window_logits(
+    model: torch.nn.Module,
+    windows: Windows,
+    collator: Collator,
+    batches: Callable[[int], Iterable[np.ndarray]],
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """For each batch of B windows: (their indices (B,); start logits, end logits and whether a token is the context's (B, L)).
+
+    batches: number of padded tokens that the device is fastest with → the indices of each batch. Whoever calls it is in
+    inference mode. The model keeps its mode (training or evaluation).
+    """
     with evaluating(model) as device:
-        batches = length_sorted_batches(windows.lengths, tokens_per_batch(model, device), part)
-        for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
+        for indices in batches(tokens_per_batch(model, device)):
             batch = collator([windows[i] for i in indices])
             inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
             out = model(**inputs)
             in_context: np.ndarray = np.zeros(batch["input_ids"].shape, dtype=bool)
             for row, i in enumerate(indices):
                 in_context[row, : len(windows.offsets[i])] = windows.offsets[i][:, 1] != NO_CONTEXT
-            spans.append(
-                best_spans(
-                    out.start_logits.float().cpu().numpy(),
-                    out.end_logits.float().cpu().numpy(),
-                    in_context,
-                    n_best=n_best,
-                    max_answer_length=max_answer_length,
-                    windows=indices,
-                )
-            )
-    return concatenate(spans)
+            starts, ends = (logits.float().cpu().numpy() for logits in (out.start_logits, out.end_logits))
+            yield indices, starts, ends, in_context
 
 
 def decode_spans(
