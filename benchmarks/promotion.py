@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _path  # noqa: F401
@@ -43,10 +44,10 @@ def run(args, questions: list[dict], work: Path) -> dict:
 
     client, uri = MlflowClient(), f"models:/{args.name}@{ALIAS}"
     python = environment("locust", args.environments)
-    client.set_registered_model_alias(args.name, ALIAS, args.versions[0])
-    server, address = serve(uri, args.workers, work / "server.log", SERVING_FOLLOW=uri)
-    over, waits = threading.Event(), []
+    over, waits, server = threading.Event(), [], None
     try:
+        client.set_registered_model_alias(args.name, ALIAS, args.versions[0])
+        server, address = serve(uri, args.workers, work / "server.log", SERVING_FOLLOW=uri)
         asked: list[tuple[dict, dict]] = [(row, {}) for row in questions]
         for version in (*args.versions, args.versions[0]):
             client.set_registered_model_alias(args.name, ALIAS, version)
@@ -63,15 +64,16 @@ def run(args, questions: list[dict], work: Path) -> dict:
                 client.set_registered_model_alias(args.name, ALIAS, version)
                 waits.append(arrived(address, questions[0], version))
 
-        mover = threading.Thread(target=promote)
-        mover.start()
-        try:
-            found = loaded(python, address, server.pid, asked, args.clients, args.seconds, work)
-        finally:
-            over.set()
-            mover.join()
+        with ThreadPoolExecutor(1) as pool:
+            moving = pool.submit(promote)
+            try:
+                found = loaded(python, address, server.pid, asked, args.clients, args.seconds, work)
+            finally:
+                over.set()
+        # A promotion that did not arrive raises here.
+        moving.result()
     finally:
-        if server.poll() is None:
+        if server is not None and server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
         client.delete_registered_model_alias(args.name, ALIAS)
     return found | {

@@ -74,13 +74,14 @@ class Keys:
         """
         with self._lock:
             self._refresh()
-            digest = hashlib.sha256(presented(authorization).encode()).hexdigest()
+            key_given = presented(authorization)
+            digest = _digest(key_given)
             found = None
             # Every key is compared, in full: how long it takes says nothing about any of them.
             for key in self._keys:
                 if hmac.compare_digest(digest, key.digest):
                     found = key
-            if found is None:
+            if found is None or not key_given:
                 return Denied(401)
             return self._counted(found) if counts and found.limit is not None else found
 
@@ -137,6 +138,8 @@ def read_keys(file: Path) -> list[Key]:
         match = _LINE.fullmatch(text)
         if match is None:
             raise UserError(f"The API keys {file}, line {number}: {SHAPE}.")
+        if match["digest"].lower() == _digest(""):
+            raise UserError(f"The API keys {file}, line {number}: it is the digest of an empty key.")
         if any(match["name"] == key.name for key in found):
             raise UserError(f"The API keys {file}, line {number}: {match['name']} occurs twice.")
         limit = float(match["limit"]) if match["limit"] else None
@@ -144,6 +147,10 @@ def read_keys(file: Path) -> list[Key]:
     if not found:
         raise UserError(f"The API keys {file}: it holds no key; {SHAPE}.")
     return found
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def presented(authorization: str | None) -> str:

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -82,8 +83,8 @@ def serve(environment: Mapping[str, str], inside: Path = INSIDE) -> None:
                 "MODEL_URI needs MLFLOW_TRACKING_URI, the address of the store that holds the model."
             )
 
-        # It stays: this process becomes the server.
-        folder = Path(environment.get("TMPDIR", "/tmp")) / f"model-{os.getpid()}"
+        # It stays, since this process becomes the server; a new one for each start, since /tmp may outlive a container.
+        folder = Path(tempfile.mkdtemp(prefix="served-model-", dir=environment.get("TMPDIR")))
         model = verified(uri, folder)
     elif (inside / "MLmodel").is_file():
         model = inside

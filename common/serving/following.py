@@ -35,6 +35,12 @@ FOLLOW = "SERVING_FOLLOW"
 EVERY = 5.0
 """Seconds between two looks at the alias."""
 
+PATIENCE = 20.0
+"""Seconds until a server is ready whose store does not answer: it has a model, and follows once the store is back."""
+
+WARM_UP = "Is it ready? It is."
+"""What a model is asked first."""
+
 RETRY = 60.0
 """Seconds until a version that did not open is tried again; it is reported once."""
 
@@ -57,9 +63,9 @@ class Answering:
         self._alias, self._first = alias, threading.Lock()
         self._observed: Observed | None = None
         self._failed: str | None = None
-        self._retry = 0.0
+        self._retry, self._away = 0.0, False
         self.settled = alias is None
-        """Whether the alias was asked once, if there is one."""
+        """Whether the alias was asked once, if there is one, or did not answer for PATIENCE."""
         if alias is not None and not _ALIAS.fullmatch(alias):
             raise UserError(f"{FOLLOW} is {alias!r}; write models:/NAME@ALIAS.")
 
@@ -86,13 +92,19 @@ class Answering:
         observed.answers(self.version)
         if self._alias is not None:
             threading.Thread(target=self._follow, name="follow", daemon=True).start()
+            waited = threading.Timer(PATIENCE, self._settle)
+            waited.daemon = True
+            waited.start()
 
     def _follow(self) -> None:
         never = threading.Event()
         while True:
             self.look()
-            self.settled = True
+            self._settle()
             never.wait(EVERY)
+
+    def _settle(self) -> None:
+        self.settled = True
 
     def look(self, opened: Callable[[str], Any] | None = None) -> None:
         """Ask the alias which version it names, and switch to that. opened: opens models:/NAME/VERSION."""
@@ -110,9 +122,19 @@ class Answering:
                 self._model_id, self._failed = model_id, None
                 self._switch(model, version)
         except Exception as error:
-            if self._failed != version:
+            # A store that is away says nothing about the version that did not open.
+            if version:
+                reported, self._failed, self._retry = (
+                    self._failed == version,
+                    version,
+                    time.monotonic() + RETRY,
+                )
+            else:
+                reported, self._away = self._away, True
+            if not reported:
                 _log.error("%s: %s; version %s goes on.", self._alias, first_line(error), self.version)
-            self._failed, self._retry = version, time.monotonic() + RETRY
+        else:
+            self._away = False
 
     def _switch(self, model: Any, version: str) -> None:
         before, self._now = self._now[1], (model, version)
@@ -129,7 +151,7 @@ def open_version(uri: str) -> Any:
     config = os.environ.get("SERVING_MODEL_CONFIG")
     model = stored_code.load(uri, config=json.loads(config) if config else None)
     columns = model.metadata.get_input_schema().required_input_names()
-    model.predict(pd.DataFrame([dict.fromkeys(columns, "Is it ready? It is.")]))
+    model.predict(pd.DataFrame([dict.fromkeys(columns, WARM_UP)]))
     return model
 
 

@@ -67,7 +67,7 @@ class Observed:
         )
         self._tokens = prometheus.Counter("suite_tokens", "Tokens that were computed", ["kind"], **own)
         self._model = prometheus.Gauge(
-            "suite_model", "1: the model that answers", ["version"], multiprocess_mode="livemax", **own
+            "suite_model", "1: the model that answers", ["version"], multiprocess_mode="mostrecent", **own
         )
 
     def answers(self, version: str) -> None:

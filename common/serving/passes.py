@@ -6,7 +6,7 @@ numbers depend on the other rows of a batch are left out (`computed_together`).
 """
 
 import functools
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,8 +17,9 @@ import torch
 
 from ..tasks.batching import tokens_per_batch
 from .observed import observed
-from .runtime import Cores, cores, cores_of_process, share_cores
-from .server_process import workers
+from .runtime import Cores, share_cores, shared_cores
+
+_log = logging.getLogger(__name__)
 
 PER_TOKEN = ("start_logits", "end_logits")
 PER_ROW = ("logits",)
@@ -72,15 +73,23 @@ class Passes:
             calls = chosen(self._waiting, shared.free // shared.least)
             self._waiting = [call for call in self._waiting if call not in calls]
             taken = shared.share(len(self._waiting))
-        tokens = sum(int(call.inputs["attention_mask"].sum()) for call in calls)
-        rows, longest = sum(call.rows for call in calls), max(call.length for call in calls)
-        observed().computed(len(calls), rows, tokens, rows * longest)
         try:
+            _count(calls)
             # Of this thread; others keep theirs.
             torch.set_num_threads(taken)
             answer(calls)
         finally:
             shared.give(taken)
+
+
+def _count(calls: Sequence[Call]) -> None:
+    tokens = sum(int(call.inputs["attention_mask"].sum()) for call in calls)
+    rows, longest = sum(call.rows for call in calls), max(call.length for call in calls)
+    try:
+        observed().computed(len(calls), rows, tokens, rows * longest)
+    except Exception:
+        # A counter that cannot be written, on a full disk for example, holds nobody's answer.
+        _log.exception("A pass was not counted")
 
 
 def chosen(waiting: Sequence[Call], places: int) -> list[Call]:
@@ -169,16 +178,14 @@ def computed_together(
     runtime: of its `BundleInfo`. An int8 model measures its activations over the whole batch, so its answers would depend on
     other people's questions; its calls take turns instead (`share_cores`).
     """
-    processes = workers(sys.argv if argv is None else argv)
-    if processes is None:
-        return model
     if runtime == "onnx-int8":
         share_cores(model, argv)
         return model
-    return Together(model, passes_of_process(max(1, cores() // processes)), pad_token_id)
+    shared = shared_cores(argv)
+    return model if shared is None else Together(model, passes_of_process(shared), pad_token_id)
 
 
 @functools.cache
-def passes_of_process(count: int) -> Passes:
+def passes_of_process(shared: Cores) -> Passes:
     """The passes of the whole process, however many models it holds."""
-    return Passes(cores_of_process(count))
+    return Passes(shared)

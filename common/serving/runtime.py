@@ -55,10 +55,9 @@ def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "C
     another on all cores. If OMP_NUM_THREADS is set, each turn takes that number of cores. Returns the shared cores, or
     None outside of a server, where nothing changes.
     """
-    processes = workers(sys.argv if argv is None else argv)
-    if processes is None:
+    shared = shared_cores(argv)
+    if shared is None:
         return None
-    shared = cores_of_process(max(1, cores() // processes))
     taken = threading.local()
 
     def begin(*_: object) -> None:
@@ -72,6 +71,12 @@ def share_cores(model: torch.nn.Module, argv: Sequence[str] | None = None) -> "C
     model.register_forward_pre_hook(begin)
     model.register_forward_hook(end, always_call=True)
     return shared
+
+
+def shared_cores(argv: Sequence[str] | None = None) -> "Cores | None":
+    """The cores that this worker of a server shares among its requests; None outside of a server."""
+    processes = workers(sys.argv if argv is None else argv)
+    return None if processes is None else cores_of_process(max(1, cores() // processes))
 
 
 class Cores:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api_keys import Denied, Keys
 from ..errors import UserError
+from .following import WARM_UP
 from .observed import Seen, observed
 from .server_process import workers
 
@@ -47,8 +48,6 @@ AT_ONCE = 64
 
 OPEN = ("/ping", "/health", "/ready")
 """Paths that need no key."""
-
-WARM_UP = "Is it ready? It is."
 
 Message = MutableMapping[str, Any]
 """A scope or an event of ASGI."""
@@ -165,10 +164,21 @@ class Front:
     async def answer(self, app: App, scope: Message, receive: Receive, send: Send) -> None:
         """Let the application answer a request that may be answered; every response says its id and the model's version."""
         begun, headers = time.perf_counter(), dict(scope["headers"])
+        # Behind a proxy uvicorn puts its own root before the path.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         seen = Seen(request_id(headers.get(b"x-request-id", b"")))
         of_request = self.observed.current.set(seen)
+        answered = left = False
+
+        async def receiving() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or (message["type"] == "http.disconnect" and not answered)
+            return message
 
         async def sending(message: Message) -> None:
+            nonlocal answered
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
                 seen.version = seen.version or self.answering.version
@@ -177,18 +187,21 @@ class Front:
             await send(message)
 
         try:
-            if denied := self._denied(seen, scope["path"], headers):
-                await discard(receive)
+            if denied := self._denied(seen, path, headers):
+                await discard(receiving)
                 await plain(sending, denied.status, denied.reason, denied.headers)
             else:
-                await self._bounded(app, scope, receive, sending)
+                await self._bounded(app, scope, receiving, sending)
         except Exception:
-            # uvicorn answers for it.
-            seen.status = seen.status or 500
-            raise
+            # Nobody is there to be answered; else uvicorn answers for it.
+            if not left:
+                seen.status = seen.status or 500
+                raise
         finally:
+            # 499, as proxies call it: the client left before its answer.
+            seen.status = 499 if left else seen.status or 500
             self.observed.current.reset(of_request)
-            self._note(seen, scope, time.perf_counter() - begun)
+            self._note(seen, scope["method"], path, time.perf_counter() - begun)
 
     def _denied(self, seen: Seen, path: str, headers: Mapping[bytes, bytes]) -> Denied | None:
         if self.keys is None or path in OPEN:
@@ -211,17 +224,15 @@ class Front:
             return
         await app(scope, receive, send)
 
-    def _note(self, seen: Seen, scope: Message, seconds: float) -> None:
-        # 499, as proxies call it: the client left before the answer.
-        status = seen.status or 499
-        self.observed.finished(scope["path"], status, seconds)
+    def _note(self, seen: Seen, method: str, path: str, seconds: float) -> None:
+        self.observed.finished(path, seen.status, seconds)
         if self.log is not None:
             entry = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "id": seen.id,
-                "method": scope["method"],
-                "path": scope["path"][:200],
-                "status": status,
+                "method": method,
+                "path": path[:200],
+                "status": seen.status,
                 "ms": round(1000 * seconds, 1),
                 "rows": seen.rows,
                 "version": seen.version,

@@ -119,3 +119,14 @@ def test_a_faulty_file_is_refused_by_line(text, reason, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere cannot be read"):
         Keys(tmp_path / "nowhere")
+
+
+def test_an_empty_key_opens_nothing(tmp_path):
+    """As `printf %s "$key" | sha256sum` makes one where `key` is not set: a request without a key would have it."""
+    file = tmp_path / "keys"
+    file.write_text(f"shop {hashlib.sha256(b'').hexdigest()}\n")
+    with pytest.raises(UserError, match="line 1: it is the digest of an empty key"):
+        Keys(file)
+    file.write_text(f"shop {hashlib.sha256(b'sesame').hexdigest()}\n")
+    for given in (None, "", "Bearer", "Bearer ", "Basic Og=="):
+        assert Keys(file).asked(given) == Denied(401)

@@ -105,6 +105,13 @@ def logged(world):
     return [json.loads(line) for line in (world.folder / "access.log").read_text().splitlines()]
 
 
+def noted(world, id_):
+    """The line of a request in the log. It is counted and noted once its answer has left."""
+    found = []
+    waited(lambda: found.extend(line for line in logged(world) if line["id"] == id_) or found)
+    return found[0]
+
+
 def counters(world):
     status, _, text = request(f"{world.address}/metrics", **KEY)
     assert status == 200
@@ -116,9 +123,7 @@ def test_an_answer_says_its_request_and_its_version(world):
     status, headers, text = ask(world, world.questions, X_Request_Id="batch-17")
     assert status == 200 and (headers["x-request-id"], headers["x-model-version"]) == ("batch-17", "1")
     assert [row["answer"] for row in json.loads(text)["predictions"]] == world.expected["1"]
-    # It is written once the answer has left.
-    waited(lambda: any(line["id"] == "batch-17" for line in logged(world)))
-    line = next(line for line in logged(world) if line["id"] == "batch-17")
+    line = noted(world, "batch-17")
     assert (line["path"], line["status"], line["rows"], line["version"], line["key"]) == (
         "/invocations", 200, len(world.questions), "1", "operations",
     )  # fmt: skip
@@ -185,9 +190,13 @@ def test_no_other_site_may_read_answers(world):
 
 
 def test_counters(world):
+    ask(world, world.questions, X_Request_Id="before")
+    noted(world, "before")
     before = counters(world)
-    ask(world, world.questions)
-    request(f"{world.address}/invocations", {"inputs": [{"question": "Who?"}]}, **KEY)
+    ask(world, world.questions, X_Request_Id="good")
+    bad = {"inputs": [{"question": "Who?"}]}
+    request(f"{world.address}/invocations", bad, X_Request_Id="bad", **KEY)
+    noted(world, "good"), noted(world, "bad")
     after = counters(world)
     grown = {name: value - before.get(name, 0) for name, value in after.items()}
     assert grown['suite_requests_total{path="/invocations",status="200"}'] == 1

@@ -76,6 +76,22 @@ def test_what_is_missing_is_said(environment, reason, tmp_path):
         container.serve(environment, tmp_path)
 
 
+def test_a_container_that_starts_again_fetches_the_model_anew(uri, tmp_path, monkeypatch):
+    """/tmp may outlive the container, and its first process always has the same number."""
+    begun = []
+    monkeypatch.setattr(os, "execvpe", lambda *given: begun.append(given))
+    environment = {
+        "MODEL_URI": uri,
+        "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+        "TMPDIR": str(tmp_path),
+    }
+    for _ in range(2):
+        container.serve(environment)
+    folders = sorted(tmp_path.iterdir())
+    assert len(begun) == 2 == len(folders)
+    assert all((folder.stat().st_mode & 0o777) == 0o700 for folder in folders)
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])
 def test_a_number_that_is_none_is_refused(given, tmp_path):
     with pytest.raises(UserError, match=f"WORKERS is '{given}'; it must be a whole number"):
@@ -140,6 +156,8 @@ def test_what_the_dockerfile_copies_is_there_and_sent():
     assert "USER 10001" in lines and any(line.startswith("HEALTHCHECK") for line in lines)
     (port,) = (line.split()[1] for line in lines if line.startswith("EXPOSE"))
     assert container.command({}, Path("/model"))[0].count(port) == 1
+    (asked,) = (line for line in lines if "urllib.request" in line)
+    assert f"os.environ.get('PORT') or {port}" in asked
 
 
 def test_kubernetes_takes_the_manifest():
@@ -151,7 +169,8 @@ def test_kubernetes_takes_the_manifest():
     (deployment, *_), kinds = documents, [each["kind"] for each in documents]
     assert kinds == ["Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"]
     (server,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 60
+    drain = {each["name"]: int(each["value"]) for each in server["env"]}["SERVING_DRAIN_SECONDS"]
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 60 + drain > 60
     assert {probe: server[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")} == {
         "readinessProbe": "/ready",
         "livenessProbe": "/ping",

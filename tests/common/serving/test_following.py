@@ -2,6 +2,9 @@
 
 import gc
 import logging
+import sys
+import threading
+import time
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,6 +141,34 @@ def test_a_version_that_does_not_open_changes_nothing_and_is_reported_once(
     registry.names = "1"
     answering.look(lambda uri: Opened("first again"))
     assert answering.of_request(None)[0].name == "first again" and answering.version == "1"
+
+
+def test_a_store_that_is_away_for_a_moment_does_not_try_a_broken_version_again(answering, registry, caplog):
+    answering.of_request(Opened("first"))
+    registry.names, tried = "2", []
+
+    def broken(uri):
+        tried.append(uri)
+        raise UserError("its file weights was changed")
+
+    for registry.broken in (False, True, False):
+        answering.look(broken)
+    assert tried == ["models:/qa/2"] and caplog.text.count("weights was changed") == 1
+
+
+def test_a_server_is_ready_though_the_store_does_not_answer(answering, monkeypatch):
+    """An outage of the store must not keep new servers from answering with the model that they have."""
+    asked = threading.Event()
+    monkeypatch.setattr(following, "PATIENCE", 0.05)
+    # The thread ends with the test.
+    monkeypatch.setattr(answering, "look", lambda: asked.wait(60) and sys.exit())
+    answering.of_request(Opened("first"))
+    answering.begin(Observed(None))
+    end = time.monotonic() + 30
+    while not answering.settled and time.monotonic() < end:
+        time.sleep(0.01)
+    assert answering.settled and not asked.is_set()
+    asked.set()
 
 
 def test_a_store_that_is_away_changes_nothing(answering, registry, caplog):

@@ -143,10 +143,37 @@ def test_who_is_alone_takes_every_core_and_who_leaves_others_waiting_a_part():
     together = passes.Together(model, shared, 0)
     together(**inputs(1))
     assert threads == [4] and shared._cores.free == 4
+    threads.clear()
+    both = Held(), Held()
+    for each in both:
+        each.register_forward_hook(lambda *_: threads.append(torch.get_num_threads()))
+    with ThreadPoolExecutor(2) as pool:
+        taken = shared._cores.take()
+        asked = [pool.submit(passes.Together(each, shared, 0), **inputs(1)) for each in both]
+        waiting_for(shared, 2)
+        shared._cores.give(taken)
+        # Neither ends before the other has begun.
+        assert all(each.begun.wait(30) for each in both)
+        for each in both:
+            each.go.set()
+        for future in asked:
+            future.result(30)
+    assert threads == [2, 2] and shared._cores.free == 4
+
+
+def test_a_pass_that_cannot_be_counted_is_answered_all_the_same(one_core, monkeypatch, caplog):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(passes, "observed", lambda: SimpleNamespace(computed=full))
+    together, model, shared = one_core
+    model.go.set()
+    assert torch.equal(together(**inputs(3)).start_logits, inputs(3)["input_ids"].float())
+    assert shared._cores.free == 1 and "no space left" in caplog.text
 
 
 def test_only_a_server_computes_together_and_never_an_int8_model(monkeypatch):
-    monkeypatch.setattr(passes, "cores", lambda: 2)
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
     model = Held()
     assert passes.computed_together(model, 0, "torch", ["pytest"]) is model
     assert not model._forward_pre_hooks
@@ -196,13 +223,14 @@ BAD = {
 def server(monkeypatch):
     """This process counts as a server with one core; gives its cores and its passes."""
     monkeypatch.setattr(sys, "argv", SERVER)
-    monkeypatch.setattr(passes, "cores", lambda: 1)
+    monkeypatch.setattr(runtime, "cores", lambda: 1)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     caches = (runtime.cores_of_process, passes.passes_of_process)
     for cache in caches:
         cache.cache_clear()
     before = torch.get_num_threads()
-    yield runtime.cores_of_process(1), passes.passes_of_process(1)
+    shared = runtime.cores_of_process(1)
+    yield shared, passes.passes_of_process(shared)
     torch.set_num_threads(before)
     for cache in caches:
         cache.cache_clear()

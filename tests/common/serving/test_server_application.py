@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from fastapi import FastAPI, Request
 
 from common.errors import UserError
 from common.serving import server_application as application
@@ -47,13 +48,14 @@ def front(monkeypatch):
     return make
 
 
-def ask(front, app=echo, path="/invocations", body=b"{}", **headers):
+def ask(front, app=echo, path="/invocations", body=b"{}", root="", **headers):
     """(status, headers, body) of a request."""
     given = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     scope = {
         "type": "http",
         "method": "POST",
         "path": path,
+        "root_path": root,
         "headers": [(b"content-length", str(len(body)).encode()), *given],
     }
     got = []
@@ -119,20 +121,66 @@ def test_the_log_has_a_line_for_each_request_and_nothing_of_its_text(front, tmp_
     assert "secret" not in (tmp_path / "moved.log").read_text()
 
 
+def leaving(front, app, *before):
+    """A client sends these parts of a body, and leaves."""
+    events = [{"type": "http.request", "body": part, "more_body": True} for part in before]
+    events.append({"type": "http.disconnect"})
+    got = []
+
+    async def receive():
+        return events.pop(0) if len(events) > 1 else events[0]
+
+    async def send(message):
+        got.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": [], "query_string": b""}
+    asyncio.run(front.answer(app, scope, receive, send))
+
+
+def mlflows_kind_of_application():
+    """As MLflow's: a middleware around the route, the whole body, then a computation in another thread."""
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def within(request, call_next):
+        return await asyncio.wait_for(call_next(request), 30)
+
+    @app.post("/invocations")
+    async def answered(request: Request):
+        return await asyncio.to_thread(len, await request.body())
+
+    return app
+
+
 def test_a_client_that_leaves_is_noted_and_so_is_a_failure(front, tmp_path):
     made = front(ACCESS_LOG=tmp_path / "log")
-
-    async def silent(scope, receive, send):
-        pass
 
     async def broken(scope, receive, send):
         raise ZeroDivisionError
 
-    with pytest.raises(ValueError):
-        ask(made, silent)
+    async def gone_meanwhile(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    leaving(made, mlflows_kind_of_application(), b"the first part")
+    leaving(made, gone_meanwhile, b"all")
     with pytest.raises(ZeroDivisionError):
         ask(made, broken)
-    assert [json.loads(line)["status"] for line in (tmp_path / "log").read_text().splitlines()] == [499, 500]
+    assert ask(made, path="/ping")[0] == 200
+    lines = [json.loads(line)["status"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [499, 499, 500, 200]
+
+
+def test_behind_a_proxys_path_the_same_holds(front, tmp_path):
+    (tmp_path / "keys").write_text(f"ali {hashlib.sha256(b'sesame').hexdigest()} 1\n")
+    made = front(API_KEYS=tmp_path / "keys", ACCESS_LOG=tmp_path / "log")
+    key = {"authorization": "Bearer sesame"}
+    assert ask(made, path="/qa/ready", root="/qa")[0] == 200
+    assert [ask(made, path="/qa/invocations", root="/qa", **key)[0] for _ in range(2)] == [200, 429]
+    lines = [json.loads(line)["path"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == ["/ready", "/invocations", "/invocations"]
 
 
 def test_a_log_that_cannot_be_written_is_refused(front, tmp_path):
@@ -212,14 +260,14 @@ def test_a_server_that_follows_is_ready_once_it_has_asked_the_store(front):
 
 
 def test_after_sigterm_it_goes_on_for_a_while_and_says_so(front):
-    made, stopped = front(DRAIN_SECONDS="0.2"), []
+    made, stopped = front(DRAIN_SECONDS="3"), []
     kept = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
 
     async def then():
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(0.02)
         during = (await made.ready_or_not()).status_code, list(stopped)
-        for _ in range(500):
+        for _ in range(3000):
             if stopped:
                 break
             await asyncio.sleep(0.01)
