@@ -14,8 +14,9 @@ class Parser(argparse.ArgumentParser):
     """A script's command line: the help keeps the lines of the description, a flag is written out, an error is one line."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        kept = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-        super().__init__(*args, **kept | kwargs)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags.")

@@ -98,7 +98,7 @@ def best_spans(
     n_best: int = 20,
     max_answer_length: int = 30,
     null_index: int = 0,
-    windows: Sequence[int] | None = None,
+    windows: Sequence[int] | np.ndarray | None = None,
 ) -> Spans:
     """The `n_best` best spans of each window, exact over all pairs start <= end of context tokens at most
     `max_answer_length` tokens long; of equal scores the smallest start, then the shortest span, comes first.
@@ -153,7 +153,10 @@ def best_spans(
 
 
 def _as_arrays(
-    start_logits: np.ndarray, end_logits: np.ndarray, context_mask: np.ndarray, windows: Sequence[int] | None
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_mask: np.ndarray,
+    windows: Sequence[int] | np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The arguments of `best_spans` in the types that it computes with; ValueError where their shapes differ."""
     start_logits = np.asarray(start_logits, dtype=np.float32)
