@@ -3,9 +3,10 @@
   python scripts/transfer.py runs:/RUN_ID --from sqlite:////home/ann/project/mlflow.db --to http://127.0.0.1:5000
   python scripts/transfer.py models:/bert-squad-qa@champion --from http://127.0.0.1:5000 --to sqlite:////tmp/mlflow.db
 
-The run has its parameters, metrics, tags, artifacts, data sets and logged models there, with the bases that they need. What
-is moved is checked against its records before and after. An interrupted transfer is completed by the same command; a second
-call changes nothing. Aliases are set only with --alias.
+The run has its parameters, metrics, tags, artifacts, data sets and logged models there, with the bases that they need. Models
+and bases are checked against their records before and after; of artifacts, which have none, the copy is compared with what was
+read. An interrupted transfer is completed by the same command; a second call brings what came since, and else changes nothing.
+Aliases are set only with --alias.
 """
 
 import sys

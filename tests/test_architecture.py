@@ -16,6 +16,7 @@ AIMS = {
     "export/test_networks.py",
     "models/test_checkpoints.py",
     "page/test_app_refusals.py",
+    "registry/test_transfer_again.py",
     "studies/test_shipped.py",
     "test_fuzz.py",
     "test_settings.py",

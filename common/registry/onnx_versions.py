@@ -129,7 +129,9 @@ def _exported(client: MlflowClient, name: str, version: ModelVersion) -> dict[st
         number = champion.by_alias(client, name, precision)
         if number is not None:
             tags = client.get_model_version(name, number).tags
-            if tags.get("exported_from") == str(version.version):
+            # A version that was moved here names the number of its first store.
+            of_run = tags.get("run_id") == version.tags.get("run_id")
+            if of_run and tags.get("exported_from") == str(version.version):
                 found[precision] = number
     return found
 

@@ -1,12 +1,12 @@
 """A run, or a registered version, copied from one store to another with all that belongs to it.
 
-What is read from the first store is checked against its records and lies in a folder before anything is written to the
-second one. There a version comes last, and a run stays RUNNING until it is whole, so a transfer that was interrupted leaves
-nothing that looks finished; the next one completes it. Everything that was copied has ORIGIN, by which it is found again.
+What is read from the first store lies in a folder before anything is written to the second one: models checked against their
+records, a run's own artifacts, which have none, as they are. There a version comes last, and a new run stays RUNNING until it
+is whole, so a transfer that was interrupted leaves nothing that looks finished; the next one completes it. Everything that was
+copied has ORIGIN, by which it is found again.
 """
 
 import contextlib
-import json
 import math
 import re
 import shutil
@@ -16,19 +16,19 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_PARENT_RUN_ID
 
 from ..errors import UserError, first_line
-from ..models.bundles import REFERENCE, hashes, read_bundle
+from ..models.bundles import REFERENCE, difference, hashes
 from ..scratch import scratch
 from ..serving import model_logging, stored_code
 from ..tracking import experiments, runs, store
 from . import champion, versions
-from .gate import CHAMPION, Verdict
+from .gate import CHALLENGER, CHAMPION, Verdict
 
 ORIGIN = "transferred_from"
 """Tag of a run, a logged model and a version: the id of the run, or of the logged model, that it is a copy of."""
@@ -38,7 +38,7 @@ _HERE_ONLY = (champion.BEFORE, champion.SINCE, champion.ROLLED_BACK)
 
 _RUN = re.compile(r"runs:/([0-9a-f]{32})(/.*)?")
 _VERSION = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)")
-_TOGETHER = {"params": 100, "metrics": 1000}
+_TOGETHER = {"params": 100, "tags": 100, "metrics": 1000}
 """What one call to a server may hold."""
 
 
@@ -52,7 +52,7 @@ class Moved:
     version: str | None = None
     """models:/NAME/VERSION, if a version was moved."""
     was_there: bool = False
-    """Whether the run was there, whole, before."""
+    """Whether the run was there before, with all that it has now."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ def transfer(uri: str, source: str, target: str, alias: str | None = None) -> Mo
     """Copy a run (`runs:/ID`) or a version (`models:/NAME/VERSION`, `models:/NAME@ALIAS`) with its run between stores.
 
     source, target: tracking URIs. alias: what the version is called in the second store; none by default. The run has its
-    parameters, metrics, tags, artifacts, data sets and logged models there, under ids of that store. UserError if something
-    is missing in the first store, is not what was recorded, or is not as it was after it was copied.
+    parameters, metrics, tags, artifacts, data sets and logged models there, under ids of that store; a run that went on since
+    it was copied, or got more logged models, is copied again. UserError if something is missing in the first store, is not
+    what was recorded, or is not as it was after it was copied, and if `alias` is champion and another version became it.
     """
     if alias is not None and not _VERSION.fullmatch(uri):
         raise UserError(f"--alias {alias} is for versions; {uri} is none.")
@@ -94,8 +95,9 @@ def transfer(uri: str, source: str, target: str, alias: str | None = None) -> Mo
     with scratch() as folder:
         with _in(source, must_exist=True):
             packed = _pack(uri, folder)
-        with _in(target), store.lock(f"transfer-{packed.run.info.run_id}"):
-            return _unpack(packed, alias)
+        origin = _origin(packed.run.data.tags, packed.run.info.run_id)
+        with _in(target), store.lock(f"transfer-{origin}"):
+            return _unpack(packed, origin, alias)
 
 
 @contextlib.contextmanager
@@ -119,6 +121,8 @@ def _pack(uri: str, folder: Path) -> _Packed:
     if match := _RUN.fullmatch(uri):
         run_id = match[1]
     else:
+        # An alias may move meanwhile.
+        uri = stored_code.with_version(uri)
         version = client.get_model_version(*get_model_name_and_version(client, uri))
         about = client.get_registered_model(version.name).description
         run_id = stored_code.logged_model_of(uri).source_run_id or version.run_id
@@ -135,11 +139,7 @@ def _pack(uri: str, folder: Path) -> _Packed:
         )
     artifacts = folder / "artifacts"
     artifacts.mkdir()
-    try:
-        for file in client.list_artifacts(run_id):
-            client.download_artifacts(run_id, file.path, str(artifacts))
-    except (MlflowException, OSError) as error:
-        raise UserError(f"The artifacts of run {run_id} cannot be read: {first_line(error)}.") from None
+    _download(client, run_id, artifacts)
     history = [client.get_metric_history(run_id, name) for name in sorted(run.data.metrics)]
     return _Packed(
         run,
@@ -150,6 +150,15 @@ def _pack(uri: str, folder: Path) -> _Packed:
         version,
         about,
     )
+
+
+def _download(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """The artifacts of a run, without those of its logged models."""
+    try:
+        for file in client.list_artifacts(run_id):
+            client.download_artifacts(run_id, file.path, str(folder))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"The artifacts of run {run_id} cannot be read: {first_line(error)}.") from None
 
 
 def _models_of(client: MlflowClient, run: Run) -> list[LoggedModel]:
@@ -176,23 +185,46 @@ def _read(logged: LoggedModel, folder: Path) -> _Model:
     return _Model(logged, files, base)
 
 
-def _unpack(packed: _Packed, alias: str | None) -> Moved:
-    client, origin = MlflowClient(), _origin(packed.run.data.tags, packed.run.info.run_id)
+def _unpack(packed: _Packed, origin: str, alias: str | None) -> Moved:
+    client = MlflowClient()
     held = _held(client, packed, origin)
-    there = held is not None and held.info.status != "RUNNING"
+    at_home = held is not None and held.info.run_id == origin
+    there = held is not None and (at_home or _is_as(held, packed.run))
     if held is None or not there:
         held = _write(client, packed, held, origin)
-    models = {_origin(model.tags, model.model_id): model.model_id for model in _models_of(client, held)}
+    models, added = _write_models(client, packed, held, at_home)
+    there = there and not added
+    if not at_home:
+        # Last, and with no effect on one that has ended like this.
+        client.set_terminated(held.info.run_id, packed.run.info.status, packed.run.info.end_time)
     moved = Moved(held.info.run_id, len(models), was_there=there)
     if packed.version is None:
         return moved
     version = _write_version(client, packed, packed.version, held.info.run_id, models)
     if alias == CHAMPION:
-        asked = Verdict(CHAMPION, ("it was moved here as champion",))
-        champion.promote(client, version.name, str(version.version), lambda *_: asked, lambda *_: None)
+        _crown(client, version.name, str(version.version))
     elif alias is not None:
         client.set_registered_model_alias(version.name, alias, version.version)
     return Moved(moved.run_id, moved.models, f"models:/{version.name}/{version.version}", there)
+
+
+def _crown(client: MlflowClient, name: str, number: str) -> None:
+    """Make this version champion, whatever others a promotion finds on its way."""
+
+    def judge(other: str, _: str | None) -> Verdict:
+        return Verdict(CHAMPION if other == number else CHALLENGER, ("version moved here as champion",))
+
+    settled = champion.promote(client, name, number, judge, lambda *_: None)
+    if settled.alias != CHAMPION:
+        raise UserError(
+            f"Version {number} of {name} was moved, but another one became champion at the same time: run it again if this one "
+            "is to take its place."
+        )
+
+
+def _is_as(copy: Run, original: Run) -> bool:
+    """Whether a copy is whole, and the original has not gone on since."""
+    return copy.info.status == original.info.status and original.info.end_time in (None, copy.info.end_time)
 
 
 def _origin(tags: Mapping[str, str], id_: str) -> str:
@@ -211,7 +243,7 @@ def _held(client: MlflowClient, packed: _Packed, origin: str) -> Run | None:
 
 
 def _write(client: MlflowClient, packed: _Packed, begun: Run | None, origin: str) -> Run:
-    """Copy the run, into the one that an interrupted transfer began if there is one."""
+    """Copy the run without its models, into the copy that there is of it, if there is one; its status stays as it is."""
     old, info = packed.run.data, packed.run.info
     # The parent stays where it is.
     tags = {name: value for name, value in old.tags.items() if name != MLFLOW_PARENT_RUN_ID} | {
@@ -221,6 +253,8 @@ def _write(client: MlflowClient, packed: _Packed, begun: Run | None, origin: str
         experiment = experiments.experiment_id(packed.experiment)
         begun = client.create_run(experiment, info.start_time, {**tags}, info.run_name)
     run_id = begun.info.run_id
+    for part in _parts([RunTag(name, value) for name, value in tags.items()], _TOGETHER["tags"]):
+        client.log_batch(run_id, tags=part)
     params = [Param(name, value) for name, value in old.params.items()]
     for part in _parts(params, _TOGETHER["params"]):
         client.log_batch(run_id, params=part)
@@ -229,17 +263,52 @@ def _write(client: MlflowClient, packed: _Packed, begun: Run | None, origin: str
         client.log_batch(run_id, metrics=points)
     if packed.run.inputs.dataset_inputs:
         client.log_inputs(run_id, datasets=packed.run.inputs.dataset_inputs)
-    if any(packed.artifacts.iterdir()):
+    if expected := hashes(packed.artifacts):
         client.log_artifacts(run_id, str(packed.artifacts))
-    # Those that a killed transfer left may lack files.
-    for name in {model.logged.name for model in packed.models}:
-        model_logging.forget_models(run_id, name)
-    made = {model.logged.model_id: _write_model(client, model, begun, packed) for model in packed.models}
-    outputs = [each for each in packed.run.outputs.model_outputs if each.model_id in made]
-    if outputs:
-        client.log_outputs(run_id, [LoggedModelOutput(made[each.model_id], each.step) for each in outputs])
-    client.set_terminated(run_id, info.status, info.end_time)
+        with scratch() as folder:
+            _download(client, run_id, folder)
+            # A run that has gone on may have left out what it had before.
+            copied = {name: digest for name, digest in hashes(folder).items() if name in expected}
+        if found := difference(copied, expected):
+            raise UserError(f"The copy of run {info.run_id} is not as the run: its artifact {found}.")
     return client.get_run(run_id)
+
+
+def _write_models(
+    client: MlflowClient, packed: _Packed, run: Run, at_home: bool
+) -> tuple[dict[str, str], int]:
+    """Copy the logged models that a run of this store lacks: (origin → id of all that it has, how many were lacking)."""
+    models = {_origin(model.tags, model.model_id): model.model_id for model in _models_of(client, run)}
+    lacking = {
+        origin: model
+        for model in packed.models
+        # A run that went on at home has replaced the model that its training had logged.
+        if (origin := _origin(model.logged.tags, model.logged.model_id)) not in models
+        and not (at_home and model.logged.name == "model")
+    }
+    if lacking:
+        _forget_unfinished(client, run)
+    for origin, model in lacking.items():
+        models[origin] = _write_model(client, model, run, packed)
+    known = {each.model_id for each in run.outputs.model_outputs}
+    made = {m.logged.model_id: models.get(_origin(m.logged.tags, m.logged.model_id)) for m in packed.models}
+    found = [(made.get(each.model_id), each.step) for each in packed.run.outputs.model_outputs]
+    outputs = [LoggedModelOutput(id_, step) for id_, step in found if id_ is not None and id_ not in known]
+    if outputs:
+        client.log_outputs(run.info.run_id, outputs)
+    return models, len(lacking)
+
+
+def _forget_unfinished(client: MlflowClient, run: Run) -> None:
+    """Delete the copies of models that a killed transfer left, which may lack files."""
+    found = mlflow.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", output_format="list"
+    )
+    for model in found:
+        # A team's server lets people write into each other's runs, but not delete from them.
+        if model.status != "READY" and ORIGIN in model.tags:
+            with contextlib.suppress(MlflowException):
+                client.delete_logged_model(model.model_id)
 
 
 def _parts(values: list, most: int) -> Iterator[list]:
@@ -264,7 +333,11 @@ def _write_model(client: MlflowClient, model: _Model, run: Run, packed: _Packed)
     text = described.read_text().replace(logged.model_id, made.model_id).replace(old_run, run_id)
     described.write_text(text)
     if model.base is not None:
-        _refer(files, model.base)
+        bundle, loader = files / "artifacts" / "bundle", files / "model.py"
+        recorded = _file_digest(loader, REFERENCE)
+        model_logging.refer(bundle, model.base)
+        # The loader compares the bundle with digests of its own.
+        loader.write_text(loader.read_text().replace(recorded, hashes(bundle)[REFERENCE]))
     client.set_logged_model_tags(made.model_id, stored_code.as_tags(hashes(files)))
     client.log_model_artifacts(made.model_id, str(files))
     points = [
@@ -284,21 +357,10 @@ def _write_model(client: MlflowClient, model: _Model, run: Run, packed: _Packed)
     ]
     for part in _parts(points, _TOGETHER["metrics"]):
         client.log_batch(run_id, metrics=part)
-    client.finalize_logged_model(made.model_id, "READY")
     with scratch() as folder:
         stored_code.verified(f"models:/{made.model_id}", folder, f"The copy of {logged.model_id}")
+    client.finalize_logged_model(made.model_id, "READY")
     return made.model_id
-
-
-def _refer(files: Path, base: Path) -> None:
-    """Let a model's files name this store's copy of its base, which is stored if it is not there yet."""
-    bundle, loader = files / "artifacts" / "bundle", files / "model.py"
-    fingerprint = read_bundle(bundle).base_fingerprint
-    recorded = _file_digest(loader, REFERENCE)
-    reference = {"uri": model_logging.shared_base(base, fingerprint), "fingerprint": fingerprint}
-    (bundle / REFERENCE).write_text(json.dumps(reference) + "\n")
-    # The loader compares the bundle with digests of its own.
-    loader.write_text(loader.read_text().replace(recorded, hashes(bundle)[REFERENCE]))
 
 
 def _file_digest(loader: Path, name: str) -> str:
@@ -334,5 +396,4 @@ def _write_version(
         tags | {ORIGIN: origin},
         version.description or "",
         run_id=run_id,
-        same=(ORIGIN,),
     )

@@ -60,12 +60,17 @@ def log_model(
     """
     forget_models(run.id, "model")
     if base is not None:
-        fingerprint = read_bundle(bundle).base_fingerprint
-        reference = {"uri": shared_base(base, fingerprint), "fingerprint": fingerprint}
-        (bundle / REFERENCE).write_text(json.dumps(reference) + "\n")
+        refer(bundle, base)
     info = log_bundle(bundle, example, run_id=run.id, name="model")
     run.log_metrics(metrics, model_id=info.model_id, at=at)
     return info.model_uri
+
+
+def refer(bundle: Path, base: Path) -> None:
+    """Let a saved model name the store's copy of its base, which is stored if it is not there yet."""
+    fingerprint = read_bundle(bundle).base_fingerprint
+    reference = {"uri": shared_base(base, fingerprint), "fingerprint": fingerprint}
+    (bundle / REFERENCE).write_text(json.dumps(reference) + "\n")
 
 
 def forget_models(run_id: str, name: str) -> None:

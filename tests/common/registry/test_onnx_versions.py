@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
 
+from mlflow.exceptions import MlflowException
+
 from common.data import prepared
 from common.errors import UserError
 from common.inference import models, predicting
@@ -143,3 +145,23 @@ def test_without_its_packages_it_says_what_to_install(exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="requirements-onnx.txt"):
         onnx_versions.export_version(QA, done.version)
+
+
+def test_a_moved_export_of_another_version_with_the_same_number_does_not_count(tmp_path):
+    """Numbers differ between stores; the run tells whose export it is."""
+    with trained.store(tmp_path):
+        client = mlflow.MlflowClient()
+        for name in (QA.registered, f"{QA.registered}-onnx"):
+            client.create_registered_model(name)
+        uri = f"models:/{client.create_logged_model('0').model_id}"
+        client.create_model_version(QA.registered, uri, tags={"run_id": "0" * 32})
+        for precision in onnx_versions.PRECISIONS:
+            tags = {"exported_from": "1", "run_id": "0" * 32}
+            made = client.create_model_version(f"{QA.registered}-onnx", uri, tags=tags)
+            client.set_registered_model_alias(made.name, precision, made.version)
+        (line,) = onnx_versions.export_version(QA, "1")
+        assert "is exported already" in line
+        client.set_model_version_tag(made.name, made.version, "run_id", "1" * 32)
+        # It begins, with the run, which this store does not have.
+        with pytest.raises((MlflowException, UserError), match="0" * 32):
+            onnx_versions.export_version(QA, "1")

@@ -1,6 +1,5 @@
 """A run or a version in another store: the same in everything but its ids, checked, once, and whole or not there."""
 
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,20 +49,6 @@ def inside(uri):
         yield mlflow.MlflowClient()
     finally:
         mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """The file of a store that holds nothing: making one takes seconds."""
-    folder = tmp_path_factory.mktemp("empty")
-    with trained.store(folder):
-        return folder / "mlflow.db"
-
-
-@pytest.fixture
-def target(empty, tmp_path):
-    shutil.copy(empty, tmp_path / "target.db")
-    return f"sqlite:///{tmp_path / 'target.db'}"
 
 
 def answers(uri):
