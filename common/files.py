@@ -259,9 +259,17 @@ def once(call: Callable[[Path], Result], file: Path) -> Result:
     return result
 
 
+def as_json(content: object) -> str:
+    """JSON on one line, with its end."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def write_json(file: Path, content: object) -> None:
     """Write JSON on one line; the file is whole, or as it was before."""
+    write_bytes(file, as_json(content).encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file, which is whole then, or as it was before."""
     with atomic_write(file, durable=True) as part:
-        part.write_text(
-            json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
-        )
+        part.write_bytes(content)

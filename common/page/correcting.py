@@ -4,7 +4,6 @@ With each answer the page gives a seal, which a correction sends back: it says w
 record of it is the server's own, and nobody corrects what was never asked here.
 """
 
-import hashlib
 import secrets
 import sys
 import threading
@@ -21,10 +20,11 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from ..data.answer_places import places
 from ..errors import UserError
 from ..scoring import squad
+from ..scoring.languages import rules_of
 from ..serving.question_requests import MAX_QUESTION
 from ..serving.requests import check_known
 from .catalogue import Entry
-from .corrections import Correction, Corrections, Full, Occupied
+from .corrections import Correction, Corrections, Full, Occupied, digest
 from .guard import MAX_CONTEXT, Fault, checked_text, read_json
 
 MAX_ANSWER = 2_000
@@ -54,7 +54,7 @@ class Correcting:
         told = {
             "model": entry.uri,
             "language": entry.facts.get("data_language"),
-            "asked": _digest(question, context),
+            "asked": digest(question, context),
             "text": answer["answer"],
             "start": answer["start"],
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,9 +99,9 @@ class Correcting:
             told = self._seals.loads(fields.get("seal", ""))
         except (BadSignature, TypeError, ValueError):
             raise Fault("The page was started again since this answer: ask once more.", "seal") from None
-        if told["asked"] != _digest(question, context):
+        if told["asked"] != digest(question, context):
             raise Fault("The model was asked another question, or on another text: ask once more.", "seal")
-        text, start = _right(fields, context)
+        text, start = _right(fields, context, told["language"])
         answered = {name: told[name] for name in ("text", "start", "time")}
         return Correction(question, context, text, start, told["model"], answered, told["language"])
 
@@ -115,8 +115,8 @@ class Correcting:
             self._taken.append(now)
 
 
-def _right(fields: Mapping[str, Any], context: str) -> tuple[str, int]:
-    """(the right answer, its place), ("", -1) if there is none."""
+def _right(fields: Mapping[str, Any], context: str, language: str | None) -> tuple[str, int]:
+    """(the right answer, its place), ("", -1) if there is none. language: by whose rules it will be scored."""
     if fields.get("unanswerable", "") not in ("", "yes", True, False):
         raise Fault("unanswerable must be true or false.", "unanswerable")
     text, start, end = (fields.get(name) for name in ("answer", "start", "end"))
@@ -124,11 +124,12 @@ def _right(fields: Mapping[str, Any], context: str) -> tuple[str, int]:
         # A form sends the answer that was marked along with the button that says there is none.
         return "", -1
     text = checked_text("answer", "" if text is None else text, MAX_ANSWER, "The right answer")
-    if not squad.normalize_answer(text):
-        raise Fault(
-            "The right answer has no word that counts: EM and F1 leave out a, an, the and punctuation.",
-            "answer",
+    rules = rules_of(language)
+    if not (rules or squad.SQUAD).normalize(text):
+        left_out = (
+            "punctuation, and articles of this model's language" if rules else "a, an, the and punctuation"
         )
+        raise Fault(f"The right answer has no word that counts: EM and F1 leave out {left_out}.", "answer")
     if start is None and end is None:
         found = [at for at in places(context, text) if context[at[0] : at[1]] == text]
         if not found:
@@ -153,7 +154,3 @@ def _of_form() -> dict[str, Any]:
     # Browsers send line ends as CRLF.
     fields: dict[str, Any] = {name: value.replace("\r\n", "\n") for name, value in request.form.items()}
     return fields | {"answer": fields.get("answer", "").strip()}
-
-
-def _digest(question: str, context: str) -> str:
-    return hashlib.sha256(f"{len(question)}\n{question}{context}".encode()).hexdigest()

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..files import read_text, write_json
+from ..files import as_json, read_text, write_bytes
 
 MADE_BY = "corrections"
 """The `source` of such a file: no other file is written to."""
@@ -82,14 +82,15 @@ class Corrections:
             content = self._read()
             article = _article(content["data"], correction)
             (paragraph,) = article["paragraphs"]
-            id_ = _digest(correction.context, correction.question)
+            id_ = digest(correction.context, correction.question)[:16]
             before = next((qa for qa in paragraph["qas"] if qa["id"] == id_), None)
             times = before["correction"]["times"] + 1 if before else 1
             made = _as_squad(correction, id_, times)
             paragraph["qas"] = [qa for qa in paragraph["qas"] if qa["id"] != id_] + [made]
-            if len(json.dumps(content, ensure_ascii=False).encode()) > MAX_BYTES:
+            written = as_json(content).encode()
+            if len(written) > MAX_BYTES:
                 raise Full
-            write_json(self.file, content)
+            write_bytes(self.file, written)
             return times
 
     @contextlib.contextmanager
@@ -128,7 +129,7 @@ def _article(articles: list[dict[str, Any]], correction: Correction) -> dict[str
     for article in articles:
         if article["paragraphs"][0]["context"] == correction.context:
             return article
-    title = f"corrected {_digest(correction.context)}"
+    title = f"corrected {digest(correction.context)[:16]}"
     articles.append({"title": title, "paragraphs": [{"context": correction.context, "qas": []}]})
     return articles[-1]
 
@@ -150,5 +151,6 @@ def _as_squad(correction: Correction, id_: str, times: int) -> dict[str, Any]:
     }
 
 
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+def digest(*texts: str) -> str:
+    """SHA-256 of texts in their order, in hexadecimal digits; no others have the same, wherever one ends and the next begins."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

@@ -78,6 +78,21 @@ def test_an_answer_that_stands_once_needs_no_place(client, file):
     assert read_squad_json(file).placed[0]["answers"]["answer_start"] == [CONTEXT.index("in 1903")]
 
 
+def test_what_counts_as_a_word_follows_the_language_of_the_models_data(client, file):
+    """The one of this model is German."""
+    context = "Er kam an der Küste an."
+    asked = {"question": "Wo?", "context": context}
+
+    def corrected(text):
+        seal = answered(client, **asked)["seal"]
+        return correct(client, **asked, seal=seal, **at(text, context))
+
+    assert corrected("an").status_code == 200
+    assert read_squad_json(file).placed[0]["answers"]["text"] == ["an"]
+    refused = corrected("der")
+    assert refused.status_code == 400 and "articles of this model's language" in refused.get_json()["error"]
+
+
 def test_no_answer_is_a_correction_too(client, file):
     assert "does not answer it" in correct(client, unanswerable=True).get_json()["saved"]
     assert read_squad_json(file).placed[0]["answers"]["text"] == []

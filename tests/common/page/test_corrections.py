@@ -62,6 +62,14 @@ def test_a_question_that_is_corrected_again_stands_once_and_is_counted(kept):
     assert again["answers"] == [{"text": "Marie", "answer_start": 2}] and again["correction"]["times"] == 2
 
 
+def test_line_ends_within_a_question_or_a_context_tell_two_questions_apart(kept):
+    kept.add(correction("X", question="Z", context="X\nY"))
+    kept.add(correction("X", question="Y\nZ", context="X"))
+    found = read_squad_json(kept.file).placed
+    assert [(e["context"], e["question"]) for e in found] == [("X\nY", "Z"), ("X", "Y\nZ")]
+    assert len({e["id"] for e in found}) == 2
+
+
 def add_many(file, writer):
     kept = Corrections(file)
     for n in range(8):
@@ -91,7 +99,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(kept, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.write_text", full_disk)
+        patch.setattr("pathlib.Path.write_bytes", full_disk)
         with pytest.raises(OSError, match="No space left"):
             kept.add(correction("", question="When?"))
     assert kept.file.read_bytes() == before
@@ -110,6 +118,15 @@ def test_a_full_file_takes_no_more(kept, monkeypatch):
     with pytest.raises(Full):
         kept.add(correction(question="When?"))
     assert kept.file.read_bytes() == before
+
+
+def test_a_file_is_full_by_what_is_written(kept, monkeypatch):
+    kept.add(correction())
+    monkeypatch.setattr(corrections, "MAX_BYTES", kept.file.stat().st_size)
+    assert Corrections(kept.file).add(correction()) == 2
+    monkeypatch.setattr(corrections, "MAX_BYTES", kept.file.stat().st_size - 1)
+    with pytest.raises(Full):
+        kept.add(correction())
 
 
 def test_a_writer_that_does_not_end_keeps_nobody_waiting(kept, monkeypatch):
