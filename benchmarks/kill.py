@@ -143,6 +143,7 @@ def outcome(trial: Trial) -> dict:
 
     from common.data import prepared
     from common.serving.model_logging import SHARED_BASES
+    from common.tracking import system_metrics
 
     mlflow.set_tracking_uri(trial.uri)
     client = mlflow.MlflowClient()
@@ -151,7 +152,7 @@ def outcome(trial: Trial) -> dict:
         search_all_experiments=True, filter_string="tags.technique != ''", output_format="list"
     )
     run = runs[0]
-    names = sorted(name for name in run.data.metrics if not name.startswith("system/"))
+    names = sorted(system_metrics.without(run.data.metrics))
     histories = {name: client.get_metric_history(run.info.run_id, name) for name in names}
     logged = mlflow.search_logged_models([run.info.experiment_id], output_format="list")
     versions = client.search_model_versions("name = 'bert-squad-qa'")

@@ -59,7 +59,8 @@ def interval() -> float | None:
     except ValueError:
         raise UserError(f"{wanted} is {wanted.get_raw()!r}: set it to true or false.") from None
     try:
-        seconds = float(every.get() or INTERVAL)
+        given = every.get()
+        seconds = INTERVAL if given is None else given
     except ValueError:
         seconds = 0.0
     if on and not 0 < seconds < threading.TIMEOUT_MAX:

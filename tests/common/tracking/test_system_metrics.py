@@ -63,15 +63,37 @@ def test_a_gpu_is_sampled_where_there_is_one(monkeypatch):
     assert values["system/gpu_0_power_usage_watts"] == 100
 
 
-def test_a_block_that_is_shorter_than_the_interval_has_none_and_nothing_comes_later():
+def test_a_block_that_is_shorter_than_the_interval_has_none():
     found = []
     with sampled(found.append, 3600.0):
         pass
-    with sampled(found.append, None):
-        assert "system metrics" not in {thread.name for thread in threading.enumerate()}
     assert not found
-    before = len(taken(2))
-    assert before == 2 and "system metrics" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_where_none_are_wanted_no_thread_is_started(monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("a thread was made")
+
+    monkeypatch.setattr(threading, "Thread", refused)
+    with sampled(print, None):
+        pass
+    with pytest.raises(AssertionError, match="a thread was made"), sampled(print, 3600.0):
+        pass
+
+
+def test_the_samples_end_with_the_block():
+    threads, logged = [], threading.Event()
+
+    def log(values):
+        threads.append(threading.current_thread())
+        logged.set()
+
+    with sampled(log, 0.01):
+        assert logged.wait(60)
+        assert threads[0].is_alive()
+    # A busy machine may need longer than the block waits for it.
+    threads[0].join(60)
+    assert not threads[0].is_alive() and set(threads) == {threads[0]}
 
 
 def test_what_fails_ends_the_samples_and_not_the_block():
@@ -126,6 +148,8 @@ def test_mlflows_variables_decide(monkeypatch, on, every, seconds):
     [
         ("yes", "10", ON),
         ("true", "-1", EVERY),
+        ("true", "0", EVERY),
+        ("true", "", EVERY),
         ("true", "often", EVERY),
         ("1", "nan", EVERY),
         ("1", "inf", EVERY),
