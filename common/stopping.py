@@ -2,8 +2,11 @@
 
 Python runs its signal handlers in the main thread, between two steps of its interpreter. If that thread is in a native
 call, which may last minutes on a busy machine, a second thread ends the process in its place.
+
+Its exit code says the signal, whatever keeps it or fails on its way out; not if no thread of Python gets its turn (LAST).
 """
 
+import atexit
 import contextlib
 import faulthandler
 import functools
@@ -27,18 +30,25 @@ STUCK = 9.0
 LIMIT = 13.0
 """Seconds after a signal when the process has ended in any case."""
 
+LAST = 2.0
+"""Seconds after LIMIT when C ends a process in which no thread of Python got its turn; its exit code is 1, as C chooses it."""
+
 AT_ONCE = 1.0
 """Seconds that a stuck main thread keeps after a second signal."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _leaving = threading.Event()
+_numbers: list[int] = []
+"""Of the signals that the main thread obeyed."""
+
 _farewells: list[Callable[[], str | None]] = []
 _sockets: list[socket.socket] = []
 
 
 def leave(number: int) -> NoReturn:
     """Raise what the signal stands for: KeyboardInterrupt, or SystemExit with 128 + its number."""
+    _numbers.append(number)
     _leaving.set()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -68,6 +78,8 @@ def watched() -> Iterator[None]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     _leaving.clear()
+    # Before the libraries register what they do at the end, so after that.
+    atexit.register(_end)
     # C code writes to it at once, even while the main thread is busy.
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     _sockets.append(theirs)
@@ -77,9 +89,18 @@ def watched() -> Iterator[None]:
     finally:
         # A process that is leaving is watched until it has ended.
         if not _leaving.is_set():
+            atexit.unregister(_end)
             signal.set_wakeup_fd(before)
             _sockets.remove(theirs)
             theirs.close()
+
+
+def _end() -> None:
+    """End a process that leaves before Python takes its interpreter apart, which may last, and which no thread survives that
+    could bound it. An error on the way out has been printed."""
+    if _leaving.is_set():
+        _flush()
+        os._exit(128 + _numbers[-1])
 
 
 def _forget() -> None:
@@ -99,7 +120,7 @@ def _watch(socket_: socket.socket) -> None:
         return
     end = time.monotonic() + LIMIT
     # In C, in case no other Python thread gets its turn again.
-    faulthandler.dump_traceback_later(LIMIT + 1, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    faulthandler.dump_traceback_later(LIMIT + LAST, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
     if _received(socket_, STUCK):
         end = min(end, time.monotonic() + LIMIT - STUCK + AT_ONCE)
         time.sleep(AT_ONCE)
@@ -152,6 +173,10 @@ def _part(last: Callable[[], str | None], lines: list[str]) -> None:
 def _report(lines: list[str]) -> None:
     text = "\n".join(["", "Left in the middle of a computation that did not end.", *lines, ""])
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode(errors="replace"))
+    _flush()
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

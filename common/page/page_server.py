@@ -70,7 +70,8 @@ class Server(ThreadedWSGIServer):
         self.free.acquire()
         try:
             super().process_request(request, client_address)
-        except BaseException:
+        except Exception:
+            # Not at a signal, which ends the server: the thread may run already, and frees itself then.
             self.free.release()
             raise
 

@@ -151,12 +151,36 @@ def test_a_main_thread_that_is_stuck_in_a_native_call_is_left(stuck, tmp_path, n
         "try:\n    pathlib.Path('stuck').touch()\n    threading.Event().wait()\nfinally:\n    block()",
         # It unwinds; a thread keeps the process.
         "threading.Thread(target=block).start()\nthreading.Event().wait()",
+        # It unwinds, and something fails then.
+        "try:\n    pathlib.Path('stuck').touch()\n    threading.Event().wait()\nfinally:\n    [].pop()",
+        # It unwinds; the interpreter does not come apart.
+        """
+        import time
+        class Kept:
+            def __del__(self, wait=time.sleep):
+                wait(60)
+        sys.kept = Kept()
+        pathlib.Path('stuck').touch()
+        threading.Event().wait()
+        """,
     ],
 )
-def test_a_process_ends_in_time_whatever_keeps_it(stuck, body):
+def test_a_process_ends_in_time_and_with_the_signals_code_whatever_keeps_it(stuck, body):
     one = stuck(body)
     one.send_signal(signal.SIGTERM)
     assert ended(one)[0] == 143
+
+
+@pytest.mark.slow
+def test_what_was_registered_for_the_end_is_done_and_what_was_printed_arrives(stuck):
+    one = stuck("""
+        import atexit
+        atexit.register(print, "registered")
+        pathlib.Path("stuck").touch()
+        threading.Event().wait()
+    """)
+    one.send_signal(signal.SIGTERM)
+    assert ended(one)[:2] == (143, "registered\n")
 
 
 def test_a_forked_process_does_not_stop_the_one_that_forked_it(stuck):

@@ -1,6 +1,7 @@
 """The page's server over real sockets."""
 
 import socket
+import socketserver
 import threading
 import time
 
@@ -85,3 +86,25 @@ def test_the_threads_are_bounded(address):
     for connection in silent:
         connection.close()
     assert asked(address).endswith(b"/x")
+
+
+def test_a_signal_while_a_thread_is_started_is_not_lost(monkeypatch):
+    """It arrives once the request has been answered, and its thread has freed its place."""
+    begin = socketserver.ThreadingMixIn.process_request
+
+    def interrupted(self, request, client_address):
+        before = set(threading.enumerate())
+        begin(self, request, client_address)
+        for thread in set(threading.enumerate()) - before:
+            thread.join()
+        raise SystemExit(143)
+
+    monkeypatch.setattr(socketserver.ThreadingMixIn, "process_request", interrupted)
+    server = Server(app, socket.create_server(("127.0.0.1", 0)))
+    try:
+        with socket.create_connection(server.server_address, timeout=20) as connection:
+            connection.sendall(b"GET /x HTTP/1.0\r\n\r\n")
+            with pytest.raises(SystemExit):
+                server.process_request(*server.get_request())
+    finally:
+        server.server_close()
