@@ -1,4 +1,6 @@
-"""From answers that were corrected on the page to a registered model, by the commands of docs/PAGE.md."""
+"""From answers that were corrected on the page to a registered model, by the commands of docs/PAGE.md as they stand there."""
+
+import shlex
 
 import mlflow
 import pandas as pd
@@ -8,8 +10,10 @@ from common.data import prepared
 from common.page import app
 from common.page.catalogue import Catalogue, Entry
 from common.page.corrections import Corrections
-from tests.scripts.conftest import run_script, runs, train
+from common.paths import ROOT
+from tests.scripts.conftest import SMALL, run_script, runs
 from tests.support import trained
+from tests.support.pages import typed_lines
 from tests.support.questions import EXAMPLES
 
 pytestmark = pytest.mark.long
@@ -39,30 +43,31 @@ def correct(file, rows):
         assert client.post("/correction", json=asked | right | {"seal": result["seal"]}).status_code == 200
 
 
+def of_the_page(folder):
+    """[script, its arguments] of each command of docs/PAGE.md that follows the page; files and folders lie in this folder."""
+    lines = [line for line in typed_lines(ROOT / "docs" / "PAGE.md") if "/demo.py" not in line]
+    for word in ("corrections.json", "squad_data", "corrections_data", "corrected_data"):
+        lines = [line.replace(word, str(folder / word)) for line in lines]
+    return [[words[1].removeprefix("scripts/"), *words[2:]] for words in map(shlex.split, lines)]
+
+
 def test_corrections_are_trained_on_and_the_model_is_registered(tmp_path, tiny):
+    prepare, mix, train, register = of_the_page(tmp_path)
     with trained.store(tmp_path):
         trained.prepare_data(tmp_path)
+        (tmp_path / "data").rename(tmp_path / "squad_data")
         correct(tmp_path / "corrections.json", EXAMPLES)
-        data, mixed = tmp_path / "corrections_data", tmp_path / "corrected_data"
-        run_script(
-            *("prepare_data.py", "--source", "files", "--train_file", tmp_path / "corrections.json"),
-            *("--validation_share", 0.2, "--output_dir", data),
-        )
-        splits, record = prepared.load(data)
+        run_script(*prepare)
+        splits, record = prepared.load(tmp_path / "corrections_data")
         assert record.version == "v2.0" and not record.repaired and not record.dropped
-        assert sum(map(len, splits.values())) == len(EXAMPLES)
-        mix = f"{tmp_path / 'data'},{data}=2"
-        run_script("prepare_data.py", "--source", "mix", "--mix", mix, "--output_dir", mixed)
-        origins = prepared.load(mixed)[0]["train"].to_pandas()["origin"].value_counts()
+        assert sum(map(len, splits.values())) == len(EXAMPLES) and all(map(len, splits.values()))
+        run_script(*mix)
+        origins = prepared.load(tmp_path / "corrected_data")[0]["train"].to_pandas()["origin"].value_counts()
         assert origins["corrections_data"] == 2 * len(splits["train"])
-        train("bert_fine_tuning_LoRA.py", tiny, mixed, "--experiment_name", "corrected-qa")
+        run_script(*train, "--model_checkpoint", tiny("bert"), *SMALL)
         (run,) = runs()
         assert "test_f1_corrections_data" in run.data.metrics
-        run_script(
-            *("register_best.py", "--experiment_name", "corrected-qa"),
-            *("--also_on", f"{tmp_path / 'data'}:1.0"),
-        )
+        run_script(*register)
         (version,) = mlflow.MlflowClient().search_model_versions("name = 'bert-squad-qa'")
-        assert (
-            version.tags["run_id"] == run.info.run_id and version.tags["data_name"] == "data+corrections_data"
-        )
+        assert version.tags["run_id"] == run.info.run_id
+        assert version.tags["data_name"] == "squad_data+corrections_data"
