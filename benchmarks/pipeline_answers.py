@@ -91,7 +91,9 @@ def reason(own: Answer, ways: Mapping[str, Answer], order: Sequence[str], window
 def compared(
     own: Sequence[Answer], found: Mapping, order: Sequence[str], questions: Sequence[dict]
 ) -> dict[str, Any]:
-    """Shares of equal answers, and how many differ for each reason."""
+    """Shares of equal answers, how many differ for each reason, and how far the scores of equal spans in contexts of one window
+    are apart, against the pipeline's last way in the order.
+    """
     from common.scoring.squad import normalize_answer, squad_scores
 
     reference = found["answers"]["default"]
@@ -108,8 +110,9 @@ def compared(
         return float(squad_scores(texts, golds, "v1.1")["f1"])
 
     pairs = list(zip(own, reference, strict=True))
-    single = [p for p, w in zip(pairs, found["windows"], strict=True) if w == 1]
-    kept = [(a["score"], b["score"]) for a, b in single if equal(a, b)]
+    # Scores that were added up, or are of widened spans, are no scores of spans.
+    alike = zip(own, found["answers"][order[-1]], found["windows"], strict=True)
+    kept = [(a["score"], b["score"]) for a, b, windows in alike if windows == 1 and equal(a, b)]
     return {
         "questions": n,
         "equal": 100 * sum(equal(*pair) for pair in pairs) / n,
@@ -127,14 +130,15 @@ def compared(
 def run(args) -> list[dict]:
     from common.api import QuestionAnswerer
     from common.data.squad_json import read_squad_json
+    from common.inference.foreign import LENGTHS
 
     every = [q for q in read_squad_json(args.file).examples if q["answers"]["text"]]
     n = min(args.questions, len(every))
     questions = [every[i * len(every) // n] for i in range(n)]
     asked = [{name: q[name] for name in ("question", "context")} for q in questions]
     answerer = QuestionAnswerer.from_pretrained(args.model)
-    # A hub model's answers are at most 30 tokens long here.
-    found = pipeline_answers(args.model, questions, 30, environment("adapters", args.environments))
+    longest = LENGTHS["max_answer_length"]
+    found = pipeline_answers(args.model, questions, longest, environment("adapters", args.environments))
     rows = [
         {"arguments": "the same"} | compared(answerer(asked, **SAME), found, ["unmerged"], questions),
         {"arguments": "each one's defaults"}

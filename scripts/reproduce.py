@@ -1,11 +1,11 @@
 """Train a run again from its logged settings, and say whether the same comes out.
 
 Compared are the sha256 of the weights, every prediction of the test, and the figures of validation and test; and what decides
-them: settings, data, the base's weights, the teacher, the technique, the code of each package, libraries, threads, processor,
-device. The second training lies in a temporary folder (TMPDIR) and leaves no run and no model.
+them: settings, data, the base's weights, the teacher, the technique, the code of each package, libraries, processor, device;
+the number of threads is set to the run's. The second training lies in a temporary folder (TMPDIR) and leaves no run and no model.
 
-Exit status: 0 where all is bit-equal, or each score of the test lies in its logged 95% interval; 1 where one does not; 2 where
-the run cannot be trained again. With --exact only bit-equal results give 0.
+Exit status: 0 where all is bit-equal, or each score of the test lies in its logged 95% interval; 1 where one does not, or moved
+and has no interval; 2 where the run cannot be trained again. With --exact only bit-equal results give 0.
 """
 
 import _path  # noqa: F401  # isort: skip

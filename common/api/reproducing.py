@@ -35,20 +35,31 @@ def report(found: "Reproduction") -> str:
     for name, figure in found.figures.items():
         moved = figure.now - figure.logged
         where = "in" if figure.within else "outside of"
-        change = f"{moved:+.2f} points, {where} [{figure.low:.1f}, {figure.high:.1f}]" if moved else "equal"
+        interval = f", {where} [{figure.low:.1f}, {figure.high:.1f}]" if figure.known else ""
+        change = f"{moved:+.2f} points{interval}" if moved else "equal"
         lines.append(f"  {LABELS[name]:<13} {figure.logged:.2f} then, {figure.now:.2f} now: {change}")
     lines += (
         ["Inputs that differ:", *(f"  {line}" for line in found.differences)] if found.differences else []
     )
     lines += [f"Not compared: {line}." for line in found.unknown]
+    return "\n".join([*lines, _verdict(found)])
+
+
+def _verdict(found: "Reproduction") -> str:
     if found.equal:
-        verdict = "Bit-equal."
-    else:
-        verdict = (
-            "Not bit-equal; every score lies in its logged 95% interval."
-            if found.holds
-            else "Not reproduced: a score lies outside of its logged 95% interval."
+        return "Bit-equal."
+    if found.weights is None and found.predictions and found.metrics:
+        return (
+            "All predictions and figures are equal to the last digit; whether the weights are is not known."
         )
-        if not found.differences:
-            verdict += " No recorded input differs: a computation on this device is not deterministic, or an input is not recorded."
-    return "\n".join([*lines, verdict])
+    unheld = any(not figure.within and not figure.known for figure in found.figures.values())
+    outside = any(not figure.within and figure.known for figure in found.figures.values())
+    if outside:
+        verdict = "Not reproduced: a score lies outside of its logged 95% interval."
+    elif unheld:
+        verdict = "Not reproduced: a score moved, and the run has no interval to hold it against."
+    else:
+        verdict = "Not bit-equal; every score is equal or lies in its logged 95% interval."
+    if not found.differences:
+        verdict += " No recorded input differs: a computation on this device is not deterministic, or an input is not recorded."
+    return verdict

@@ -1,5 +1,6 @@
 """Anybody's model, as transformers saves one, made a saved model of this project: it answers by the same windows and decoding."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -48,7 +49,7 @@ def open_(name: str | None, adapter: "str | PathLike[str] | None" = None) -> Ope
     such model, it has no trained head for either task, or it needs more than the tokens of a text.
     """
     if name is None and adapter is None:
-        raise UserError("No model is named: --model_checkpoint is missing.")
+        raise UserError("No model is named: name one, or an adapter whose config names its base.")
     from ..models import base, foreign
     from ..models.families import usable_positions
     from ..training import fingerprint, planning
@@ -61,17 +62,12 @@ def open_(name: str | None, adapter: "str | PathLike[str] | None" = None) -> Ope
         checkpoint = planning.resolve_checkpoint(name) if put_on else base.resolve_checkpoint(name)
         if put_on:
             model, tokenizer = put_on.merged(checkpoint)
-            head = put_on.head
-            task = _task_with(head, model.config)
-            # Each of the heads that adapters have belongs to a task.
-            assert task is not None
+            task, head = _task(name, [put_on.head], model.config)
             room = usable_positions(model.config)
             longest = min(_longest(task), room or _longest(task))
-            if task.data != "qa":
-                _check_labels(name, model.config, task)
         else:
             config = base.load_config(checkpoint)
-            task, head = _task(name, config)
+            task, head = _task(name, foreign.heads(config), config)
             model, tokenizer, longest = foreign.load(checkpoint, head, _longest(task))
     except NotHere:
         raise NotHere(
@@ -112,11 +108,10 @@ def _longest(task: Task) -> int:
     return LENGTHS["max_length"] if task.data == "qa" else LONGEST_TEXT
 
 
-def _task(name: str, config: Any) -> tuple[Task, str]:
-    """The task that a saved model was trained for, and its head; UserError where it is none that can be asked."""
-    from ..models.foreign import heads
-
-    for head in heads(config):
+def _task(name: str, heads: Iterable[str], config: Any) -> tuple[Task, str]:
+    """The task that a saved model was trained for, and its head, the first of these that belongs to one; UserError where it is
+    none that can be asked."""
+    for head in heads:
         if task := _task_with(head, config):
             if task.data != "qa":
                 _check_labels(name, config, task)
@@ -129,7 +124,8 @@ def _task(name: str, config: Any) -> tuple[Task, str]:
 
 
 def _task_with(head: str, config: Any) -> Task | None:
-    several = config.problem_type == "multi_label_classification"
+    # What a base says of its labels says nothing about answers.
+    several = head == "SequenceClassification" and config.problem_type == "multi_label_classification"
     for task in TASKS.values():
         if task.onnx_outputs and task.head("encoder") == head and task.multi_label == several:
             return task

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..models.base import Checkpoint
+    from ..models.families import Family
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
@@ -34,17 +35,24 @@ class Adapter:
 
     def __init__(self, folder: Path):
         self.folder = folder.expanduser()
-        self.name = f"--adapter {folder}"
+        self.name = f"The adapter {folder}"
         self.config = self._config()
         self.weights = self._weights()
-        self.head = self._head()
+        kind = self.config.get("task_type")
+        if kind not in (*HEADS, None, "FEATURE_EXTRACTION"):
+            raise UserError(
+                f"{self.name} was trained for {kind}: adapters that mark answers (QUESTION_ANS) or classify texts (SEQ_CLS) can be "
+                "used."
+            )
+        self.head = HEADS.get(str(kind), "")
+        """The head that it was trained with; "" until its base is known, where its config does not say."""
 
     @property
     def base(self) -> str:
         """The base that its config names."""
         if found := self.config.get("base_model_name_or_path"):
             return str(found)
-        raise UserError(f"{self.name}: its {CONFIG} names no base: name it with --model.")
+        raise UserError(f"{self.name}: its {CONFIG} names no base: name one beside the adapter.")
 
     @property
     def content(self) -> str:
@@ -73,7 +81,7 @@ class Adapter:
 
         if "prompt_type" in config or "method" in config:
             raise UserError(
-                f"{self.name} was saved by this project: name its run (runs:/RUN_ID/model) with --model."
+                f"{self.name} was saved by this project: name its run (runs:/RUN_ID/model) in place of a base and an adapter."
             )
         if kind in PROMPT_TYPES:
             raise UserError(
@@ -105,22 +113,21 @@ class Adapter:
                 f"{self.name}: its {WEIGHTS} is damaged ({first_line(error)}); copy it again."
             ) from None
 
-    def _head(self) -> str:
-        kind = self.config.get("task_type")
-        if kind in HEADS:
-            return HEADS[kind]
-        if kind is not None and kind != "FEATURE_EXTRACTION":
+    def _head(self, family: "Family") -> str:
+        """The head of a family whose last module it holds. UserError where that is none, or several."""
+        last = {head: modules[-1] for head, modules in family.heads.items() if head in MODULES}
+        found = [head for head, module in last.items() if any(f".{module}." in name for name in self.weights)]
+        if len(found) > 1:
             raise UserError(
-                f"{self.name} was trained for {kind}: adapters that mark answers (QUESTION_ANS) or classify texts (SEQ_CLS) can be "
-                "used."
+                f"{self.name}: its config does not say what it was trained for (task_type), and a {family.model_type} has the same "
+                "modules for each task: write QUESTION_ANS or SEQ_CLS there."
             )
-        for head, modules in MODULES.items():
-            if any(module in name.split(".") for name in self.weights for module in modules):
-                return head
-        raise UserError(
-            f"{self.name} says neither what it was trained for (task_type) nor holds the weights of a head "
-            f"({', '.join(module for modules in MODULES.values() for module in modules)})."
-        )
+        if not found:
+            raise UserError(
+                f"{self.name} says neither what it was trained for (task_type) nor holds the weights of a head "
+                f"({', '.join(sorted({*last.values()}))})."
+            )
+        return found[0]
 
     @property
     def labels(self) -> int:
@@ -140,7 +147,10 @@ class Adapter:
         from ..models.families import FAMILIES, uses_segment_ids
 
         config = base.load_config(checkpoint)
-        if config.model_type not in FAMILIES or self.head not in FAMILIES[config.model_type].heads:
+        family = FAMILIES.get(config.model_type)
+        if family:
+            self.head = self.head or self._head(family)
+        if not family or self.head not in family.heads:
             raise UserError(
                 f"{self.name}: its base {checkpoint.name} is of a family that is not trained here ({config.model_type}): merge the "
                 "adapter with PEFT (merge_and_unload), save the model, and name its folder."

@@ -3,7 +3,7 @@ like the models that are trained here."""
 
 import shlex
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 
 from ..bounds import check_bounds
@@ -13,12 +13,12 @@ from ..models.bundles import BundleInfo
 from ..models.cpu_kernels import quicken
 from ..paths import interpreter
 from ..tracking.run_log import TrainingLog
-from ..training import recording, results
+from ..training import fingerprint, recording, results
 from ..training.assessment import Assessment
 from ..training.fit import record
 from ..training.planning import Plan, plan
 from ..training.run_folder import own
-from ..training.settings import DATA, RunArgs, Technique, option
+from ..training.settings import RunArgs, Technique, option
 from . import foreign
 
 
@@ -29,7 +29,7 @@ class Imported(Technique):
     name = "Imported"
     key = "imported"
 
-    content: str = option("", "what decides its weights")
+    content: str = option("", "what decides its weights: its files, and the code that reads them")
     learning_rate: float = option(1.0, "unused: nothing is trained")
 
 
@@ -51,7 +51,9 @@ def import_model(
     found = foreign.open_(name, adapter)
     kind = type("Named", (Imported,), {"name": called, "__module__": __name__}) if called else Imported
     args = replace(args, task=found.task.name, model_checkpoint=found.checkpoint.name)
-    planned = plan(kind(content=found.content), args, found.checkpoint)
+    # The code that makes the model of its files counts as well.
+    content = f"{found.content} code {fingerprint.code('inference')}"
+    planned = plan(kind(content=content), args, found.checkpoint)
     if planned.args.skip_finished and (done := planned.finished):
         print(f"{planned.technique.name}: run {done} already holds this result; nothing to do.")
         return done
@@ -89,12 +91,7 @@ class ImportJob(Assessment):
 
     def carry_out(self, log: TrainingLog) -> None:
         """Split, test, report."""
-        trained = {field.name for field in fields(Technique)}
-        read = {field.name for field in fields(RunArgs) if field.metadata["group"] == DATA}
-        read |= {"technique", "task", "seed", "precision"} | {f.name for f in fields(Imported)} - trained
-        self.log_settings(
-            log, {name: value for name, value in self.plan.settings.items() if name in read} | self.tags
-        )
+        self.log_settings(log, self.untrained_settings() | self.tags)
         model = quicken(self.found.model).to(self.arguments.device)
         tokenizer = self.found.tokenizer
         judged = self.judged_by(tokenizer, model.config)

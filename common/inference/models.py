@@ -135,12 +135,10 @@ def load(name: str | None, *, pairs: bool = False, adapter: str | None = None) -
     into the base that its config names. UserError if there is no such model, a file was changed, or the model neither
     answers questions nor classifies texts.
     """
-    if adapter is not None:
+    if name is None or adapter is not None:
         model = _foreign(name, pairs, adapter)
-    elif name is not None:
-        model = _loaded(name, pairs)
     else:
-        raise UserError("No model is named: --model is missing.")
+        model = _loaded(name, pairs)
     if pairs and "text_pair" not in model.asked:
         raise UserError(f"--pairs: {model.name} takes {' and '.join(model.asked)}; leave --pairs out.")
     return model

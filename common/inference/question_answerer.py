@@ -120,7 +120,7 @@ class QuestionAnswerer:
         """The answer to a question, or the list of answers to several.
 
         An answer has `score` (the probability of its first token times that of its last one, over the tokens of the whole
-        context and the "no answer" token of each window), `start` and `end` in characters of the context, and `answer`; "no
+        context and "no answer"; what several windows hold counts once), `start` and `end` in characters of the context, and `answer`; "no
         answer" is "" from 0 to 0. With `top_k` above 1 each question gets a list of answers, best first.
 
         question, context: two texts; two lists of the same length; or a list and a text that belongs to each of its items.
@@ -209,10 +209,11 @@ class QuestionAnswerer:
         n_best = max(
             answerer.info.settings["n_best"], options.top_k * (2 if options.align_to_words else 1) + 10
         )
-        spans, masses = span_scores.predict(
+        spans, totals = span_scores.predict(
             answerer.model,
             windows,
             answerer.collator,
+            examples=len(cut),
             n_best=n_best,
             max_answer_length=lengths.answer,
             batch_size=options.batch_size,
@@ -220,7 +221,6 @@ class QuestionAnswerer:
         predictions = decode_spans(
             spans, windows, cut, n_best=n_best, null_threshold=self._threshold(options)
         )
-        totals = span_scores.totals(masses, windows.example_index, len(cut))
         for prediction, total, example in zip(predictions, totals.tolist(), examples, strict=True):
             candidates = span_scores.scored(prediction.n_best, total)
             if options.align_to_words:

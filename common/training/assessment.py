@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from . import confidence, results
 from .evaluation import Evaluation, Split
 from .planning import Plan
 from .sampling import subset
+from .settings import DATA, RunArgs, Technique
 
 INPUTS = "inputs.json"
 """The artifact that holds what decided a run, part by part."""
@@ -115,6 +116,13 @@ class Assessment(ABC):
             seconds=seconds,
             confidence=confidence.measure(fitted, self.task, predictions, each) if fitted else None,
         )
+
+    def untrained_settings(self) -> dict[str, Any]:
+        """Of the plan's settings those that a model without a training has: of its data, its judging, and its own."""
+        own = {f.name for f in fields(self.technique)} - {f.name for f in fields(Technique)}
+        read = {f.name for f in fields(RunArgs) if f.metadata["group"] == DATA}
+        read |= own | {"technique", "task", "seed", "precision"}
+        return {name: value for name, value in self.plan.settings.items() if name in read}
 
     def log_settings(self, log: TrainingLog, settings: dict[str, Any]) -> None:
         """Log settings as parameters beside what the run reads, and its configuration and data as files."""

@@ -47,36 +47,35 @@ NEVER_LOADED = (
 
 def code(*further: str) -> str:
     """sha256 of the modules that decide a result; further: names of packages that count too."""
-    folders = [PACKAGE / name for name in sorted({*DECIDE, *further})]
-    if lacking := [folder.name for folder in folders if not folder.is_dir()]:
-        raise FileNotFoundError(f"{PACKAGE} has no package {lacking[0]}")
-    files = sorted([*PACKAGE.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))])
-    digest = hashlib.sha256()
-    for file in files:
-        _add(digest, file.relative_to(PACKAGE).as_posix(), file.read_bytes())
-    return digest.hexdigest()
-
-
-def by_package(*further: str) -> dict[str, str]:
-    """The sha256 of the code that decides a result, one for each package of it; "modules": those outside of packages."""
-    found = {"modules": _digest(PACKAGE.glob("*.py"))}
-    return found | {name: _digest((PACKAGE / name).rglob("*.py")) for name in sorted({*DECIDE, *further})}
+    return _digest(file for files in _packages(further).values() for file in files)
 
 
 def of_technique(technique: Technique, family: Family) -> dict[str, str]:
-    """The sha256 of what a technique makes for a family, of its script, and of each package that the script needs."""
+    """The sha256 of what a technique makes for a family, of its script with what that imports from its folder, and of each
+    package of code that decides the result; "code.modules": those outside of packages. UserError where PEFT refuses the
+    technique's values."""
     files, further = _sources(type(technique))
     return {
         "method": hashlib.sha256(_fields(technique, family)).hexdigest(),
         "script": _digest(files, named=True),
-        **{f"code.{name}": digest for name, digest in by_package(*further).items()},
+        **{f"code.{name}": _digest(found) for name, found in _packages(further).items()},
     }
 
 
+def _packages(further: Iterable[str]) -> dict[str, list[Path]]:
+    """The modules that decide a result, by their package; "modules": those outside of packages."""
+    folders = [PACKAGE / name for name in sorted({*DECIDE, *further})]
+    if lacking := [folder.name for folder in folders if not folder.is_dir()]:
+        raise FileNotFoundError(f"{PACKAGE} has no package {lacking[0]}")
+    return {"modules": [*PACKAGE.glob("*.py")]} | {each.name: [*each.rglob("*.py")] for each in folders}
+
+
 def _digest(files: Iterable[Path], named: bool = False) -> str:
+    """named: wherever the files lie, their names count alone."""
     digest = hashlib.sha256()
-    for file in sorted(files):
-        _add(digest, file.name if named else file.relative_to(PACKAGE).as_posix(), file.read_bytes())
+    names = ((file.name if named else file.relative_to(PACKAGE).as_posix(), file) for file in files)
+    for name, content in sorted((name, file.read_bytes()) for name, file in names):
+        _add(digest, name, content)
     return digest.hexdigest()
 
 
@@ -84,17 +83,6 @@ def _fields(technique: Technique, family: Family) -> bytes:
     config = method_of(technique, family)
     fields = methods.described(config) if isinstance(config, methods.Method) else config and config.to_dict()
     return json.dumps(fields, sort_keys=True, default=_plain).encode()
-
-
-def method(technique: Technique, family: Family) -> str:
-    """sha256 of a technique's method: what it makes for a family, its script, and the code that the script
-    imports. UserError where PEFT refuses the technique's values."""
-    digest = hashlib.sha256(_fields(technique, family))
-    files, further = _sources(type(technique))
-    for name, content in sorted((file.name, file.read_bytes()) for file in files):
-        _add(digest, name, content)
-    digest.update(code(*further).encode())
-    return digest.hexdigest()
 
 
 def checkpoint(found: Checkpoint) -> str:

@@ -13,9 +13,7 @@ from typing import Any
 
 from peft.utils import CONFIG_NAME
 
-from ..data import prepared
-from ..errors import UserError, first_line
-from ..files import read_yaml
+from ..errors import UserError
 from ..models import bundles, trainable
 from ..models import merging as models
 from ..models.base import Checkpoint
@@ -23,9 +21,9 @@ from ..models.cpu_kernels import quicken
 from ..models.merging import HOWS, How, Recipe
 from ..paths import interpreter
 from ..scratch import scratch
-from ..tracking import experiments, runs, store
+from ..tracking import experiments, store
 from ..tracking.run_log import TrainingLog
-from . import epochs, recording, results
+from . import epochs, logged_run, recording, results
 from .assessment import Assessment
 from .fit import record
 from .planning import Plan, plan
@@ -152,11 +150,7 @@ class MergeJob(Assessment):
 
     def carry_out(self, log: TrainingLog) -> None:
         """Load, split, test, report."""
-        trained = {field.name for field in fields(Technique)}
-        read = {field.name for field in fields(RunArgs) if field.metadata["group"] == DATA}
-        read |= {"technique", "task", "seed", "precision"} | {f.name for f in fields(Merge)} - trained
-        settings = {name: value for name, value in self.plan.settings.items() if name in read}
-        self.log_settings(log, settings | {"merged_from": self.tags["merged_from"]})
+        self.log_settings(log, self.untrained_settings() | self.tags)
         base = self.sources[0].bundle / "base"
         adapted = (self.merged / "adapter").is_dir()
         model, tokenizer, info = bundles.load_bundle(self.merged, base)
@@ -199,24 +193,11 @@ class MergeJob(Assessment):
 
 def _source(run_id: str, folder: Path) -> Source:
     """A run of the store, its model copied into a folder; UserError where it is not finished or was logged otherwise."""
-    held = runs.recorded(run_id)
-    if held is None:
-        raise UserError(
-            f"Run {run_id} is not in the store: name runs by their ids (the last line of a training shows its id)."
-        )
-    if held["status"] != "FINISHED" or "technique" not in held["tags"]:
-        raise UserError(f"Run {run_id} is {held['status']} or no training of this suite: name finished ones.")
     folder.mkdir()
-    runs.download(run_id, ["config.yaml"], folder)
-    try:
-        config = dict(read_yaml(folder / "config.yaml"))
-    except (UserError, ValueError, TypeError) as error:
-        raise UserError(
-            f"Run {run_id} has no readable config.yaml ({first_line(error)}): train it again."
-        ) from None
+    run = logged_run.read(run_id, folder)
     bundle = trained_bundle(f"runs:/{run_id}/model", folder, f"The model of run {run_id}")
-    experiment = experiments.name_of(held["experiment_id"])
-    return Source(run_id, experiment, held["tags"], held["metrics"], config, bundle)
+    experiment = experiments.name_of(run.experiment_id)
+    return Source(run_id, experiment, run.tags, run.metrics, run.config, bundle)
 
 
 def _check_alike(sources: Sequence[Source]) -> None:
@@ -259,14 +240,7 @@ def _check_data(folder: str, sources: Sequence[Source], named: bool) -> None:
     """UserError where a folder holds no data, data with other labels than the models', or, unless it was named, other data
     than the first run was trained from."""
     first = sources[0]
-    try:
-        record = prepared.load(folder)[1]
-    except UserError as error:
-        if named:
-            raise
-        raise UserError(
-            f"{error} Run {first.run_id} was trained from it: name the data with --data_dir."
-        ) from None
+    record = logged_run.data_record(folder, first.run_id, named)
     known = bundles.read_bundle(first.bundle).settings.get("labels")
     if known is not None and list(known) != list(record.labels):
         raise UserError(

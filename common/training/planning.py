@@ -46,23 +46,16 @@ class Plan:
     """Why the technique's learning rate is what it is."""
     settings: dict[str, Any]
     """Every field that decides what is computed, flat."""
+    content: dict[str, str]
+    """Fingerprints of everything else that does: data, weights and tokenizer, teacher, method, code."""
     key: str
-    """Fingerprint of the run, by content: its resolved settings, its method, its data, its weights and tokenizer, its
-    teacher, the code."""
+    """Fingerprint of the run: one digest of its inputs."""
     teacher: Teacher | None = None
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What decides the result, part by part: `key` is one digest of all of it."""
-        return {
-            "settings": self.settings,
-            "content": {
-                "data": self.record.fingerprint,
-                "checkpoint": fingerprint.checkpoint(self.checkpoint),
-                **({"teacher": self.teacher.content} if self.teacher else {}),
-                **fingerprint.of_technique(self.technique, self.family),
-            },
-        }
+        """What decides the result, part by part."""
+        return {"settings": self.settings, "content": self.content}
 
     @property
     def head(self) -> str:
@@ -104,11 +97,17 @@ def plan(technique: Technique, args: RunArgs, checkpoint: base.Checkpoint | None
     check_model(technique, args, family, config)
     technique, rate_source = with_rate(technique, config)
     settings = resolved(technique, args) | {"precision": precision}
-    method = fingerprint.method(technique, family)
+    of_technique = fingerprint.of_technique(technique, family)
     head = head_of(task, family)
     assert head is not None
     base.check_method(technique.method(family), config, family, head)
     teacher = teachers.resolve(args.teacher) if args.teacher else None
+    content = {
+        "data": record.fingerprint,
+        "checkpoint": fingerprint.checkpoint(checkpoint),
+        **({"teacher": teacher.content} if teacher else {}),
+        **of_technique,
+    }
     return Plan(
         technique=technique,
         args=args,
@@ -122,13 +121,8 @@ def plan(technique: Technique, args: RunArgs, checkpoint: base.Checkpoint | None
         config=task.head_config(record),
         rate_source=rate_source,
         settings=settings,
-        key=run_fingerprint(
-            settings,
-            data=record.fingerprint,
-            checkpoint=fingerprint.checkpoint(checkpoint),
-            method=method,
-            **({"teacher": teacher.content} if teacher else {}),
-        ),
+        content=content,
+        key=run_fingerprint(settings, **content),
         teacher=teacher,
     )
 

@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 
-from ..data import prepared
-from ..errors import UserError, first_line
-from ..files import read_yaml
+from ..errors import UserError
 from ..models import bundles
 from ..scratch import scratch
 from ..serving import stored_code
@@ -24,13 +22,18 @@ from ..tasks.interface import Task
 from ..tracking import provenance, runs, store
 from ..tracking.replicates import ABOUT_THE_RUN
 from ..tracking.run_log import Silent
+from . import logged_run
 from .assessment import INPUTS
 from .job import Job
+from .logged_run import LoggedRun
 from .planning import Plan, plan
 from .settings import RunArgs, Technique, settled
 
-MACHINE = {"python": "Python", "cpu": "the processor", "platform": "the system", "threads": "the threads"}
-"""What is compared of a machine beside its libraries, by its key in the provenance."""
+MACHINE = {"python": "Python", "cpu": "the processor", "platform": "the system"}
+"""What is compared of a machine beside its libraries, by its key in the provenance. The threads are set to the run's."""
+
+TAGGED = {"device": "the device", "git_commit": "the commit"}
+"""What is compared of a run's tags, the commit only where there is no record of the code."""
 
 CONTENT = {
     "data": "the prepared data",
@@ -44,7 +47,7 @@ CONTENT = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A score of the test as it was logged and as it is now, in percent; low, high: its logged 95% interval."""
+    """A score of the test as it was logged and as it is now, in percent; low, high: its logged 95% interval, NaN without one."""
 
     logged: float
     now: float
@@ -52,9 +55,14 @@ class Figure:
     high: float
 
     @property
+    def known(self) -> bool:
+        """Whether there is an interval to hold it against."""
+        return not math.isnan(self.low + self.high)
+
+    @property
     def within(self) -> bool:
-        """Whether the new score lies in the logged interval."""
-        return self.low <= self.now <= self.high
+        """Whether the new score is the old one, or lies in the logged interval."""
+        return self.logged == self.now or self.low <= self.now <= self.high
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,23 @@ class Reproduction:
 
     @property
     def equal(self) -> bool:
-        """Whether the second training gave the same bits."""
-        return self.weights is not False and self.predictions and self.metrics
+        """Whether the second training gave the same bits, those of the weights among them."""
+        return self.weights is True and self.predictions and self.metrics
 
     @property
     def holds(self) -> bool:
-        """Whether each score of the test lies in its logged interval."""
-        return self.equal or all(figure.within for figure in self.figures.values())
+        """Whether each score of the test is the old one, or lies in its logged interval."""
+        return all(figure.within for figure in self.figures.values())
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What a run has logged of its result."""
+
+    predictions: list[dict[str, Any]]
+    weights: dict[str, str] | None
+    """File → sha256; None where the run has no record of them."""
+    metrics: dict[str, float]
 
 
 class Kept(Silent):
@@ -121,74 +139,82 @@ def reproduce(run_id: str, kinds: Iterable[type[Technique]], data_dir: str | Non
     UserError where the run was not trained, is not finished, or its settings are none of this version.
     """
     store.configure()
-    held = runs.recorded(run_id)
-    if held is None:
-        raise UserError(
-            f"Run {run_id} is not in the store: name runs by their ids (the last line of a training shows its id)."
-        )
-    if held["status"] != "FINISHED" or "technique" not in held["tags"]:
-        raise UserError(
-            f"Run {run_id} is {held['status']} or no training of this suite: name a finished one."
-        )
     with scratch() as place:
-        runs.download(run_id, ["config.yaml", INPUTS, provenance.FILE], place)
-        technique, args = _settings(run_id, held["tags"], place / "config.yaml", kinds, data_dir)
-        _check_data(str(settled(args).data_dir), run_id, named=data_dir is not None)
+        run = logged_run.read(run_id, place)
+        runs.download(run_id, [INPUTS, provenance.FILE], place)
+        technique, args = _settings(run, kinds, data_dir)
+        logged_run.data_record(str(settled(args).data_dir), run_id, named=data_dir is not None)
         args = replace(args, output_dir=str(place / "run"))
         planned = plan(technique, args)
         recorded = _recorded(place / INPUTS)
-        machine = _recorded(place / provenance.FILE)
+        # Earlier versions recorded it as tags.
+        machine = _recorded(place / provenance.FILE) or _of_machine(run.tags)
+        logged = _logged(run, planned.task)
         planned.output_dir.mkdir()
         kept = Kept()
         with _threads(machine.get("threads")):
-            differences = _differences(planned, held["tags"], recorded, machine)
+            differences = _differences(planned, run, recorded, machine)
             job = Job(planned, planned.output_dir / "scratch")
             job.scratch.mkdir()
             job.carry_out(kept)
-    return _compared(run_id, held, planned.task, kept, differences, _unknown(recorded, machine))
+    figures = _figures(logged, kept, planned.task)
+    unknown = _unknown(recorded, machine, figures)
+    return _compared(run, logged, kept, figures, differences, unknown)
 
 
 def _settings(
-    run_id: str,
-    tags: Mapping[str, str],
-    file: Path,
-    kinds: Iterable[type[Technique]],
-    data_dir: str | None,
+    run: LoggedRun, kinds: Iterable[type[Technique]], data_dir: str | None
 ) -> tuple[Technique, RunArgs]:
     """The technique and the settings that a run has logged."""
-    try:
-        config = dict(read_yaml(file))
-    except (UserError, ValueError, TypeError) as error:
-        raise UserError(f"Run {run_id} has no readable config.yaml ({first_line(error)}).") from None
     own = {field.name for field in fields(RunArgs)}
-    name, rest = tags["technique"], {k: v for k, v in config.items() if k not in own}
-    for kind in kinds:
-        if {field.name for field in fields(kind)} == rest.keys():
-            technique = kind(**rest)
-            if technique.name == name:
-                break
-    else:
-        raise UserError(
-            f"Run {run_id} ({name}) has settings that no technique of this version has ({', '.join(sorted(rest))[:200]}): it "
-            "was merged or imported, or trained by another version; check out its commit "
-            f"({tags.get('git_commit', 'unknown')[:12]})."
-        )
-    given = {k: v for k, v in config.items() if k in own and k not in ABOUT_THE_RUN}
-    # The checkpoint that was resolved then: an alias, or what `auto` stands for, may have moved.
-    given |= {"model_checkpoint": tags.get("checkpoint", given.get("model_checkpoint"))}
+    technique = _technique(run, {k: v for k, v in run.config.items() if k not in own}, kinds)
+    given = {k: v for k, v in run.config.items() if k in own and k not in ABOUT_THE_RUN}
+    # What was resolved then: an alias, or what `auto` stands for, may have moved.
+    for field, tag in (("model_checkpoint", "checkpoint"), ("teacher", "teacher")):
+        if tag in run.tags:
+            given[field] = run.tags[tag]
     if data_dir:
         given["data_dir"] = data_dir
     return technique, RunArgs(**given)
 
 
-def _check_data(folder: str, run_id: str, named: bool) -> None:
-    """UserError where a folder holds no prepared data: a training would make it, and not from what the run was trained on."""
-    try:
-        prepared.load(folder)
-    except UserError as error:
-        if named:
-            raise
-        raise UserError(f"{error} Run {run_id} was trained from it: name the data with --data_dir.") from None
+def _technique(run: LoggedRun, values: Mapping[str, Any], kinds: Iterable[type[Technique]]) -> Technique:
+    """The technique that a run has logged, of its values. A setting that is newer than the run has its default.
+
+    UserError where there is none of this name with these settings.
+    """
+    name = run.tags["technique"]
+    # Some have the same settings: their names decide, which follow from the values.
+    for kind in kinds:
+        if values.keys() <= {field.name for field in fields(kind)} and (
+            not kind.needs or kind.needs in values
+        ):
+            technique = kind(**values)
+            if technique.name == name:
+                return technique
+    raise UserError(
+        f"Run {run.run_id} ({name}) has settings that no technique of this version has ({', '.join(sorted(values))[:200]}): it "
+        "was merged or imported, or trained by another version; check out its commit "
+        f"({run.tags.get('git_commit', 'unknown')[:12]})."
+    )
+
+
+def _logged(run: LoggedRun, task: Task) -> Logged:
+    """What a run is held against, read before anything is computed. UserError where it is not there."""
+    if lacking := [name for name in task.metrics if f"test_{name}" not in run.metrics]:
+        raise UserError(
+            f"Run {run.run_id} has no metric test_{lacking[0]}: there is nothing to hold a second training against."
+        )
+    predictions = runs.predictions(run.run_id)
+    inside = "artifacts/bundle/"
+    with store.explained(f"run {run.run_id}"):
+        files = stored_code.from_tags(stored_code.logged_model_of(f"runs:/{run.run_id}/model").tags)
+    weights = files and {
+        name.removeprefix(inside): digest
+        for name, digest in _weights(files).items()
+        if name.startswith(inside)
+    }
+    return Logged(predictions, weights, run.metrics)
 
 
 def _recorded(file: Path) -> dict[str, Any]:
@@ -210,13 +236,22 @@ def _threads(recorded: str | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _of_machine(tags: Mapping[str, str]) -> dict[str, str]:
+    """What a run's tags say of libraries and machine."""
+    return {k: v for k, v in tags.items() if k.startswith("version.") or k in (*MACHINE, "threads")}
+
+
 def _differences(
-    planned: Plan, tags: Mapping[str, str], recorded: Mapping[str, Any], machine: Mapping[str, str]
+    planned: Plan, run: LoggedRun, recorded: Mapping[str, Any], machine: Mapping[str, str]
 ) -> list[str]:
     """A line for each input that is not as the run has recorded it."""
     found = []
-    now = json.loads(json.dumps(planned.inputs))
+    tags, now = run.tags, json.loads(json.dumps(planned.inputs))
     then = recorded or {"settings": {}, "content": {"data": tags.get("data_fingerprint")}}
+    # A run's configuration holds every setting that its version had.
+    if newer := sorted(now["settings"].keys() - {"technique", *then.get("settings", {}), *run.config}):
+        each = ", ".join(f"{name} {now['settings'][name]!r}" for name in newer)
+        found.append(f"settings that its version did not have: now {each}")
     for name, value in sorted(then.get("settings", {}).items()):
         if name not in now["settings"] or now["settings"][name] != value:
             found.append(f"the setting {name}: {value!r} then, {now['settings'].get(name)!r} now")
@@ -233,9 +268,10 @@ def _differences(
             found.append(f"the library {package}: {value} then, {here.get(name, 'not installed')} now")
         elif name in MACHINE:
             found.append(f"{MACHINE[name]}: {value} then, {here.get(name)} now")
-    device = provenance.tags()["device"]
-    if tags.get("device", device) != device:
-        found.append(f"the device: {tags['device']} then, {device} now")
+    now_tagged = provenance.tags()
+    for name in ("device",) if recorded else ("device", "git_commit"):
+        if (before := tags.get(name, "unknown")) not in ("unknown", now_tagged[name]):
+            found.append(f"{TAGGED[name]}: {_short(before)} then, {_short(now_tagged[name])} now")
     return found
 
 
@@ -249,12 +285,16 @@ def _short(content: object) -> str:
     return words[0][:12] if words else str(content)
 
 
-def _unknown(recorded: Mapping[str, Any], machine: Mapping[str, str]) -> list[str]:
+def _unknown(
+    recorded: Mapping[str, Any], machine: Mapping[str, str], figures: Mapping[str, Figure]
+) -> list[str]:
     found = []
     if not recorded:
         found.append(f"code, method and base, which it did not record ({INPUTS})")
     if not machine:
         found.append(f"libraries and machine, which it did not record ({provenance.FILE})")
+    if lacking := [name for name, figure in figures.items() if not figure.known]:
+        found.append(f"intervals, which it did not record (test_{lacking[0]}_low, test_{lacking[0]}_high)")
     return found
 
 
@@ -262,45 +302,45 @@ TIMES = ("evaluation_seconds", "evaluation_samples_per_second", "adapter_mib")
 """Figures that no computation decides, or that are no result."""
 
 
+def _figures(logged: Logged, kept: Kept, task: Task) -> dict[str, Figure]:
+    return {
+        name: Figure(
+            logged.metrics[f"test_{name}"],
+            kept.figures[f"test_{name}"],
+            logged.metrics.get(f"test_{name}_low", math.nan),
+            logged.metrics.get(f"test_{name}_high", math.nan),
+        )
+        for name in task.metrics
+    }
+
+
 def _compared(
-    run_id: str,
-    held: Mapping[str, Any],
-    task: Task,
+    run: LoggedRun,
+    logged: Logged,
     kept: Kept,
+    figures: dict[str, Figure],
     differences: list[str],
     unknown: list[str],
 ) -> Reproduction:
-    logged, metrics = held["metrics"], {k: v for k, v in kept.figures.items() if k not in TIMES}
-    rows = runs.predictions(run_id)
+    rows = logged.predictions
     ours = {row["id"]: row for row in json.loads(json.dumps(kept.predictions))}
     alike = sum(row["prediction"] == ours.get(row["id"], {}).get("prediction") for row in rows)
-    files = stored_code.from_tags(stored_code.logged_model_of(f"runs:/{run_id}/model").tags)
-    stored = files and {
-        name.removeprefix("artifacts/bundle/"): digest
-        for name, digest in _weights(files).items()
-        if name.startswith("artifacts/bundle/")
-    }
     return Reproduction(
-        run_id=run_id,
-        technique=held["tags"]["technique"],
+        run_id=run.run_id,
+        technique=run.tags["technique"],
         differences=differences,
         unknown=unknown,
-        weights=None if stored is None else stored == kept.weights,
+        weights=None if logged.weights is None else logged.weights == kept.weights,
         same_answers=alike,
         answers=len(rows),
         predictions=rows == list(ours.values()),
-        figures={
-            name: Figure(
-                logged[f"test_{name}"],
-                metrics[f"test_{name}"],
-                logged.get(f"test_{name}_low", math.nan),
-                logged.get(f"test_{name}_high", math.nan),
-            )
-            for name in task.metrics
-        },
-        metrics=all(_same(logged.get(name), value) for name, value in metrics.items()),
+        figures=figures,
+        metrics=all(
+            _same(logged.metrics.get(name), now) for name, now in kept.figures.items() if name not in TIMES
+        ),
     )
 
 
 def _same(logged: float | None, now: float) -> bool:
-    return logged is not None and (logged == now or (math.isnan(logged) and math.isnan(now)))
+    # Only finite figures are logged.
+    return logged is None if math.isnan(now) else logged == now

@@ -1,5 +1,7 @@
 """import_model.py: models that were trained elsewhere become runs."""
 
+import shutil
+
 import mlflow
 import pytest
 import torch
@@ -10,6 +12,7 @@ from common.api import load, register
 from common.data import prepared
 from common.inference import models
 from common.paths import ROOT
+from common.training import fingerprint
 from tests.scripts.conftest import call_script, run_script
 from tests.support import trained
 from tests.support.called import call
@@ -69,6 +72,20 @@ def test_an_adapter_becomes_a_run_that_answers_as_it_does(world, tiny):
     assert f"run {run.info.run_id} already holds this result" in again.stdout
 
 
+def test_the_code_that_merges_is_a_part_of_the_run(world, tmp_path, monkeypatch):
+    """An adapter that other code reads may be another model."""
+    flags = ("--adapter", world / "adapter", "--experiment_name", "code", "--skip_finished")
+    assert import_(world, *flags).returncode == 0
+    copy = tmp_path / "common"
+    shutil.copytree(fingerprint.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "sample"))
+    monkeypatch.setattr(fingerprint, "PACKAGE", copy)
+    assert "already holds this result" in import_(world, *flags).stdout
+    with open(copy / "inference" / "foreign_adapters.py", "a") as file:
+        file.write("# changed\n")
+    assert "already holds" not in import_(world, *flags).stdout
+    assert len(mlflow.search_runs(experiment_names=["code"])) == 2
+
+
 def test_a_plain_model_is_compared_gated_and_registered(world, tiny):
     record = prepared.load(world / "data")[1]
     examples = prepared.load(world / "data")[0]["test"].to_list()
@@ -125,15 +142,15 @@ def test_scripts_take_an_adapter(world, tiny, tmp_path):
     assert done.returncode == 2 and "--adapter is for --backend local" in done.stderr
     for script, more in (("predict.py", ("--output", tmp_path / "p.json")), ("evaluate.py", ())):
         done = call_script(script, "--file", world / "test.json", *more)
-        assert done.returncode == 2 and "--model is missing" in done.stderr
+        assert done.returncode == 2 and "No model is named: name one" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ((), "--model_checkpoint is missing"),
+        ((), "No model is named: name one"),
         (("--model_checkpoint", "nowhere/at-all"), "nowhere/at-all leads to no logged model"),
-        (("--adapter", "nowhere"), "--adapter nowhere holds no adapter_config.json"),
+        (("--adapter", "nowhere"), "The adapter nowhere holds no adapter_config.json"),
         (("--model_checkpoint", "embedded"), "it has no head that answers questions"),
         (("--max_length", 4000, "--model_checkpoint", "PLAIN"), "--max_length 4000 is longer than"),
     ],

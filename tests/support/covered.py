@@ -26,6 +26,7 @@ COVERED_BY = {
     "inference/span_scores.py": "common/inference/test_question_answerer.py",
     "inference/importing.py": "scripts/test_import_model.py",
     "api/reproducing.py": "scripts/test_reproduce.py",
+    "training/logged_run.py": "common/training/test_merging.py",
     "training/reproduction.py": "scripts/test_reproduce.py",
     "inference/outputs.py": "common/inference/test_predicting.py",
     "inference/ray_backend.py": "scripts/test_predict_ray.py",

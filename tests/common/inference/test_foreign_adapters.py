@@ -161,7 +161,7 @@ def test_a_base_that_does_not_fit_is_named(copied, tiny, tmp_path):
     with pytest.raises(UserError, match="there is no such folder"):
         models.load(str(tmp_path / "missing"), adapter=str(folder))
     change(folder, base_model_name_or_path=None)
-    with pytest.raises(UserError, match="names no base: name it with --model"):
+    with pytest.raises(UserError, match="names no base: name one beside the adapter"):
         models.load(None, adapter=str(folder))
     with pytest.raises(UserError, match="No model is named"):
         models.load(None)
@@ -178,6 +178,31 @@ def test_a_head_that_neither_brings_is_named(copied, tmp_path):
     weights(folder, lambda t: {n: v for n, v in t.items() if "qa_outputs" not in n})
     with pytest.raises(UserError, match="and the adapter's hold no trained head .qa_outputs"):
         models.load(str(tmp_path / "base"), adapter=str(folder))
+
+
+def test_a_head_that_is_the_same_for_both_tasks_must_be_named(tiny, tmp_path):
+    """ModernBERT's last module is `classifier` for answers too, and has two rows there."""
+    targets = {"target_modules": ["Wqkv"], "modules_to_save": ["head", "classifier"]}
+    theirs, tokenizer = stock(tmp_path, tiny("modernbert"), task_type=None, **targets)
+    with pytest.raises(UserError, match=r"does not say what it was trained for \(task_type\)"):
+        foreign.open_(None, tmp_path)
+    change(tmp_path, task_type="QUESTION_ANS")
+    found = foreign.open_(None, tmp_path)
+    asked = inputs_of(tokenizer, ["input_ids", "attention_mask"])
+    assert found.head == "QuestionAnswering" and found.task.data == "qa"
+    with torch.no_grad():
+        torch.testing.assert_close(
+            found.model(**asked).start_logits, theirs(**asked).start_logits, atol=1e-4, rtol=1e-3
+        )
+
+
+def test_an_adapter_for_answers_fits_a_base_that_gave_several_labels(lora, tmp_path):
+    folder, base = lora
+    shutil.copytree(base, tmp_path / "base")
+    file = tmp_path / "base" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"problem_type": "multi_label_classification"}))
+    found = foreign.open_(str(tmp_path / "base"), folder)
+    assert found.task.data == "qa" and found.head == "QuestionAnswering"
 
 
 def test_an_adapter_of_this_project_is_one_of_pefts(tiny, tmp_path):

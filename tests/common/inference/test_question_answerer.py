@@ -126,6 +126,51 @@ def test_scores_of_a_long_context_are_one_distribution(ask):
     assert len({(each["start"], each["end"]) for each in found}) == len(found)
 
 
+def test_what_several_windows_hold_counts_once(plain, ask):
+    """One certain answer where windows overlap, and one certain "no answer" of all windows, have a score of about 1."""
+    short = {"max_seq_len": 32, "doc_stride": 8}
+    tokenizer = AutoTokenizer.from_pretrained(plain)
+    asked = LONG | {"context": " ".join(dict.fromkeys(row["context"] for row in ROWS))}
+    pieces = tokenizer(asked["question"], asked["context"], return_offsets_mapping=True, max_length=32, stride=8,
+                       truncation="only_second", return_overflowing_tokens=True)  # fmt: skip
+    # The ids of a piece of text that lies in two windows, and nowhere else in the context.
+    places = {}
+    for window, (ids, offsets) in enumerate(zip(pieces.input_ids, pieces.offset_mapping, strict=True)):
+        for token, (id_, offset, part) in enumerate(
+            zip(ids, offsets, pieces.sequence_ids(window), strict=True)
+        ):
+            if part == 1:
+                places.setdefault(id_, []).append((window, token, tuple(offset)))
+    found = ((id_, at) for id_, at in places.items() if len(at) == 2 and at[0][2] == at[1][2])
+    wanted, ((_, _, expected), _) = next(found)
+    held = []
+
+    def certain(answer):
+        def change(_, args, given, out):
+            for logits in (out.start_logits, out.end_logits):
+                logits.fill_(-30.0)
+                for row, ids in zip(logits, given["input_ids"], strict=True):
+                    at = (ids == wanted).nonzero()[:, 0].tolist() if answer else []
+                    row[at or 0] = 30.0
+                    held.append(len(at))
+            return out
+
+        return change
+
+    network = ask._answerer.model
+    for answer in (True, False):
+        held.clear()
+        handle = network.register_forward_hook(certain(answer), with_kwargs=True)
+        try:
+            given = ask(asked, handle_impossible_answer=True, **short)
+        finally:
+            handle.remove()
+        assert given["score"] == pytest.approx(1, abs=1e-4) and given["score"] <= 1
+        assert (given["start"], given["end"]) == (expected if answer else (0, 0))
+        # Two windows hold the answer, and others do not; each counts twice, for first and last tokens.
+        assert sum(held) == (4 if answer else 0) and held.count(0) >= 2
+
+
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 64])
 def test_the_size_of_batches_changes_no_answer(ask, batch_size):
     alone = [ask(row, max_seq_len=64) for row in (*ROWS, LONG)]
@@ -176,8 +221,9 @@ def test_with_top_k_there_is_a_list_for_each_question(ask):
     assert [type(each) for each in three] == [dict] * 3 and three[0] == ask(ROWS[0])
     assert three[0]["score"] >= three[1]["score"] >= three[2]["score"]
     assert [len(each) for each in ask(ROWS[:2], top_k=3)] == [3, 3]
-    # A text of one word has one span.
-    assert len(ask(question="What?", context="heart", top_k=50)) >= 1
+    # A text of one word, which is one token, has one span.
+    (only,) = ask(question="What?", context="heart", top_k=50)
+    assert (only["start"], only["end"], only["answer"]) == (0, 5, "heart")
 
 
 def test_a_stream_is_answered_while_it_is_read(ask, monkeypatch):
@@ -210,18 +256,38 @@ def test_arguments_are_in_tokens_and_have_an_effect(ask):
     assert wide["score"] != narrow["score"]
 
 
-def test_whether_there_may_be_no_answer(world, ask):
+def test_whether_there_may_be_no_answer(world, ask, monkeypatch):
     """A model that was trained with questions without an answer has a threshold; others have none."""
     trained_for_it = QuestionAnswerer.from_pretrained("models:/pipeline-v2.0/1")
     always = trained_for_it([*ROWS, LONG], handle_impossible_answer=False)
     assert all(each["answer"] for each in always)
     assert all(each["answer"] for each in ask(ROWS))
-    for row in (*ROWS, LONG):
-        ranked = ask(row, top_k=10_000, handle_impossible_answer=True)
-        (nothing,) = [each for each in ranked if not each["answer"]]
-        best = ask(row)
-        # Without a threshold of its own, the likelier one is given.
-        assert (ranked[0] == nothing) == (nothing["score"] > best["score"])
+    # A threshold of its own decides, whatever the scores are.
+    settings = trained_for_it._answerer.info.settings
+    for threshold, answered in ((1e9, True), (-1e9, False)):
+        monkeypatch.setitem(settings, "null_threshold", threshold)
+        assert [bool(each["answer"]) for each in trained_for_it([*ROWS, LONG])] == [answered] * 9
+
+
+def test_without_a_threshold_of_its_own_the_likelier_one_is_given(ask):
+    """The null token's logits are moved, so that "no answer" is the likelier one, or is not."""
+    shift = {}
+
+    def moved(_, args, out):
+        for logits in (out.start_logits, out.end_logits):
+            logits[:, 0] += shift["by"]
+        return out
+
+    handle = ask._answerer.model.register_forward_hook(moved)
+    try:
+        for shift["by"], given in ((20.0, False), (-20.0, True)):
+            for row in (*ROWS, LONG):
+                ranked = ask(row, top_k=10_000, handle_impossible_answer=True)
+                (nothing,) = [each for each in ranked if not each["answer"]]
+                assert (ranked[0] != nothing) == given and bool(ranked[0]["answer"]) == given
+                assert given == (nothing["score"] < ask(row)["score"])
+    finally:
+        handle.remove()
 
 
 def test_answers_reach_to_the_ends_of_words(plain, ask):

@@ -17,7 +17,7 @@ from common.models import base
 from common.models.families import FAMILIES
 from common.paths import ROOT
 from common.training import fingerprint, planning
-from common.training.settings import RunArgs, Technique
+from common.training.settings import RunArgs, Technique, run_fingerprint
 from tests.scripts.conftest import prepared, store  # noqa: F401
 from tests.support.techniques import TECHNIQUES
 
@@ -109,10 +109,10 @@ def test_a_package_that_a_script_imports_counts_for_its_technique(package, tmp_p
         "    def method(self, family):\n        from common.reports import run_figures\n"
     )
     technique = script(file)()
-    before, of_another = fingerprint.method(technique, BERT), fingerprint.method(LORA(), BERT)
+    before, of_another = fingerprint.of_technique(technique, BERT), fingerprint.of_technique(LORA(), BERT)
     changed(package / "reports" / "run_figures.py")
-    assert fingerprint.method(technique, BERT) != before
-    assert fingerprint.method(LORA(), BERT) == of_another
+    assert fingerprint.of_technique(technique, BERT) != before
+    assert fingerprint.of_technique(LORA(), BERT) == of_another
 
 
 def test_an_edited_method_is_another_run(tmp_path, monkeypatch):
@@ -123,11 +123,11 @@ def test_an_edited_method_is_another_run(tmp_path, monkeypatch):
     shutil.copy(ROOT / "scripts" / "_path.py", tmp_path)
     copy = tmp_path / original.name
     shutil.copy(original, copy)
-    assert fingerprint.method(script(copy)(), BERT) == fingerprint.method(LORA(), BERT)
+    assert fingerprint.of_technique(script(copy)(), BERT) == fingerprint.of_technique(LORA(), BERT)
     text = copy.read_text()
     copy.write_text(text.replace("lora_alpha=self.alpha", "lora_alpha=self.alpha * 4"))
     assert copy.read_text() != text
-    assert fingerprint.method(script(copy)(), BERT) != fingerprint.method(LORA(), BERT)
+    assert fingerprint.of_technique(script(copy)(), BERT) != fingerprint.of_technique(LORA(), BERT)
 
 
 def test_what_a_script_imports_from_its_own_folder_counts(tmp_path, monkeypatch):
@@ -139,20 +139,21 @@ def test_what_a_script_imports_from_its_own_folder_counts(tmp_path, monkeypatch)
     )
     (tmp_path / "scale_of_own_way.py").write_text("SCALE = 1\n")
     technique = script(file)()
-    before = fingerprint.method(technique, BERT)
+    before = fingerprint.of_technique(technique, BERT)
     (tmp_path / "scale_of_own_way.py").write_text("SCALE = 2\n")
-    assert fingerprint.method(technique, BERT) != before
+    assert fingerprint.of_technique(technique, BERT) != before
 
 
 def test_the_method_is_the_config_that_peft_is_given():
     """Not what the fields say: another family gives other layers."""
     found = [
-        fingerprint.method(kind(), FAMILIES[family])
+        fingerprint.of_technique(kind(), FAMILIES[family])["method"]
         for kind in (LORA, TECHNIQUES["ia3"])
         for family in ("bert", "t5")
     ]
     assert len(set(found)) == 4
-    assert fingerprint.method(LORA(r=4), BERT) != fingerprint.method(LORA(r=8), BERT)
+    four, eight = (fingerprint.of_technique(LORA(r=r), BERT) for r in (4, 8))
+    assert {name for name in four if four[name] != eight[name]} == {"method"}
 
 
 def test_values_that_peft_refuses_are_one_line():
@@ -166,7 +167,7 @@ def test_values_that_peft_refuses_are_one_line():
     with pytest.raises(
         UserError, match="^Broken cannot be set up with these values: `r` should be a positive integer$"
     ):
-        fingerprint.method(Broken(), BERT)
+        fingerprint.of_technique(Broken(), BERT)
 
 
 @pytest.fixture
@@ -282,9 +283,12 @@ def test_of_a_model_of_the_hub_that_commit_is_loaded_that_was_fingerprinted(hub,
 def test_the_key_of_a_plan_follows_all_of_it(folder, package, prepared, store):  # noqa: F811
     """What `--skip_finished`, `--resume` and the rows of a study go by."""
 
-    def key(technique=LORA, data=prepared[1], **args):
+    def plan(technique=LORA, data=prepared[1], **args):
         args = RunArgs(model_checkpoint=str(folder), data_dir=str(data), max_length=96, doc_stride=16, **args)
-        return planning.plan(technique(), args).key
+        return planning.plan(technique(), args)
+
+    def key(*args, **fields):
+        return plan(*args, **fields).key
 
     keys = [key()]
     assert key(run_name="other", save_steps=7) == keys[0]
@@ -297,4 +301,7 @@ def test_the_key_of_a_plan_follows_all_of_it(folder, package, prepared, store): 
     keys.append(key())
     changed(package / "tasks" / "table.py")
     keys.append(key())
+    planned = plan()
+    assert planned.inputs == {"settings": planned.settings, "content": planned.content}
+    assert run_fingerprint(planned.settings, **planned.content) == planned.key
     assert len(set(keys)) == len(keys)
