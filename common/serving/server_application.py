@@ -5,13 +5,15 @@ The environment sets it up, for every kind of model alike (docs/OPERATIONS.md):
 SERVING_ACCESS_LOG: a file, or - for standard output, that gets one JSON object for each request, without any text of it.
 SERVING_API_KEYS: a file of keys (`api_keys`); without it everybody may ask.
 SERVING_DRAIN_SECONDS: how long after SIGTERM requests are still taken, while /ready says 503.
+SERVING_WEBHOOK_SECRET: with it MLflow's webhooks have a server look at once at the alias that it follows, as SIGHUP does.
+SERVING_TRACE: the share of the requests that leave a trace in MLflow (`tracing`).
+SERVING_OBSERVATIONS: a folder that gets a line without text for each row that was answered (`observations`).
 """
 
 import asyncio
 import json
 import logging
 import logging.handlers
-import math
 import os
 import re
 import signal
@@ -25,9 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..api_keys import Denied, Keys
 from ..errors import UserError
-from .following import WARM_UP
+from . import webhook
+from .following import FOLLOW, WARM_UP, seconds_of
+from .observations import observations
 from .observed import Seen, observed
 from .server_process import workers
+from .tracing import tracing
 
 if TYPE_CHECKING:
     from .following import Answering
@@ -45,6 +50,11 @@ PATIENCE = 60
 
 AT_ONCE = 64
 """Requests that are read, computed and written at the same time; later ones wait for a place."""
+
+FINISH = 2.0
+"""Seconds in which traces and observations are written when the server ends."""
+
+ASK = "/invocations"
 
 OPEN = ("/ping", "/health", "/ready")
 """Paths that need no key."""
@@ -70,14 +80,16 @@ def put_application(answering: "Answering") -> None:
             super().__init__(*args, **kwargs)
             for path, route in (("/ready", front.ready_or_not), ("/metrics", front.counters)):
                 self.get(path, include_in_schema=False)(route)
+            if front.secret:
+                self.add_route(webhook.PATH, front.reload, methods=["POST"], include_in_schema=False)
 
         async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-            if scope["type"] == "lifespan":
-                front.begin(super().__call__)
             if scope["type"] == "http":
                 await front.answer(super().__call__, scope, receive, send)
             else:
-                await super().__call__(scope, receive, send)
+                if scope["type"] == "lifespan":
+                    front.begin(super().__call__)
+                await super().__call__(scope, receive, front.ending(send))
 
     fastapi.FastAPI = Application
 
@@ -91,7 +103,13 @@ class Front:
         file, many = os.environ.get(API_KEYS), workers(sys.argv) or 1
         self.keys = Keys(file, 1 / many) if file else None
         self.log = access_log(os.environ.get(ACCESS_LOG))
-        self.drain = _seconds(os.environ.get(DRAIN) or "0")
+        self.drain = seconds_of(DRAIN, 0, 0, 3600)
+        self.tracing, self.observations = tracing(), observations()
+        self.secret = os.environ.get(webhook.SECRET)
+        if self.secret and not answering.follows:
+            raise UserError(f"{webhook.SECRET} is set, but not {FOLLOW}: there is no alias to look at.")
+        # A webhook has its signature in the place of a key.
+        self.open = {*OPEN, webhook.PATH} if self.secret else {*OPEN}
 
     def begin(self, app: App) -> None:
         """The server starts; this is its event loop."""
@@ -107,6 +125,25 @@ class Front:
                 loop.call_soon_threadsafe(loop.call_later, self.drain, before, number, None)
 
             signal.signal(signal.SIGTERM, stop)
+        if self.answering.follows:
+
+            def look(*_: Any) -> None:
+                loop.call_soon_threadsafe(self.answering.look_now)
+
+            signal.signal(signal.SIGHUP, look)
+
+    def ending(self, send: Send) -> Send:
+        """`send` of the server's own events; before it ends, what it does beside answering gets FINISH seconds."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                if self.tracing is not None:
+                    await asyncio.to_thread(self.tracing.finish, FINISH)
+                if self.observations is not None:
+                    await asyncio.to_thread(self.observations.finish, FINISH)
+            await send(message)
+
+        return sending
 
     async def _warm_up(self, app: App) -> None:
         """Answer a request of the server's own, through everything that another's goes through; then follow an alias."""
@@ -114,7 +151,7 @@ class Front:
         body = json.dumps({"dataframe_records": rows}).encode()
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": "/invocations", "raw_path": b"/invocations", "query_string": b"", "root_path": "", "state": {},
+            "path": ASK, "raw_path": ASK.encode(), "query_string": b"", "root_path": "", "state": {},
             "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
             "client": None, "server": None,
         }  # fmt: skip
@@ -161,6 +198,17 @@ class Front:
             return PlainTextResponse("prometheus_client is not installed.\n", 501)
         return Response(found[0], media_type=found[1])
 
+    async def reload(self, request: Any) -> Any:
+        """/reload: a webhook that MLflow has signed has the alias looked at now; nothing in its body is read."""
+        from fastapi.responses import PlainTextResponse
+
+        body = await request.body()
+        headers = dict(request.scope["headers"])
+        if len(body) > webhook.LONGEST or not webhook.is_signed(self.secret or "", headers, body):
+            return PlainTextResponse("This is not signed with the secret, or too old.\n", 401)
+        self.answering.look_now()
+        return PlainTextResponse("The alias is looked at now.\n", 202)
+
     async def answer(self, app: App, scope: Message, receive: Receive, send: Send) -> None:
         """Let the application answer a request that may be answered; every response says its id and the model's version."""
         begun, headers = time.perf_counter(), dict(scope["headers"])
@@ -191,6 +239,9 @@ class Front:
                 await discard(receiving)
                 await plain(sending, denied.status, denied.reason, denied.headers)
             else:
+                if self.tracing is not None and path == ASK:
+                    seen.traced = self.tracing.chooses(seen, headers.get(b"x-trace", b""))
+                seen.kept = seen.traced or self.observations is not None
                 await self._bounded(app, scope, receiving, sending)
         except Exception:
             # Nobody is there to be answered; else uvicorn answers for it.
@@ -204,10 +255,10 @@ class Front:
             self._note(seen, scope["method"], path, time.perf_counter() - begun)
 
     def _denied(self, seen: Seen, path: str, headers: Mapping[bytes, bytes]) -> Denied | None:
-        if self.keys is None or path in OPEN:
+        if self.keys is None or path in self.open:
             return None
         given = headers.get(b"authorization", b"").decode("latin-1")
-        found = self.keys.asked(given, counts=path == "/invocations")
+        found = self.keys.asked(given, counts=path == ASK)
         if isinstance(found, Denied):
             return found
         seen.key = found.name
@@ -226,6 +277,10 @@ class Front:
 
     def _note(self, seen: Seen, method: str, path: str, seconds: float) -> None:
         self.observed.finished(path, seen.status, seconds)
+        if seen.traced and self.tracing is not None:
+            self.tracing.put(seen, seconds)
+        if seen.answers and self.observations is not None and seen.status == 200:
+            self.observations.put(seen)
         if self.log is not None:
             entry = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -238,16 +293,6 @@ class Front:
                 "version": seen.version,
             }
             self.log.info(json.dumps(entry | ({"key": seen.key} if seen.key else {})))
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 3600:
-        raise UserError(f"{DRAIN} is {text!r}; it must be a number of seconds, 0 to 3600.")
-    return value
 
 
 def access_log(place: str | None) -> logging.Logger | None:
