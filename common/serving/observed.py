@@ -40,6 +40,10 @@ class Seen:
     key: str = ""
     """The name of the API key."""
     status: int = 0
+    model: str = ""
+    """The name of the further model that it asks for."""
+    chosen: Any = None
+    """That model, which it keeps until it is answered."""
 
 
 class Observed:
@@ -105,6 +109,12 @@ class Observed:
             self._errors.labels(KINDS.get(status, "server")).inc()
         if path == "/invocations":
             self._seconds.observe(seconds)
+
+    def further(self, kind: str, name: str, text: str, labels: Sequence[str], **options: Any) -> Any:
+        """One more counter, of a class of prometheus_client; None where nothing is counted."""
+        if self._prometheus is None:
+            return None
+        return getattr(self._prometheus, kind)(name, text, labels, registry=self._registry, **options)
 
     def text(self) -> tuple[bytes, str] | None:
         """(the counters as Prometheus reads them, their content type); None where they cannot be counted."""

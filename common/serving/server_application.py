@@ -27,6 +27,7 @@ from ..api_keys import Denied, Keys
 from ..errors import UserError
 from .following import WARM_UP
 from .observed import Seen, observed
+from .on_demand import from_environment
 from .server_process import workers
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Front:
         file, many = os.environ.get(API_KEYS), workers(sys.argv) or 1
         self.keys = Keys(file, 1 / many) if file else None
         self.log = access_log(os.environ.get(ACCESS_LOG))
+        self.further = from_environment(answering, self.observed)
         self.drain = _seconds(os.environ.get(DRAIN) or "0")
 
     def begin(self, app: App) -> None:
@@ -183,11 +185,13 @@ class Front:
                 seen.status = message["status"]
                 seen.version = seen.version or self.answering.version
                 own = [(b"x-request-id", seen.id.encode()), (b"x-model-version", seen.version.encode())]
+                own += [(b"x-model", seen.model.encode())] if seen.model else []
                 message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
         try:
-            if denied := self._denied(seen, path, headers):
+            denied = self._denied(seen, path, headers) or await self.further.denied(seen, path, headers)
+            if denied:
                 await discard(receiving)
                 await plain(sending, denied.status, denied.reason, denied.headers)
             else:
@@ -237,7 +241,8 @@ class Front:
                 "rows": seen.rows,
                 "version": seen.version,
             }
-            self.log.info(json.dumps(entry | ({"key": seen.key} if seen.key else {})))
+            named = {"key": seen.key, "model": seen.model}
+            self.log.info(json.dumps(entry | {name: value for name, value in named.items() if value}))
 
 
 def _seconds(text: str) -> float:
