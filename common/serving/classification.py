@@ -32,6 +32,7 @@ from .requests import (
     refuse,
 )
 from .runtime import fetch
+from .shared_bases import base_of
 
 MAX_TEXT = 200_000
 MAX_ROWS = 256
@@ -83,11 +84,14 @@ class Classifier:
     """A saved model ready to classify, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None):
-        model, self.tokenizer, self.info = load_bundle(Path(bundle), Path(base) if base else None, merge=True)
+        base = Path(base) if base else None
+        # Kept, so that other adapters find it for as long as this one uses it.
+        self.shared = base_of(Path(bundle), base)
+        model, self.tokenizer, self.info = load_bundle(Path(bundle), base, merge=True, shared=self.shared)
         self.collator = Collator(self.tokenizer.pad_token_id)
         self.model = computed_together(model, self.tokenizer.pad_token_id, self.info.runtime)
         # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
-        self.tokenizing = threading.Lock()
+        self.tokenizing = self.shared.tokenizing if self.shared else threading.Lock()
 
     @property
     def asked(self) -> dict[str, int]:

@@ -35,6 +35,7 @@ from .requests import (
     refuse,
 )
 from .runtime import fetch
+from .shared_bases import base_of
 
 MAX_ANSWERS = 100
 """Answers to a question: more could run into the server's time-out."""
@@ -80,13 +81,14 @@ class Answerer:
     """A saved model ready to answer, without MLflow and without the hub."""
 
     def __init__(self, bundle: str | Path, base: str | Path | None = None, shared: SharedBase | None = None):
-        model, self.tokenizer, self.info = load_bundle(
-            Path(bundle), Path(base) if base else None, merge=True, shared=shared
-        )
+        base = Path(base) if base else None
+        # Kept, so that other adapters find it for as long as this one uses it.
+        self.shared = shared or base_of(Path(bundle), base)
+        model, self.tokenizer, self.info = load_bundle(Path(bundle), base, merge=True, shared=self.shared)
         self.collator = Collator(self.tokenizer.pad_token_id)
         self.model = computed_together(model, self.tokenizer.pad_token_id, self.info.runtime)
         # A fast tokenizer keeps its truncation as state, which concurrent requests would overwrite.
-        self.tokenizing = shared.tokenizing if shared else threading.Lock()
+        self.tokenizing = self.shared.tokenizing if self.shared else threading.Lock()
 
     def answer(
         self,

@@ -71,16 +71,24 @@ class Answering:
         """Whether the alias was asked once, if there is one, or did not answer for PATIENCE."""
         if alias is not None and not _ALIAS.fullmatch(alias):
             raise UserError(f"{FOLLOW} is {alias!r}; write models:/NAME@ALIAS.")
+        self.name = registered_name(folder) if alias is None else _ALIAS.fullmatch(alias)[1]  # type: ignore[index]
+        """Of the registered model; empty if it is none."""
 
     @property
     def version(self) -> str:
         """Of the model that a request gets now."""
         return self._now[1]
 
+    @property
+    def model(self) -> Any:
+        """What a request gets now; None until the first one."""
+        return self._now[0]
+
     def of_request(self, given: Any) -> tuple[Any, str]:
         """(model, its version) for a request. given: the model that the server was started with."""
         if self._alias is None:
-            return given, self._now[1]
+            self._now = (given, self._now[1])
+            return self._now
         if self._now[0] is None:
             with self._first:
                 if self._now[0] is None:
@@ -187,6 +195,14 @@ def version_of(folder: Path, model_id: str | None) -> str:
         return str(noted["model_version"])
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return model_id or "unknown"
+
+
+def registered_name(folder: Path) -> str:
+    """The registered name of a stored model that was downloaded as one; else empty."""
+    try:
+        return str(yaml.safe_load((folder / "registered_model_meta").read_text())["model_name"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return ""
 
 
 def give_back_memory() -> None:

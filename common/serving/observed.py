@@ -47,6 +47,10 @@ class Seen:
     """That were computed for a traced request, without padding; 0 where they are not known."""
     records: Sequence[Mapping[str, Any]] = ()
     answers: Sequence[Mapping[str, Any]] = ()
+    model: str = ""
+    """The name of the further model that it asks for."""
+    chosen: Any = None
+    """That model, which it keeps until it is answered."""
 
 
 class Observed:
@@ -120,6 +124,12 @@ class Observed:
             self._errors.labels(KINDS.get(status, "server")).inc()
         if path == "/invocations":
             self._seconds.observe(seconds)
+
+    def further(self, kind: str, name: str, text: str, labels: Sequence[str], **options: Any) -> Any:
+        """One more counter, of a class of prometheus_client; None where nothing is counted."""
+        if self._prometheus is None:
+            return None
+        return getattr(self._prometheus, kind)(name, text, labels, registry=self._registry, **options)
 
     def text(self) -> tuple[bytes, str] | None:
         """(the counters as Prometheus reads them, their content type); None where they cannot be counted."""

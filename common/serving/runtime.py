@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import torch
@@ -16,7 +17,10 @@ from mlflow.pyfunc import PythonModelContext
 
 from ..models.bundles import check_base, read_bundle, read_reference
 from .server_guard import guard_server
-from .server_process import workers
+from .server_process import SERVER, in_server, workers
+
+INTERFACE = "suite_cores_1"
+"""Where the server's module holds its cores; the number changes with the methods of `Cores`."""
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """The file in which a container states its share of the processors (cgroup v2)."""
@@ -113,6 +117,8 @@ class Cores:
 
 @functools.cache
 def cores_of_process(count: int) -> Cores:
-    """The cores of the whole process, however many models it holds."""
+    """The cores of the whole process, however many models it holds, and however many copies of this code they brought."""
     each = os.environ.get("OMP_NUM_THREADS", "")
-    return Cores(count, int(each) if each.isdecimal() and int(each) else None)
+    place: Any = sys.modules.get(SERVER) if in_server() else None
+    held = {} if place is None else vars(place).setdefault(INTERFACE, {})
+    return held.setdefault((count, each), Cores(count, int(each) if each.isdecimal() and int(each) else None))

@@ -31,6 +31,7 @@ from . import webhook
 from .following import FOLLOW, WARM_UP, seconds_of
 from .observations import observations
 from .observed import Seen, observed
+from .on_demand import from_environment
 from .server_process import workers
 from .tracing import tracing
 
@@ -110,6 +111,7 @@ class Front:
             raise UserError(f"{webhook.SECRET} is set, but not {FOLLOW}: there is no alias to look at.")
         # A webhook has its signature in the place of a key.
         self.open = {*OPEN, webhook.PATH} if self.secret else {*OPEN}
+        self.further = from_environment(answering, self.observed)
 
     def begin(self, app: App) -> None:
         """The server starts; this is its event loop."""
@@ -231,11 +233,13 @@ class Front:
                 seen.status = message["status"]
                 seen.version = seen.version or self.answering.version
                 own = [(b"x-request-id", seen.id.encode()), (b"x-model-version", seen.version.encode())]
+                own += [(b"x-model", seen.model.encode())] if seen.model else []
                 message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
         try:
-            if denied := self._denied(seen, path, headers):
+            denied = self._denied(seen, path, headers) or await self.further.denied(seen, path, headers)
+            if denied:
                 await discard(receiving)
                 await plain(sending, denied.status, denied.reason, denied.headers)
             else:
@@ -292,7 +296,8 @@ class Front:
                 "rows": seen.rows,
                 "version": seen.version,
             }
-            self.log.info(json.dumps(entry | ({"key": seen.key} if seen.key else {})))
+            named = {"key": seen.key, "model": seen.model}
+            self.log.info(json.dumps(entry | {name: value for name, value in named.items() if value}))
 
 
 def access_log(place: str | None) -> logging.Logger | None:

@@ -56,10 +56,14 @@ def guarded(
     @functools.wraps(invocations)
     def answer(data: bytes, content_type: str | None, model: Any, input_schema: Schema) -> Any:
         if answering is not None:
-            model, version = answering.of_request(model)
+            seen = observed().current.get()
+            if seen and seen.chosen is not None:
+                model = seen.chosen
+            else:
+                model, version = answering.of_request(model)
+                if seen:
+                    seen.version = version
             input_schema = model.metadata.get_input_schema()
-            if seen := observed().current.get():
-                seen.version = version
         if not content_type:
             return response("Send a Content-Type: application/json.", 415, "text/plain")
         if len(data) > LARGEST_BODY:

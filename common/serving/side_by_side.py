@@ -16,7 +16,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, Object, Property
 
-from ..models.bundles import load_shared_base, read_bundle
+from ..models.bundles import read_bundle
 from . import extractive_qa
 from .extractive_qa import ALTERNATIVES, Answerer, as_rows, checked_parameters
 from .question_requests import ANSWER, INPUTS, checked_rows, context_limit
@@ -25,6 +25,7 @@ from .question_requests import CONFIG as CONFIG
 from .question_requests import is_taken as is_taken
 from .requests import FURTHER, as_frame, check_parameters, refuse
 from .runtime import fetch
+from .shared_bases import shared_base
 
 ALL = "all"
 TECHNIQUE = "technique"
@@ -68,7 +69,7 @@ class SideBySide:
 
     def __init__(self, bundle: str | Path):
         folders = sorted((Path(bundle) / "adapters").iterdir())
-        shared = load_shared_base(Path(bundle) / "base", read_bundle(folders[0]))
+        shared = shared_base(Path(bundle) / "base", read_bundle(folders[0]))
         answerers = [Answerer(folder, shared=shared) for folder in folders]
         self.answerers = {answerer.info.technique: answerer for answerer in answerers}
         """By technique, in the order of the folders."""

@@ -5,12 +5,16 @@ runs no code. `mlflow models serve` does not know the record. There the file tha
 beside it with its name, and the saved model with the digests that it holds itself (`packaging.LOADER`).
 """
 
+import contextlib
 import hashlib
+import importlib
 import json
 import re
 import shutil
+import sys
+import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mlflow
@@ -36,6 +40,9 @@ BASE = "base_fingerprint"
 
 PIECE = 5_000
 """Characters; MLflow allows a tag 8,000."""
+
+_OPENING = threading.Lock()
+"""Held while MLflow opens a model: the code of a model hands it over in one variable of MLflow's."""
 
 _LOGGED = re.compile(r"models:/(m-[0-9a-f]+)$")
 _RUN = re.compile(r"runs:/([0-9a-f]{32})/([^/]+)$")
@@ -74,9 +81,12 @@ def load(uri: str, called: str = "", config: Mapping | None = None) -> PyFuncMod
     """
     called = called or uri
     folder, release = own_folder()
+    stored = ""
     try:
         stored = str(verified(uri, folder, called))
-        model = mlflow.pyfunc.load_model(stored, model_config=dict(config) if config else None)
+        with _OPENING:
+            model = mlflow.pyfunc.load_model(stored, model_config=dict(config) if config else None)
+        _import_all(Path(stored) / "code")
     except (MlflowException, UserError):
         release()
         raise
@@ -89,8 +99,26 @@ def load(uri: str, called: str = "", config: Mapping | None = None) -> PyFuncMod
         release()
         raise
     # A model may read its files while it exists, and they must not stay longer: a page that is open for weeks loads many.
-    weakref.finalize(model, release)
+    weakref.finalize(model, _remove, release, str(Path(stored) / "code"))
     return model
+
+
+def _import_all(code: Path) -> None:
+    """Import what the package of a stored model holds: another model may have the same package, and need a module of it
+    when this copy is gone."""
+    for file in sorted(code.glob("suite_*/**/*.py")):
+        # What is optional may be missing, as it was when the model was opened.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(
+                ".".join(file.relative_to(code).with_suffix("").parts).removesuffix(".__init__")
+            )
+
+
+def _remove(release: Callable[[], None], code: str) -> None:
+    """Remove the copy of a model, and where MLflow told Python to look for its code."""
+    while code in sys.path:
+        sys.path.remove(code)
+    release()
 
 
 def logged_model_of(uri: str) -> LoggedModel:
