@@ -97,7 +97,7 @@ def compare(
         run = mlflow.get_run(version.tags.get("run_id") or version.run_id)
     task = task_of(run.data.tags.get("task", DEFAULT_TASK))
     reference, tested = _tested(run, task, data_dir)
-    served = _Served({str(version.version), str(version.source).removeprefix("models:/")})
+    served = _Served(version.name, {str(version.version), str(version.source).removeprefix("models:/")})
     served.read(files)
     if not served.rows:
         raise UserError(
@@ -205,10 +205,10 @@ class _Distinct:
 
 
 class _Served:
-    """What servers noted of a version. called: its number, and the id of its logged model."""
+    """What servers noted of a version. name: of its registered model; called: its number, and the id of its logged model."""
 
-    def __init__(self, called: set[str]):
-        self._called, self._distinct = called, _Distinct()
+    def __init__(self, name: str, called: set[str]):
+        self._name, self._called, self._distinct = name, called, _Distinct()
         self.values = self._distinct.found
         self.rows = self.abstained = self.unreadable = 0
         self.first = self.last = ""
@@ -218,8 +218,10 @@ class _Served:
         for row in self._lines(files):
             try:
                 time, version, texts = row.pop("time"), row.pop("version"), row.pop("texts")
-                if version not in self._called:
-                    self.others.add(str(version))
+                # A server may answer with several models; one that was not served by name has none.
+                model = row.pop("model", self._name)
+                if model != self._name or version not in self._called:
+                    self.others.add(str(version) if model == self._name else f"{version} of {model}")
                     continue
                 self._distinct.add(texts, row)
             except (AttributeError, KeyError, TypeError, ValueError):

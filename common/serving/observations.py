@@ -91,21 +91,23 @@ class Observations:
         # Each piece of work holds the texts of a request.
         self._aside = Aside("Observations", 100)
 
-    def put(self, seen: Seen) -> None:
-        """Have the rows of an answered request noted."""
+    def put(self, seen: Seen, model: str = "") -> None:
+        """Have the rows of an answered request noted. model: the registered name of what answered, if it has one."""
         # For the technique "all" a row has several answers.
         if len(seen.records) == len(seen.answers) and not any("answers" in row for row in seen.answers):
             now = datetime.now(UTC)
-            self._aside.put(lambda: self._write(now, seen.version, seen.records, seen.answers))
+            self._aside.put(lambda: self._write(now, model, seen.version, seen.records, seen.answers))
 
     def finish(self, seconds: float) -> None:
         """Wait until they are written, but not for longer than that."""
         self._aside.finish(seconds)
 
     def _write(
-        self, now: datetime, version: str, records: Sequence[Mapping], answers: Sequence[Mapping]
+        self, now: datetime, model: str, version: str, records: Sequence[Mapping], answers: Sequence[Mapping]
     ) -> None:
-        about = {"time": now.isoformat(timespec="seconds"), "version": version}
+        about = {"time": now.isoformat(timespec="seconds"), "version": version} | (
+            {"model": model} if model else {}
+        )
         lines = [
             json.dumps(about | observation(*each), ensure_ascii=False) + "\n"
             for each in zip(records, answers, strict=True)

@@ -26,7 +26,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from ..errors import UserError, first_line
-from .following import EVERY, RETRY, give_back_memory, open_version
+from .following import EVERY, RETRY, SECONDS, give_back_memory, open_version, seconds_of
 from .held_models import Held, Opened, Version, weights_of
 from .shared_bases import MODELS
 
@@ -95,6 +95,7 @@ class OnDemand:
         self._asking = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, "open")
         self._watching = False
+        self._every, self._asked = seconds_of(SECONDS, EVERY, 0.1, 86_400), threading.Event()
         self._counted = _Counted(observed)
 
     async def denied(self, seen: "Seen", path: str, headers: Mapping[bytes, bytes]) -> Refused | None:
@@ -120,6 +121,18 @@ class OnDemand:
             return found
         seen.chosen, seen.model, seen.version = found.model, name, found.named.version
         return None
+
+    @property
+    def any(self) -> bool:
+        """Whether a request may ask for further models."""
+        return bool(self._allowed)
+
+    def look_now(self) -> None:
+        """Have all aliases looked at without waiting; a version that did not open is tried again when it is asked for."""
+        with self._lock:
+            self._failed.clear()
+        self._names = ([], float("-inf"))
+        self._asked.set()
 
     def _beside(self) -> Mapping[int, int]:
         """The weights of the model that the server was started with, or follows."""
@@ -251,8 +264,9 @@ class OnDemand:
             threading.Thread(target=self._follow, name="follow further models", daemon=True).start()
 
     def _follow(self) -> None:
-        never = threading.Event()
-        while not never.wait(EVERY):
+        while True:
+            self._asked.wait(self._every)
+            self._asked.clear()
             self.look()
 
     def look(self) -> None:

@@ -31,7 +31,7 @@ from . import webhook
 from .following import FOLLOW, WARM_UP, seconds_of
 from .observations import observations
 from .observed import Seen, observed
-from .on_demand import from_environment
+from .on_demand import MODELS, from_environment
 from .server_process import workers
 from .tracing import tracing
 
@@ -107,11 +107,14 @@ class Front:
         self.drain = seconds_of(DRAIN, 0, 0, 3600)
         self.tracing, self.observations = tracing(), observations()
         self.secret = os.environ.get(webhook.SECRET)
-        if self.secret and not answering.follows:
-            raise UserError(f"{webhook.SECRET} is set, but not {FOLLOW}: there is no alias to look at.")
+        self.further = from_environment(answering, self.observed)
+        self.follows = answering.follows or self.further.any
+        if self.secret and not self.follows:
+            raise UserError(
+                f"{webhook.SECRET} is set, but neither {FOLLOW} nor {MODELS}: there is no alias to look at."
+            )
         # A webhook has its signature in the place of a key.
         self.open = {*OPEN, webhook.PATH} if self.secret else {*OPEN}
-        self.further = from_environment(answering, self.observed)
 
     def begin(self, app: App) -> None:
         """The server starts; this is its event loop."""
@@ -127,12 +130,17 @@ class Front:
                 loop.call_soon_threadsafe(loop.call_later, self.drain, before, number, None)
 
             signal.signal(signal.SIGTERM, stop)
-        if self.answering.follows:
+        if self.follows:
 
             def look(*_: Any) -> None:
-                loop.call_soon_threadsafe(self.answering.look_now)
+                loop.call_soon_threadsafe(self.look_now)
 
             signal.signal(signal.SIGHUP, look)
+
+    def look_now(self) -> None:
+        """Have all aliases looked at without waiting."""
+        self.answering.look_now()
+        self.further.look_now()
 
     def ending(self, send: Send) -> Send:
         """`send` of the server's own events; before it ends, what it does beside answering gets FINISH seconds."""
@@ -208,7 +216,7 @@ class Front:
         headers = dict(request.scope["headers"])
         if len(body) > webhook.LONGEST or not webhook.is_signed(self.secret or "", headers, body):
             return PlainTextResponse("This is not signed with the secret, or too old.\n", 401)
-        self.answering.look_now()
+        self.look_now()
         return PlainTextResponse("The alias is looked at now.\n", 202)
 
     async def answer(self, app: App, scope: Message, receive: Receive, send: Send) -> None:
@@ -284,7 +292,7 @@ class Front:
         if seen.traced and self.tracing is not None:
             self.tracing.put(seen, seconds)
         if seen.answers and self.observations is not None and seen.status == 200:
-            self.observations.put(seen)
+            self.observations.put(seen, seen.model or self.answering.name)
         if self.log is not None:
             entry = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

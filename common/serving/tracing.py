@@ -48,7 +48,9 @@ class Tracing:
         if self._texts and seen.answers:
             inputs, outputs = seen.records, seen.answers
         about: dict[str, Any] = {"request_id": seen.id, "version": seen.version, "status": seen.status}
-        about |= {"rows": seen.rows} | {name: v for name in ("tokens", "key") if (v := getattr(seen, name))}
+        about |= {"rows": seen.rows} | {
+            name: v for name in ("tokens", "key", "model") if (v := getattr(seen, name))
+        }
         self._aside.put(lambda: self._write(about, inputs, outputs, ended - int(seconds * 1e9), ended))
 
     def finish(self, seconds: float) -> None:

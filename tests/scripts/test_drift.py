@@ -38,11 +38,11 @@ def world(tmp_path_factory, tiny):
         yield folder, [{name: e[name] for name in ALIKE} for e in examples], answers
 
 
-def noted(folder, records, answers, version="1", times=1):
-    """A folder of what a server notes of these rows, asked this many times."""
+def noted(folder, records, answers, version="1", times=1, model=""):
+    """A folder of what a server notes of these rows, asked this many times. model: the name of what answered."""
     given = Observations(folder)
     for _ in range(times):
-        given.put(Seen("id", version, len(records), status=200, records=records, answers=answers))
+        given.put(Seen("id", version, len(records), status=200, records=records, answers=answers), model)
     given.finish(60)
     return folder
 
@@ -59,7 +59,7 @@ def longer(records, answers):
 
 def test_the_same_questions_do_not_drift_however_often_they_are_asked(world, tmp_path):
     folder, records, answers = world
-    served = noted(tmp_path / "served", records, answers, times=30)
+    served = noted(tmp_path / "served", records, answers, times=30, model=NAME)
     page = tmp_path / "page.html"
     done = call_script(
         "drift.py", served, "--model", f"models:/{NAME}@champion", "--output", page, "--fail_on_drift"
@@ -80,6 +80,8 @@ def test_other_questions_are_named(world, tmp_path):
     folder, records, answers = world
     served = noted(tmp_path / "served", *longer(records, answers))
     noted(served, records, answers, version="2")
+    # A server may answer with several models.
+    noted(served, records, answers, version="1", model="another")
     (served / "observations-2020-01-01-0000.jsonl").write_text(
         '{"time": "2020-01-01T00:00:00+00:00", "vers\n[1]\n'
     )
@@ -105,6 +107,9 @@ def test_days_and_what_cannot_be_compared(world, tmp_path):
     folder, records, answers = world
     served = noted(tmp_path / "served", records, answers, version="7")
     with pytest.raises(UserError, match=r"holds nothing of version 1 of bert-squad-qa; it holds version 7"):
+        compare(served, f"models:/{NAME}/1")
+    noted(served, records, answers, version="1", model="another")
+    with pytest.raises(UserError, match=r"it holds version 1 of another, 7"):
         compare(served, f"models:/{NAME}/1")
     with pytest.raises(UserError, match="since 2999-01-01"):
         compare(served, f"models:/{NAME}/1", since=date(2999, 1, 1))

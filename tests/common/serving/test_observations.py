@@ -129,7 +129,7 @@ def test_a_folder_keeps_to_its_limit_and_the_oldest_goes_first(tmp_path, monkeyp
         not old.exists() and other.exists() and 2 <= len(files) <= 4 and not files[0].endswith("-0000.jsonl")
     )
     # Another day begins with a file of its own.
-    given._write(datetime(2999, 1, 1, tzinfo=UTC), "3", [RECORD], [ANSWER])
+    given._write(datetime(2999, 1, 1, tzinfo=UTC), "qa", "3", [RECORD], [ANSWER])
     assert (tmp_path / "observations-2999-01-01-0000.jsonl").read_text().count("\n") == 1
 
 
