@@ -3,7 +3,8 @@
 SERVING_FOLLOW=models:/NAME@ALIAS makes a server follow an alias: it looks every few seconds which version it names, opens
 that version's files once they are what was recorded (`stored_code`), lets it answer once, and then hands it all new
 requests. Those that have begun end with the model that they began with, which is freed afterwards. A version that does
-not open is named in the log, and the model before it goes on answering.
+not open is named in the log, and the model before it goes on answering. SERVING_FOLLOW_SECONDS: the seconds between two looks;
+`look_now` does not wait for them.
 """
 
 import copy
@@ -11,6 +12,7 @@ import ctypes
 import gc
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -30,10 +32,10 @@ from . import stored_code
 if TYPE_CHECKING:
     from .observed import Observed
 
-FOLLOW = "SERVING_FOLLOW"
+FOLLOW, SECONDS = "SERVING_FOLLOW", "SERVING_FOLLOW_SECONDS"
 
 EVERY = 5.0
-"""Seconds between two looks at the alias."""
+"""Seconds between two looks at the alias, where SERVING_FOLLOW_SECONDS does not say."""
 
 PATIENCE = 20.0
 """Seconds until a server is ready whose store does not answer: it has a model, and follows once the store is back."""
@@ -64,6 +66,7 @@ class Answering:
         self._observed: Observed | None = None
         self._failed: str | None = None
         self._retry, self._away = 0.0, False
+        self._every, self._asked = seconds_of(SECONDS, EVERY, 0.1, 86_400), threading.Event()
         self.settled = alias is None
         """Whether the alias was asked once, if there is one, or did not answer for PATIENCE."""
         if alias is not None and not _ALIAS.fullmatch(alias):
@@ -96,12 +99,22 @@ class Answering:
             waited.daemon = True
             waited.start()
 
+    @property
+    def follows(self) -> bool:
+        """Whether there is an alias to follow."""
+        return self._alias is not None
+
+    def look_now(self) -> None:
+        """Have the alias looked at without waiting; a version that did not open is tried, and reported, again."""
+        self._asked.set()
+
     def _follow(self) -> None:
-        never = threading.Event()
         while True:
             self.look()
             self._settle()
-            never.wait(EVERY)
+            if self._asked.wait(self._every):
+                self._asked.clear()
+                self._failed = None
 
     def _settle(self) -> None:
         self.settled = True
@@ -144,6 +157,18 @@ class Answering:
         if self._observed is not None:
             self._observed.answers(version)
         give_back_memory()
+
+
+def seconds_of(name: str, default: float, least: float, most: float) -> float:
+    """An environment variable that holds a number of seconds, `least` to `most`; UserError names it otherwise."""
+    given = os.environ.get(name) or str(default)
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise UserError(f"{name} is {given!r}; it must be a number of seconds, {least:g} to {most:g}.")
+    return value
 
 
 def open_version(uri: str) -> Any:

@@ -17,7 +17,7 @@ from .server_process import SERVER, in_server
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 
-PATHS = ("/invocations", "/ping", "/health", "/version", "/ready", "/metrics")
+PATHS = ("/invocations", "/ping", "/health", "/version", "/ready", "/metrics", "/reload")
 
 KINDS = {
     400: "bad_request", 401: "no_key", 404: "bad_request", 405: "bad_request", 408: "slow_client", 413: "too_large",

@@ -5,13 +5,13 @@ The environment sets it up, for every kind of model alike (docs/OPERATIONS.md):
 SERVING_ACCESS_LOG: a file, or - for standard output, that gets one JSON object for each request, without any text of it.
 SERVING_API_KEYS: a file of keys (`api_keys`); without it everybody may ask.
 SERVING_DRAIN_SECONDS: how long after SIGTERM requests are still taken, while /ready says 503.
+SERVING_WEBHOOK_SECRET: with it MLflow's webhooks have a server look at once at the alias that it follows, as SIGHUP does.
 """
 
 import asyncio
 import json
 import logging
 import logging.handlers
-import math
 import os
 import re
 import signal
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..api_keys import Denied, Keys
 from ..errors import UserError
-from .following import WARM_UP
+from . import webhook
+from .following import FOLLOW, WARM_UP, seconds_of
 from .observed import Seen, observed
 from .server_process import workers
 
@@ -70,6 +71,8 @@ def put_application(answering: "Answering") -> None:
             super().__init__(*args, **kwargs)
             for path, route in (("/ready", front.ready_or_not), ("/metrics", front.counters)):
                 self.get(path, include_in_schema=False)(route)
+            if front.secret:
+                self.add_route(webhook.PATH, front.reload, methods=["POST"], include_in_schema=False)
 
         async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
@@ -91,7 +94,12 @@ class Front:
         file, many = os.environ.get(API_KEYS), workers(sys.argv) or 1
         self.keys = Keys(file, 1 / many) if file else None
         self.log = access_log(os.environ.get(ACCESS_LOG))
-        self.drain = _seconds(os.environ.get(DRAIN) or "0")
+        self.drain = seconds_of(DRAIN, 0, 0, 3600)
+        self.secret = os.environ.get(webhook.SECRET)
+        if self.secret and not answering.follows:
+            raise UserError(f"{webhook.SECRET} is set, but not {FOLLOW}: there is no alias to look at.")
+        # A webhook has its signature in the place of a key.
+        self.open = {*OPEN, webhook.PATH} if self.secret else {*OPEN}
 
     def begin(self, app: App) -> None:
         """The server starts; this is its event loop."""
@@ -107,6 +115,12 @@ class Front:
                 loop.call_soon_threadsafe(loop.call_later, self.drain, before, number, None)
 
             signal.signal(signal.SIGTERM, stop)
+        if self.answering.follows:
+
+            def look(*_: Any) -> None:
+                loop.call_soon_threadsafe(self.answering.look_now)
+
+            signal.signal(signal.SIGHUP, look)
 
     async def _warm_up(self, app: App) -> None:
         """Answer a request of the server's own, through everything that another's goes through; then follow an alias."""
@@ -161,6 +175,17 @@ class Front:
             return PlainTextResponse("prometheus_client is not installed.\n", 501)
         return Response(found[0], media_type=found[1])
 
+    async def reload(self, request: Any) -> Any:
+        """/reload: a webhook that MLflow has signed has the alias looked at now; nothing in its body is read."""
+        from fastapi.responses import PlainTextResponse
+
+        body = await request.body()
+        headers = dict(request.scope["headers"])
+        if len(body) > webhook.LONGEST or not webhook.is_signed(self.secret or "", headers, body):
+            return PlainTextResponse("This is not signed with the secret, or too old.\n", 401)
+        self.answering.look_now()
+        return PlainTextResponse("The alias is looked at now.\n", 202)
+
     async def answer(self, app: App, scope: Message, receive: Receive, send: Send) -> None:
         """Let the application answer a request that may be answered; every response says its id and the model's version."""
         begun, headers = time.perf_counter(), dict(scope["headers"])
@@ -204,7 +229,7 @@ class Front:
             self._note(seen, scope["method"], path, time.perf_counter() - begun)
 
     def _denied(self, seen: Seen, path: str, headers: Mapping[bytes, bytes]) -> Denied | None:
-        if self.keys is None or path in OPEN:
+        if self.keys is None or path in self.open:
             return None
         given = headers.get(b"authorization", b"").decode("latin-1")
         found = self.keys.asked(given, counts=path == "/invocations")
@@ -238,16 +263,6 @@ class Front:
                 "version": seen.version,
             }
             self.log.info(json.dumps(entry | ({"key": seen.key} if seen.key else {})))
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 3600:
-        raise UserError(f"{DRAIN} is {text!r}; it must be a number of seconds, 0 to 3600.")
-    return value
 
 
 def access_log(place: str | None) -> logging.Logger | None:

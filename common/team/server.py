@@ -1,5 +1,7 @@
 """A team's MLflow server on PostgreSQL, in one folder: made, started, stopped."""
 
+import base64
+import hashlib
 import json
 import os
 import secrets
@@ -161,10 +163,18 @@ class Team:
         return f"postgresql+psycopg://{ROLE}@/{database}?host={quote(str(self.postgres.folder))}"
 
     def environment(self) -> dict[str, str]:
-        """Environment of the server's own processes, without variables that configure MLflow as a client."""
-        settings = self.settings
-        foreign = ("MLFLOW_", "PG")
-        return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
+        """Environment of the server's own processes, without variables that configure MLflow as a client; where webhooks may go
+        is the server's to know."""
+        settings, foreign = self.settings, ("MLFLOW_", "PG")
+        given = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(foreign) or name.startswith("MLFLOW_WEBHOOK_")
+        }
+        # Without a key each process makes one of its own, and cannot read what another wrote.
+        key = base64.urlsafe_b64encode(hashlib.sha256(f"webhooks {settings.secret_key}".encode()).digest())
+        return given | {
+            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key.decode(),
             "PGPASSWORD": settings.database_password,
             "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
             "MLFLOW_AUTH_ADMIN_PASSWORD": settings.admin_password,

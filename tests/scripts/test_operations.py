@@ -7,23 +7,27 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import mlflow
+import psutil
 import pytest
+from cryptography.fernet import Fernet
 
 from common.data import prepared
 from common.registry import register
 from tests.support import trained
-from tests.support.server import request, served
+from tests.support.server import free_port, request, served, wait_for
 
 pytestmark = pytest.mark.slow
 
 NAME = "bert-squad-qa"
 KEY = {"Authorization": "Bearer for operations"}
+SECRET = "a secret of both"
 WITHIN = 30
 """Seconds in which a promotion must have reached a server."""
 
@@ -82,6 +86,9 @@ def world(versions):
         "SERVING_ACCESS_LOG": str(folder / "access.log"),
         "SERVING_API_KEYS": str(keys),
         "SERVING_FOLLOW": f"models:/{NAME}@champion",
+        # It looks when it is told, and not by itself.
+        "SERVING_FOLLOW_SECONDS": "3600",
+        "SERVING_WEBHOOK_SECRET": SECRET,
         "SERVING_DRAIN_SECONDS": "3",
         "PYTHONUNBUFFERED": "1",
     }
@@ -175,6 +182,7 @@ def test_nobody_is_answered_without_a_key_and_guests_not_always(world):
         assert status == 401 and "Bearer" in found["www-authenticate"] and "predictions" not in text
     assert request(f"{address}/metrics")[0] == 401
     assert [request(f"{address}/{path}")[0] for path in ("ping", "health", "ready")] == [200] * 3
+    assert request(f"{address}/reload", {"alias": "champion"})[0] == 401
     # A body that is not read does not break the answer.
     assert request(f"{address}/invocations", {"inputs": ["x" * 10_000_000]})[0] == 401
     guest = {"Authorization": "Bearer for guests"}
@@ -208,8 +216,13 @@ def test_counters(world):
     assert after['suite_model{version="1"}'] == 1
 
 
-def alias(version):
+def alias(version, pid):
+    """Move the champion, and hang up on the server that was started with this process, or on its workers."""
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", version)
+    (server,) = psutil.Process(pid).children()
+    workers = [each for each in server.children() if "spawn_main" in " ".join(each.cmdline())]
+    for process in workers or [server]:
+        process.send_signal(signal.SIGHUP)
 
 
 def test_promotions_under_load_lose_and_mix_nothing(world):
@@ -230,13 +243,13 @@ def test_promotions_under_load_lose_and_mix_nothing(world):
         clients = [pool.submit(client, number) for number in range(4)]
         try:
             waited(lambda: "1" in seen)
-            alias(2)
+            alias(2, world.pid)
             waited(lambda: seen[-1] == "2")
             # A version that does not open changes nothing, and the next one is taken all the same.
-            alias(3)
+            alias(3, world.pid)
             waited(lambda: "bundle.json was changed" in (world.folder / "server.log").read_text())
             assert seen[-1] == "2"
-            alias(1)
+            alias(1, world.pid)
             waited(lambda: seen[-1] == "1")
         finally:
             stop.append(True)
@@ -246,6 +259,47 @@ def test_promotions_under_load_lose_and_mix_nothing(world):
     found = counters(world)
     assert found['suite_model{version="1"}'] == 1 and found['suite_model{version="2"}'] == 0
     assert {line["version"] for line in logged(world)} == {"1", "2"}
+
+
+@pytest.mark.long
+def test_a_webhook_of_mlflow_has_it_look_at_once(world):
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    log = world.folder / "mlflow-server.log"
+    own = {
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    store = ["--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            command + store,
+            env=os.environ | own,
+            cwd=world.folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/health", server, log)
+        client, events = mlflow.MlflowClient(address, address), ["model_version_alias.created"]
+        made = client.create_webhook("reload", f"{world.address}/reload", events, secret=SECRET)
+        assert client.test_webhook(made.webhook_id).response_status == 202
+        for version in ("2", "1"):
+            client.set_registered_model_alias(NAME, "champion", version)
+            waited(lambda: ask(world, world.questions[:1])[1]["x-model-version"] == version)  # noqa: B023
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+    found = [
+        (line["status"], line["key"] if "key" in line else "")
+        for line in logged(world)
+        if line["path"] == "/reload"
+    ]
+    assert found.count((202, "")) == 3
 
 
 def test_a_client_that_leaves_holds_nobody(world):
@@ -296,15 +350,16 @@ def test_two_workers_behind_tls_without_prometheus_client(versions, tmp_path, mo
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     (tmp_path / "hiding").mkdir()
     (tmp_path / "hiding" / "prometheus_client.py").write_text(WITHOUT)
-    alias(1)
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", 1)
     environment = {
         "UVICORN_SSL_CERTFILE": str(tmp_path / "cert.pem"),
         "UVICORN_SSL_KEYFILE": str(tmp_path / "key.pem"),
         "PYTHONPATH": str(tmp_path / "hiding"),
         "SERVING_FOLLOW": f"models:/{NAME}@champion",
+        "SERVING_FOLLOW_SECONDS": "3600",
     }
     served_ = served(tmp_path, f"models:/{NAME}@champion", "--workers", "2", **environment)
-    with served_ as (address, _, _):
+    with served_ as (address, _, server):
         assert address.startswith("https")
 
         def versions_now():
@@ -320,6 +375,6 @@ def test_two_workers_behind_tls_without_prometheus_client(versions, tmp_path, mo
         waited(lambda: request(f"{address}/ready")[0] == 200)
         assert versions_now() == {"1"}
         assert request(f"{address}/metrics")[0] == 501
-        alias(2)
+        alias(2, server.pid)
         waited(lambda: versions_now() == {"2"})
-    alias(1)
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", 1)

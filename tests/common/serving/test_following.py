@@ -164,11 +164,52 @@ def test_a_server_is_ready_though_the_store_does_not_answer(answering, monkeypat
     monkeypatch.setattr(answering, "look", lambda: asked.wait(60) and sys.exit())
     answering.of_request(Opened("first"))
     answering.begin(Observed(None))
-    end = time.monotonic() + 30
-    while not answering.settled and time.monotonic() < end:
-        time.sleep(0.01)
-    assert answering.settled and not asked.is_set()
+    until(lambda: answering.settled)
+    assert not asked.is_set()
     asked.set()
+
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_it_looks_again_after_a_while_and_at_once_when_told(answering, registry, monkeypatch):
+    answering.of_request(Opened("first"))
+    broken = []
+
+    def opened(uri):
+        if broken:
+            raise UserError(broken[0])
+        return Opened(uri)
+
+    monkeypatch.setattr(following, "open_version", opened)
+    answering._every = 0.05
+    answering.begin(Observed(None))
+    until(lambda: answering.settled)
+    registry.names = "2"
+    until(lambda: answering.version == "2")
+    # From the next look on only when it is told; a version that did not open is tried again then, long before RETRY.
+    broken.append("its file weights was changed")
+    answering._every = 3600
+    answering.look_now()
+    registry.names = "1"
+    answering.look_now()
+    until(lambda: answering._failed == "1")
+    broken.clear()
+    answering.look_now()
+    until(lambda: answering.version == "1")
+
+
+@pytest.mark.parametrize("seconds", ["0", "soon", "nan", "-5", "1e9"])
+def test_an_interval_that_is_no_number_of_seconds_is_refused(seconds, answering, tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVING_FOLLOW_SECONDS", seconds)
+    with pytest.raises(
+        UserError, match="SERVING_FOLLOW_SECONDS is .*; it must be a number of seconds, 0.1 to"
+    ):
+        Answering(tmp_path, ALIAS)
 
 
 def test_a_store_that_is_away_changes_nothing(answering, registry, caplog):

@@ -16,7 +16,7 @@ from common.serving.server_application import Front, request_id
 
 
 class Answering:
-    version, columns, settled, begun = "7", ["question", "context"], True, False
+    version, columns, settled, begun, follows = "7", ["question", "context"], True, False, False
 
     def begin(self, observed):
         self.begun = True

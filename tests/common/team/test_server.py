@@ -6,6 +6,7 @@ import os
 import psutil
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 from sqlalchemy.engine import make_url
 
 from common.errors import UserError
@@ -117,6 +118,7 @@ SET = (
     "MLFLOW_FLASK_SERVER_SECRET_KEY",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
     "MLFLOW_DISABLE_TELEMETRY",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
 )
 
 
@@ -127,3 +129,8 @@ def test_the_server_gets_nothing_that_a_client_set(tmp_path, monkeypatch):
     server.save(Settings())
     given = server.environment()
     assert {name for name in given if name.startswith(("MLFLOW_", "PG"))} == {"PGPASSWORD", *SET}
+    # It lasts, or secrets of webhooks could not be read any more, and fits MLflow's cipher.
+    key = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+    assert Fernet(given[key]) and server.environment()[key] == given[key]
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+    assert server.environment()["MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS"] == "true"
