@@ -1,4 +1,4 @@
-"""What a server counts for Prometheus, and what is known of the request at hand. Nothing of a text is kept.
+"""What a server counts for Prometheus, and what is known of the request at hand. No counter holds anything of a text.
 
 Without `prometheus_client` nothing is counted. With several workers each process counts for itself, unless
 PROMETHEUS_MULTIPROC_DIR names a folder in which they count together (prometheus_client's multiprocess mode).
@@ -40,6 +40,13 @@ class Seen:
     key: str = ""
     """The name of the API key."""
     status: int = 0
+    traced: bool = False
+    kept: bool = False
+    """Whether the rows are wanted after the answer, for a trace or an observation: then they stay in the memory until then."""
+    tokens: int = 0
+    """That were computed for a traced request, without padding; 0 where they are not known."""
+    records: Sequence[Mapping[str, Any]] = ()
+    answers: Sequence[Mapping[str, Any]] = ()
 
 
 class Observed:
@@ -78,12 +85,20 @@ class Observed:
             self._model.labels(version).set(1)
         self._version = version
 
+    def received(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """The rows of the request at hand, if there is one."""
+        seen = self.current.get()
+        if seen is not None and seen.kept:
+            seen.records = records
+
     def answered(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The rows of an answer: of the request at hand, if there is one."""
         seen = self.current.get()
         if seen is None:
             return
         seen.rows = len(rows)
+        if seen.kept:
+            seen.answers = rows
         if self._prometheus is not None:
             for row in rows:
                 self._rows.labels(outcome(row)).inc()
@@ -124,7 +139,7 @@ def outcome(row: Mapping[str, Any]) -> str:
     return "no_answer" if row.get("answer") == "" else "answered"
 
 
-INTERFACE = "suite_observed_1"
+INTERFACE = "suite_observed_2"
 """Where the server's module holds its counters; the number changes with the methods of `Observed`."""
 
 

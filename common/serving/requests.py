@@ -251,6 +251,7 @@ def checked_rows(
         refuse(
             f"the {last}s of the request have {total} characters together; at most {characters} are answered."
         )
+    observed().received(records)
     return records
 
 

@@ -6,6 +6,7 @@ SERVING_ACCESS_LOG: a file, or - for standard output, that gets one JSON object 
 SERVING_API_KEYS: a file of keys (`api_keys`); without it everybody may ask.
 SERVING_DRAIN_SECONDS: how long after SIGTERM requests are still taken, while /ready says 503.
 SERVING_WEBHOOK_SECRET: with it MLflow's webhooks have a server look at once at the alias that it follows, as SIGHUP does.
+SERVING_TRACE: the share of the requests that leave a trace in MLflow (`tracing`).
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from . import webhook
 from .following import FOLLOW, WARM_UP, seconds_of
 from .observed import Seen, observed
 from .server_process import workers
+from .tracing import tracing
 
 if TYPE_CHECKING:
     from .following import Answering
@@ -46,6 +48,8 @@ PATIENCE = 60
 
 AT_ONCE = 64
 """Requests that are read, computed and written at the same time; later ones wait for a place."""
+
+ASK = "/invocations"
 
 OPEN = ("/ping", "/health", "/ready")
 """Paths that need no key."""
@@ -95,6 +99,7 @@ class Front:
         self.keys = Keys(file, 1 / many) if file else None
         self.log = access_log(os.environ.get(ACCESS_LOG))
         self.drain = seconds_of(DRAIN, 0, 0, 3600)
+        self.tracing = tracing()
         self.secret = os.environ.get(webhook.SECRET)
         if self.secret and not answering.follows:
             raise UserError(f"{webhook.SECRET} is set, but not {FOLLOW}: there is no alias to look at.")
@@ -128,7 +133,7 @@ class Front:
         body = json.dumps({"dataframe_records": rows}).encode()
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": "/invocations", "raw_path": b"/invocations", "query_string": b"", "root_path": "", "state": {},
+            "path": ASK, "raw_path": ASK.encode(), "query_string": b"", "root_path": "", "state": {},
             "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
             "client": None, "server": None,
         }  # fmt: skip
@@ -216,6 +221,8 @@ class Front:
                 await discard(receiving)
                 await plain(sending, denied.status, denied.reason, denied.headers)
             else:
+                if self.tracing is not None and path == ASK:
+                    seen.traced = seen.kept = self.tracing.chooses(seen, headers.get(b"x-trace", b""))
                 await self._bounded(app, scope, receiving, sending)
         except Exception:
             # Nobody is there to be answered; else uvicorn answers for it.
@@ -232,7 +239,7 @@ class Front:
         if self.keys is None or path in self.open:
             return None
         given = headers.get(b"authorization", b"").decode("latin-1")
-        found = self.keys.asked(given, counts=path == "/invocations")
+        found = self.keys.asked(given, counts=path == ASK)
         if isinstance(found, Denied):
             return found
         seen.key = found.name
@@ -251,6 +258,8 @@ class Front:
 
     def _note(self, seen: Seen, method: str, path: str, seconds: float) -> None:
         self.observed.finished(path, seen.status, seconds)
+        if seen.traced and self.tracing is not None:
+            self.tracing.put(seen, seconds)
         if self.log is not None:
             entry = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from cryptography.fernet import Fernet
 from common.data import prepared
 from common.registry import register
 from tests.support import trained
-from tests.support.server import free_port, request, served, wait_for
+from tests.support.server import mlflow_server, request, served
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +89,8 @@ def world(versions):
         "SERVING_FOLLOW_SECONDS": "3600",
         "SERVING_WEBHOOK_SECRET": SECRET,
         "SERVING_DRAIN_SECONDS": "3",
+        # Only what asks for it.
+        "SERVING_TRACE": "1e-12",
         "PYTHONUNBUFFERED": "1",
     }
     with served(folder, f"models:/{NAME}@champion", **environment) as (address, _, server):
@@ -136,6 +137,23 @@ def test_an_answer_says_its_request_and_its_version(world):
     )  # fmt: skip
     assert 0 < line["ms"] < 60_000
     assert not any(q["question"] in (world.folder / "access.log").read_text() for q in world.questions)
+
+
+def test_a_trace_in_the_store(world):
+    ask(world, world.questions, X_Request_Id="not-traced")
+    ask(world, world.questions, X_Request_Id="traced", X_Trace="1")
+    client, found = mlflow.MlflowClient(), []
+
+    def written():
+        made = mlflow.get_experiment_by_name("served")
+        found[:] = client.search_traces(locations=[made.experiment_id]) if made else []
+        return found
+
+    waited(written)
+    (span,) = found[0].data.spans
+    assert (span.attributes["request_id"], span.attributes["rows"]) == ("traced", len(world.questions))
+    assert span.attributes["tokens"] > 100 and span.attributes["status"] == 200
+    assert not any(q["question"] in found[0].to_json() for q in world.questions)
 
 
 def test_each_of_many_at_once_gets_what_it_gets_alone(world):
@@ -263,43 +281,20 @@ def test_promotions_under_load_lose_and_mix_nothing(world):
 
 @pytest.mark.long
 def test_a_webhook_of_mlflow_has_it_look_at_once(world):
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    log = world.folder / "mlflow-server.log"
     own = {
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    store = ["--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            command + store,
-            env=os.environ | own,
-            cwd=world.folder,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/health", server, log)
+    with mlflow_server(world.folder, os.environ["MLFLOW_TRACKING_URI"], **own) as address:
         client, events = mlflow.MlflowClient(address, address), ["model_version_alias.created"]
         made = client.create_webhook("reload", f"{world.address}/reload", events, secret=SECRET)
         assert client.test_webhook(made.webhook_id).response_status == 202
         for version in ("2", "1"):
             client.set_registered_model_alias(NAME, "champion", version)
             waited(lambda: ask(world, world.questions[:1])[1]["x-model-version"] == version)  # noqa: B023
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(30)
-    found = [
-        (line["status"], line["key"] if "key" in line else "")
-        for line in logged(world)
-        if line["path"] == "/reload"
-    ]
-    assert found.count((202, "")) == 3
+    found = [line for line in logged(world) if line["path"] == "/reload"]
+    assert [line["status"] for line in found].count(202) == 3
 
 
 def test_a_client_that_leaves_holds_nobody(world):

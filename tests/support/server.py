@@ -49,6 +49,28 @@ def served(folder: Path, uri: str, *flags: str, **environment: str):
         server.wait(30)
 
 
+@contextmanager
+def mlflow_server(folder: Path, store: str, **environment: str):
+    """MLflow's own server for a store; gives its address."""
+    address, log = f"http://127.0.0.1:{(port := free_port())}", folder / "mlflow-server.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    with open(log, "w") as output:
+        server = subprocess.Popen(
+            [*command, "--backend-store-uri", store],
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | environment,
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(f"{address}/health", server, log)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(30)
+
+
 def wait_for(url, server, log, seconds=150):
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:

@@ -54,6 +54,15 @@ def test_what_is_counted():
     assert counted['suite_model{version="3"}'] == 0 and counted['suite_model{version="4"}'] == 1
 
 
+def test_texts_stay_in_the_memory_only_where_they_are_wanted():
+    found, records, answers = Observed(None), [{"question": "Who?"}], [{"answer": "x"}]
+    for kept in (False, True):
+        found.current.set(seen := Seen("id", kept=kept))
+        found.received(records)
+        found.answered(answers)
+        assert (seen.records, seen.answers) == ((records, answers) if kept else ((), ()))
+
+
 @pytest.mark.parametrize(
     ("row", "name"),
     [

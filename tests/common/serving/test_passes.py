@@ -13,6 +13,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from common.models import bundles
 from common.serving import classification, extractive_qa, multi_label, passes, runtime
+from common.serving.observed import Observed
 from common.serving.requests import Refusal
 from tests.support import trained
 from tests.support.questions import EXAMPLES
@@ -165,7 +166,9 @@ def test_a_pass_that_cannot_be_counted_is_answered_all_the_same(one_core, monkey
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(passes, "observed", lambda: SimpleNamespace(computed=full))
+    own = Observed(None)
+    monkeypatch.setattr(own, "computed", full)
+    monkeypatch.setattr(passes, "observed", lambda: own)
     together, model, shared = one_core
     model.go.set()
     assert torch.equal(together(**inputs(3)).start_logits, inputs(3)["input_ids"].float())
