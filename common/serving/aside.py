@@ -1,6 +1,5 @@
 """What a server does beside answering: in a thread of its own, so that no answer waits for it or fails with it."""
 
-import atexit
 import logging
 import queue
 import threading
@@ -9,9 +8,6 @@ from collections.abc import Callable
 
 MOST = 1000
 """Pieces of work that wait; what comes meanwhile is left out."""
-
-FINISH = 2.0
-"""Seconds that a process which ends gives to what waits."""
 
 QUIET = 60.0
 """Seconds between two lines in the log that say that something was left out."""
@@ -29,7 +25,6 @@ class Aside:
         self._called, self._waiting = called, queue.Queue[Callable[[], object]](most)
         self._reported = float("-inf")
         threading.Thread(target=self._work, name=called, daemon=True).start()
-        atexit.register(self.finish)
 
     def put(self, work: Callable[[], object]) -> None:
         """Have this done; returns at once."""
@@ -38,7 +33,7 @@ class Aside:
         except queue.Full:
             self._report("too much of it waits")
 
-    def finish(self, seconds: float = FINISH) -> None:
+    def finish(self, seconds: float) -> None:
         """Wait until all is done that was put so far, but not for longer than that."""
         done = threading.Event()
         self.put(done.set)

@@ -7,6 +7,7 @@ SERVING_API_KEYS: a file of keys (`api_keys`); without it everybody may ask.
 SERVING_DRAIN_SECONDS: how long after SIGTERM requests are still taken, while /ready says 503.
 SERVING_WEBHOOK_SECRET: with it MLflow's webhooks have a server look at once at the alias that it follows, as SIGHUP does.
 SERVING_TRACE: the share of the requests that leave a trace in MLflow (`tracing`).
+SERVING_OBSERVATIONS: a folder that gets a line without text for each row that was answered (`observations`).
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from ..api_keys import Denied, Keys
 from ..errors import UserError
 from . import webhook
 from .following import FOLLOW, WARM_UP, seconds_of
+from .observations import observations
 from .observed import Seen, observed
 from .server_process import workers
 from .tracing import tracing
@@ -48,6 +50,9 @@ PATIENCE = 60
 
 AT_ONCE = 64
 """Requests that are read, computed and written at the same time; later ones wait for a place."""
+
+FINISH = 2.0
+"""Seconds in which traces and observations are written when the server ends."""
 
 ASK = "/invocations"
 
@@ -79,12 +84,12 @@ def put_application(answering: "Answering") -> None:
                 self.add_route(webhook.PATH, front.reload, methods=["POST"], include_in_schema=False)
 
         async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-            if scope["type"] == "lifespan":
-                front.begin(super().__call__)
             if scope["type"] == "http":
                 await front.answer(super().__call__, scope, receive, send)
             else:
-                await super().__call__(scope, receive, send)
+                if scope["type"] == "lifespan":
+                    front.begin(super().__call__)
+                await super().__call__(scope, receive, front.ending(send))
 
     fastapi.FastAPI = Application
 
@@ -99,7 +104,7 @@ class Front:
         self.keys = Keys(file, 1 / many) if file else None
         self.log = access_log(os.environ.get(ACCESS_LOG))
         self.drain = seconds_of(DRAIN, 0, 0, 3600)
-        self.tracing = tracing()
+        self.tracing, self.observations = tracing(), observations()
         self.secret = os.environ.get(webhook.SECRET)
         if self.secret and not answering.follows:
             raise UserError(f"{webhook.SECRET} is set, but not {FOLLOW}: there is no alias to look at.")
@@ -126,6 +131,19 @@ class Front:
                 loop.call_soon_threadsafe(self.answering.look_now)
 
             signal.signal(signal.SIGHUP, look)
+
+    def ending(self, send: Send) -> Send:
+        """`send` of the server's own events; before it ends, what it does beside answering gets FINISH seconds."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                if self.tracing is not None:
+                    await asyncio.to_thread(self.tracing.finish, FINISH)
+                if self.observations is not None:
+                    await asyncio.to_thread(self.observations.finish, FINISH)
+            await send(message)
+
+        return sending
 
     async def _warm_up(self, app: App) -> None:
         """Answer a request of the server's own, through everything that another's goes through; then follow an alias."""
@@ -222,7 +240,8 @@ class Front:
                 await plain(sending, denied.status, denied.reason, denied.headers)
             else:
                 if self.tracing is not None and path == ASK:
-                    seen.traced = seen.kept = self.tracing.chooses(seen, headers.get(b"x-trace", b""))
+                    seen.traced = self.tracing.chooses(seen, headers.get(b"x-trace", b""))
+                seen.kept = seen.traced or self.observations is not None
                 await self._bounded(app, scope, receiving, sending)
         except Exception:
             # Nobody is there to be answered; else uvicorn answers for it.
@@ -260,6 +279,8 @@ class Front:
         self.observed.finished(path, seen.status, seconds)
         if seen.traced and self.tracing is not None:
             self.tracing.put(seen, seconds)
+        if seen.answers and self.observations is not None and seen.status == 200:
+            self.observations.put(seen)
         if self.log is not None:
             entry = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

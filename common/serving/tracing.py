@@ -42,34 +42,34 @@ class Tracing:
     def put(self, seen: Seen, seconds: float) -> None:
         """Have the trace of an answered request written. seconds: how long it took."""
         ended = time.time_ns()
-        self._aside.put(lambda: self._write(seen, ended - int(seconds * 1e9), ended))
+        # Without its texts, a trace that waits takes no memory.
+        inputs: Any = {"rows": seen.rows}
+        outputs: Any = Counter(map(outcome, seen.answers))
+        if self._texts and seen.answers:
+            inputs, outputs = seen.records, seen.answers
+        about: dict[str, Any] = {"request_id": seen.id, "version": seen.version, "status": seen.status}
+        about |= {"rows": seen.rows} | {name: v for name in ("tokens", "key") if (v := getattr(seen, name))}
+        self._aside.put(lambda: self._write(about, inputs, outputs, ended - int(seconds * 1e9), ended))
 
     def finish(self, seconds: float) -> None:
         """Wait until the traces are written, but not for longer than that."""
         self._aside.finish(seconds)
 
-    def _write(self, seen: Seen, began: int, ended: int) -> None:
+    def _write(self, about: dict[str, Any], inputs: Any, outputs: Any, began: int, ended: int) -> None:
         import mlflow
 
         if self._experiment is None:
             self._experiment = mlflow.set_experiment(self._name).experiment_id
-        about: dict[str, Any] = {"request_id": seen.id, "version": seen.version, "status": seen.status}
-        about |= {"rows": seen.rows} | {name: v for name in ("tokens", "key") if (v := getattr(seen, name))}
-        texts = self._texts and seen.answers
         span = mlflow.start_span_no_context(
             "invocations",
             span_type="CHAIN",
-            inputs=seen.records if texts else {"rows": seen.rows},
+            inputs=inputs,
             attributes=about,
-            tags={"version": seen.version, "request_id": seen.id},
+            tags={name: about[name] for name in ("version", "request_id")},
             experiment_id=self._experiment,
             start_time_ns=began,
         )
-        span.end(
-            outputs=seen.answers if texts else Counter(map(outcome, seen.answers)),
-            status="OK" if seen.status < 400 else "ERROR",
-            end_time_ns=ended,
-        )
+        span.end(outputs=outputs, status="OK" if about["status"] < 400 else "ERROR", end_time_ns=ended)
 
 
 def tracing(environment: Mapping[str, str] = os.environ) -> Tracing | None:

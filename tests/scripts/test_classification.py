@@ -9,7 +9,9 @@ import pytest
 from datasets import load_from_disk
 
 from common.data import labelled_texts
-from common.registry import register
+from common.registry import drift, register
+from common.serving.observations import Observations
+from common.serving.observed import Seen
 from tests.scripts.conftest import run_script
 from tests.support.texts import make_texts, write_csv
 
@@ -64,4 +66,24 @@ def test_a_tiny_bert_learns_is_logged_registered_and_answers_as_the_run_did(tiny
         load_from_disk(str(data_dir))["test"].to_pandas()[["text"]]
     )
     assert list(given["label"]) == [r["prediction"] for r in rows]
+    # What a server would note of the same texts, and of others of one class alone.
+    records = [{"text": e["text"]} for e in test]
+    alike, other = Observations(tmp_path / "alike"), Observations(tmp_path / "other")
+    alike.put(Seen("id", "1", records=records, answers=given.to_dict("records")))
+    one_class = [{"label": "positive", "score": 0.999}] * 40
+    other.put(
+        Seen(
+            "id",
+            "1",
+            records=[{"text": f"{r['text']} {i}"} for i, r in enumerate(records)],
+            answers=one_class,
+        )
+    )
+    for each, drifting in ((alike, set()), (other, {"label", "score"})):
+        each.finish(60)
+        found = drift.compare(each._folder, "models:/imdb-sentiment@champion")
+        assert drifting <= set(found.drifting) and {"text length", "label", "score"} <= {
+            m.name for m in found.measures
+        }
+        assert drifting or not found.drifting
     assert given["score"].to_list() == pytest.approx([r["probability"] for r in rows], abs=1e-4)

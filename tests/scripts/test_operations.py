@@ -18,7 +18,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from common.data import prepared
-from common.registry import register
+from common.registry import drift, register
 from tests.support import trained
 from tests.support.server import mlflow_server, request, served
 
@@ -91,6 +91,7 @@ def world(versions):
         "SERVING_DRAIN_SECONDS": "3",
         # Only what asks for it.
         "SERVING_TRACE": "1e-12",
+        "SERVING_OBSERVATIONS": str(folder / "observations"),
         "PYTHONUNBUFFERED": "1",
     }
     with served(folder, f"models:/{NAME}@champion", **environment) as (address, _, server):
@@ -154,6 +155,22 @@ def test_a_trace_in_the_store(world):
     assert (span.attributes["request_id"], span.attributes["rows"]) == ("traced", len(world.questions))
     assert span.attributes["tokens"] > 100 and span.attributes["status"] == 200
     assert not any(q["question"] in found[0].to_json() for q in world.questions)
+
+
+def test_what_was_asked_is_noted_and_can_be_compared(world):
+    asked = {len(q["question"]) for q in world.questions}
+
+    def lines():
+        text = "".join(file.read_text() for file in (world.folder / "observations").iterdir())
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    ask(world, world.questions)
+    waited(lambda: asked <= {line["texts"]["question"][0] for line in lines()})
+    assert not any(q["question"] in str(lines()) for q in world.questions)
+    measures = drift.compare(world.folder / "observations", f"models:/{NAME}/1").measures
+    assert {"question script": False, "outcome": False}.items() <= {
+        m.name: m.drifts for m in measures
+    }.items()
 
 
 def test_each_of_many_at_once_gets_what_it_gets_alone(world):

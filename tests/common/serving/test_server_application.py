@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 
 from common.errors import UserError
 from common.serving import server_application as application
-from common.serving.observed import Observed
+from common.serving.observed import Observed, Seen
 from common.serving.server_application import Front, request_id
 
 
@@ -278,6 +278,19 @@ def test_after_sigterm_it_goes_on_for_a_while_and_says_so(front):
     finally:
         signal.signal(signal.SIGTERM, kept)
     assert during == (503, []) and after == [True]
+
+
+def test_what_waits_is_written_before_the_server_ends(front, tmp_path):
+    made, sent = front(OBSERVATIONS=tmp_path), []
+    for _ in range(50):
+        seen = Seen("id", "3", records=[{"text": "a"}], answers=[{"label": "b"}])
+        made.observations.put(seen)
+
+    async def send(message):
+        sent.append((message["type"], sum(len(f.read_text().splitlines()) for f in tmp_path.iterdir())))
+
+    asyncio.run(made.ending(send)({"type": "lifespan.shutdown.complete"}))
+    assert sent == [("lifespan.shutdown.complete", 50)]
 
 
 def test_counters_without_prometheus_client(front):
