@@ -45,6 +45,13 @@ def parser() -> Parser:
     rows.add_argument("--dry_run", action="store_true", help="show the rows and train nothing")
     rows.add_argument("--smoke", action="store_true", help="apply the file's `smoke` section over the rest")
     rows.add_argument("--retry_failed", action="store_true", help="train failed rows again")
+    rows.add_argument(
+        "--smallest_difference",
+        type=float,
+        metavar="POINTS",
+        help="of a study that stops when it knows (`stop`): a technique or rate that cannot win by this many points "
+        "any more gets no more seeds (default: the file's)",
+    )
     where = made.add_argument_group("where they are trained")
     where.add_argument(
         "--backend",
@@ -65,6 +72,8 @@ def main() -> None:
 
     techniques = technique_scripts()
     study = declaration.read(args.study, {key: kind for key, (kind, _) in techniques.items()}, args.smoke)
+    if args.smallest_difference is not None:
+        study = declaration.with_smallest_difference(study, args.smallest_difference)
     backends.check(study, args.backend, args.address, args.dry_run)
     from common.studies import launch
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from common.data import labelled_texts
+from common.errors import UserError
 from common.models import bundles
 from common.paths import ROOT
 from common.reports.result_tables import markdown, read, save
@@ -189,3 +190,38 @@ def test_coverage_is_measured_for_pairs_and_refused_for_sets_of_labels(tmp_path,
         assert re.search(r"\| LoRA +\| +10% \| +0 \| +100.0% \|", coverage.tables([found]))
         with pytest.raises(SystemExit, match="gives no confidence"):
             coverage.measured(uris[1], tmp_path / "data", None)
+
+
+def test_a_recorded_study_is_replayed_from_its_questions(tmp_path, monkeypatch, capsys):
+    """Two rates that are far behind, one of them slow: their later seeds are saved, and the conclusion stays."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    rows = []
+    for rate, right, seconds in (("0.001", 80, 1.0), ("0.1", 40, 1.0), ("1", 20, 3.0)):
+        for seed in (1, 2, 3):
+            name = f"lora-learning_rate={rate}-seed={seed}"
+            rows.append(
+                {
+                    "stage": "runs",
+                    "name": name,
+                    "seed": seed,
+                    "status": "finished",
+                    "training_seconds": seconds,
+                }
+            )
+            folder = tmp_path / "rates" / "runs" / name / "predictions"
+            folder.mkdir(parents=True)
+            each = {str(i): {"f1": float(i < right + seed)} for i in range(100)}
+            (folder / "validation_scores.json").write_text(json.dumps(each))
+    pd.DataFrame(rows).to_csv(tmp_path / "rates" / "study.csv")
+    flags = ["--studies", str(tmp_path / "rates"), "--draws", "40", "--json", str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", ["early_stopping.py", *flags])
+    benchmark = module("early_stopping")
+    benchmark.main()
+    assert "| rates" in capsys.readouterr().out
+    (row,) = read(tmp_path / "found.json")["rows"]
+    assert (row["candidates"], row["seeds"], row["agreed"], row["same_name"]) == (3, 3, 100, 100)
+    assert row["compute"] == pytest.approx(100 / 3, abs=0.1) and 90 < row["agreed_low"] < 95
+    rows[0]["status"] = "failed"
+    pd.DataFrame(rows).to_csv(tmp_path / "rates" / "study.csv")
+    with pytest.raises(UserError, match="rows that are not finished"):
+        benchmark.main()

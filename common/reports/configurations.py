@@ -128,7 +128,7 @@ def configurations(study: Study, runs: pd.DataFrame, scores: Scores) -> pd.DataF
     runs: as `tidy` returns them. Columns: `stage`, `technique`, `checkpoint`, the axes, `label` (how it differs from the
     others of its stage), `run_ids` and `seeds` (of its finished runs), `planned` (the number of planned runs),
     `validation` and its lowest and highest seed, `test` with `low`, `high` and `method` ("seeds", "one seed" or ""),
-    other `test_<metric>`, COSTS and `test_examples` as means. Scores in percent; NaN if unknown. The rows have the order
+    other `test_<metric>`, COSTS and `test_examples` as means, and, if the runs have it, whether it was `decided` against. Scores in percent; NaN if unknown. The rows have the order
     of the grid.
     """
     axes, metric = list(study["axes"]), study["metric"]
@@ -159,6 +159,8 @@ def configurations(study: Study, runs: pd.DataFrame, scores: Scores) -> pd.DataF
             row |= ends | {"method": "one seed"}
         others = [f"test_{name}" for name in LABELS if name != metric]
         row |= {column: done[column].mean() for column in [*others, *COSTS, "test_examples"]}
+        if "decided" in runs:
+            row["decided"] = bool(group["decided"].notna().any())
         rows.append(row)
     table = pd.DataFrame(rows)
     if len(table):
@@ -193,7 +195,10 @@ def matrices(stage: pd.DataFrame, scores: Scores, metric: str) -> tuple[dict[int
 
 
 def best(table: pd.DataFrame) -> int | None:
-    """Index of the best configuration: by validation, or by test if nothing was validated; None if none finished."""
+    """Index of the best configuration: by validation, or by test if nothing was validated; None if none finished. One that was
+    decided against is not, whatever the seeds that it has run scored."""
+    if "decided" in table and not table["decided"].all():
+        table = table[~table["decided"].astype(bool)]
     for column in ("validation", "test"):
         if len(table) and table[column].notna().any():
             return table[column].idxmax()

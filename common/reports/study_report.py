@@ -10,7 +10,7 @@ from ..counts import count_of
 from ..durations import clock
 from ..scoring.names import LABELS
 from ..scoring.uncertainty import range_of_samples, share_misranked, shown_p
-from . import leaderboard, result_tables, study_charts, study_figures, study_tradeoffs
+from . import leaderboard, result_tables, study_charts, study_figures, study_stopping, study_tradeoffs
 from .configurations import (
     FAILED,
     FINISHED,
@@ -116,6 +116,7 @@ def _document(
     if study.get("edges"):
         advice = Text("A best value at the edge of the grid may not be the best possible.")
         sections += [("Edges of the grid", [advice, List(list(study["edges"]))])]
+    sections += study_stopping.sections(study)
     unfinished = runs[runs["status"] != FINISHED]
     if len(unfinished):
         sections += [("Runs that did not finish", [_unfinished(study, unfinished)])]

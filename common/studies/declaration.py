@@ -3,7 +3,9 @@
 Nothing is run or looked up here: the caller gives the techniques and the sizes of the data.
 """
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,8 @@ class Stage:
     """How many points each search tries."""
     scheduler: search.Asha | None
     resources: search.Resources
+    stop: sections.Stop | None = None
+    """When seeds are left out; None trains all of them."""
 
     def candidates(self, key: str) -> list[Point]:
         """The points of an entry's grid, or the corners of its search."""
@@ -134,6 +138,9 @@ def parse(content: Any, file: str, techniques: Mapping[str, type[Technique]], sm
     tasks = {fields.get("task", RunArgs.task) for stage in stages for fields in stage.fields.values()}
     if len(tasks) > 1:
         faults.add(("task",), f"must be one for the whole study, not {', '.join(sorted(tasks))}")
+    if not smoke:
+        # One seed is enough to see that a study runs.
+        _check_stop(declared, stages, faults)
     faults.refuse()
     return Study(
         f"{declared.name}-smoke" if smoke else declared.name,
@@ -215,16 +222,18 @@ def _stage(
         return {key: _fields(use, key, kinds, levels[1:] if varied else levels, faults) for key in kinds}
 
     scheduler = own.scheduler or (None if own.best_of else study.scheduler)
+    seeds, stop = tuple(own.seeds or study.seeds or [RunArgs.seed]), own.stop or study.stop
     return Stage(
         name,
         own.best_of,
-        tuple(own.seeds or study.seeds or [RunArgs.seed]),
+        seeds,
         each(study_fields.VALUE),
         each(study_fields.GRID),
         each(study_fields.SEARCH),
         own.trials or (0 if own.best_of else study.trials),
         scheduler.asha if scheduler else None,
         own.resources or study.resources or search.Resources(),
+        stop if stop and stop.when == "decided" and len(seeds) > 1 else None,
     )
 
 
@@ -300,6 +309,39 @@ def _check_epochs(
             f"stops trials between epochs, after {asha.grace_period} at the earliest, and {key} trains for {longest:g}; raise "
             "its num_train_epochs, or take the scheduler out",
         )
+
+
+def _check_stop(declared: StudyFile, stages: Sequence[Stage], faults: Faults) -> None:
+    """A `stop` without seeds that it could leave out is a mistake."""
+    stopping = [stage.name for stage in stages if stage.stop]
+    asked: dict[Place, bool] = {
+        ("stop",): bool(declared.stop and declared.stop.when == "decided" and not stopping)
+    }
+    for name, own in declared.stages.items():
+        asked[("stages", name, "stop")] = bool(
+            own.stop and own.stop.when == "decided" and name not in stopping
+        )
+    for place in (place for place, is_idle in asked.items() if is_idle):
+        faults.add(place, "leaves out seeds, and there is only one; list two or more under `seeds`")
+
+
+def with_smallest_difference(study: Study, points: float) -> Study:
+    """The study with another `smallest_difference`; UserError if nothing in it stops or the value is none."""
+    if not any(stage.stop for stage in study.stages):
+        raise UserError(
+            f"--smallest_difference is for studies that stop when they know; add `stop: {{when: decided}}` to {study.file}."
+        )
+    if not 0 <= points < math.inf:
+        raise UserError(f"--smallest_difference is {points:g}; it must be a number of points from 0.")
+    return dataclasses.replace(
+        study,
+        stages=tuple(
+            dataclasses.replace(stage, stop=dataclasses.replace(stage.stop, smallest_difference=points))
+            if stage.stop
+            else stage
+            for stage in study.stages
+        ),
+    )
 
 
 def _overlay(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:

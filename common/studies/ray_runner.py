@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class RayRunner(Runner):
         asked = [stage.resources for stage in self.study.stages]
         return ray_backend.connected(self.address, store.tracking_uri(), asked)
 
-    def run_stage(self, stage: Stage, entries: list[Entry], best: Best | None) -> list[Entry]:
+    def train(self, stage: Stage, entries: Sequence[Entry], best: Best | None) -> list[Entry]:
         due = [entry.row for entry in entries if self.is_due(entry)]
         self.position += sum(entry.status != "undecided" and not self.is_due(entry) for entry in entries)
         searches = self._searches(stage, best)
@@ -49,6 +49,8 @@ class RayRunner(Runner):
             )
             with tempfile.TemporaryDirectory() as scratch:
                 ray_backend.carry_out(stage, due, searches, hooks, Path(scratch))
+        if stage.stop:
+            return [self.keep(self.status.look(entry.row)) for entry in entries]
         entries = [
             self.keep(entry) for entry in self.status.entries(stage, best) if entry.status != "undecided"
         ]

@@ -18,7 +18,7 @@ from ..scoring.names import LABELS
 from ..tracking import runs
 from ..tracking.provenance import of_command
 from ..training.settings import RunArgs
-from . import outcomes
+from . import decisions, outcomes
 from .sections import folder_name
 from .status import Entry, Status
 
@@ -27,9 +27,11 @@ ARTIFACTS = ("predictions", "log_history.json", "config.yaml", "gradient_norms.j
 
 
 def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
-    """A row for each entry: what it is, its status, what was measured (NaN if nothing was). An axis of training examples has
+    """A row for each entry: what it is, its status, what was measured (NaN if nothing was); with a `stop`, after how many seeds
+    its candidate was `decided`. An axis of training examples has
     the number that was used: data with fewer than a row asks for gives all it has."""
     measured = outcomes.columns(status.task.metrics)
+    stops = any(stage.stop for stage in status.study.stages)
     planned = [status.plan(entry.row) for entry in entries]
     return pd.DataFrame(
         outcomes.record(
@@ -41,6 +43,7 @@ def table(status: Status, entries: Sequence[Entry]) -> pd.DataFrame:
         )
         | {"checkpoint": plan.args.model_checkpoint}
         | _examples(status, plan.args)
+        | ({"decided": entry.decision.seeds if entry.decision else None} if stops else {})
         | {name: entry.metrics.get(name, float("nan")) for name in measured}
         for entry, plan in zip(entries, planned, strict=True)
     )
@@ -112,11 +115,15 @@ def edges(status: Status, entries: Sequence[Entry]) -> list[str]:
 
 
 def write(
-    status: Status, entries: Sequence[Entry], parent: str, write_report: Callable[..., list[Path]]
+    status: Status,
+    entries: Sequence[Entry],
+    parent: str,
+    write_report: Callable[..., list[Path]],
+    decided: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Write study.csv and the report into the study's folder; the files.
 
-    parent: id of the study's MLflow run. write_report: `study_report.write_report`.
+    parent: id of the study's MLflow run. write_report: `study_report.write_report`. decided: what `decisions.record` gave.
     """
     frame, file = table(status, entries), status.folder.path / "study.csv"
     frame.to_csv(file, index=False, float_format="%.10g")
@@ -133,6 +140,7 @@ def write(
         "metric": status.task.metric,
         "axes": status.study.axes,
         "edges": edges(status, entries),
+        "decided": list(decided),
         "provenance": about | {"parent_run": parent, "study_file": status.study.file},
         "record": record(status, finished, about),
     }
@@ -200,7 +208,8 @@ def overview(status: Status, entries: Sequence[Entry], left: str) -> str:
     """A study and its rows for a terminal. left: the time that the unfinished rows take."""
     done = sum(entry.status == "finished" for entry in entries)
     figures = f"{done} of {len(entries)} rows are finished; time left: {left}."
-    notes = "\n".join(filter(None, (figures, unchecked(entries), failures(entries))))
+    stop = decisions.extent(status, entries)
+    notes = "\n".join(filter(None, (figures, stop, unchecked(entries), failures(entries))))
     return f"{status.study.name}: {status.study.description}\n\n{as_text(status, entries)}\n\n{notes}"
 
 

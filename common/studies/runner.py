@@ -11,14 +11,18 @@ from typing import Any
 import yaml
 
 from ..durations import clock
+from ..files import write_json
 from ..scoring.names import LABELS
 from ..tracking import runs
 from ..training.run_folder import STATE
-from . import results
+from . import decisions, results
 from .clock import Clock
 from .declaration import Row, Stage
 from .row_starter import Starter
 from .status import Best, Entry, Status
+
+DECISIONS = "decisions.json"
+"""What was decided early, in the study's folder and run."""
 
 
 class RowsFailed(Exception):
@@ -71,7 +75,11 @@ class Runner:
         # Its drawing library is only needed here.
         from ..reports import study_report
 
-        files = results.write(self.status, entries, parent.id, study_report.write_report)
+        made = decisions.record(self.status, entries)
+        if made:
+            write_json(self.folder.path / DECISIONS, made)
+            parent.log_artifact(self.folder.path / DECISIONS)
+        files = results.write(self.status, entries, parent.id, study_report.write_report, made)
         for file in files:
             inside = file.parent.relative_to(self.folder.path)
             parent.log_artifact(file, str(inside) if inside.parts else None)
@@ -90,7 +98,36 @@ class Runner:
 
     def run_stage(self, stage: Stage, entries: list[Entry], best: Best | None) -> list[Entry]:
         """Train what is left of a stage; its rows with their new status. best: what `best_of` chose."""
+        return self.train(stage, entries, best) if stage.stop is None else self._decide(stage, entries, best)
+
+    def train(self, stage: Stage, entries: Sequence[Entry], best: Best | None) -> list[Entry]:
+        """Train those of these rows of a stage that are due; all with their new status."""
         return [self._run_row(entry) for entry in entries]
+
+    def _decide(self, stage: Stage, entries: list[Entry], best: Best | None) -> list[Entry]:
+        """Train a stage seed by seed, until it is decided."""
+        study, metric = self.study, self.status.task.metric
+        again = {entry.row.name for entry in entries if entry.status == "failed" and self.retry_failed}
+        known = {entry.decision.candidate for entry in entries if entry.decision}
+        # What was left out is needed again where --retry_failed gives its candidate another chance.
+        held = {
+            entry.row.name: dataclasses.replace(entry, status="pending", decision=None)
+            if entry.status == "stopped"
+            else entry
+            for entry in entries
+        }
+        tried: set[str] = set()
+        while due := decisions.due(study, stage, list(held.values()), metric, again) - tried:
+            trained = self.train(stage, [held[name] for name in held if name in due], best)
+            held |= {entry.row.name: entry for entry in trained}
+            tried |= due
+            again -= due
+            for entry in decisions.settled(study, stage, list(held.values()), metric):
+                if entry.decision and entry.decision.candidate not in known:
+                    known.add(entry.decision.candidate)
+                    why = decisions.sentence(entry.decision, len(stage.seeds), metric)
+                    print(f"{entry.decision.candidate}: no more seeds; {why}", flush=True)
+        return [self.keep(entry) for entry in self.status.entries(stage, best)]
 
     def _run_row(self, entry: Entry) -> Entry:
         self.position += 1

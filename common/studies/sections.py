@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
+from ..scoring.sequential import SEED_SD
 from ..training.settings import RunArgs
 from .checks import CLOSED, Faults, like, must, quoted, wrong
 from .fields import GRID, adapter
@@ -96,6 +97,23 @@ class Scheduler:
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
+class Stop:
+    """Whether seeds are left out that can change nothing that matters: `{when: decided, smallest_difference: 1.0}`."""
+
+    when: Annotated[Literal["decided", "never"], must("be decided or never")] = "decided"
+    smallest_difference: Annotated[
+        float, Field(strict=True, ge=0, allow_inf_nan=False), must("be a number of points from 0")
+    ] = 1.0
+    """Points of the deciding validation score; a candidate that is not ahead by as much is no better."""
+    error: Annotated[float, Field(strict=True, gt=0, le=0.5), must("be above 0 and up to 0.5")] = 0.05
+    """Chance that the best candidate is stopped."""
+    seed_sd: Annotated[
+        float, Field(strict=True, gt=0, allow_inf_nan=False), must("be a number of points above 0")
+    ] = SEED_SD
+    """Points; how much a score is believed to vary from seed to seed, before seeds have shown it."""
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
 class Level(FieldSections):
     """What a study and each of its stages may set. What a stage leaves out is that of the study."""
 
@@ -103,6 +121,7 @@ class Level(FieldSections):
     trials: Annotated[int, Field(strict=True, ge=1), must("be how many points each search tries")] = 0
     scheduler: Annotated[Scheduler | None, BeforeValidator(_scheduler), must("be asha")] = None
     resources: Annotated[Resources | None, MAY_BE_EMPTY, must("be such as {cpus: 2, gpus: 1}")] = None
+    stop: Annotated[Stop | None, must("be such as {when: decided, smallest_difference: 1.0}")] = None
     seeds: Annotated[list[int], PlainValidator(adapter(RunArgs, "", "seed", GRID).validate_python)] = field(
         default_factory=list
     )
@@ -153,7 +172,12 @@ class StudyFile(Level):
     smoke: Annotated[Section, AfterValidator(_without_name)] = field(default_factory=dict)
 
 
-_INNER: dict[str | int, type[Any]] = {"resources": Resources, "scheduler": Scheduler, "asha": Asha}
+_INNER: dict[str | int, type[Any]] = {
+    "resources": Resources,
+    "scheduler": Scheduler,
+    "asha": Asha,
+    "stop": Stop,
+}
 """Sections of the same name at any level."""
 
 _FILE = TypeAdapter(Annotated[StudyFile, must("hold 'name: value' lines")])

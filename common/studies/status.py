@@ -9,10 +9,11 @@ from pathlib import Path
 from ..errors import NotHere, UserError
 from ..models.untrained import PREFIX, make
 from ..paths import ROOT
+from ..scoring.sequential import Decided
 from ..tasks.table import task_of
 from ..tracking import runs
 from ..training.settings import RunArgs, Technique, settled
-from . import outcomes, search
+from . import decisions, outcomes, search
 from .declaration import Point, Row, Stage, Study, expand
 from .folder import Folder
 from .sections import folder_name
@@ -35,7 +36,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Entry:
-    """The status of a row: "finished", "failed", "stopped" (by a scheduler, as one of the bad ones), "pending", "undecided"
+    """The status of a row: "finished", "failed", "stopped" (by a scheduler, as one of the bad ones, or left out because the
+    stage's comparison is decided without it), "pending", "undecided"
     while an earlier stage or the search for it is not finished, or "unchecked" if this machine cannot check it."""
 
     row: Row
@@ -46,6 +48,8 @@ class Entry:
     tags: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None
     """From the run's start to its end, according to the store."""
+    decision: Decided | None = None
+    """That of its candidate, in a stage with a `stop`, once there is one."""
 
 
 Best = dict[str, Point]
@@ -197,6 +201,8 @@ class Status:
         """The status of the rows of a stage that is decided, with a row for each trial that will still be proposed."""
         rows = expand(self.study, stage, self.size, best, self.proposed(stage))
         found = [self.look(row) for row in rows]
+        if stage.stop:
+            return decisions.settled(self.study, stage, found, self.task.metric)
         left = self.trials_left(stage, best)
         for row in expand(self.study, stage, self.size, best):
             key = row.entry
@@ -211,8 +217,9 @@ class Status:
         return found
 
     def scores(self, entries: Sequence[Entry]) -> dict[str, float | None]:
-        """Row name → the validation score by which points are chosen."""
-        return {entry.row.name: entry.metrics.get(f"best_validation_{self.task.metric}") for entry in entries}
+        """Row name → the validation score by which points are chosen; None for a candidate that is decided: it is not."""
+        name = f"best_validation_{self.task.metric}"
+        return {entry.row.name: None if entry.decision else entry.metrics.get(name) for entry in entries}
 
     def seconds_left(
         self, entries: Sequence[Entry], passed: Mapping[str, float] | None = None

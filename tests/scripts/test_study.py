@@ -169,6 +169,35 @@ def test_a_run_of_another_study_counts(study, content, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_study_leaves_out_seeds_and_trains_them_once_they_are_wanted(study, content, tmp_path, capsys):
+    """No difference below a million points matters: one seed is enough. At one point, none of them is."""
+    other = {**content, "name": "deciding", "techniques": ["lora", "ia3"], "seeds": [52, 53]}
+    other |= {"stop": {"when": "decided", "smallest_difference": 1.0, "seed_sd": 1000}}
+    del other["stages"]
+    with pytest.MonkeyPatch.context() as patch:
+        stopping = StudyCommand(other, tmp_path, patch)
+        assert stopping("--dry_run") == 0 and "at least 2 and at most 4 of 4 rows" in capsys.readouterr().out
+        assert stopping("--smallest_difference", "1e6") == 0
+        assert stopping.trained == ["lora-seed=52", "ia3-seed=52"]
+        shown, folder = capsys.readouterr().out, tmp_path / "results" / "deciding"
+        assert "no more seeds; decided after 1 seed: validation F1 " in shown
+        found = table(folder)
+        assert list(found["status"]) == ["finished", "stopped"] * 2
+        assert sorted(found["decided"].dropna()) == [1, 1]
+        (stage,) = json.loads((folder / "decisions.json").read_text())
+        assert (stage["planned"], stage["left_out"]) == (4, 2) and stage["saved_seconds"] > 0
+        assert stopping.reported[-1][0]["decided"] == [stage]
+        parent = json.loads((folder / "study.json").read_text())["parent_run"]
+        assert "decisions.json" in {f.path for f in mlflow.MlflowClient().list_artifacts(parent)}
+        # Again: nothing to do. With the file's own difference, the rest.
+        assert stopping("--smallest_difference", "1e6") == 0 and stopping.trained == []
+        assert stopping() == 0 and stopping.trained == ["lora-seed=53", "ia3-seed=53"]
+        assert list(table(folder)["status"]) == ["finished"] * 4
+        stage = json.loads((folder / "decisions.json").read_text())[0]
+        assert stage["left_out"] == 0 and not any("bound" in row for row in stage["candidates"])
+
+
+@pytest.mark.slow
 def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(study, content, tmp_path, capsys):
     """`study` provides the store."""
     other = {**content, "name": "stopped", "techniques": ["ia3"], "seeds": [7]}

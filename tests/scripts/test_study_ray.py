@@ -196,3 +196,22 @@ def test_a_stopped_search_goes_on_and_a_hopeless_trial_is_stopped_early(base, tm
     assert len(mlflow.MlflowClient().get_metric_history(stopped.info.run_id, "validation_f1")) < 30
     assert not list((folder / "checkpoints").glob("standard-*/run.json"))
     assert "Traceback" not in err
+
+
+@pytest.mark.long
+def test_a_study_that_stops_when_it_knows_trains_a_seed_of_each_side_by_side(base, tmp_path):
+    """No difference below a million points matters: one seed is enough. The report says so."""
+    content = {
+        "name": "deciding",
+        "description": "One seed decides.",
+        "base": base | {"experiment_name": "deciding", "num_train_epochs": 1},
+        "techniques": ["lora", "ia3"],
+        "seeds": [42, 43, 44],
+        "stop": {"when": "decided", "smallest_difference": 1e6},
+    }
+    out, err = end(start(tmp_path, content, "--backend", "ray")[0])
+    folder = tmp_path / "results" / "deciding"
+    assert list(table(folder)["status"]) == 2 * ["finished", "stopped", "stopped"]
+    assert "no more seeds; decided after 1 seed: validation F1 " in out and "Traceback" not in err
+    report = (folder / "report.md").read_text()
+    assert "What was decided early" in report and "4 of 6 runs were left out, which saved" in report

@@ -13,6 +13,7 @@ COVERED_BY = {
     "models/foreign.py": "common/inference/test_foreign.py",
     "models/hooks.py": "common/models/test_adalora.py",
     "models/methods.py": "common/models/test_base.py",
+    "reports/study_stopping.py": "common/studies/test_decisions.py",
     "reports/study_tradeoffs.py": "common/reports/test_study_report.py",
     "data/question_splits.py": "common/data/test_language.py",
     "data/question_fields.py": "common/data/test_question_files.py",

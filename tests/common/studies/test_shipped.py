@@ -67,10 +67,11 @@ def test_the_leaderboard_has_every_technique_with_rates_of_its_own():
 
 
 def test_the_documented_example_is_a_study():
-    text, named = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
+    text, named, stopping = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/STUDIES.md").read_text(), re.S)
     assert [row.title for row in rows(SMALL | yaml.safe_load(named))] == 3 * ["LoRA"] + 2 * [
         "LoRA, attention only"
     ]
+    assert len(rows(SMALL | yaml.safe_load(stopping))) == 10
     content = yaml.safe_load(text)
     sweep, full = (rows(content, stage) for stage in (0, 1))
     assert len(sweep) == 6 + 1 and sweep[0]["max_train_samples"] == 100 and len(full) == 3 * (6 + 1)
