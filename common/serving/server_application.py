@@ -31,8 +31,9 @@ from . import webhook
 from .following import FOLLOW, WARM_UP, seconds_of
 from .observations import observations
 from .observed import Seen, observed
-from .on_demand import MODELS, from_environment
+from .on_demand import from_environment
 from .server_process import workers
+from .shared_bases import MODELS
 from .tracing import tracing
 
 if TYPE_CHECKING:
