@@ -18,6 +18,8 @@ from ..scratch import scratch
 from ..tasks.interface import Task
 from ..tasks.table import task_of
 from ..tracking import runs, store
+from ..training.assessment import INPUTS
+from . import public_base
 from .source import Stored
 
 LIBRARIES = {"merged": "transformers", "adapter": "peft", "onnx": "onnx"}
@@ -33,7 +35,6 @@ PACKAGED = {"embedded": "sentence-transformers/all-MiniLM-L6-v2"}
 """Packaged bases → the model of the hub that they are."""
 
 MOST_SLICES = 30
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 _PLAIN = re.compile(r"[\w.+-]{1,40}")
 """Values of settings that name no place of a machine."""
 _NOT_OF_TRAINING = {
@@ -54,6 +55,8 @@ class Recorded:
     slices: pd.DataFrame | None = None
     abstention: str = ""
     """What was certified on validation, in Markdown."""
+    from_hub: bool = False
+    """Whether training took its base from the hub."""
 
 
 def recorded(stored: Stored) -> Recorded:
@@ -66,15 +69,20 @@ def recorded(stored: Stored) -> Recorded:
         if found is None:
             return Recorded()
         with scratch() as folder:
-            names = ["data_record.json", _SLICES.partition("/")[0], _CONFIDENCE.partition("/")[0]]
+            names = ["data_record.json", INPUTS, _SLICES.partition("/")[0], _CONFIDENCE.partition("/")[0]]
             runs.download(stored.run_id, names, folder)
-            data, slices, abstention = (folder / name for name in ("data_record.json", _SLICES, _CONFIDENCE))
+            data, inputs, slices, abstention = (
+                folder / name for name in ("data_record.json", INPUTS, _SLICES, _CONFIDENCE)
+            )
+            decided = json.loads(inputs.read_text(encoding="utf-8")) if inputs.is_file() else {}
             return Recorded(
                 found["tags"],
                 found["metrics"],
                 json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {},
                 pd.read_csv(slices) if slices.is_file() else None,
                 abstention.read_text(encoding="utf-8") if abstention.is_file() else "",
+                # As `training.fingerprint.checkpoint` writes it.
+                str(decided.get("checkpoint")).startswith("commit "),
             )
     except UserError:
         # The folder of a model that was trained elsewhere.
@@ -91,11 +99,13 @@ def write(
     name: str,
     licence: str | None = None,
     checked: str = "",
+    hub_base: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write README.md. sample: the program that asks the folder. name: of the model. checked: what its check found."""
-    task = task_of(stored.info.task)
+    """Write README.md. sample: the program that asks the folder. name: of the model. checked: what its check found. hub_base: of
+    an adapter that names its base on the hub."""
+    task, base = task_of(stored.info.task), base_model(stored, about, hub_base)
     data = ModelCardData(
-        base_model=base_model(stored),
+        base_model=base,
         datasets=[about.data["hub"]["repository"]]
         if (about.data.get("hub") or {}).get("repository")
         else None,
@@ -112,7 +122,7 @@ def write(
         data.pop("model_name", None)
     parts = [
         f"# {name}",
-        _introduction(stored, format, about),
+        _introduction(stored, format, about, base),
         f"## Use\n\n```python\n{sample}```\n\n{checked}".rstrip(),
         _scores(task, about),
         _slices(task, about),
@@ -124,13 +134,19 @@ def write(
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
 
 
-def base_model(stored: Stored) -> str | None:
-    """The base's name on the hub; None for a folder or a model of the store, which mean nothing elsewhere."""
+def base_model(stored: Stored, about: Recorded, hub_base: Mapping[str, Any] | None) -> str | None:
+    """The base's name on the hub, where the run's record or the base itself confirms it.
+
+    None for a folder or a model of the store, which mean nothing elsewhere. hub_base: of an adapter that names it.
+    """
     checkpoint = stored.info.checkpoint
     if checkpoint in PACKAGED:
         return PACKAGED[checkpoint]
-    plain = _HUB_ID.fullmatch(checkpoint) and not Path(checkpoint).exists()
-    return checkpoint if plain and not checkpoint.startswith("embedded") else None
+    if not public_base.named_so(stored):
+        return None
+    # Where all weights were trained, only the record tells what they started from.
+    confirmed = hub_base or about.from_hub or public_base.commit(stored)
+    return checkpoint if confirmed else None
 
 
 def _language(tag: str | None) -> str | None:
@@ -172,8 +188,9 @@ def _results(task: Task, about: Recorded, pipeline: str) -> list[EvalResult]:
     return made
 
 
-def _introduction(stored: Stored, format: str, about: Recorded) -> str:
-    task, base = task_of(stored.info.task), base_model(stored) or f"A {stored.info.model_type} model"
+def _introduction(stored: Stored, format: str, about: Recorded, base: str | None) -> str:
+    task = task_of(stored.info.task)
+    base = base or f"A {stored.info.model_type} model"
     how = {
         "merged": "What was trained is merged into the weights: a plain model of transformers.",
         "adapter": "An adapter in PEFT's format, which its base needs beside it.",

@@ -58,7 +58,17 @@ def export(
                     stored, format, written.tokenizer, push_to_hub or ".", written.hub_base
                 )
                 about, called = card.recorded(stored), (push_to_hub or target.name).rpartition("/")[2]
-                card.write(part, stored, format, program, about, name=called, licence=licence, checked=said)
+                card.write(
+                    part,
+                    stored,
+                    format,
+                    program,
+                    about,
+                    name=called,
+                    licence=licence,
+                    checked=said,
+                    hub_base=written.hub_base,
+                )
         except OSError as error:
             raise UserError(f"--to {target} cannot be written: {error.strerror or error}.") from None
     lines = [f"{model} → {target} ({format}).", said]

@@ -37,7 +37,8 @@ def push(folder: Path, repository: str, private: bool) -> str:
     """
     api = HfApi()
     try:
-        address = api.create_repo(repository, private=private)
+        # False would make it public where an organization's new repositories are private.
+        address = api.create_repo(repository, private=private or None)
     except (HTTPError, HFValidationError, OSError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code == 409:
             raise _exists(repository) from None

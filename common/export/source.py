@@ -29,7 +29,6 @@ class Stored:
     info: BundleInfo
     run_id: str | None = None
     """The run that logged it; None where its files do not say."""
-    model_id: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     """The parameters of that run; empty where the store does not have the model."""
 
@@ -70,9 +69,7 @@ def _of_store(called: str, uri: str, folder: Path) -> Stored:
     except (*store.ERRORS, OSError, ValueError) as error:
         raise UserError(f"{called} cannot be read: {first_line(error).rstrip('.')}.") from None
     bundle = _bundle(called, stored)
-    return Stored(
-        called, bundle, read_bundle(bundle), logged.source_run_id, logged.model_id, logged.params or {}
-    )
+    return Stored(called, bundle, read_bundle(bundle), logged.source_run_id, logged.params or {})
 
 
 def _of_folder(called: str, place: Path, folder: Path) -> Stored:
@@ -86,7 +83,7 @@ def _of_folder(called: str, place: Path, folder: Path) -> Stored:
         shutil.copytree(bundle, whole)
         _bring_base(called, whole, info, folder)
         bundle = whole
-    return Stored(called, bundle, info, about.get("run_id"), about.get("model_id"))
+    return Stored(called, bundle, info, about.get("run_id"))
 
 
 def _bundle(called: str, place: Path) -> Path:

@@ -24,8 +24,6 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SIDE_BY_SIDE = "serving.side_by_side"
 """The module that serves a folder of several adapters on one base."""
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -151,6 +149,8 @@ def _loaded(name: str, pairs: bool) -> Model:
         return stored(f"runs:/{name}/model")
     if ":/" in name:
         return stored(name)
+    from ..models.base import is_hub_id
+
     folder = Path(name).expanduser()
     if folder.is_dir():
         if bundle := saved_model(folder):
@@ -160,7 +160,7 @@ def _loaded(name: str, pairs: bool) -> Model:
                 f"{folder} holds no saved model of this project, and none of transformers (config.json): name the folder of a "
                 "model, models:/NAME@ALIAS, a run's id or a model of the hub."
             )
-    elif not _HUB_ID.fullmatch(name) or name.startswith("."):
+    elif not is_hub_id(name):
         raise UserError(f"{name} holds no saved model of this project: there is no such folder.")
     return _foreign(name, pairs)
 

@@ -16,6 +16,7 @@ from common.tasks.table import task_of
 from tests.support import trained
 from tests.support.cells import CLASSIFICATION
 from tests.support.exported import alone, saved
+from tests.support.exported import of_hub as of_hub
 from tests.support.exported import opened_here as opened_here
 from tests.support.questions import EXAMPLES
 
@@ -70,13 +71,17 @@ def test_the_program_answers_questions(
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("head", ["CausalLM", "Seq2SeqLM"])
 def test_the_program_writes_answers(format, head, tiny, tmp_path, opened_here, monkeypatch, capsys):
+    answers = set()
     for family in ("gpt2", "llama") if head == "CausalLM" else ("t5", "bart"):
         bundle = saved(tmp_path / family, tiny, "lora", family, head)
         export(bundle, tmp_path / family / "out", format)
-        context = EXAMPLES[0]["context"]
-        text = program(tmp_path / family / "out").replace(samples.TEXT, context)
-        (answer,) = _served(bundle, [{"question": samples.ASKED, "context": context}])
-        assert run(text, tmp_path / family / "out", monkeypatch, capsys) == answer["answer"]
+        # One window, and several.
+        for context in (EXAMPLES[0]["context"], LONG, LONG[::-1]):
+            text = program(tmp_path / family / "out").replace(samples.TEXT, context)
+            (answer,) = _served(bundle, [{"question": samples.ASKED, "context": context}])
+            assert run(text, tmp_path / family / "out", monkeypatch, capsys) == answer["answer"]
+            answers.add(answer["answer"])
+    assert len(answers) > 1
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -180,18 +185,25 @@ def test_a_model_without_a_run_has_a_card_without_figures(tiny, tmp_path, opened
     )
 
 
-def test_a_base_of_the_hub_is_named(tiny, tmp_path, opened_here):
-    bundle = saved(tmp_path, tiny)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_base_of_the_hub_is_named_where_it_is_the_hubs(format, of_hub, tiny, tmp_path, opened_here):
+    name, _ = of_hub("bert")
+    bundle = saved(tmp_path, tiny, checkpoint=name)
     for checkpoint, named in (
-        ("bert-base-uncased", "bert-base-uncased"),
+        (name, name),
         ("embedded", "sentence-transformers/all-MiniLM-L6-v2"),
         ("models:/mine@champion", None),
         (str(tmp_path), None),
+        # Written like the hub's, but folders of the machine that trained it.
+        ("./my-bert", None),
+        ("../bert", None),
+        ("checkpoints/step-500", None),
     ):
         content = json.loads((bundle / "bundle.json").read_text())
         (bundle / "bundle.json").write_text(json.dumps(content | {"checkpoint": checkpoint}))
         folder = tmp_path / f"out {checkpoint}".replace("/", "_")
-        export(bundle, folder)
+        export(bundle, folder, format)
         card = ModelCard.load(folder / "README.md")
         assert card.data.get("base_model") == named
+        assert named or checkpoint not in card.text
         assert ("one segment" in card.text) == (checkpoint == "embedded")

@@ -20,9 +20,9 @@ NAME = "acme/tiny-qa"
 
 @pytest.fixture
 def hub():
-    """`url`; `repositories`, name → whether it is private; `files`, path → bytes of what was committed; `refuses`, path of a
+    """`url`; `repositories`, name → whether it is private; `asked`, the bodies of requests for a new one; `files`, path → bytes of what was committed; `refuses`, path of a
     request → status that it gets."""
-    found = SimpleNamespace(repositories={}, files={}, refuses={}, tokens=set())
+    found = SimpleNamespace(repositories={}, asked=[], files={}, refuses={}, tokens=set())
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -55,6 +55,7 @@ def hub():
                     return self._answer(status, {"error": "refused"})
             if path == "/api/repos/create":
                 wanted = json.loads(body)
+                found.asked.append(wanted)
                 name = f"{wanted['organization']}/{wanted['name']}"
                 found.repositories[name] = wanted.get("visibility") == "private" or wanted.get(
                     "private", False
@@ -152,6 +153,16 @@ def test_a_refusal_leaves_the_folder_whole(
         export(saved(tmp_path, tiny), tmp_path / "out", push_to_hub=NAME)
     assert "\n" not in str(refused.value)
     assert (tmp_path / "out" / "model.safetensors").is_file() and not hub.files
+
+
+def test_whether_it_is_public_is_the_organizations_to_say(hub, logged_in, tiny, tmp_path, opened_here):
+    """Their default may be private; only the flag says more."""
+    bundle = saved(tmp_path, tiny)
+    export(bundle, tmp_path / "out", push_to_hub=NAME)
+    export(bundle, tmp_path / "private", push_to_hub="acme/other", private=True)
+    theirs, private = hub.asked
+    assert not {"private", "visibility"} & theirs.keys()
+    assert hub.repositories == {NAME: False, "acme/other": True} and private != theirs
 
 
 def test_flags_that_do_not_belong_together(tiny, tmp_path):
