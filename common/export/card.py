@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
 from ..scratch import scratch
@@ -21,6 +21,8 @@ from ..tracking import runs, store
 from ..training.assessment import INPUTS
 from . import public_base
 from .source import Stored
+
+T = TypeVar("T")
 
 LIBRARIES = {"merged": "transformers", "adapter": "peft", "onnx": "onnx"}
 PIPELINES = {
@@ -41,7 +43,7 @@ _NOT_OF_TRAINING = {
     "data", "data_dir", "experiment_name", "logging_steps", "model_checkpoint", "output_dir", "parent_run", "progress",
     "report_to", "resume", "run_name", "save_steps", "skip_finished", "task", "teacher",
 }  # fmt: skip
-_SLICES, _CONFIDENCE = "error_analysis/slices.csv", "confidence/abstention.md"
+_DATA, _SLICES, _CONFIDENCE = "data_record.json", "error_analysis/slices.csv", "confidence/abstention.md"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Recorded:
 
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Its parameters."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The record of its data."""
     slices: pd.DataFrame | None = None
@@ -57,36 +61,61 @@ class Recorded:
     """What was certified on validation, in Markdown."""
     from_hub: bool = False
     """Whether training took its base from the hub."""
+    missing: str = ""
+    """Why some or all of it is empty."""
 
 
 def recorded(stored: Stored) -> Recorded:
-    """What is known of a model's run."""
+    """What is known of a model's run. UserError where a model of the store has a run that the store does not give."""
     if stored.run_id is None:
-        return Recorded()
+        return Recorded(missing="its files name no run")
     try:
+        # A folder may have come from another machine: no store is made for it here.
+        if not stored.of_store and not store.exists():
+            return Recorded(missing="there is no store here")
         store.configure()
         found = runs.recorded(stored.run_id)
-        if found is None:
-            return Recorded()
-        with scratch() as folder:
-            names = ["data_record.json", INPUTS, _SLICES.partition("/")[0], _CONFIDENCE.partition("/")[0]]
+    except UserError as error:
+        if stored.of_store:
+            raise
+        return Recorded(missing=first_line(error).rstrip("."))
+    if found is None:
+        return Recorded(
+            missing=f"the store {store.without_secrets(store.tracking_uri())} has no run {stored.run_id}"
+        )
+    with scratch() as folder:
+        missing = []
+        names = [_DATA, INPUTS, _SLICES.partition("/")[0], _CONFIDENCE.partition("/")[0]]
+        try:
             runs.download(stored.run_id, names, folder)
-            data, inputs, slices, abstention = (
-                folder / name for name in ("data_record.json", INPUTS, _SLICES, _CONFIDENCE)
-            )
-            decided = json.loads(inputs.read_text(encoding="utf-8")) if inputs.is_file() else {}
-            return Recorded(
-                found["tags"],
-                found["metrics"],
-                json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {},
-                pd.read_csv(slices) if slices.is_file() else None,
-                abstention.read_text(encoding="utf-8") if abstention.is_file() else "",
-                # As `training.fingerprint.checkpoint` writes it.
-                str(decided.get("checkpoint")).startswith("commit "),
-            )
-    except UserError:
-        # The folder of a model that was trained elsewhere.
-        return Recorded()
+        except UserError as error:
+            missing.append(first_line(error).rstrip("."))
+
+        def read(name: str, reader: Callable[[Path], T], otherwise: T) -> T:
+            try:
+                return reader(folder / name) if (folder / name).is_file() else otherwise
+            except ValueError as error:
+                missing.append(f"{name} of run {stored.run_id} is damaged ({first_line(error).rstrip('.')})")
+                return otherwise
+
+        nothing: dict[str, Any] = {}
+        decided = read(INPUTS, _json, nothing)
+        return Recorded(
+            found["tags"],
+            found["metrics"],
+            found["params"],
+            read(_DATA, _json, nothing),
+            read(_SLICES, pd.read_csv, None),
+            read(_CONFIDENCE, lambda file: file.read_text(encoding="utf-8"), ""),
+            # As `training.fingerprint.checkpoint` writes it.
+            str(decided.get("checkpoint")).startswith("commit "),
+            "; ".join(missing),
+        )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def write(
@@ -276,7 +305,7 @@ def _limits(stored: Stored, format: str, about: Recorded) -> str:
 def _training(stored: Stored, about: Recorded) -> str:
     kept = {
         name: value
-        for name, value in sorted(stored.settings.items())
+        for name, value in sorted(about.settings.items())
         if name not in _NOT_OF_TRAINING and value not in ("None", "") and _PLAIN.fullmatch(value)
     }
     origin = [f"{name} {version(name)}" for name in ("transformers", "peft", "torch")]

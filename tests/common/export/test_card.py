@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import mlflow
 import pytest
@@ -9,10 +10,12 @@ from huggingface_hub import ModelCard
 
 from common.api import export
 from common.data import prepared as prepared_data
-from common.export import samples
+from common.errors import NotHere
+from common.export import samples, source
 from common.registry import register
 from common.serving import model_logging
 from common.tasks.table import task_of
+from common.tracking import runs
 from tests.support import trained
 from tests.support.cells import CLASSIFICATION
 from tests.support.exported import alone, saved
@@ -183,6 +186,59 @@ def test_a_model_without_a_run_has_a_card_without_figures(tiny, tmp_path, opened
     assert (
         "## Use" in card.text and "## Limits" in card.text and "license" not in card.content.split("---")[1]
     )
+
+
+def downloaded(run_id, folder):
+    return mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(folder))
+
+
+@pytest.mark.slow
+def test_a_folder_whose_run_is_in_the_store_has_its_figures_and_settings(world, tmp_path, opened_here):
+    run_id, _ = world
+    done = export(downloaded(run_id, tmp_path / "copy"), tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert re.search(r"\| learning_rate +\| +0\.005 \|", text) and "## Results" in text
+    assert len(done.lines) == 2
+
+
+@pytest.mark.slow
+def test_where_figures_are_missing_the_export_says_so(world, tmp_path, opened_here, monkeypatch):
+    run_id, _ = world
+    copy = downloaded(run_id, tmp_path / "copy")
+    # With its base inside, it needs no store.
+    bundle = source.opened(str(copy), tmp_path / "whole").bundle
+    (tmp_path / "alone").mkdir()
+    for name, place in (("MLmodel", copy + "/MLmodel"), ("bundle", bundle)):
+        target = tmp_path / "alone" / ("artifacts/bundle" if name == "bundle" else name)
+        shutil.copytree(place, target) if name == "bundle" else shutil.copy(place, target)
+    uri, elsewhere = mlflow.get_tracking_uri(), tmp_path / "elsewhere.db"
+    try:
+        mlflow.set_tracking_uri(f"sqlite:///{elsewhere}")
+        done = export(tmp_path / "alone", tmp_path / "out")
+    finally:
+        mlflow.set_tracking_uri(uri)
+    assert done.lines[2] == "Its card lacks figures: there is no store here." and not elsewhere.exists()
+    assert "## Results" not in (tmp_path / "out" / "README.md").read_text()
+
+    def cut(run_id, names, folder):
+        (folder / "data_record.json").write_text("{")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "download", cut)
+        done = export(tmp_path / "alone", tmp_path / "cut")
+        assert re.match(f"Its card lacks figures: data_record.json of run {run_id} is damaged", done.lines[2])
+        assert "## Results" in (tmp_path / "cut" / "README.md").read_text()
+
+    def silent(run_id):
+        raise NotHere("The store does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "recorded", silent)
+        done = export(tmp_path / "alone", tmp_path / "again")
+        assert done.lines[2] == "Its card lacks figures: The store does not answer."
+        with pytest.raises(NotHere, match="does not answer"):
+            export(run_id, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize("format", FORMATS)
