@@ -49,6 +49,13 @@ ENVIRONMENTS = {
         "accelerate==1.15.0",
     ),
     "locust": ("locust==2.47.0",),
+    "optimum": (
+        "torch==2.13.0",
+        "optimum-onnx[onnxruntime]==0.1.0",
+        "transformers==4.57.6",
+        "onnx==1.23.2",
+        "onnxruntime==1.31.1",
+    ),
 }
 PEERS = {
     "recipe": ("huggingface", "none"),

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from common.data import labelled_texts
 from common.errors import UserError
@@ -148,6 +149,19 @@ def test_answers_that_differ_from_the_pipelines_are_counted_by_their_reason(monk
     # Of spans, whose scores are not added up.
     assert row["score_apart"] == pytest.approx(0.05)
     assert (row["unmerged"], row["windows"], row["other"], row["tokens"]) == (1, 1, 2, 0)
+
+
+def test_other_tokens_and_logits_of_optimum_are_seen(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    compared = module("optimum_onnx")
+    own = {"0.input_ids": torch.tensor([[1, 2]]), "0.logits": torch.tensor([[0.5, 0.0]])}
+    assert compared.same_tokens([[[1, 2]]], own) and not compared.same_tokens([[[1, 3]]], own)
+    for logits, apart in (
+        ([[0.5, 0.25]], 0.25),
+        ([[0.5]], float("inf")),
+        ([[0.5, float("nan")]], float("inf")),
+    ):
+        assert compared.furthest([{"logits": logits}], own) == apart
 
 
 def test_the_scale_benchmark_asks_for_its_file(monkeypatch, capsys):

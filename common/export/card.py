@@ -2,23 +2,27 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..reports.text_tables import to_markdown
 from ..scoring.names import LABELS
 from ..scratch import scratch
 from ..tasks.interface import Task
 from ..tasks.table import task_of
 from ..tracking import runs, store
+from ..training.assessment import INPUTS
+from . import public_base
 from .source import Stored
+
+T = TypeVar("T")
 
 LIBRARIES = {"merged": "transformers", "adapter": "peft", "onnx": "onnx"}
 PIPELINES = {
@@ -33,14 +37,13 @@ PACKAGED = {"embedded": "sentence-transformers/all-MiniLM-L6-v2"}
 """Packaged bases → the model of the hub that they are."""
 
 MOST_SLICES = 30
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 _PLAIN = re.compile(r"[\w.+-]{1,40}")
 """Values of settings that name no place of a machine."""
 _NOT_OF_TRAINING = {
     "data", "data_dir", "experiment_name", "logging_steps", "model_checkpoint", "output_dir", "parent_run", "progress",
     "report_to", "resume", "run_name", "save_steps", "skip_finished", "task", "teacher",
 }  # fmt: skip
-_SLICES, _CONFIDENCE = "error_analysis/slices.csv", "confidence/abstention.md"
+_DATA, _SLICES, _CONFIDENCE = "data_record.json", "error_analysis/slices.csv", "confidence/abstention.md"
 
 
 @dataclass(frozen=True)
@@ -49,36 +52,70 @@ class Recorded:
 
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Its parameters."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The record of its data."""
     slices: pd.DataFrame | None = None
     abstention: str = ""
     """What was certified on validation, in Markdown."""
+    from_hub: bool = False
+    """Whether training took its base from the hub."""
+    missing: str = ""
+    """Why some or all of it is empty."""
 
 
 def recorded(stored: Stored) -> Recorded:
-    """What is known of a model's run."""
+    """What is known of a model's run. UserError where a model of the store has a run that the store does not give."""
     if stored.run_id is None:
-        return Recorded()
+        return Recorded(missing="its files name no run")
     try:
+        # A folder may have come from another machine: no store is made for it here.
+        if not stored.of_store and not store.exists():
+            return Recorded(missing="there is no store here")
         store.configure()
         found = runs.recorded(stored.run_id)
-        if found is None:
-            return Recorded()
-        with scratch() as folder:
-            names = ["data_record.json", _SLICES.partition("/")[0], _CONFIDENCE.partition("/")[0]]
+    except UserError as error:
+        if stored.of_store:
+            raise
+        return Recorded(missing=first_line(error).rstrip("."))
+    if found is None:
+        return Recorded(
+            missing=f"the store {store.without_secrets(store.tracking_uri())} has no run {stored.run_id}"
+        )
+    with scratch() as folder:
+        missing = []
+        names = [_DATA, INPUTS, _SLICES.partition("/")[0], _CONFIDENCE.partition("/")[0]]
+        try:
             runs.download(stored.run_id, names, folder)
-            data, slices, abstention = (folder / name for name in ("data_record.json", _SLICES, _CONFIDENCE))
-            return Recorded(
-                found["tags"],
-                found["metrics"],
-                json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {},
-                pd.read_csv(slices) if slices.is_file() else None,
-                abstention.read_text(encoding="utf-8") if abstention.is_file() else "",
-            )
-    except UserError:
-        # The folder of a model that was trained elsewhere.
-        return Recorded()
+        except UserError as error:
+            missing.append(first_line(error).rstrip("."))
+
+        def read(name: str, reader: Callable[[Path], T], otherwise: T) -> T:
+            try:
+                return reader(folder / name) if (folder / name).is_file() else otherwise
+            except ValueError as error:
+                missing.append(f"{name} of run {stored.run_id} is damaged ({first_line(error).rstrip('.')})")
+                return otherwise
+
+        nothing: dict[str, Any] = {}
+        decided = read(INPUTS, _json, nothing)
+        return Recorded(
+            found["tags"],
+            found["metrics"],
+            found["params"],
+            read(_DATA, _json, nothing),
+            read(_SLICES, pd.read_csv, None),
+            read(_CONFIDENCE, lambda file: file.read_text(encoding="utf-8"), ""),
+            # As `training.fingerprint.checkpoint` writes it.
+            str(decided.get("checkpoint")).startswith("commit "),
+            "; ".join(missing),
+        )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def write(
@@ -91,11 +128,13 @@ def write(
     name: str,
     licence: str | None = None,
     checked: str = "",
+    hub_base: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write README.md. sample: the program that asks the folder. name: of the model. checked: what its check found."""
-    task = task_of(stored.info.task)
+    """Write README.md. sample: the program that asks the folder. name: of the model. checked: what its check found. hub_base: of
+    an adapter that names its base on the hub."""
+    task, base = task_of(stored.info.task), base_model(stored, about, hub_base)
     data = ModelCardData(
-        base_model=base_model(stored),
+        base_model=base,
         datasets=[about.data["hub"]["repository"]]
         if (about.data.get("hub") or {}).get("repository")
         else None,
@@ -112,7 +151,7 @@ def write(
         data.pop("model_name", None)
     parts = [
         f"# {name}",
-        _introduction(stored, format, about),
+        _introduction(stored, format, about, base),
         f"## Use\n\n```python\n{sample}```\n\n{checked}".rstrip(),
         _scores(task, about),
         _slices(task, about),
@@ -124,13 +163,19 @@ def write(
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
 
 
-def base_model(stored: Stored) -> str | None:
-    """The base's name on the hub; None for a folder or a model of the store, which mean nothing elsewhere."""
+def base_model(stored: Stored, about: Recorded, hub_base: Mapping[str, Any] | None) -> str | None:
+    """The base's name on the hub, where the run's record or the base itself confirms it.
+
+    None for a folder or a model of the store, which mean nothing elsewhere. hub_base: of an adapter that names it.
+    """
     checkpoint = stored.info.checkpoint
     if checkpoint in PACKAGED:
         return PACKAGED[checkpoint]
-    plain = _HUB_ID.fullmatch(checkpoint) and not Path(checkpoint).exists()
-    return checkpoint if plain and not checkpoint.startswith("embedded") else None
+    if not public_base.named_so(stored):
+        return None
+    # Where all weights were trained, only the record tells what they started from.
+    confirmed = hub_base or about.from_hub or public_base.commit(stored)
+    return checkpoint if confirmed else None
 
 
 def _language(tag: str | None) -> str | None:
@@ -172,8 +217,9 @@ def _results(task: Task, about: Recorded, pipeline: str) -> list[EvalResult]:
     return made
 
 
-def _introduction(stored: Stored, format: str, about: Recorded) -> str:
-    task, base = task_of(stored.info.task), base_model(stored) or f"A {stored.info.model_type} model"
+def _introduction(stored: Stored, format: str, about: Recorded, base: str | None) -> str:
+    task = task_of(stored.info.task)
+    base = base or f"A {stored.info.model_type} model"
     how = {
         "merged": "What was trained is merged into the weights: a plain model of transformers.",
         "adapter": "An adapter in PEFT's format, which its base needs beside it.",
@@ -259,7 +305,7 @@ def _limits(stored: Stored, format: str, about: Recorded) -> str:
 def _training(stored: Stored, about: Recorded) -> str:
     kept = {
         name: value
-        for name, value in sorted(stored.settings.items())
+        for name, value in sorted(about.settings.items())
         if name not in _NOT_OF_TRAINING and value not in ("None", "") and _PLAIN.fullmatch(value)
     }
     origin = [f"{name} {version(name)}" for name in ("transformers", "peft", "torch")]

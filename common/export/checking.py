@@ -1,21 +1,16 @@
 """Whether an exported folder gives, without this project, the logits that the stored model gives within it."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-from ..errors import UserError, last_line
-from ..models.bundles import load_bundle
+from .. import isolated
+from ..errors import UserError
 from ..models.foreign import TOLERANCE
-from ..scratch import scratch
-from . import opened_alone
+from . import opened_alone, source
 from .source import Stored
 from .writing import FP32, Written
 
@@ -36,7 +31,7 @@ def rows_of(stored: Stored) -> list[list[str]]:
 
 def expected(stored: Stored) -> dict[str, torch.Tensor]:
     """What the stored model reads and gives, as this project opens it."""
-    model, tokenizer, info = load_bundle(stored.bundle)
+    model, tokenizer, info = source.load(stored)
     return opened_alone.read(
         model, tokenizer, info.head, rows_of(stored), max_length=info.settings["max_length"]
     )
@@ -50,8 +45,9 @@ def check(stored: Stored, format: str, folder: Path, written: Written) -> str:
         request["base"] = written.hub_base or {"name": str(folder / "base")}
     if format == "onnx":
         request["network"] = str(folder / FP32)
-    found = in_fresh_process(request, stored.name)
-    return compared(stored.name, expected(stored), found)
+    # A damaged model is called so before its folder is.
+    wanted = expected(stored)
+    return compared(stored.name, wanted, in_fresh_process(request, stored.name))
 
 
 def compared(name: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
@@ -75,25 +71,12 @@ def compared(name: str, wanted: Mapping[str, torch.Tensor], found: Mapping[str, 
 
 
 def in_fresh_process(request: Mapping[str, Any], name: str) -> dict[str, torch.Tensor]:
-    """The result of `opened_alone` for a request, in a process that has neither this package nor the hub."""
-    with scratch() as folder:
-        sent, given = folder / "asked.json", folder / "given.safetensors"
-        sent.write_text(json.dumps(request), encoding="utf-8")
-        environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | os.environ
-        environment |= {"HF_HUB_OFFLINE": "1", "TMPDIR": str(folder)}
-        # Isolated: neither the working directory nor PYTHONPATH leads to this package.
-        command: Sequence[str] = [sys.executable, "-I", opened_alone.__file__, str(sent), str(given)]
-        try:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-            )
-        except subprocess.TimeoutExpired:
-            raise UserError(
-                f"{name} was not exported: its folder did not answer within {TIMEOUT} s."
-            ) from None
-        if done.returncode != 0 or not given.is_file():
-            reason = last_line(done.stderr, f"exit status {done.returncode}")[:300].rstrip(".")
-            raise UserError(
-                f"{name} was not exported: without this project its folder does not open ({reason})."
-            )
-        return load_file(given)
+    """The result of `opened_alone` for a request, in a process that has neither this package nor the hub; its cache only where
+    the base is a model of the hub."""
+    of_hub = "revision" in request.get("base", {})
+    try:
+        return load(isolated.answer(opened_alone.__file__, request, timeout=TIMEOUT, hub_cache=of_hub))
+    except isolated.NoAnswer as error:
+        raise UserError(
+            f"{name} was not exported: without this project its folder does not open ({str(error).rstrip('.')})."
+        ) from None

@@ -1,12 +1,13 @@
 """From a stored model to a folder that others open: refused before anything is written, or written whole and checked."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..atomic import atomic_write
 from ..errors import UserError
 from ..scratch import scratch
-from ..tasks.table import task_of
 from ..tracking import store
 from . import card, checking, formats, publishing, samples, source, writing
 
@@ -47,21 +48,27 @@ def export(
         publishing.check(push_to_hub)
     with scratch() as place:
         stored = source.opened(model, place)
-        formats.check(format, stored.bundle, stored.info.technique, task_of(stored.info.task))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(target) as part:
-                part.mkdir()
-                written = writing.WRITERS[format](stored, part)
-                said = checking.check(stored, format, part, written)
-                program = samples.sample(
-                    stored, format, written.tokenizer, push_to_hub or ".", written.hub_base
-                )
-                about, called = card.recorded(stored), (push_to_hub or target.name).rpartition("/")[2]
-                card.write(part, stored, format, program, about, name=called, licence=licence, checked=said)
-        except OSError as error:
-            raise UserError(f"--to {target} cannot be written: {error.strerror or error}.") from None
+        with source.opening(stored.name):
+            formats.check(format, stored.bundle, stored.info)
+        about, called = card.recorded(stored), (push_to_hub or target.name).rpartition("/")[2]
+        with _new(target) as part:
+            written = writing.WRITERS[format](stored, part)
+            said = checking.check(stored, format, part, written)
+            program = samples.sample(stored, format, written.tokenizer, push_to_hub or ".", written.hub_base)
+            card.write(
+                part,
+                stored,
+                format,
+                program,
+                about,
+                name=called,
+                licence=licence,
+                checked=said,
+                hub_base=written.hub_base,
+            )
     lines = [f"{model} → {target} ({format}).", said]
+    if about.missing:
+        lines.append(f"Its card lacks figures: {about.missing}.")
     if push_to_hub is not None:
         lines.append(f"Published: {publishing.push(target, push_to_hub, private)}")
     return Exported(target, format, tuple(lines))
@@ -77,3 +84,22 @@ def _place(to: str | Path) -> Path:
         raise UserError(f"--to {target} is no folder: name a new or empty one.")
     # A trailing dot or slash would leave no name to write beside.
     return target.resolve()
+
+
+@contextmanager
+def _new(target: Path) -> Iterator[Path]:
+    """A folder that gets the target's name at the end. After an error nothing is left, neither of it nor of new parents."""
+    parents = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as part:
+            part.mkdir()
+            yield part
+    except BaseException as error:
+        for folder in parents:
+            # Somebody else may have put something there meanwhile.
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(f"--to {target} cannot be written: {error.strerror or error}.") from None
+        raise

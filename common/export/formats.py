@@ -9,10 +9,13 @@ from peft import PeftConfig
 from peft.utils import CONFIG_NAME
 
 from ..errors import UserError
+from ..models import onnx as networks
+from ..models.bundles import BundleInfo, merges
 from ..models.methods import FIELD, BottleneckAdapters, Method, PartOfWeights
 from ..models.peft_kinds import CANNOT_MERGE, PROMPT_TYPES
 from ..models.virtual_tokens import OWN_TYPE
 from ..tasks.interface import Task
+from ..tasks.table import task_of
 
 FORMATS: dict[str, str] = {
     "merged": "transformers",
@@ -83,15 +86,26 @@ def refusal(format: str, kind: str, task: Task) -> str | None:
     return reasons[format].get(kind)
 
 
-def check(format: str, bundle: Path, technique: str, task: Task) -> None:
-    """UserError, with the reason and the alternative, where a saved model cannot be exported in a format."""
-    kind = kind_of_saved(bundle)
-    if reason := refusal(format, kind, task):
-        others = [f"--format {other}" for other in FORMATS if not refusal(other, kind, task)]
+def refusal_of_saved(format: str, bundle: Path, info: BundleInfo) -> str | None:
+    """Why a saved model is not exported in a format; None if it is."""
+    reason = refusal(format, kind_of_saved(bundle), task_of(info.task))
+    if format == "merged":
+        return None if merges(bundle) else reason or "what was trained cannot be merged into the weights"
+    if format == "onnx":
+        return reason or networks.refusal(info.model_type)
+    return reason
+
+
+def check(format: str, bundle: Path, info: BundleInfo) -> None:
+    """UserError, with the reason and the alternative, where a saved model cannot be exported in a format, or where the packages
+    for it are missing."""
+    if reason := refusal_of_saved(format, bundle, info):
+        others = [f"--format {other}" for other in FORMATS if not refusal_of_saved(other, bundle, info)]
         instead = " or ".join([*others, "serve it with `mlflow models serve`"])
-        raise UserError(
-            f"--format {format}: {technique} cannot be exported like this: {reason}. Use {instead}."
-        )
+        what = info.model_type if reason == networks.refusal(info.model_type) else info.technique
+        raise UserError(f"--format {format}: {what} cannot be exported like this: {reason}. Use {instead}.")
+    if format == "onnx":
+        networks.needed("onnx", "onnxscript")
 
 
 def markdown(kinds: Mapping[str, str], task: Task) -> str:

@@ -1,7 +1,6 @@
 """An exported folder as a repository of the Hugging Face hub."""
 
 import os
-import re
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
@@ -9,14 +8,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
 from ..errors import NotHere, UserError, first_line
 from ..hub import hub_answers
+from ..models.base import is_hub_id
 
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FLAG = "--push_to_hub"
 
 
 def check(repository: str) -> None:
     """UserError where a new repository of this name cannot be made; asked before anything is exported."""
-    if not _NAME.fullmatch(repository):
+    if "/" not in repository or not is_hub_id(repository):
         raise UserError(f"{_FLAG} {repository}: write ORG/NAME, or USER/NAME.")
     if get_token() is None:
         raise UserError(f"{_FLAG} {repository}: there is no token: run hf auth login, or set HF_TOKEN.")
@@ -31,18 +30,26 @@ def check(repository: str) -> None:
 
 
 def push(folder: Path, repository: str, private: bool) -> str:
-    """Make a new repository and upload a folder into it; returns its address.
+    """Make a new repository and upload a folder into it; returns its address, and whether it is private.
 
-    UserError where the hub refuses; the folder stays, and the message says what to type.
+    Without `private` the owner's default decides. UserError where the hub refuses, also where it makes the repository public
+    although it should be private: then nothing is uploaded. The folder stays, and the message says what to type.
     """
     api = HfApi()
     try:
-        address = api.create_repo(repository, private=private)
+        # False would overrule an organization whose new repositories are private.
+        address = api.create_repo(repository, private=private or None)
     except (HTTPError, HFValidationError, OSError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code == 409:
             raise _exists(repository) from None
         raise _explained(repository, error, f"The export is whole in {folder}.") from None
     try:
+        hidden = bool(api.model_info(repository).private)
+        if private and not hidden:
+            raise UserError(
+                f"{_FLAG} {repository}: the hub made it public although --private is given, so nothing was uploaded. The export is "
+                f"whole in {folder}: make the repository private in its settings, then type hf upload {repository} {folder}"
+            )
         api.upload_folder(
             repo_id=repository, folder_path=str(folder), commit_message="Export a fine-tuned model"
         )
@@ -51,7 +58,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
             f"The repository was made, and the export is whole in {folder}: hf upload {repository} {folder}"
         )
         raise _explained(repository, error, left) from None
-    return str(address)
+    return f"{address} ({'private' if hidden else 'public'})"
 
 
 def _exists(repository: str) -> UserError:

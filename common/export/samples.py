@@ -8,7 +8,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..models.bundles import BundleInfo
-from ..tasks.generative_qa.writing import ANSWER, CONTEXT, HEAD, QUESTION, UNANSWERABLE, begin_of_text
+from ..tasks.generative_qa.writing import (
+    ANSWER,
+    CONTEXT,
+    HEAD,
+    MIN_CONTEXT,
+    QUESTION,
+    UNANSWERABLE,
+    begin_of_text,
+)
 from .source import Stored
 
 ASKED = "When was the first engine built?"
@@ -105,15 +113,29 @@ _WRITTEN = """
 question = "$asked"
 context = "$text"
 parts = [$parts]
-ids = $opening + sum(tokenizer(parts, add_special_tokens=False)["input_ids"], [])$ending
-prompt = torch.tensor([ids])
-with torch.inference_mode():
-    rows = model.generate(
-        input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=$longest, do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-answer = tokenizer.decode(rows[0]$behind, skip_special_tokens=True).strip()
-print("" if answer.rstrip(".").lower() == "$unanswerable" else answer)
+head, read, tail = tokenizer(parts, add_special_tokens=False)["input_ids"]
+head, tail = $opening + head, tail$ending
+# A context that is too long is read in overlapping windows.
+room = tokenizer.model_max_length - len(head) - len(tail)
+if room < min($least, len(read)):
+    raise SystemExit("The question leaves no room for its context.")
+step = room - min($stride, room // 2)
+answers = []
+for begin in range(0, len(read), step):
+    prompt = torch.tensor([head + read[begin : begin + room] + tail])
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=$longest, do_sample=False,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            output_scores=True, return_dict_in_generate=True,
+        )
+    text = tokenizer.decode(out.sequences[0][-len(out.scores) :], skip_special_tokens=True).strip()
+    if text and text.rstrip(".").lower() != "$unanswerable":
+        answers.append((sum(each.log_softmax(-1).max().item() for each in out.scores), text))
+    if begin + room >= len(read):
+        break
+# The most probable answer counts; a window without one does not count against it.
+print(max(answers)[1] if answers else "")
 """
 
 
@@ -189,6 +211,7 @@ def _written(info: BundleInfo, format: str, tokenizer: PreTrainedTokenizerBase) 
         ending="" if decoder else f" + [{end}]",
         # An encoder-decoder writes what its tokenizer puts before a text, too.
         longest=info.settings["max_answer_length"] + (0 if decoder else len(opening)),
-        behind="[len(ids) :]" if decoder else "",
+        stride=info.settings["doc_stride"],
+        least=MIN_CONTEXT,
         unanswerable=UNANSWERABLE,
     )

@@ -2,21 +2,34 @@
 
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..errors import UserError, first_line
 from ..files import read_yaml
-from ..models.bundles import BUNDLE, REFERENCE, BundleInfo, check_base, read_bundle, read_reference
+from ..models.bundles import (
+    BUNDLE,
+    REFERENCE,
+    BundleInfo,
+    check_base,
+    load_bundle,
+    read_bundle,
+    read_reference,
+)
 from ..models.families import saved_head
-from ..serving import stored_code
+from ..serving import stored_models
 from ..tracking import runs, store
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+"""What reading JSON, weights and adapters raises where something in them is missing or of another kind."""
+
 _BASE = re.compile(r"runs:/([0-9a-f]{32})/base")
 
 
@@ -29,22 +42,46 @@ class Stored:
     info: BundleInfo
     run_id: str | None = None
     """The run that logged it; None where its files do not say."""
-    model_id: str | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """The parameters of that run; empty where the store does not have the model."""
+    of_store: bool = False
+    """Whether it was copied from the store."""
+
+
+@contextmanager
+def opening(called: str) -> Iterator[None]:
+    """What a damaged or incomplete model raises where it is read, as a UserError. called: its name."""
+    try:
+        yield
+    except _DAMAGED as error:
+        what = f"{type(error).__name__}: {first_line(error)}"[:300].rstrip(".")
+        raise UserError(
+            f"{called} cannot be opened ({what}). If its files are damaged or incomplete, copy it from the store again."
+        ) from error
+
+
+def load(
+    stored: Stored, *, merge: bool = False
+) -> tuple[torch.nn.Module, PreTrainedTokenizerBase, BundleInfo]:
+    """`bundles.load_bundle` of a stored model; UserError where it is damaged."""
+    with opening(stored.name):
+        return load_bundle(stored.bundle, merge=merge)
 
 
 def opened(model: str, folder: Path) -> Stored:
     """The model of a URI of the store, of a run's id, or of a folder that MLflow wrote; what is copied goes into `folder`.
 
     From the store, each file is held against what was recorded when the model was logged. UserError if there is no such model,
-    if it holds several adapters, or if it is an ONNX version already.
+    if it holds several adapters, if it is an ONNX version already, or if its files are damaged.
     """
+    with opening(model):
+        return _opened(model, folder)
+
+
+def _opened(model: str, folder: Path) -> Stored:
     place = Path(model).expanduser()
     if place.is_dir():
         found = _of_folder(model, place, folder)
-    elif ":/" in model or RUN_ID.fullmatch(model):
-        found = _of_store(model, f"runs:/{model}/model" if RUN_ID.fullmatch(model) else model, folder)
+    elif uri := stored_models.uri_of(model):
+        found = _of_store(model, uri, folder)
     else:
         raise UserError(
             f"{model}: there is no such folder; write models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID/model, a run's id, or "
@@ -62,17 +99,12 @@ def opened(model: str, folder: Path) -> Stored:
 
 
 def _of_store(called: str, uri: str, folder: Path) -> Stored:
-    store.configure()
     try:
-        logged = stored_code.logged_model_of(uri)
-        # By its id: an alias may move meanwhile.
-        stored = stored_code.verified(f"models:/{logged.model_id}", folder, called=called)
+        logged, stored = stored_models.copied(uri, folder, called)
     except (*store.ERRORS, OSError, ValueError) as error:
         raise UserError(f"{called} cannot be read: {first_line(error).rstrip('.')}.") from None
     bundle = _bundle(called, stored)
-    return Stored(
-        called, bundle, read_bundle(bundle), logged.source_run_id, logged.model_id, logged.params or {}
-    )
+    return Stored(called, bundle, read_bundle(bundle), logged.source_run_id, of_store=True)
 
 
 def _of_folder(called: str, place: Path, folder: Path) -> Stored:
@@ -86,20 +118,22 @@ def _of_folder(called: str, place: Path, folder: Path) -> Stored:
         shutil.copytree(bundle, whole)
         _bring_base(called, whole, info, folder)
         bundle = whole
-    return Stored(called, bundle, info, about.get("run_id"), about.get("model_id"))
+    if not (bundle / "base").is_dir():
+        raise UserError(f"{called} holds no base, and names none ({REFERENCE}): name a registered version.")
+    return Stored(called, bundle, info, about.get("run_id"))
 
 
 def _bundle(called: str, place: Path) -> Path:
-    for bundle in (place / "artifacts" / "bundle", place):
-        if (bundle / BUNDLE).is_file():
-            return bundle
-        if (bundle / "adapters").is_dir():
-            raise UserError(
-                f"{called} holds the adapters of several techniques: export the run of one of them (its tags name them)."
-            )
-    raise UserError(
-        f"{called} holds no model of this project (no {BUNDLE}): name the folder of a stored model."
-    )
+    bundle = stored_models.in_folder(place)
+    if bundle is None:
+        raise UserError(
+            f"{called} holds no model of this project (no {BUNDLE}): name the folder of a stored model."
+        )
+    if not (bundle / BUNDLE).is_file():
+        raise UserError(
+            f"{called} holds the adapters of several techniques: export the run of one of them (its tags name them)."
+        )
+    return bundle
 
 
 def _bring_base(called: str, bundle: Path, info: BundleInfo, folder: Path) -> None:
@@ -107,8 +141,11 @@ def _bring_base(called: str, bundle: Path, info: BundleInfo, folder: Path) -> No
     match = _BASE.fullmatch(str((read_reference(bundle) or {})["uri"]))
     if match is None:
         raise UserError(f"{called} is not exported: its {REFERENCE} refers to no base of a store.")
-    store.configure()
     try:
+        # A folder may have come from another machine: no store is made for it here.
+        if not store.exists():
+            raise UserError(f"there is no store {store.without_secrets(store.tracking_uri())}")
+        store.configure()
         runs.download(match[1], ["base"], folder / "of-store")
     except (UserError, *store.ERRORS) as error:
         raise UserError(

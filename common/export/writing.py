@@ -1,6 +1,5 @@
 """The files of an exported folder."""
 
-import importlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from typing import Any
 from peft.utils import CONFIG_NAME
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..models.bundles import BundleInfo, completed, load_bundle, quietly
+from ..models import onnx as networks
+from ..models.bundles import BundleInfo, completed, quietly
 from ..tasks.table import task_of
 from . import public_base
-from .source import Stored
+from .source import Stored, load, opening
 
 FP32, INT8 = "model.onnx", "model_quantized.onnx"
 """optimum's names of networks."""
@@ -30,9 +30,9 @@ class Written:
 
 def merged(stored: Stored, folder: Path) -> Written:
     """Write a plain model of transformers, whatever was trained in its weights."""
-    model, tokenizer, info = load_bundle(stored.bundle, merge=True)
+    model, tokenizer, info = load(stored, merge=True)
     quietly(model.save_pretrained, folder)
-    for_others(tokenizer, info).save_pretrained(folder)
+    _save_tokenizer(tokenizer, info, folder)
     return Written(tokenizer)
 
 
@@ -50,21 +50,35 @@ def adapter(stored: Stored, folder: Path) -> Written:
         config |= {"base_model_name_or_path": "./base", "revision": None}
         shutil.copytree(base, folder / "base")
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
-    for_others(tokenizer, stored.info).save_pretrained(folder)
+    with opening(stored.name):
+        tokenizer = completed(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
+    _save_tokenizer(tokenizer, stored.info, folder)
     return Written(tokenizer, public)
 
 
 def onnx(stored: Stored, folder: Path) -> Written:
     """Write a network for ONNX Runtime, in 32 bits and with weights of 8, under the names that optimum looks for."""
-    network = importlib.import_module("..models.onnx", __package__)
-    model, tokenizer, info = load_bundle(stored.bundle, merge=True)
-    files = network.export(model, task_of(info.task).onnx_outputs, folder)
+    model, tokenizer, info = load(stored, merge=True)
+    files = networks.export(model, task_of(info.task).onnx_outputs, folder)
     files["fp32"].replace(folder / FP32)
     files["int8"].replace(folder / INT8)
     model.config.save_pretrained(folder)
-    for_others(tokenizer, info).save_pretrained(folder)
+    _save_tokenizer(tokenizer, info, folder)
     return Written(tokenizer)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, info: BundleInfo, folder: Path) -> None:
+    """Write it under the names that transformers 4 and 5 both know: optimum still needs 4."""
+    for_others(tokenizer, info).save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content.get("tokenizer_class") == "TokenizersBackend":
+        content["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # 4 takes a list under the old name only.
+    if isinstance(content.get("extra_special_tokens"), list):
+        content["additional_special_tokens"] = content.pop("extra_special_tokens")
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def for_others(tokenizer: PreTrainedTokenizerBase, info: BundleInfo) -> PreTrainedTokenizerBase:

@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import json
-import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,8 @@ from ..tasks.table import TASKS, task_of
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
-
 _SIDE_BY_SIDE = "serving.side_by_side"
 """The module that serves a folder of several adapters on one base."""
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -145,20 +140,22 @@ def load(name: str | None, *, pairs: bool = False, adapter: str | None = None) -
 
 
 def _loaded(name: str, pairs: bool) -> Model:
-    if RUN_ID.fullmatch(name) and not Path(name).is_dir():
-        return stored(f"runs:/{name}/model")
-    if ":/" in name:
-        return stored(name)
+    from ..models.base import is_hub_id
+    from ..serving import stored_models
+
+    if uri := stored_models.uri_of(name):
+        return stored(uri)
+
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if bundle := saved_model(folder):
+        if bundle := stored_models.in_folder(folder):
             return _saved(name, bundle)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"{folder} holds no saved model of this project, and none of transformers (config.json): name the folder of a "
                 "model, models:/NAME@ALIAS, a run's id or a model of the hub."
             )
-    elif not _HUB_ID.fullmatch(name) or name.startswith("."):
+    elif not is_hub_id(name):
         raise UserError(f"{name} holds no saved model of this project: there is no such folder.")
     return _foreign(name, pairs)
 
@@ -166,19 +163,17 @@ def _loaded(name: str, pairs: bool) -> Model:
 def load_here(name: str) -> Model:
     """What `load` gives, but a model of the store too is opened by this library's code: it may be asked what the code that is
     stored with it does not know. Its files are held against their record all the same."""
-    uri = f"runs:/{name}/model" if RUN_ID.fullmatch(name) and not Path(name).is_dir() else name
-    if ":/" not in uri:
-        return load(uri)
     from ..scratch import own_folder
-    from ..serving import stored_code
+    from ..serving import stored_models
     from ..tracking import store
 
-    store.configure()
+    uri = stored_models.uri_of(name)
+    if uri is None:
+        return load(name)
     folder, release = own_folder()
     try:
-        model_id = stored_code.logged_model_of(uri).model_id
-        bundle = stored_code.verified(f"models:/{model_id}", folder, uri) / "artifacts" / "bundle"
-        model = opened(uri, bundle, f"logged model {model_id}")
+        logged, place = stored_models.copied(uri, folder)
+        model = opened(uri, place / "artifacts" / "bundle", f"logged model {logged.model_id}")
     except (*store.ERRORS, OSError, ValueError) as error:
         release()
         raise _unloadable(uri, error) from None
@@ -233,16 +228,6 @@ def to_accelerator(answering: Any) -> None:
             network = getattr(holder, "model", None)
             if isinstance(network, torch.nn.Module) and not hasattr(network, "session"):
                 network.to("cuda")
-
-
-def saved_model(folder: Path) -> Path | None:
-    """The saved model in a folder, such as one that `mlflow artifacts download` wrote; None where there is none."""
-    from ..models.bundles import BUNDLE
-
-    for place in (folder, folder / "artifacts" / "bundle"):
-        if (place / BUNDLE).is_file() or (place / "adapters").is_dir():
-            return place
-    return None
 
 
 def _saved(name: str, bundle: Path) -> Model:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from peft import PeftConfig, PromptLearningConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import (
@@ -60,6 +62,15 @@ class Checkpoint:
     The packaged model was tuned on single texts, all of segment 0, so nothing has trained the other segment since; with
     it, techniques that freeze the embeddings learn far more slowly (docs/RESULTS.md).
     """
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is written as models of the hub are called; a folder may be called so, too."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def resolve_checkpoint(name: str) -> Checkpoint:

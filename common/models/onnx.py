@@ -48,11 +48,8 @@ def export(model: torch.nn.Module, outputs: Sequence[str], folder: Path) -> dict
     Batch and length are free. int8 is dynamic: weights are stored in 8 bits, activations are quantized as they come.
     """
     needed("onnx", "onnxscript")
-    family = FAMILIES.get(model.config.model_type)
-    if family is not None and family.global_question:
-        raise UserError(
-            f"{family.model_type} cannot be exported: which of its tokens see the whole input is decided while it computes."
-        )
+    if reason := refusal(model.config.model_type):
+        raise UserError(f"{model.config.model_type} cannot be exported: {reason}.")
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * uses_segment_ids(model.config)
     # Two rows and an odd length: the exporter would take a 1 or a padded size for a constant.
     example = tuple(torch.full((2, 11), fill) for fill in (model.config.vocab_size // 2, 1, 0)[: len(names)])
@@ -78,6 +75,14 @@ def export(model: torch.nn.Module, outputs: Sequence[str], folder: Path) -> dict
         del network.graph.value_info[:]
         quantize_dynamic(network, files["int8"], weight_type=QuantType.QInt8, per_channel=True)
     return files
+
+
+def refusal(model_type: str) -> str | None:
+    """Why models of a family have no export; None where they have one."""
+    family = FAMILIES.get(model_type)
+    if family is not None and family.global_question:
+        return "which of its tokens see the whole input is decided while it computes"
+    return None
 
 
 class OnnxModel(torch.nn.Module):

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +11,10 @@ import numpy as np
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from .. import isolated
 from ..counts import count_of
 from ..data import prepared
-from ..errors import UserError, last_line
+from ..errors import UserError
 from ..models.bundles import BundleInfo
 from ..scratch import scratch
 from ..serving import model_logging, stored_code
@@ -156,35 +154,17 @@ def ask(uri: str, asked: Sequence[Mapping[str, str]]) -> dict:
 
 
 def in_fresh_process(stored: Path, asked: Sequence[Mapping[str, str]]) -> dict:
-    """The result of `fresh_process.ask` for a model's folder.
-
-    The process has neither this package nor the hub or its cache, and it uses one thread unless OMP_NUM_THREADS is set.
-    Raises Unloadable.
-    """
-    with scratch() as folder:
-        sent, answered = folder / "asked.json", folder / "answered.json"
-        sent.write_text(json.dumps(list(asked)), encoding="utf-8")
-        nothing = str(folder / "hub")
-        environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | os.environ
-        environment |= {
-            "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
-            "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri(),
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-            "HF_HOME": nothing,
-            "HF_HUB_CACHE": nothing,
-            "HUGGINGFACE_HUB_CACHE": nothing,
-            # Files that are downloaded from a server are removed with the folder.
-            "TMPDIR": str(folder),
-        }
-        # Without -P, Python would search the file's folder, which is this package's, for imports.
-        command = [sys.executable, "-P", fresh_process.__file__, str(stored), str(sent), str(answered)]
-        try:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-            )
-        except subprocess.TimeoutExpired:
-            raise Unloadable(f"no answer within {TIMEOUT} s") from None
-        if done.returncode != 0 or not answered.is_file():
-            raise Unloadable(last_line(done.stderr, f"exit status {done.returncode}")[:300])
-        return json.loads(answered.read_text(encoding="utf-8"))
+    """The result of `fresh_process.ask` for a model's folder, in a process that has neither this package nor the hub or its
+    cache. Raises Unloadable."""
+    store = {
+        "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+        "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri(),
+    }
+    try:
+        given = isolated.answer(
+            fresh_process.__file__, list(asked), str(stored), timeout=TIMEOUT, environment=store
+        )
+    except isolated.NoAnswer as error:
+        raise Unloadable(str(error)) from None
+    found: dict = json.loads(given)
+    return found

@@ -20,8 +20,8 @@ from ..counts import count_of
 from ..data import prepared
 from ..data.record import DataRecord
 from ..errors import UserError
-from ..models.bundles import BundleInfo, load_bundle, write_info
-from ..models.onnx import ONNX, export, needed
+from ..models.bundles import BundleInfo, load_bundle, read_bundle, write_info
+from ..models.onnx import ONNX, export, needed, refusal
 from ..scoring.names import LABELS
 from ..scratch import scratch
 from ..serving import model_logging
@@ -47,7 +47,7 @@ def export_version(
 
     The version and both exports answer every test example that a served model accepts. data_dir: the prepared data;
     default: the folder that the version's run was trained from. UserError if fp32 answers differently, if ONNX is not
-    installed, or if the task has no export. int8 is not registered if it loses more than MOST_LOST points.
+    installed, or if the task or the model's family has no export. int8 is not registered if it loses more than MOST_LOST points.
     """
     if not task.onnx_outputs:
         raise UserError(
@@ -65,6 +65,11 @@ def export_version(
     run = mlflow.get_run(found.tags["run_id"])
     with scratch() as folder:
         bundle, example = versions.self_contained(f"models:/{registered}/{version}", folder)
+        family = read_bundle(bundle).model_type
+        if reason := refusal(family):
+            raise UserError(
+                f"--export onnx: {family} has no ONNX export: {reason}. Serve the version itself."
+            )
         asked = checking.questions(run, example, data_dir, task)
         records = _records(asked, task)
         own = first_answers(bundle, records, task)

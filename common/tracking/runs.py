@@ -301,19 +301,19 @@ def predictions(run_id: str) -> list[dict]:
 
 
 def recorded(run_id: str) -> dict[str, Any] | None:
-    """What the store holds of a run: its `status`, its `experiment_id`, its `tags`, the last value of each of its `metrics`,
-    and the `seconds` from its start to its end (None while it lasts). None if the store has no such run."""
+    """What the store holds of a run: its `status`, its `experiment_id`, its `tags`, its `params`, the last value of each of its
+    `metrics`, and the `seconds` from its start to its end (None while it lasts). None if the store has no such run."""
     with store.explained():
         if why_missing(run_id):
             return None
         run = mlflow.get_run(run_id)
-    ended = run.info.end_time
     return {
         "status": run.info.status,
         "experiment_id": run.info.experiment_id,
         "tags": dict(run.data.tags),
+        "params": dict(run.data.params),
         "metrics": system_metrics.without(run.data.metrics),
-        "seconds": (ended - run.info.start_time) / 1000 if ended else None,
+        "seconds": (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else None,
     }
 
 

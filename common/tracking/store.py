@@ -31,11 +31,15 @@ def configure() -> None:
 
     A database that does not exist yet is made, by one process while others wait. UserError if it cannot be.
     """
-    if not mlflow.is_tracking_uri_set():
-        mlflow.set_tracking_uri(_uri(ROOT / "mlflow.db"))
+    _settle()
     if database := _database():
         _create(database)
         _relocate(database)
+
+
+def _settle() -> None:
+    if not mlflow.is_tracking_uri_set():
+        mlflow.set_tracking_uri(_uri(ROOT / "mlflow.db"))
 
 
 def tracking_uri() -> str:
@@ -45,7 +49,8 @@ def tracking_uri() -> str:
 
 
 def exists() -> bool:
-    """Whether the database of a local store is there; any other store may be."""
+    """Whether the database of a local store is there, which is not made for it; any other store may be."""
+    _settle()
     database = _database()
     return database is None or database.is_file()
 

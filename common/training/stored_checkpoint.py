@@ -13,7 +13,7 @@ from ..models.base import Checkpoint
 from ..models.bundles import BUNDLE, load_bundle, merges, read_bundle
 from ..paths import ROOT
 from ..scratch import scratch
-from ..serving import stored_code
+from ..serving import stored_code, stored_models
 from ..tracking import store
 
 FOLDER = "starting-points"
@@ -60,7 +60,7 @@ def trained_bundle(uri: str, folder: Path, called: str) -> Path:
 
     UserError where the URI leads to several adapters on one base or to an ONNX version.
     """
-    bundle = stored_code.verified(uri, folder) / "artifacts" / "bundle"
+    bundle = stored_models.copied(uri, folder)[1] / "artifacts" / "bundle"
     if not (bundle / BUNDLE).is_file() or read_bundle(bundle).runtime != "torch":
         raise UserError(f"{called} is no single trained model: name the run that trained it.")
     return bundle

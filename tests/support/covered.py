@@ -4,6 +4,7 @@ this list against the folders."""
 COVERED_BY = {
     "api/advising.py": "scripts/test_advise.py",
     "api/exporting.py": "common/export/test_exporting.py",
+    "serving/stored_models.py": "scripts/test_export.py",
     "export/checking.py": "common/export/test_exporting.py",
     "export/formats.py": "test_readme.py",
     "export/opened_alone.py": "scripts/test_export.py",

@@ -1,10 +1,12 @@
 """Saved models of any technique, family and head, with their base inside, as a stored model has them: trained by noise."""
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from common.export import checking, opened_alone
 from common.models import base as models
@@ -76,3 +78,21 @@ def opened_here(monkeypatch):
         return opened_alone.read(model, tokenizer, request["head"], request["rows"])
 
     monkeypatch.setattr(checking, "in_fresh_process", ask)
+
+
+@pytest.fixture
+def of_hub(tiny, tmp_path, monkeypatch):
+    """A function that puts the tiny model of a family into the cache of the hub (tmp_path / "hub"); gives its name and commit."""
+    cache = tmp_path / "hub"
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.setenv(name, str(cache))
+        monkeypatch.setattr(constants, name, str(cache))
+
+    def put(family_name):
+        commit, place = "c" * 40, cache / f"models--acme--tiny-{family_name}"
+        shutil.copytree(tiny(family_name), place / "snapshots" / commit)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(commit)
+        return f"acme/tiny-{family_name}", commit
+
+    return put

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import mlflow
 import pytest
@@ -9,13 +10,16 @@ from huggingface_hub import ModelCard
 
 from common.api import export
 from common.data import prepared as prepared_data
-from common.export import samples
+from common.errors import NotHere
+from common.export import samples, source
 from common.registry import register
 from common.serving import model_logging
 from common.tasks.table import task_of
+from common.tracking import runs
 from tests.support import trained
 from tests.support.cells import CLASSIFICATION
 from tests.support.exported import alone, saved
+from tests.support.exported import of_hub as of_hub
 from tests.support.exported import opened_here as opened_here
 from tests.support.questions import EXAMPLES
 
@@ -70,13 +74,17 @@ def test_the_program_answers_questions(
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("head", ["CausalLM", "Seq2SeqLM"])
 def test_the_program_writes_answers(format, head, tiny, tmp_path, opened_here, monkeypatch, capsys):
+    answers = set()
     for family in ("gpt2", "llama") if head == "CausalLM" else ("t5", "bart"):
         bundle = saved(tmp_path / family, tiny, "lora", family, head)
         export(bundle, tmp_path / family / "out", format)
-        context = EXAMPLES[0]["context"]
-        text = program(tmp_path / family / "out").replace(samples.TEXT, context)
-        (answer,) = _served(bundle, [{"question": samples.ASKED, "context": context}])
-        assert run(text, tmp_path / family / "out", monkeypatch, capsys) == answer["answer"]
+        # One window, and several.
+        for context in (EXAMPLES[0]["context"], LONG, LONG[::-1]):
+            text = program(tmp_path / family / "out").replace(samples.TEXT, context)
+            (answer,) = _served(bundle, [{"question": samples.ASKED, "context": context}])
+            assert run(text, tmp_path / family / "out", monkeypatch, capsys) == answer["answer"]
+            answers.add(answer["answer"])
+    assert len(answers) > 1
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -180,18 +188,78 @@ def test_a_model_without_a_run_has_a_card_without_figures(tiny, tmp_path, opened
     )
 
 
-def test_a_base_of_the_hub_is_named(tiny, tmp_path, opened_here):
-    bundle = saved(tmp_path, tiny)
+def downloaded(run_id, folder):
+    return mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(folder))
+
+
+@pytest.mark.slow
+def test_a_folder_whose_run_is_in_the_store_has_its_figures_and_settings(world, tmp_path, opened_here):
+    run_id, _ = world
+    done = export(downloaded(run_id, tmp_path / "copy"), tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert re.search(r"\| learning_rate +\| +0\.005 \|", text) and "## Results" in text
+    assert len(done.lines) == 2
+
+
+@pytest.mark.slow
+def test_where_figures_are_missing_the_export_says_so(world, tmp_path, opened_here, monkeypatch):
+    run_id, _ = world
+    copy = downloaded(run_id, tmp_path / "copy")
+    # With its base inside, it needs no store.
+    bundle = source.opened(str(copy), tmp_path / "whole").bundle
+    (tmp_path / "alone").mkdir()
+    for name, place in (("MLmodel", copy + "/MLmodel"), ("bundle", bundle)):
+        target = tmp_path / "alone" / ("artifacts/bundle" if name == "bundle" else name)
+        shutil.copytree(place, target) if name == "bundle" else shutil.copy(place, target)
+    uri, elsewhere = mlflow.get_tracking_uri(), tmp_path / "elsewhere.db"
+    try:
+        mlflow.set_tracking_uri(f"sqlite:///{elsewhere}")
+        done = export(tmp_path / "alone", tmp_path / "out")
+    finally:
+        mlflow.set_tracking_uri(uri)
+    assert done.lines[2] == "Its card lacks figures: there is no store here." and not elsewhere.exists()
+    assert "## Results" not in (tmp_path / "out" / "README.md").read_text()
+
+    def cut(run_id, names, folder):
+        (folder / "data_record.json").write_text("{")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "download", cut)
+        done = export(tmp_path / "alone", tmp_path / "cut")
+        assert re.match(f"Its card lacks figures: data_record.json of run {run_id} is damaged", done.lines[2])
+        assert "## Results" in (tmp_path / "cut" / "README.md").read_text()
+
+    def silent(run_id):
+        raise NotHere("The store does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "recorded", silent)
+        done = export(tmp_path / "alone", tmp_path / "again")
+        assert done.lines[2] == "Its card lacks figures: The store does not answer."
+        with pytest.raises(NotHere, match="does not answer"):
+            export(run_id, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_base_of_the_hub_is_named_where_it_is_the_hubs(format, of_hub, tiny, tmp_path, opened_here):
+    name, _ = of_hub("bert")
+    bundle = saved(tmp_path, tiny, checkpoint=name)
     for checkpoint, named in (
-        ("bert-base-uncased", "bert-base-uncased"),
+        (name, name),
         ("embedded", "sentence-transformers/all-MiniLM-L6-v2"),
         ("models:/mine@champion", None),
         (str(tmp_path), None),
+        # Written like the hub's, but folders of the machine that trained it.
+        ("./my-bert", None),
+        ("../bert", None),
+        ("checkpoints/step-500", None),
     ):
         content = json.loads((bundle / "bundle.json").read_text())
         (bundle / "bundle.json").write_text(json.dumps(content | {"checkpoint": checkpoint}))
         folder = tmp_path / f"out {checkpoint}".replace("/", "_")
-        export(bundle, folder)
+        export(bundle, folder, format)
         card = ModelCard.load(folder / "README.md")
         assert card.data.get("base_model") == named
+        assert named or checkpoint not in card.text
         assert ("one segment" in card.text) == (checkpoint == "embedded")

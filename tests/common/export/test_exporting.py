@@ -2,21 +2,24 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from common.api import export
 from common.errors import UserError
-from common.export import checking, writing
+from common.export import checking, formats, writing
+from common.models.bundles import load_bundle, merges
 from common.models.families import FAMILIES, auto_class
-from common.models.methods import BottleneckAdapters
-from common.models.peft_kinds import PROMPT_TYPES
+from common.tasks.table import task_of
+from tests.support import trained
 from tests.support.cells import CLASSIFICATION, CONFIGS, QA
 from tests.support.exported import opened_here as opened_here
 from tests.support.exported import saved
-from tests.support.techniques import DECLARED, EVERY, technique
+from tests.support.techniques import DECLARED, EVERY
 
 APART = ("prefix-tuning", "prompt-encoder", "prompt-tuning", "bottleneck")
 """Techniques whose weights stand beside those of the base."""
@@ -39,10 +42,10 @@ def test_what_was_trained_is_in_the_weights(name, family, head, tiny, tmp_path, 
     assert "the same logits for 3 texts" in done.lines[1]
     # As anybody opens it.
     model = auto_class(head).from_pretrained(tmp_path / "out").eval()
-    rows = checking.rows_of(checking.Stored("", bundle, checking.load_bundle(bundle)[2]))
+    rows = checking.rows_of(checking.Stored("", bundle, load_bundle(bundle)[2]))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     found = model(**{k: v for k, v in _asked(tokenizer, rows[0], head, model).items()})
-    own, its_tokenizer, _ = checking.load_bundle(bundle)
+    own, its_tokenizer, _ = load_bundle(bundle)
     expected = own(**_asked(its_tokenizer, rows[0], head, own))
     for output in ("start_logits", "end_logits") if head == QA else ("logits",):
         torch.testing.assert_close(found[output], expected[output], atol=1e-4, rtol=0)
@@ -63,6 +66,21 @@ def test_the_tokenizer_knows_what_its_model_takes(tiny, tmp_path, opened_here):
     export(saved(tmp_path / "llama", tiny, "lora", "llama", "CausalLM"), tmp_path / "writes")
     found = AutoTokenizer.from_pretrained(tmp_path / "writes")
     assert found.padding_side == "left" and found.pad_token_id is not None
+
+
+def test_the_tokenizer_has_names_that_transformers_4_knows(tiny, tmp_path, opened_here):
+    """optimum needs it. What 5 calls otherwise reads the same there."""
+    bundle = saved(tmp_path, tiny)
+    tokenizer = AutoTokenizer.from_pretrained(bundle / "base")
+    own = tokenizer.convert_ids_to_tokens([7, 8])
+    tokenizer.add_special_tokens({"extra_special_tokens": own})
+    tokenizer.save_pretrained(bundle / "base")
+    assert "TokenizersBackend" in (bundle / "base" / "tokenizer_config.json").read_text()
+    export(bundle, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert content["tokenizer_class"] == "PreTrainedTokenizerFast" and "extra_special_tokens" not in content
+    assert content["additional_special_tokens"] == own
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").extra_special_tokens == own
 
 
 def test_a_base_of_one_segment_gets_no_segment_ids(tiny, tmp_path, opened_here, monkeypatch):
@@ -97,11 +115,76 @@ def test_what_cannot_be_merged_is_refused_with_the_reason_and_what_to_do(name, t
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_the_techniques_that_are_refused_are_all_that_stand_apart():
+def test_the_table_of_formats_says_what_saved_models_do(tiny, tmp_path):
+    """It is written without them: what it says of merging is what each saved model does."""
+    task, found = task_of("extractive-qa"), {}
     for name in DECLARED:
-        method = technique(name).method(FAMILIES["bert"])
-        virtual = getattr(method, "peft_type", None) in PROMPT_TYPES
-        assert (virtual or isinstance(method, BottleneckAdapters)) == (name in APART)
+        bundle = saved(tmp_path / name, tiny, name)
+        found[name] = merges(bundle)
+        assert (formats.refusal("merged", formats.kind_of_saved(bundle), task) is None) == found[name], name
+    assert {name for name in found if not found[name]} == set(APART)
+
+
+def test_what_does_not_merge_is_refused_although_no_table_has_it(tiny, tmp_path, monkeypatch):
+    bundle = saved(tmp_path, tiny)
+    monkeypatch.setattr(formats, "merges", lambda folder: False)
+    with pytest.raises(UserError, match="cannot be merged into the weights. Use --format adapter or"):
+        export(bundle, tmp_path / "out")
+
+
+def test_what_has_no_network_is_refused_before_any_work(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(writing.WRITERS, "onnx", lambda stored, folder: pytest.fail("it works"))
+    long, short = saved(tmp_path / "long", tiny, "lora", "longformer"), saved(tmp_path, tiny)
+    with pytest.raises(UserError, match="longformer cannot.*see the whole input.*Use --format merged or"):
+        export(long, tmp_path / "out", "onnx")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install -r requirements-onnx\.txt"):
+        export(short, tmp_path / "out", "onnx")
+
+
+def wider(bundle):
+    """Give a saved adapter weights that do not fit its base."""
+    file = bundle / "adapter" / "adapter_model.safetensors"
+    save_file({name: torch.cat([each, each]) for name, each in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize("format", ["merged", "adapter"])
+def test_a_damaged_model_is_called_so_and_nothing_is_left(format, tiny, tmp_path, opened_here):
+    whole = saved(tmp_path, tiny)
+    info = json.loads((whole / "bundle.json").read_text())
+    damages = {
+        "no weights": lambda bundle: (bundle / "base" / "model.safetensors").unlink(),
+        "cut weights": lambda bundle: (bundle / "base" / "model.safetensors").write_bytes(b"{}"),
+        "empty base": lambda bundle: [file.unlink() for file in (bundle / "base").iterdir()],
+        "half an adapter": lambda bundle: (bundle / "adapter" / "adapter_model.safetensors").write_bytes(
+            b"{}"
+        ),
+        "an adapter of another size": wider,
+        "no config of the adapter": lambda bundle: (bundle / "adapter" / "adapter_config.json").write_text(
+            "{}"
+        ),
+        "no JSON": lambda bundle: (bundle / "bundle.json").write_text("{"),
+        "a list": lambda bundle: (bundle / "bundle.json").write_text("[]"),
+        "no task": lambda bundle: (bundle / "bundle.json").write_text(
+            json.dumps({name: value for name, value in info.items() if name != "task"})
+        ),
+    }
+    for name, damage in damages.items():
+        shutil.rmtree(tmp_path / "damaged", ignore_errors=True)
+        damage(shutil.copytree(whole, tmp_path / "damaged"))
+        with pytest.raises(
+            UserError, match=r"damaged cannot be opened \(.*copy it from the store"
+        ) as refused:
+            export(tmp_path / "damaged", tmp_path / "new" / "parents" / "out", format)
+        assert "\n" not in str(refused.value) and "--to" not in str(refused.value), name
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle", "damaged"], name
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny, tmp_path):
+    bundle = saved(tmp_path, tiny)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="--to .*file/out cannot be written: "):
+        export(bundle, tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -170,5 +253,21 @@ def test_what_is_no_model_is_refused(tiny, tmp_path):
     (bundle / "bundle.json").write_text(json.dumps(info | {"runtime": "onnx-int8"}))
     with pytest.raises(UserError, match="exported_from"):
         export(bundle, tmp_path / "out")
+    (bundle / "bundle.json").write_text(json.dumps(info))
     shutil.rmtree(bundle / "base")
+    with pytest.raises(UserError, match="holds no base"):
+        export(bundle, tmp_path / "out")
+    for uri, message in (
+        (f"runs:/{'0' * 32}/base", "without its base, which the store does not give"),
+        ("file:///elsewhere", "refers to no base of a store"),
+    ):
+        (bundle / "base.json").write_text(json.dumps({"uri": uri, "fingerprint": "0" * 64}))
+        with trained.store(tmp_path), pytest.raises(UserError, match=message):
+            export(bundle, tmp_path / "out")
+    (bundle / "base.json").write_text(json.dumps({"uri": f"runs:/{'0' * 32}/base", "fingerprint": "0" * 64}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+        with pytest.raises(UserError, match="there is no store sqlite:.*elsewhere.db"):
+            export(bundle, tmp_path / "out")
+    assert not (tmp_path / "elsewhere.db").exists()
     assert not (tmp_path / "out").exists()

@@ -20,9 +20,10 @@ NAME = "acme/tiny-qa"
 
 @pytest.fixture
 def hub():
-    """`url`; `repositories`, name → whether it is private; `files`, path → bytes of what was committed; `refuses`, path of a
-    request → status that it gets."""
-    found = SimpleNamespace(repositories={}, files={}, refuses={}, tokens=set())
+    """`url`; `repositories`, name → whether it is private; `private`, whether new ones are where nothing is asked for (None:
+    whatever is asked for, they are public); `files`, path → bytes of what was committed; `refuses`, path of a request → status
+    that it gets."""
+    found = SimpleNamespace(repositories={}, private=False, files={}, refuses={}, tokens=set())
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -56,9 +57,8 @@ def hub():
             if path == "/api/repos/create":
                 wanted = json.loads(body)
                 name = f"{wanted['organization']}/{wanted['name']}"
-                found.repositories[name] = wanted.get("visibility") == "private" or wanted.get(
-                    "private", False
-                )
+                asked = {"private": True, "public": False, None: found.private}[wanted.get("visibility")]
+                found.repositories[name] = found.private is not None and asked
                 return self._answer(200, {"url": f"{found.url}/{name}", "id": "1", "name": name})
             if path == "/api/validate-yaml":
                 return self._answer(200, {"errors": [], "warnings": []})
@@ -76,7 +76,8 @@ def hub():
                 return self._answer(200, {"success": True, "commitUrl": url, "commitOid": "1" * 40})
             name = path.removeprefix("/api/models/").partition("/revision/")[0]
             if name in found.repositories:
-                return self._answer(200, {"id": name, "modelId": name, "sha": "1" * 40, "siblings": []})
+                about = {"id": name, "modelId": name, "sha": "1" * 40, "private": found.repositories[name]}
+                return self._answer(200, about | {"siblings": []})
             return self._answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
 
         do_GET = do_POST = do_HEAD = _handle
@@ -110,7 +111,7 @@ def test_the_folder_is_uploaded_as_it_is(hub, tiny, tmp_path):
     env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_secret", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
     flags = ("--to", tmp_path / "out", "--push_to_hub", NAME, "--private")
     done = run_script("export.py", saved(tmp_path, tiny), *flags, env=env)
-    assert f"Published: {hub.url}/{NAME}" in done.stdout
+    assert f"Published: {hub.url}/{NAME} (private)" in done.stdout
     assert hub.repositories == {NAME: True} and "Bearer hf_secret" in hub.tokens
     files = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     assert hub.files == files and "model.safetensors" in files
@@ -151,6 +152,26 @@ def test_a_refusal_leaves_the_folder_whole(
     with pytest.raises(UserError, match=message) as refused:
         export(saved(tmp_path, tiny), tmp_path / "out", push_to_hub=NAME)
     assert "\n" not in str(refused.value)
+    assert (tmp_path / "out" / "model.safetensors").is_file() and not hub.files
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_without_the_flag_the_owners_default_decides_who_sees_it(
+    default, hub, logged_in, tiny, tmp_path, opened_here
+):
+    """An organization may have set it to private: leaving a flag out is no wish to publish."""
+    hub.private = default
+    done = export(saved(tmp_path, tiny), tmp_path / "out", push_to_hub=NAME)
+    assert hub.repositories == {NAME: default}
+    assert done.lines[-1] == f"Published: {hub.url}/{NAME} ({'private' if default else 'public'})"
+
+
+def test_what_should_be_private_is_not_uploaded_where_others_see_it(
+    hub, logged_in, tiny, tmp_path, opened_here
+):
+    hub.private = None
+    with pytest.raises(UserError, match=f"made it public .*nothing was uploaded.*hf upload {NAME}"):
+        export(saved(tmp_path, tiny), tmp_path / "out", push_to_hub=NAME, private=True)
     assert (tmp_path / "out" / "model.safetensors").is_file() and not hub.files
 
 

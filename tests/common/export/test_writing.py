@@ -1,13 +1,11 @@
 """Adapters that stock PEFT opens with the same logits, on a base that others find."""
 
 import json
-import shutil
 
 import pytest
 import torch
-from huggingface_hub import constants
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from common.api import export
 from common.errors import UserError
@@ -17,6 +15,7 @@ from common.models.bundles import load_bundle
 from common.models.families import auto_class
 from tests.support.cells import CLASSIFICATION, QA
 from tests.support.exported import alone, saved
+from tests.support.exported import of_hub as of_hub
 from tests.support.exported import opened_here as opened_here
 from tests.support.peft_types import CONFIGS as OF_TYPES
 from tests.support.techniques import DECLARED, VARIANTS
@@ -138,23 +137,9 @@ def test_an_altered_adapter_is_not_kept(tiny, tmp_path, opened_here, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
 
 
-@pytest.fixture
-def of_hub(tiny, tmp_path, monkeypatch):
-    """The name of a tiny BERT in the cache of the hub, and its commit; gone from the folder that it came from."""
-    commit, cache = "c" * 40, tmp_path / "hub"
-    place = cache / "models--acme--tiny-bert"
-    shutil.copytree(tiny("bert"), place / "snapshots" / commit)
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(commit)
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.setenv(name, str(cache))
-        monkeypatch.setattr(constants, name, str(cache))
-    return "acme/tiny-bert", commit
-
-
 @pytest.mark.parametrize("head", [QA, CLASSIFICATION])
 def test_a_base_of_the_hub_is_named_with_its_commit(head, of_hub, tiny, tmp_path, opened_here):
-    name, commit = of_hub
+    name, commit = of_hub("bert")
     export(saved(tmp_path, tiny, head=head, checkpoint=name), tmp_path / "out", "adapter")
     assert not (tmp_path / "out" / "base").exists()
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
@@ -163,7 +148,7 @@ def test_a_base_of_the_hub_is_named_with_its_commit(head, of_hub, tiny, tmp_path
 
 def test_a_base_that_the_hub_has_otherwise_lies_beside_the_adapter(of_hub, tiny, tmp_path, opened_here):
     """The branch has moved: the weights of its commit are others than the adapter's base."""
-    name, commit = of_hub
+    name, commit = of_hub("bert")
     bundle = saved(tmp_path, tiny, checkpoint=name)
     snapshot = tmp_path / "hub" / "models--acme--tiny-bert" / "snapshots" / commit
     model = auto_class(QA).from_pretrained(snapshot)
@@ -171,3 +156,21 @@ def test_a_base_that_the_hub_has_otherwise_lies_beside_the_adapter(of_hub, tiny,
     model.save_pretrained(snapshot)
     export(bundle, tmp_path / "out", "adapter")
     assert (tmp_path / "out" / "base" / "model.safetensors").is_file()
+
+
+def test_a_base_that_writes_lies_beside_its_adapter(of_hub, tiny, tmp_path, opened_here):
+    """The hub's files have rules of writing (BART: four beams), which answers were scored without."""
+    name, commit = of_hub("bart")
+    file = (
+        tmp_path
+        / "hub"
+        / f"models--{name.replace('/', '--')}"
+        / "snapshots"
+        / commit
+        / "generation_config.json"
+    )
+    content = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(content | {"num_beams": 4, "forced_bos_token_id": 5}))
+    export(saved(tmp_path, tiny, "lora", "bart", "Seq2SeqLM", checkpoint=name), tmp_path / "out", "adapter")
+    rules = GenerationConfig.from_pretrained(tmp_path / "out" / "base")
+    assert (rules.num_beams or 1, rules.forced_bos_token_id) == (1, None)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from common.paths import ROOT
 from common.registry import checking
 
 MODEL = """
@@ -27,8 +28,11 @@ set_model(Where())
 """
 
 
-def test_a_fresh_process_has_neither_the_hub_nor_its_cache_nor_this_package(tmp_path):
+def test_a_fresh_process_has_neither_the_hub_nor_its_cache_nor_this_package(tmp_path, monkeypatch):
     import mlflow
+
+    # As a shell has it in which somebody works on the project.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     (tmp_path / "model.py").write_text(MODEL)
     mlflow.pyfunc.save_model(tmp_path / "saved", python_model=str(tmp_path / "model.py"), pip_requirements=[])

@@ -138,6 +138,17 @@ def test_what_loses_too_much_is_not_certified(exported, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_family_without_an_export_is_refused_before_it_is_asked(exported, monkeypatch):
+    done, _ = exported
+    for name in mlflow.MlflowClient().search_registered_models(f"name = '{done.name}-onnx'"):
+        mlflow.MlflowClient().delete_registered_model(name.name)
+    monkeypatch.setattr(onnx_versions, "refusal", lambda family: "it decides while it computes")
+    monkeypatch.setattr(onnx_versions, "first_answers", lambda *_: pytest.fail("asked"))
+    with pytest.raises(UserError, match="bert has no ONNX export: it decides while it computes"):
+        onnx_versions.export_version(QA, done.version)
+
+
+@pytest.mark.slow
 def test_without_its_packages_it_says_what_to_install(exported, monkeypatch):
     import sys
 
