@@ -226,7 +226,7 @@ def to_accelerator(answering: Any) -> None:
         # One network, or one for each of several adapters.
         for holder in (part, *getattr(part, "answerers", {}).values()):
             network = getattr(holder, "model", None)
-            if isinstance(network, torch.nn.Module) and not hasattr(network, "session"):
+            if isinstance(network, torch.nn.Module) and not hasattr(network, "sessions"):
                 network.to("cuda")
 
 

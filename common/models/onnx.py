@@ -8,9 +8,10 @@ import importlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
@@ -93,21 +94,39 @@ class OnnxModel(torch.nn.Module):
 
     def __init__(self, file: Path, config: PreTrainedConfig):
         super().__init__()
-        runtime = needed()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        self.session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self.inputs = [entry.name for entry in self.session.get_inputs()]
-        self.outputs = [entry.name for entry in self.session.get_outputs()]
+        self.file = file
+        self.sessions: dict[int, Any] = {}
+        """By their threads, which are fixed when a session is opened. Each holds the weights."""
+        self.open_for([torch.get_num_threads()])
+        (session,) = self.sessions.values()
+        self.inputs = [entry.name for entry in session.get_inputs()]
+        self.outputs = [entry.name for entry in session.get_outputs()]
         self.config = config
         # The device of a model is read from its first parameter.
         self.nothing = torch.nn.Parameter(torch.empty(0), requires_grad=False)
         self.eval()
 
+    def open_for(self, threads: Iterable[int]) -> None:
+        """Have a session for each of these numbers of threads, and for no others."""
+        runtime, sessions = needed(), {}
+        for number in threads:
+            if number in self.sessions:
+                sessions[number] = self.sessions[number]
+                continue
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = number
+            options.log_severity_level = 3
+            sessions[number] = runtime.InferenceSession(
+                str(self.file), options, providers=["CPUExecutionProvider"]
+            )
+        self.sessions = sessions
+
     def forward(self, **inputs: torch.Tensor) -> ModelOutput:
-        """The outputs by name. inputs: (batch, length) integers."""
-        found = self.session.run(self.outputs, {name: inputs[name].numpy() for name in self.inputs})
+        """The outputs by name, computed by as many threads as torch would take here, or fewer. inputs: (batch, length)
+        integers."""
+        most = torch.get_num_threads()
+        number = max((each for each in self.sessions if each <= most), default=min(self.sessions))
+        found = self.sessions[number].run(self.outputs, {name: inputs[name].numpy() for name in self.inputs})
         return ModelOutput(zip(self.outputs, map(torch.from_numpy, found), strict=True))
 
 

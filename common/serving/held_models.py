@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..models.onnx import ONNX
+
 DEPTH = 4
 """From MLflow's model to a network, at most: of one technique of several that answer side by side."""
 
@@ -80,10 +82,17 @@ class Held:
 def weights_of(model: Any) -> dict[int, int]:
     """Address → bytes of the parameters and buffers of a model that MLflow loaded. Where it has none, because ONNX Runtime
     holds them, the bytes of its files."""
-    found = weights_in(model.unwrap_python_model())
+    holder = model.unwrap_python_model()
+    found = weights_in(holder)
     if not any(found.values()):
         bundle = Path(model._model_impl.context.artifacts["bundle"])
-        found[-id(model)] = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+        # Each session has the network for itself.
+        copies = max(len(getattr(each, "sessions", "1")) for each in _networks(holder, DEPTH, set()))
+        found[-id(model)] = sum(
+            file.stat().st_size * (copies if file.name == ONNX else 1)
+            for file in bundle.rglob("*")
+            if file.is_file()
+        )
     return found
 
 

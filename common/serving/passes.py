@@ -178,11 +178,14 @@ def computed_together(
 ) -> torch.nn.Module:
     """In a server, the model with calls that are computed together, within this worker's share of the cores; else the model.
 
-    runtime: of its `BundleInfo`. An int8 model measures its activations over the whole batch, so its answers would depend on
-    other people's questions; its calls take turns instead (`share_cores`).
+    runtime: of its `BundleInfo`. Calls of ONNX Runtime take turns instead (`share_cores`): it computes several rows no faster
+    than one after another, and an int8 model measures its activations over the whole batch, so its answers would depend on
+    other people's questions.
     """
-    if runtime == "onnx-int8":
-        share_cores(model, argv)
+    if runtime.startswith("onnx"):
+        turns = share_cores(model, argv)
+        if turns is not None:
+            model.open_for(turns.parts)
         return model
     shared = shared_cores(argv)
     return model if shared is None else Together(model, passes_of_process(shared), pad_token_id)

@@ -4,6 +4,7 @@ Threads × computations at once × workers is never more than there are cores.
 """
 
 import functools
+import math
 import os
 import sys
 import threading
@@ -94,6 +95,12 @@ class Cores:
     def least(self) -> int:
         """Cores that must be free before a thread takes any."""
         return min(self._each or 1, self.count)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Numbers of cores for which a model is opened whose threads are fixed then, so that each thread finds one that is near
+        to what it takes: at most three, because each holds the weights."""
+        return (self.least,) if self._each else tuple(sorted({1, math.isqrt(self.count), self.count}))
 
     def take(self) -> int:
         """Wait for cores, then take this thread's part of them."""

@@ -84,7 +84,7 @@ class Network(torch.nn.Module):
 def test_networks_go_to_the_gpu_where_there_is_one(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     alone, beside, exported = Network(), Network(), Network()
-    exported.session = "ONNX Runtime"
+    exported.sessions = {1: "ONNX Runtime"}
     several = SimpleNamespace(answerers={"LoRA": SimpleNamespace(model=beside)})
     parts = {
         "answerer": SimpleNamespace(model=alone),

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -51,3 +53,27 @@ def test_an_exported_model_gives_the_logits_that_it_was_made_of(family, tiny, tm
             np.testing.assert_allclose(exported["fp32"](**batch)[name].numpy()[real], wanted, atol=1e-5)
             # 8 bits: outputs of the same shape with other numbers.
             assert np.corrcoef(exported["int8"](**batch)[name].numpy()[real], wanted)[0, 1] > 0.9
+    if family == "bert":
+        check_threads(exported["fp32"], batch, expected.start_logits.numpy())
+
+
+def check_threads(model, batch, wanted):
+    """It computes by the session with as many threads as torch would take, or else by the next smaller one."""
+    used = []
+    (first,) = model.sessions.values()
+    before = torch.get_num_threads()
+    model.open_for([1, before + 1, before])
+    assert sorted(model.sessions) == sorted({1, before + 1, before}) and model.sessions[before] is first
+    opened = model.sessions
+    model.sessions = {
+        n: SimpleNamespace(run=lambda *given, n=n: used.append(n) or opened[n].run(*given)) for n in opened
+    }
+    try:
+        for threads in (1, before, before + 1, before + 5):
+            torch.set_num_threads(threads)
+            np.testing.assert_allclose(model(**batch)["start_logits"].numpy(), wanted, atol=1e-4)
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1, before, before + 1, before + 1]
+    model.open_for([before])
+    assert list(model.sessions) == [before]

@@ -76,3 +76,6 @@ def test_what_another_runtime_computes_counts_by_its_files(nothing, tmp_path):
         _model_impl=SimpleNamespace(context=context),
     )
     assert sum(weights_of(loaded).values()) == 1020
+    # The network once for each number of threads.
+    nothing.sessions = {1: "session", 2: "session"}
+    assert sum(weights_of(loaded).values()) == 2020

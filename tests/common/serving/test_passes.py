@@ -175,13 +175,20 @@ def test_a_pass_that_cannot_be_counted_is_answered_all_the_same(one_core, monkey
     assert shared._cores.free == 1 and "no space left" in caplog.text
 
 
-def test_only_a_server_computes_together_and_never_an_int8_model(monkeypatch):
+def test_only_a_server_computes_together_and_never_with_onnx_runtime(monkeypatch):
     monkeypatch.setattr(runtime, "cores", lambda: 2)
-    model = Held()
+    # Whatever OMP_NUM_THREADS says here.
+    monkeypatch.setattr(runtime, "cores_of_process", runtime.Cores)
+    model, opened = Held(), []
+    model.open_for = opened.append
     assert passes.computed_together(model, 0, "torch", ["pytest"]) is model
     assert not model._forward_pre_hooks
-    assert isinstance(passes.computed_together(model, 0, "onnx-fp32", SERVER), passes.Together)
-    assert passes.computed_together(model, 0, "onnx-int8", SERVER) is model and model._forward_pre_hooks
+    assert passes.computed_together(model, 0, "onnx-int8", ["pytest"]) is model and opened == []
+    assert isinstance(passes.computed_together(model, 0, "torch", SERVER), passes.Together)
+    for name in ("onnx-fp32", "onnx-int8"):
+        assert passes.computed_together(model, 0, name, SERVER) is model
+    # A request that is alone takes both cores, and two of them one each.
+    assert model._forward_pre_hooks and opened == [(1, 2), (1, 2)]
 
 
 QUESTIONS = [{name: e[name] for name in ("question", "context")} for e in EXAMPLES]

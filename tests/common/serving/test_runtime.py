@@ -77,6 +77,17 @@ def test_who_comes_while_others_wait_takes_a_part():
     assert sorted(taken) == [2, 2] and cores.free == 0
 
 
+def test_fixed_numbers_of_threads_are_few_and_near_to_what_is_taken():
+    assert [processors.Cores(n).parts for n in (1, 2, 4, 16, 64)] == [
+        (1,),
+        (1, 2),
+        (1, 2, 4),
+        (1, 4, 16),
+        (1, 8, 64),
+    ]
+    assert processors.Cores(4, 3).parts == (3,) and processors.Cores(2, 3).parts == (2,)
+
+
 def test_nothing_is_changed_outside_of_a_server():
     model = Slow()
     assert processors.share_cores(model, ["pytest"]) is None
