@@ -105,19 +105,20 @@ def test_trains_and_answers_the_same_after_saving_and_merging(technique, family_
 
 
 @EVERY_CELL
-def test_segment_ids_change_the_output_where_the_family_has_them(technique, family_name, head, tiny):
+def test_segment_ids_change_the_output_and_padding_does_not(technique, family_name, head, tiny):
     model, _, batch = build(tiny, technique, family_name, head)
-    if head == CLASSIFICATION:
-        assert ("token_type_ids" in batch) == uses_segment_ids(model.config)
-        assert not batch.get("token_type_ids", torch.zeros(1)).any()
-        return
-    if not uses_segment_ids(model.config):
-        assert "token_type_ids" not in batch
-        return
     model.eval()
-    with_ids = logits(model, batch)
-    without = logits(model, {**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])})
-    assert (with_ids - without).abs().max() > 1e-4
+    whole = logits(model, batch)
+    for row in range(len(batch["input_ids"])):
+        n = int(batch["attention_mask"][row].sum())
+        alone = logits(model, {k: v[row : row + 1, :n] for k, v in batch.items() if k != "labels"})
+        torch.testing.assert_close(whole[:, row : row + 1, :n], alone, atol=1e-5, rtol=1e-4)
+    assert ("token_type_ids" in batch) == uses_segment_ids(model.config)
+    if head == CLASSIFICATION:
+        assert not batch.get("token_type_ids", torch.zeros(1)).any()
+    elif uses_segment_ids(model.config):
+        without = logits(model, {**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])})
+        assert (whole - without).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("technique", ["lora", "prompt-encoder"])
@@ -133,17 +134,6 @@ def test_peft_itself_drops_segment_ids(technique, tiny):
         a = plain(**batch)
         b = plain(**{**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])})
     assert torch.equal(a.start_logits, b.start_logits)
-
-
-@EVERY_CELL
-def test_padding_does_not_change_the_logits(technique, family_name, head, tiny):
-    model, _, batch = build(tiny, technique, family_name, head)
-    model.eval()
-    whole = logits(model, batch)
-    for row in range(len(batch["input_ids"])):
-        n = int(batch["attention_mask"][row].sum())
-        alone = logits(model, {k: v[row : row + 1, :n] for k, v in batch.items() if k != "labels"})
-        torch.testing.assert_close(whole[:, row : row + 1, :n], alone, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
