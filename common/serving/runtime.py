@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ class Cores:
 
     def __init__(self, count: int, each: int | None = None):
         self.count = self.free = count
-        self._each, self._waiting, self.changed = each, 0, threading.Condition()
+        self._each, self.changed = each, threading.Condition()
+        # One that is woken is the next; all at once would fight for the lock after each turn.
+        self._waiting: deque[threading.Event] = deque()
 
     @property
     def least(self) -> int:
@@ -103,12 +106,21 @@ class Cores:
         return (self.least,) if self._each else tuple(sorted({1, math.isqrt(self.count), self.count}))
 
     def take(self) -> int:
-        """Wait for cores, then take this thread's part of them."""
+        """Wait for cores, behind those that wait already, then take this thread's part of them."""
         with self.changed:
-            self._waiting += 1
-            self.changed.wait_for(lambda: self.free >= self.least)
-            self._waiting -= 1
-            return self.share(self._waiting)
+            if not self._waiting and self.free >= self.least:
+                return self.share(0)
+            turn = threading.Event()
+            self._waiting.append(turn)
+        while True:
+            turn.wait()
+            with self.changed:
+                turn.clear()
+                if self._waiting[0] is turn and self.free >= self.least:
+                    self._waiting.popleft()
+                    taken = self.share(len(self._waiting))
+                    self._wake()
+                    return taken
 
     def share(self, others: int) -> int:
         """Take a part of the free cores while others wait; whoever calls holds `changed` and has seen that `least` are free."""
@@ -120,6 +132,12 @@ class Cores:
         with self.changed:
             self.free += taken
             self.changed.notify_all()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let the thread that waits longest look whether there are cores for it."""
+        if self._waiting and self.free >= self.least:
+            self._waiting[0].set()
 
 
 @functools.cache

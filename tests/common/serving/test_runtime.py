@@ -68,13 +68,35 @@ def test_who_comes_while_others_wait_takes_a_part():
     threads = [threading.Thread(target=lambda: taken.append(cores.take())) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while cores._waiting < 2:
+    while len(cores._waiting) < 2:
         time.sleep(0.001)
     assert not taken
     cores.give(4)
     for thread in threads:
         thread.join(10)
     assert sorted(taken) == [2, 2] and cores.free == 0
+
+
+def test_who_waits_longest_is_next():
+    cores = processors.Cores(1)
+    cores.take()
+    order = []
+
+    def turn(number):
+        taken = cores.take()
+        order.append(number)
+        cores.give(taken)
+
+    threads = []
+    for number in range(8):
+        threads.append(threading.Thread(target=turn, args=[number]))
+        threads[-1].start()
+        while len(cores._waiting) <= number:
+            time.sleep(0.001)
+    cores.give(1)
+    for thread in threads:
+        thread.join(10)
+    assert order == list(range(8)) and cores.free == 1
 
 
 def test_fixed_numbers_of_threads_are_few_and_near_to_what_is_taken():
