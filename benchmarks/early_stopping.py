@@ -9,6 +9,7 @@ scores. They agree if the candidate that `stop` calls best is, in the full study
 best. Compute: training seconds where they are known, else runs. Prints a Markdown table.
 """
 
+import _path  # noqa: F401  # isort: skip
 import argparse
 import json
 import sys
@@ -16,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import _path  # noqa: F401
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
@@ -56,10 +56,13 @@ def of_folder(folder: Path, metric: str) -> Iterator[Full]:
     if (frame["status"] != "finished").any():
         raise UserError(f"{table} has rows that are not finished: a replay needs every run of the study.")
     frame["candidate"] = frame["name"].str.rpartition("-seed=")[0]
-    for stage, rows in frame.groupby("stage", sort=False):
+    parts = ["stage", *("max_train_samples" for _ in range("max_train_samples" in frame))]
+    for (stage, *size), rows in frame.groupby(parts, sort=False, dropna=False):
         if rows["seed"].nunique() < 2 or rows["candidate"].nunique() < 2:
             continue
-        full = Full(f"{folder.name}, stage {stage}" if frame["stage"].nunique() > 1 else folder.name, {})
+        named = [f"stage {stage}"] if frame["stage"].nunique() > 1 else []
+        named += [f"{each:g} training examples" for each in size]
+        full = Full(", ".join([folder.name, *named]), {})
         for candidate, runs in rows.groupby("candidate", sort=False):
             runs = runs.sort_values("seed")
             full.seconds[candidate] = runs["training_seconds"].tolist()
@@ -127,7 +130,7 @@ def replayed(full: Full, args: argparse.Namespace) -> dict:
         ran = {each.candidate: each.seeds for each in found.decided}
         # Those that stayed ran until the last of the others was decided.
         last = full.seeds if len(ran) < len(scores) - 1 else max(ran.values())
-        shares.append(sum(sum(s[: ran.get(name, last)]) for name, s in full.seconds.items()) / whole)
+        shares.append(sum(np.mean(s) * ran.get(name, last) for name, s in full.seconds.items()) / whole)
     low, high = wilson(agreed, args.draws)
     return {
         "study": full.name,

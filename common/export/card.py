@@ -108,14 +108,21 @@ def recorded(stored: Stored) -> Recorded:
             read(_SLICES, pd.read_csv, None),
             read(_CONFIDENCE, lambda file: file.read_text(encoding="utf-8"), ""),
             # As `training.fingerprint.checkpoint` writes it.
-            str(decided.get("checkpoint")).startswith("commit "),
+            str(_part(decided, "content").get("checkpoint")).startswith("commit "),
             "; ".join(missing),
         )
 
 
 def _json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no names")
     return content
+
+
+def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = content.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def write(

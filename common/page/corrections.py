@@ -83,10 +83,11 @@ class Corrections:
             article = _article(content["data"], correction)
             (paragraph,) = article["paragraphs"]
             id_ = digest(correction.context, correction.question)[:16]
-            before = next((qa for qa in paragraph["qas"] if qa["id"] == id_), None)
-            times = before["correction"]["times"] + 1 if before else 1
+            # By its text: files of earlier versions have other ids.
+            same = [qa for qa in paragraph["qas"] if qa["question"] == correction.question]
+            times = 1 + sum(qa["correction"]["times"] for qa in same)
             made = _as_squad(correction, id_, times)
-            paragraph["qas"] = [qa for qa in paragraph["qas"] if qa["id"] != id_] + [made]
+            paragraph["qas"] = [qa for qa in paragraph["qas"] if qa not in same] + [made]
             written = as_json(content).encode()
             if len(written) > MAX_BYTES:
                 raise Full

@@ -152,8 +152,12 @@ def _tested(run: Run, task: Task, data_dir: Path | None) -> tuple[Values, int]:
     """(the measures of a run's test, how many examples it had)."""
     folder, wanted = (
         data_dir or run.data.params.get("data_dir", task.data_dir),
-        run.data.tags["data_fingerprint"],
+        run.data.tags.get("data_fingerprint", ""),
     )
+    if not wanted:
+        raise UserError(
+            f"Run {run.info.run_id} does not say what data it was tested on, so nothing can be compared with it."
+        )
     splits, record = prepared.load(folder)
     if record.fingerprint != wanted:
         raise UserError(

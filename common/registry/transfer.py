@@ -193,6 +193,9 @@ def _unpack(packed: _Packed, origin: str, alias: str | None) -> Moved:
     if held is None or not there:
         held = _write(client, packed, held, origin)
     models, added = _write_models(client, packed, held, at_home)
+    if added and there and not at_home:
+        # What registers a model adds to its run's artifacts too.
+        held = _write(client, packed, held, origin)
     there = there and not added
     if not at_home:
         # Last, and with no effect on one that has ended like this.

@@ -33,7 +33,7 @@ def _blocks(stage: Mapping[str, Any], label: str) -> list[Block]:
     text += (
         f". A candidate gets no more seeds once a bound says that, with all seeds, it would not be ahead of the leader by "
         f"{rule['smallest_difference']:g} points of validation {label} or more. The chance that the candidate which "
-        f"the full study would find best was stopped although it is ahead by that much is at most {100 * rule['error']:g}%, over "
+        f"the full study would find best was stopped although it is ahead of that leader by that much is at most {100 * rule['error']:g}%, over "
         "all candidates and all looks together: seeds are taken as random and their effects as normal, and before any seed has "
         f"shown it, a score is believed to vary by {rule['seed_sd']:g} points from seed to seed."
     )

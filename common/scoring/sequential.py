@@ -9,8 +9,8 @@ Method. Score of candidate k with seed s = mean of k + effect of s + residual, t
 design, in which what a seed does to all candidates alike (its sample of examples) cancels. The difference of two
 candidates over n of S seeds lies around the one over all S with variance 2 v (1/n - 1/S), v that of the residuals: the
 finite-population correction, as in confidence sequences for sampling without replacement (Waudby-Smith and Ramdas, 2020)
-and in stochastic curtailment (Lan, Simon and Halperin, 1982). v is estimated from all candidates and seeds so far together
-with a declared one, worth FREEDOM degrees of freedom, because the first seed says nothing of it (moderated variances;
+and in stochastic curtailment (Lan, Simon and Halperin, 1982). v is estimated from the candidates that are left and their seeds so far
+together with a declared one, worth FREEDOM degrees of freedom, because the first seed says nothing of it (moderated variances;
 Smyth, 2004); a candidate whose own residuals are larger gets a larger one. Quantiles are Student's t.
 
 Error. With probability 1 - `error` the candidate that the full study would find best is not decided against one that it
@@ -18,7 +18,8 @@ would lead by `smallest_difference` or more. Looks: the bounds hold together at 
 the share S / ((S - 1) n (n + 1)) of the error, which sums to 1 (a union bound, as in Howard et al., 2021). Candidates: any of
 the K - 1 others may lead at any time, so each pair gets the same part, 1 / (K - 1): Bonferroni; Holm's larger steps would
 need the leader to be known beforehand. The randomness is that of seeds: those left out are taken to be like those that
-ran. It is an approximation as far as residuals are not normal or the declared sd is too small.
+ran. It is an approximation as far as residuals are not normal or the declared sd is too small. A candidate whose every
+run so far failed is out without a bound, and outside of this promise.
 """
 
 import math
@@ -55,7 +56,7 @@ class Decided:
     leader: str
     """The best candidate at that look."""
     seeds: int
-    """How many seeds both had run."""
+    """After how many seeds that was."""
     difference: float
     """Points, candidate - leader, over these seeds; NaN if all runs of the candidate failed."""
     bound: float
@@ -148,7 +149,7 @@ def _look(
         left = 1 / len(paired) - 1 / rule.planned
         bound = float(paired.mean()) + quantile * math.sqrt((variances[name] + variances[leader]) * left)
         if bound < rule.smallest_difference:
-            found.append(Decided(name, leader, len(paired), float(paired.mean()), bound, error))
+            found.append(Decided(name, leader, n, float(paired.mean()), bound, error))
     return found
 
 

@@ -46,6 +46,8 @@ class Aside:
                 work()
             except Exception as error:
                 self._report(f"{type(error).__name__}: {error}"[:300])
+            # It may hold a request, and waiting for the next one may last.
+            del work
 
     def _report(self, reason: str) -> None:
         if time.monotonic() - self._reported > QUIET:

@@ -72,7 +72,12 @@ class Held:
         gone = {name: self.models[name]} if name in self.models else {}
         # A new version keeps the place of the one before: a promotion is no request.
         self.models[name] = opened
-        for other in [each for each in self.models if each != name]:
+        return gone | self.trimmed(name)
+
+    def trimmed(self, kept: str | None = None) -> dict[str, Opened]:
+        """Let go what is too much, because a model came or the one that is always there grew: what went, by name."""
+        gone = {}
+        for other in [each for each in self.models if each != kept]:
             if self.most is None or self.total() <= self.most:
                 break
             gone[other] = self.models.pop(other)

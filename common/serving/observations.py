@@ -96,7 +96,9 @@ class Observations:
         # For the technique "all" a row has several answers.
         if len(seen.records) == len(seen.answers) and not any("answers" in row for row in seen.answers):
             now = datetime.now(UTC)
-            self._aside.put(lambda: self._write(now, model, seen.version, seen.records, seen.answers))
+            # Without the request, which may hold a model that is freed meanwhile.
+            version, records, answers = seen.version, seen.records, seen.answers
+            self._aside.put(lambda: self._write(now, model, version, records, answers))
 
     def finish(self, seconds: float) -> None:
         """Wait until they are written, but not for longer than that."""
@@ -118,13 +120,18 @@ class Observations:
 
     def _place(self, now: datetime) -> Path:
         day = f"{now:%Y-%m-%d}"
-        part = self._part if day == self._day else 0
+        part = self._part if day == self._day else self._last(day)
         while size(file := self._folder / f"observations-{day}-{part:04}.jsonl") >= PART:
             part += 1
         if (day, part) != (self._day, self._part):
             self._day, self._part = day, part
             self._remove_old()
         return file
+
+    def _last(self, day: str) -> int:
+        """The newest part of a day that there is: earlier ones may have been removed."""
+        names = [file.stem for file in self._folder.glob(f"observations-{day}-*.jsonl")]
+        return max((int(name.rpartition("-")[2]) for name in names if name[-4:].isdecimal()), default=0)
 
     def _remove_old(self) -> None:
         files = sorted(self._folder.glob(FILES))

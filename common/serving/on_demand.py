@@ -10,6 +10,7 @@ SERVING_FOLLOW its files are verified, it answers once first, and its alias is f
 """
 
 import asyncio
+import contextlib
 import fnmatch
 import logging
 import os
@@ -17,7 +18,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,8 @@ class OnDemand:
         self._leaving: list[weakref.ref] = []
         self._names: tuple[list[str], float] = ([], float("-inf"))
         self._asking = threading.Lock()
+        self._away = False
+        """Whether the store did not answer when it was last asked, which is reported once."""
         self._threads = ThreadPoolExecutor(THREADS, "open")
         self._watching = False
         self._every, self._asked = seconds_of(SECONDS, EVERY, 0.1, 86_400), threading.Event()
@@ -107,10 +110,14 @@ class OnDemand:
         with self._lock:
             found: Opened | Refused | None = self.held.asked(name)
             if found is None:
-                if self._alias(name) is None and name == self._answering.name:
+                known = self._alias(name) is not None
+                if known or name == self._answering.name:
                     seen.model = name
+                if not known and seen.model:
                     return None
-                opening = self._begin(name)
+                opening = self._begin(name) if known else None
+        if found is None and opening is None:
+            return await asyncio.to_thread(self._unknown, name)
         if found is None:
             try:
                 # Others may wait for it too, and it goes on without them.
@@ -194,20 +201,23 @@ class OnDemand:
             return self._did_not_open(name, opened.named, Refused(507, reason))
         self._failed.pop(name, None)
         _log.warning("%s: version %s answers from now on.", name, opened.named.version)
-        self._counted.opened(name, time.perf_counter() - begun, gone.keys() - {name})
+        with counting():
+            self._counted.opened(name, time.perf_counter() - begun, gone.keys() - {name})
         self._free(gone)
         return opened
 
     def _did_not_open(self, name: str, wanted: Version, refused: Refused) -> Refused:
         self._failed[name] = (wanted, refused, time.monotonic() + RETRY)
-        self._counted.failed(name)
+        with counting():
+            self._counted.failed(name)
         return refused
 
     def _free(self, gone: dict[str, Opened]) -> None:
         """Give back the memory of models that are no longer held; of those that a request still has, later."""
         with self._lock:
             self._leaving += [weakref.ref(each.model) for each in gone.values()]
-            self._counted.held(self.held.own(), self.held.total(), gone)
+            with counting():
+                self._counted.held(self.held.own(), self.held.total(), gone)
         if gone:
             gone.clear()
             give_back_memory()
@@ -220,11 +230,14 @@ class OnDemand:
             if alias is None or (by_pattern and name not in self._known()):
                 return self._unknown(name)
             found = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+            self._away = False
             return Version(str(found.version), found.source.removeprefix("models:/"))
         except Exception as error:
             if isinstance(error, MlflowException) and error.error_code in GONE:
                 return Refused(404, f"The models' store has no {name}@{alias}.")
-            _log.error("%s: the store does not say its version: %s", name, first_line(error))
+            if not self._away:
+                _log.error("%s: the store does not say its version: %s", name, first_line(error))
+            self._away = True
             return Refused(
                 503, f"The models' store does not answer, and {name} is not in memory.", round(EVERY)
             )
@@ -267,7 +280,10 @@ class OnDemand:
         while True:
             self._asked.wait(self._every)
             self._asked.clear()
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                _log.exception("Further models were not looked at")
 
     def look(self) -> None:
         """Follow the aliases of the models in memory, and give back the memory of those that no request has any more."""
@@ -286,10 +302,25 @@ class OnDemand:
                     gone = self.held.models.pop(name, None)
                 self._free({} if gone is None else {name: gone})
                 del gone
+            elif isinstance(wanted, Refused):
+                # The store is away, and asking for each would last.
+                break
+        with self._lock:
+            trimmed = self.held.trimmed()
+        self._free(trimmed)
         if self._leaving:
             give_back_memory()
             with self._lock:
                 self._leaving = [each for each in self._leaving if each() is not None]
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[None]:
+    """Counters that cannot be written, on a full disk for example, hold nobody's answer."""
+    try:
+        yield
+    except Exception:
+        _log.exception("Further models were not counted")
 
 
 class _Counted:

@@ -240,8 +240,11 @@ class Front:
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
-                seen.version = seen.version or self.answering.version
-                own = [(b"x-request-id", seen.id.encode()), (b"x-model-version", seen.version.encode())]
+                # A further model that a request did not get has none.
+                if seen.chosen is not None or not seen.model or seen.model == self.answering.name:
+                    seen.version = seen.version or self.answering.version
+                own = [(b"x-request-id", seen.id.encode())]
+                own += [(b"x-model-version", seen.version.encode())] if seen.version else []
                 own += [(b"x-model", seen.model.encode())] if seen.model else []
                 message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)

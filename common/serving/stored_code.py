@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -81,11 +82,10 @@ def load(uri: str, called: str = "", config: Mapping | None = None) -> PyFuncMod
     """
     called = called or uri
     folder, release = own_folder()
-    stored = ""
     try:
         stored = str(verified(uri, folder, called))
         with _OPENING:
-            model = mlflow.pyfunc.load_model(stored, model_config=dict(config) if config else None)
+            model = _opened(stored, config)
         _import_all(Path(stored) / "code")
     except (MlflowException, UserError):
         release()
@@ -103,6 +103,22 @@ def load(uri: str, called: str = "", config: Mapping | None = None) -> PyFuncMod
     return model
 
 
+def _opened(stored: str, config: Mapping | None) -> PyFuncModel:
+    """What MLflow makes of a verified copy; where it fails, nothing refers to the copy any more."""
+    code = str(Path(stored) / "code")
+    try:
+        return mlflow.pyfunc.load_model(stored, model_config=dict(config) if config else None)
+    except BaseException:
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(stored + os.sep):
+                del sys.modules[name]
+        _forget(code)
+        raise
+    finally:
+        # Where the code of a model has put it for MLflow, which would keep it until it opens another.
+        setattr(mlflow.models.model, "__mlflow_model__", None)  # noqa: B010
+
+
 def _import_all(code: Path) -> None:
     """Import what the package of a stored model holds: another model may have the same package, and need a module of it
     when this copy is gone."""
@@ -116,9 +132,13 @@ def _import_all(code: Path) -> None:
 
 def _remove(release: Callable[[], None], code: str) -> None:
     """Remove the copy of a model, and where MLflow told Python to look for its code."""
+    _forget(code)
+    release()
+
+
+def _forget(code: str) -> None:
     while code in sys.path:
         sys.path.remove(code)
-    release()
 
 
 def logged_model_of(uri: str) -> LoggedModel:

@@ -61,7 +61,10 @@ class Tracing:
         import mlflow
 
         if self._experiment is None:
-            self._experiment = mlflow.set_experiment(self._name).experiment_id
+            # `mlflow.set_experiment` would set it for the whole process, and for those that it starts.
+            client = mlflow.MlflowClient()
+            found = client.get_experiment_by_name(self._name)
+            self._experiment = found.experiment_id if found else client.create_experiment(self._name)
         span = mlflow.start_span_no_context(
             "invocations",
             span_type="CHAIN",

@@ -191,6 +191,11 @@ def _comparisons(
     rule = Rule(len(stage.seeds), stage.stop.smallest_difference, stage.stop.error, stage.stop.seed_sd)
     for of in groups.values():
         scores = {name: [_score(entry, metric, again) for entry in rows] for name, rows in of.items()}
+        if len(of) == 1 and not swept:
+            # Nothing is compared, and its seeds are wanted for themselves.
+            ((name, row),) = scores.items()
+            yield of, Standing(name, (), tuple((name, i) for i, score in enumerate(row) if score is None))
+            continue
         yield of, standing(scores, rule)
 
 

@@ -322,14 +322,18 @@ def _check_stop(declared: StudyFile, stages: Sequence[Stage], faults: Faults) ->
             own.stop and own.stop.when == "decided" and name not in stopping
         )
     for place in (place for place, is_idle in asked.items() if is_idle):
-        faults.add(place, "leaves out seeds, and there is only one; list two or more under `seeds`")
+        faults.add(
+            place,
+            "leaves out seeds, and no stage that it holds for has more than one; list two or more under `seeds`",
+        )
 
 
 def with_smallest_difference(study: Study, points: float) -> Study:
     """The study with another `smallest_difference`; UserError if nothing in it stops or the value is none."""
     if not any(stage.stop for stage in study.stages):
         raise UserError(
-            f"--smallest_difference is for studies that stop when they know; add `stop: {{when: decided}}` to {study.file}."
+            f"--smallest_difference is for studies that stop when they know: {study.file} needs `stop: {{when: decided}}` and "
+            "two seeds or more (with --smoke, those of `smoke`)."
         )
     if not 0 <= points < math.inf:
         raise UserError(f"--smallest_difference is {points:g}; it must be a number of points from 0.")

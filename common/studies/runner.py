@@ -17,7 +17,7 @@ from ..tracking import runs
 from ..training.run_folder import STATE
 from . import decisions, results
 from .clock import Clock
-from .declaration import Row, Stage
+from .declaration import Row, Stage, Study
 from .row_starter import Starter
 from .status import Best, Entry, Status
 
@@ -45,7 +45,7 @@ class Runner:
         """Train what is left and report; the rows that failed with their reasons, "" if none did."""
         entries = self.status.survey()
         again = self.retry_failed and any(entry.status == "failed" for entry in entries)
-        if not again and self.folder.state.get("reported") == content_of_report(entries):
+        if not again and self.folder.state.get("reported") == content_of_report(self.study, entries):
             print(f"{self.study.name}: nothing to do.\n\n{results.as_text(self.status, entries)}\n")
             print(f"The report is in {self.folder.path}.")
             return results.failures(entries)
@@ -76,6 +76,8 @@ class Runner:
         from ..reports import study_report
 
         made = decisions.record(self.status, entries)
+        # Without a rule there is none; one of an earlier call says nothing any more.
+        (self.folder.path / DECISIONS).unlink(missing_ok=True)
         if made:
             write_json(self.folder.path / DECISIONS, made)
             parent.log_artifact(self.folder.path / DECISIONS)
@@ -83,7 +85,7 @@ class Runner:
         for file in files:
             inside = file.parent.relative_to(self.folder.path)
             parent.log_artifact(file, str(inside) if inside.parts else None)
-        self.folder.state["reported"] = content_of_report(entries)
+        self.folder.state["reported"] = content_of_report(self.study, entries)
         self.folder.save()
         print(f"\n{results.as_text(self.status, entries)}\n")
         for sentence in results.edges(self.status, entries):
@@ -210,6 +212,7 @@ class Runner:
         return f"[{self.position}/{self.total}] {row.name}"
 
 
-def content_of_report(entries: Sequence[Entry]) -> list[list[str | None]]:
-    """What a report is made from: the same rows with the same runs need no new report."""
-    return [[entry.row.name, entry.status, entry.run_id] for entry in entries]
+def content_of_report(study: Study, entries: Sequence[Entry]) -> list[list[str | None]]:
+    """What a report is made from: the same rows with the same runs, decided by the same rules, need no new report."""
+    rules = [[stage.name, repr(stage.stop), None] for stage in study.stages if stage.stop]
+    return [[entry.row.name, entry.status, entry.run_id] for entry in entries] + rules

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from common.api import export
 from common.data import prepared as prepared_data
 from common.errors import NotHere
+from common.export import card as cards
 from common.export import samples, source
 from common.registry import register
 from common.serving import model_logging
@@ -177,6 +178,27 @@ def test_it_holds_the_runs_figures_as_the_hub_reads_them(format, world, tmp_path
     assert str(folder) not in card.content and "/" + folder.name not in card.content
     assert not [e for e in EXAMPLES if e["question"] in card.content]
     assert card.data.get("base_model") is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "from_hub"),
+    [
+        ({"content": {"checkpoint": "commit 0123"}}, True),
+        ({"content": {"checkpoint": "files 0123"}}, False),
+        ({"content": None}, False),
+        (["damaged"], False),
+    ],
+)
+def test_the_runs_inputs_say_whether_its_base_is_the_hubs(inputs, from_hub, world, tmp_path, monkeypatch):
+    run_id, _ = world
+    stored = source.opened(run_id, tmp_path)
+
+    def left(run_id, names, folder):
+        (folder / "inputs.json").write_text(json.dumps(inputs))
+
+    monkeypatch.setattr(runs, "download", left)
+    found = cards.recorded(stored)
+    assert found.from_hub == from_hub and ("inputs.json" in found.missing) == isinstance(inputs, list)
 
 
 def test_a_model_without_a_run_has_a_card_without_figures(tiny, tmp_path, opened_here):

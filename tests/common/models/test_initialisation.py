@@ -167,9 +167,9 @@ def test_what_cannot_be_combined_is_refused_in_one_line(tiny):
 
 
 def test_every_variant_has_a_run_of_its_own():
-    from common.training.fingerprint import method
+    from common.training.fingerprint import of_technique
 
-    found = {method(technique(name), FAMILIES["bert"]) for name in EVERY}
+    found = {of_technique(technique(name), FAMILIES["bert"])["method"] for name in EVERY}
     assert len(found) == len(EVERY)
 
 

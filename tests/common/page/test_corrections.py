@@ -62,6 +62,15 @@ def test_a_question_that_is_corrected_again_stands_once_and_is_counted(kept):
     assert again["answers"] == [{"text": "Marie", "answer_start": 2}] and again["correction"]["times"] == 2
 
 
+def test_a_question_that_an_earlier_version_kept_stands_once_too(kept):
+    kept.add(correction("Pierre"))
+    content = json.loads(kept.file.read_text())
+    content["data"][0]["paragraphs"][0]["qas"][0]["id"] = "of another rule"
+    kept.file.write_text(json.dumps(content))
+    assert kept.add(correction("Marie")) == 2
+    assert [qa["answers"][0]["text"] for qa in questions(kept.file)] == ["Marie"]
+
+
 def test_line_ends_within_a_question_or_a_context_tell_two_questions_apart(kept):
     kept.add(correction("X", question="Z", context="X\nY"))
     kept.add(correction("X", question="Y\nZ", context="X"))

@@ -35,12 +35,16 @@ def source(tmp_path_factory, tiny):
 def test_what_was_registered_after_its_run_was_moved_comes_along(source):
     uri, run_id, early = source
     with inside(uri) as client:
-        expected, outputs = answers(VERSION), of_run(client, run_id)["outputs"]
+        expected, original = answers(VERSION), of_run(client, run_id)
     moved = transfer.transfer(VERSION, uri, early)
     assert moved == transfer.Moved(moved.run_id, 2, VERSION, was_there=False)
     with inside(early) as client:
         assert models(client, moved.run_id).keys() == {"model", "self-contained"}
-        assert answers(VERSION) == expected and of_run(client, moved.run_id)["outputs"] == outputs
+        copy = of_run(client, moved.run_id)
+        assert answers(VERSION) == expected and copy["outputs"] == original["outputs"]
+        # What registering added to the run.
+        assert any("error_analysis" in name for name, _ in copy["artifacts"])
+        assert copy["artifacts"] == original["artifacts"]
     assert transfer.transfer(VERSION, uri, early).was_there
 
 

@@ -68,6 +68,11 @@ def test_what_has_no_score_is_out_unless_nothing_has_one():
     # What b scores with the seed that failed for a says nothing of their difference.
     found = standing({"a": [60.0, nan, None], "b": [59.0, 1.0, None]}, Rule(planned=3, seed_sd=1.0))
     assert (found.leader, found.decided, found.wanted) == ("a", (), (("a", 2), ("b", 2)))
+    # A decision has the number of its look, which is more than the seeds that both have.
+    found = standing({"a": [60.0, 60.0, 60.0, None], "b": [59.8, nan, 10.0, None]}, Rule(planned=4))
+    assert [(each.candidate, each.seeds, each.difference) for each in found.decided] == [
+        ("b", 3, pytest.approx(-25.1))
+    ]
 
 
 @pytest.mark.parametrize(("gap", "sd"), [(0.0, 1.0), (1.0, 2.0), (3.0, 2.0)])

@@ -41,6 +41,13 @@ def test_what_does_not_fit_beside_what_is_always_there_changes_nothing():
     assert held.put("b", model(3, 5)).keys() == {"a"} and held.own() == {"b": 5}
 
 
+def test_what_is_always_there_may_grow():
+    held = Held(130, lambda: {9: 10})
+    assert held.put("a", model(2)) == {} and held.put("b", model(3)) == {} and held.trimmed() == {}
+    held.beside = lambda: {9: 15}
+    assert held.trimmed().keys() == {"a"} and held.models.keys() == {"b"}
+
+
 def test_a_promotion_is_no_request():
     held = Held(120)
     first = model(2)

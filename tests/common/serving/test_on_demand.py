@@ -108,7 +108,9 @@ def test_other_names_are_refused_with_those_that_there_are(further, registry):
     made = further(opened=pytest.fail)
     for name in ("other", "team-c", "team-old", "shop-qa/2", "é", ""):
         refused, seen = ask(made, name)
-        assert refused.status == 404 and seen.chosen is None and seen.model == ""
+        assert refused.status == 404 and seen.chosen is None
+        # What a pattern allows is noted as it was asked for.
+        assert seen.model == (name if name.startswith("team-") else "")
         assert "shop-qa, team-a, team-b," in refused.reason and "team-old," not in refused.reason
     # However many ask, the store is asked for its names once in a while.
     assert registry.listed == 2
@@ -223,11 +225,13 @@ def test_a_version_that_does_not_open_is_reported_and_tried_again_later(
     assert opened[2:] == ["models:/team-a/3"] * 2
 
 
-def test_a_store_that_is_away_concerns_those_alone_that_are_not_in_memory(further, registry):
+def test_a_store_that_is_away_concerns_those_alone_that_are_not_in_memory(further, registry, caplog):
     made = further()
     ask(made, "team-a")
     registry.away = True
-    made.look()
+    for _ in range(3):
+        made.look()
+    assert caplog.text.count("the store does not say its version") == 1
     assert ask(made, "team-a")[0] is None
     for name in ("shop-qa", "team-b"):
         refused, _ = ask(made, name)

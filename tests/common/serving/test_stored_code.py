@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -67,9 +68,28 @@ def test_the_copy_that_is_run_goes_with_its_model(logged, tmp_path, monkeypatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = stored_code.load(f"models:/{logged[0]}")
     assert len(list(tmp_path.glob("stored-model-*"))) == 1
+    held = weakref.ref(model.unwrap_python_model())
     del model
     gc.collect()
-    assert not list(tmp_path.glob("stored-model-*"))
+    assert not list(tmp_path.glob("stored-model-*")) and held() is None
+
+
+def test_nothing_refers_to_the_copy_of_a_model_that_does_not_load(logged, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # As in a fresh process, where this model is the first with its code.
+    for name in [name for name in sys.modules if name.startswith("suite_")]:
+        monkeypatch.delitem(sys.modules, name)
+
+    def fail(*_, **__):
+        raise MemoryError("too large")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.pyfunc, "PyFuncModel", fail)
+        with pytest.raises(UserError, match="does not load: MemoryError: too large"):
+            stored_code.load(f"models:/{logged[0]}")
+    files = [str(getattr(module, "__file__", None)) for module in sys.modules.values()]
+    assert not [place for place in (*sys.path, *files) if place.startswith(str(tmp_path))]
+    assert stored_code.load(f"models:/{logged[0]}").predict(pd.DataFrame([ASKED])) is not None
 
 
 def module(folder):

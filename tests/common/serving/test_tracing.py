@@ -1,5 +1,7 @@
 """Traces of served requests in MLflow: how many, what they say, and what they keep for themselves."""
 
+import os
+
 import mlflow
 import pytest
 
@@ -43,6 +45,8 @@ def test_a_trace_says_what_was_asked_of_which_version_but_no_text(traces):
     assert (refused.status.status_code.value, refused.attributes["status"]) == ("ERROR", 400)
     assert "tokens" not in refused.attributes and "key" not in refused.attributes
     assert not any(text in found["good"].to_json() for text in ("hides", "fox", "Why"))
+    # Runs of this process, and of those that it starts, go where they went.
+    assert "MLFLOW_EXPERIMENT_ID" not in os.environ
 
 
 def test_it_keeps_texts_where_that_is_asked_for(traces):
@@ -74,10 +78,10 @@ def test_the_environment_says_whether_and_how():
 
 
 def test_a_store_that_fails_breaks_nothing(monkeypatch, caplog):
-    def away(name):
+    def away(*_):
         raise ConnectionError("the store is away")
 
-    monkeypatch.setattr(mlflow, "set_experiment", away)
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", away)
     given = Tracing(1.0)
     given.put(Seen("id", status=200), 0.1)
     given.finish(30)

@@ -123,5 +123,7 @@ def test_without_a_secret_there_is_no_such_path(server):
 
 def test_a_secret_without_an_alias_is_refused(server, monkeypatch):
     monkeypatch.setattr(Answering, "follows", False)
-    with pytest.raises(UserError, match="SERVING_WEBHOOK_SECRET is set, but not SERVING_FOLLOW"):
+    with pytest.raises(
+        UserError, match="SERVING_WEBHOOK_SECRET is set, but neither SERVING_FOLLOW nor SERVING_MODELS"
+    ):
         server(SERVING_WEBHOOK_SECRET=SECRET)

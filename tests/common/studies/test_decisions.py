@@ -9,7 +9,7 @@ import pytest
 from common.errors import UserError
 from common.reports import study_stopping
 from common.reports.configurations import best, configurations, tidy
-from common.studies import decisions, declaration, results
+from common.studies import decisions, declaration, results, runner
 from common.studies.outcomes import best_points
 from common.studies.status import Entry, Status
 from tests.support.declarations import SMALL, parse, size
@@ -130,6 +130,31 @@ def test_candidates_of_a_sweep_are_compared_within_their_technique_and_at_one_si
     assert len(decisions.due(sizes, sizes.stages[0], found, "f1")) == 4
 
 
+def test_a_candidate_without_a_competitor_trains_all_seeds(tmp_path):
+    content = STUDY | {"techniques": {"lora": None}}
+    made = Made(content, {("lora", 1): 60.0, ("lora", 2): float("nan"), ("lora", 3): 61.0}, tmp_path)
+    assert len(made.run()) == 3
+    (row,) = decisions.record(made, made.entries())[0]["candidates"]
+    assert row["leads"] and (row["done"], row["left_out"]) == (2, 0)
+
+
+def test_another_rule_makes_another_report():
+    rows = [
+        Entry(row, "finished", run_id="0")
+        for row in declaration.expand(parse(STUDY), parse(STUDY).stages[0], size)
+    ]
+    reported = [
+        runner.content_of_report(study, rows)
+        for study in (
+            parse(STUDY),
+            declaration.with_smallest_difference(parse(STUDY), 5.0),
+            parse(STUDY | {"stop": None}),
+        )
+    ]
+    assert reported[0] not in reported[1:] and reported[1] != reported[2]
+    assert reported[0] == runner.content_of_report(parse(STUDY), rows)
+
+
 def test_a_decided_candidate_is_not_the_best_whatever_its_only_seed_scored(tmp_path):
     """The leader falls with its later seeds; what was decided before keeps its one high score."""
     scores = {
@@ -188,7 +213,7 @@ def test_the_least_and_the_most_rows_are_named(tmp_path):
 def test_the_smallest_difference_can_be_given_and_is_refused_where_nothing_stops():
     study = declaration.with_smallest_difference(parse(STUDY), 2.5)
     assert study.stages[0].stop.smallest_difference == 2.5 and study.stages[0].stop.when == "decided"
-    with pytest.raises(UserError, match="add `stop: .when: decided.` to s.yaml"):
+    with pytest.raises(UserError, match="s.yaml needs `stop: .when: decided.` and two seeds"):
         declaration.with_smallest_difference(parse(SMALL), 1.0)
     for points in (-1.0, np.inf, np.nan):
         with pytest.raises(UserError, match="must be a number of points from 0"):
