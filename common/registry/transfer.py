@@ -38,8 +38,7 @@ _HERE_ONLY = (champion.BEFORE, champion.SINCE, champion.ROLLED_BACK)
 
 _RUN = re.compile(r"runs:/([0-9a-f]{32})(/.*)?")
 _VERSION = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)")
-_TOGETHER = {"params": 100, "tags": 100, "metrics": 1000}
-"""What one call to a server may hold."""
+_TOGETHER = {"params": 100, "tags": 100, "metrics": 1000}  # What one call to a server may hold.
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,6 @@ def _unpack(packed: _Packed, origin: str, alias: str | None) -> Moved:
         held = _write(client, packed, held, origin)
     models, added = _write_models(client, packed, held, at_home)
     if added and there and not at_home:
-        # What registers a model adds to its run's artifacts too.
         held = _write(client, packed, held, origin)
     there = there and not added
     if not at_home:

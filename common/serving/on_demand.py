@@ -125,6 +125,8 @@ class OnDemand:
             except TimeoutError:
                 found = Refused(503, f"The model {name[:100]!r} is being opened: ask again.", 5)
         if isinstance(found, Refused):
+            if found.status == 404:
+                seen.model = ""
             return found
         seen.chosen, seen.model, seen.version = found.model, name, found.named.version
         return None

@@ -186,6 +186,7 @@ def test_what_cannot_be_answered_is_said_and_the_server_goes_on(world):
     assert ask(world, "team-new", [TEXT])[0] == 404
     status, headers, text = ask(world, "team-broken", [TEXT])
     assert status == 503 and headers["retry-after"] == "60" and "the server's log says why" in text
+    assert headers["x-model"] == "team-broken" and "x-model-version" not in headers
     assert "bundle.json was changed" in world.log.read_text()
     # Each model has columns of its own.
     status, _, text = ask(world, "team-a", [TEXT])

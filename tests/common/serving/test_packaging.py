@@ -16,7 +16,7 @@ def test_a_classifier_carries_no_span_and_no_metric():
     code = [name for name in names if (packaging.PACKAGE / name).read_text().strip()]
     assert not [name for name in names if "extractive_qa" in name or name.startswith("scoring")]
     lines = sum(len((packaging.PACKAGE / name).read_text().splitlines()) for name in code)
-    assert (len(code) <= 30, lines <= 4500) == (True, True), (sorted(code), lines)
+    assert (len(code) <= 30, lines <= 4600) == (True, True), (sorted(code), lines)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
