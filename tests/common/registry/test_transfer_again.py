@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.registry import champion, register, transfer
 from common.serving import stored_code
 from common.tasks.table import TASKS
+from common.tracking import experiments
 from tests.common.registry.test_transfer import answers, inside, models, of_run
 from tests.support import trained
 
@@ -128,7 +129,7 @@ def unfinished(tmp_path):
     """(URI of a store, id of a run that was killed in it)."""
     with trained.store(tmp_path) as uri:
         client = mlflow.MlflowClient()
-        run_id = client.create_run(client.create_experiment("long")).info.run_id
+        run_id = client.create_run(experiments.experiment_id("long")).info.run_id
         client.log_param(run_id, "rank", 8)
         client.log_metric(run_id, "loss", 2.0, timestamp=1, step=0)
         client.log_text(run_id, "half", "log.txt")
