@@ -116,9 +116,9 @@ class OnDemand:
                 if not known and seen.model:
                     return None
                 opening = self._begin(name) if known else None
-        if found is None and opening is None:
-            return await asyncio.to_thread(self._unknown, name)
         if found is None:
+            if opening is None:
+                return await asyncio.to_thread(self._unknown, name)
             try:
                 # Others may wait for it too, and it goes on without them.
                 found = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(opening)), PATIENCE)
