@@ -1,4 +1,4 @@
-"""Compare what a model is asked with what it was tested on: lengths, scripts, classes or "no answer", and confidence.
+"""Compare what a model is asked with what it was trained and tested on: lengths, scripts, classes or "no answer", and confidence.
 
 FOLDER is what servers wrote that were started with SERVING_OBSERVATIONS=FOLDER (docs/OPERATIONS.md). It holds no texts. Each
 measure gets a distance with bounds and a test; those that drift are named, and an HTML page shows all of them.
@@ -43,6 +43,13 @@ def parser() -> Parser:
         help="prepared data (default: the folder that the run was trained from)",
     )
     made.add_argument(
+        "--against",
+        choices=("test", "train"),
+        default="test",
+        help="the split whose texts served ones are compared with; answers are always compared with those to the test data "
+        "(default: %(default)s)",
+    )
+    made.add_argument(
         "--least",
         type=number(float, minimum=0, maximum=1),
         default=0.1,
@@ -65,7 +72,7 @@ def main() -> None:
     from common.registry.drift import compare
     from common.registry.drift_report import as_text, write_page
 
-    found = compare(args.folder, args.model, args.since, args.data_dir, args.least)
+    found = compare(args.folder, args.model, args.since, args.data_dir, args.least, args.against)
     output = args.output or ROOT / "results" / "drift.html"
     write_page(found, output)
     print(as_text(found))

@@ -14,6 +14,8 @@ from mlflow.exceptions import MlflowException
 from .. import isolated
 from ..counts import count_of
 from ..data import prepared
+from ..data.prepared import Splits
+from ..data.record import DataRecord
 from ..errors import UserError
 from ..models.bundles import BundleInfo
 from ..scratch import scratch
@@ -62,6 +64,22 @@ class Unloadable(Exception):
     """A model did not load or answer in a fresh process; the message is the last line of its output."""
 
 
+def data_of(run: Run, task: Task, data_dir: str | Path | None) -> tuple[Splits, DataRecord]:
+    """(the splits that a run was trained on, their record). data_dir: their folder; default: the one that they were in then.
+
+    UserError if the folder does not hold them, or the run does not say what they were.
+    """
+    folder = data_dir or run.data.params.get("data_dir", task.data_dir)
+    splits, record = prepared.load(folder)
+    wanted = run.data.tags.get("data_fingerprint")
+    if record.fingerprint != wanted:
+        raise UserError(
+            f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than run {run.info.run_id} was "
+            f"trained on ({wanted[:12] if wanted else 'which it does not say'})."
+        )
+    return splits, record
+
+
 def questions(run: Run, example: Mapping, data_dir: str | Path | None, task: Task) -> Questions:
     """A sample of a run's test questions (or texts) as requests to a served model.
 
@@ -70,15 +88,8 @@ def questions(run: Run, example: Mapping, data_dir: str | Path | None, task: Tas
     """
     served = model_logging.module_of(task)
     rows = runs.predictions(run.info.run_id)
-    wanted = run.data.tags["data_fingerprint"]
-    folder = data_dir or run.data.params.get("data_dir", task.data_dir)
     try:
-        splits, record = prepared.load(folder)
-        if record.fingerprint != wanted:
-            raise UserError(
-                f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than run {run.info.run_id} was "
-                f"trained on ({wanted[:12]})."
-            )
+        splits, record = data_of(run, task, data_dir)
     except UserError:
         if data_dir is not None:
             raise
@@ -89,6 +100,7 @@ def questions(run: Run, example: Mapping, data_dir: str | Path | None, task: Tas
                 f"There is no data to check the model of run {run.info.run_id} with: name the folder of the data "
                 "that it was trained on with --data_dir."
             ) from None
+        folder = run.data.params.get("data_dir", task.data_dir)
         note = (
             f"Checked on one {task.unit.removesuffix('s')} only and without slices, because {folder} does not hold the "
             "run's data (name another folder with --data_dir)."

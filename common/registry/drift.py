@@ -1,4 +1,4 @@
-"""Whether served questions still are like those that a version was tested on: what a server noted, beside the version's run."""
+"""Whether served questions still are like those that a version was trained and tested on: what a server noted, beside the version's run."""
 
 import json
 import re
@@ -13,7 +13,6 @@ import mlflow
 from mlflow.entities import Run
 
 from ..counts import count_of
-from ..data import prepared
 from ..errors import UserError
 from ..scoring import drift
 from ..scoring.drift import Distance
@@ -23,9 +22,13 @@ from ..serving.stored_code import with_version
 from ..tasks.interface import Task
 from ..tasks.table import DEFAULT_TASK, task_of
 from ..tracking import runs, store
+from .checking import data_of
 
 ALPHA = 0.05
 """A measure drifts if its p-value, by Holm's correction for all measures, is below."""
+
+AGAINST = ("test", "train")
+"""The splits whose texts served ones may be compared with."""
 
 LEAST = 0.1
 """And if its distance is at least this: among very many questions the smallest difference is significant."""
@@ -61,7 +64,8 @@ class Drift:
     run_id: str
     unit: str
     """What its examples are called, in the plural."""
-    tested: int
+    sizes: dict[str, int]
+    """Split → how many of its examples the reference has."""
     rows: int
     """Served, in the time asked for, by this version."""
     first: str
@@ -80,12 +84,18 @@ class Drift:
 
 
 def compare(
-    folder: Path, uri: str, since: date | None = None, data_dir: Path | None = None, least: float = LEAST
+    folder: Path,
+    uri: str,
+    since: date | None = None,
+    data_dir: Path | None = None,
+    least: float = LEAST,
+    against: str = AGAINST[0],
 ) -> Drift:
-    """Compare what servers noted in a folder of a version (models:/NAME@ALIAS or models:/NAME/VERSION) with its run's test.
+    """Compare what servers noted in a folder of a version (models:/NAME@ALIAS or models:/NAME/VERSION) with its run's data.
 
     since: the first day, in UTC. data_dir: the prepared data; default: the folder that the run was trained from. least: the
-    distance from which on a measure may drift. UserError where there is nothing to compare.
+    distance from which on a measure may drift. against: one of AGAINST, the split whose texts served ones are compared with;
+    answers are compared with those to the test data. UserError where there is nothing to compare.
     """
     files = _files(folder, since)
     store.configure()
@@ -96,7 +106,7 @@ def compare(
         version = mlflow.MlflowClient().get_model_version(*found.groups())
         run = mlflow.get_run(version.tags.get("run_id") or version.run_id)
     task = task_of(run.data.tags.get("task", DEFAULT_TASK))
-    reference, tested = _tested(run, task, data_dir)
+    reference, sizes = _reference(run, task, data_dir, against)
     served = _Served(version.name, {str(version.version), str(version.source).removeprefix("models:/")})
     served.read(files)
     if not served.rows:
@@ -120,7 +130,7 @@ def compare(
         str(version.version),
         run.info.run_id,
         task.unit,
-        tested,
+        sizes,
         served.rows,
         served.first,
         served.last,
@@ -148,29 +158,23 @@ def _says_nothing(name: str, *samples: list[Any]) -> bool:
     return name == "outcome" and len({value for values in samples for value in values}) < 2
 
 
-def _tested(run: Run, task: Task, data_dir: Path | None) -> tuple[Values, int]:
-    """(the measures of a run's test, how many examples it had)."""
-    folder, wanted = (
-        data_dir or run.data.params.get("data_dir", task.data_dir),
-        run.data.tags.get("data_fingerprint", ""),
-    )
-    if not wanted:
-        raise UserError(
-            f"Run {run.info.run_id} does not say what data it was tested on, so nothing can be compared with it."
-        )
-    splits, record = prepared.load(folder)
-    if record.fingerprint != wanted:
-        raise UserError(
-            f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than run {run.info.run_id} was tested on "
-            f"({wanted[:12]}): name the folder that does."
-        )
-    examples = {e["id"]: task.request(task.described(e, record)) for e in splits["test"]}
-    values, rows = _Distinct(), runs.predictions(run.info.run_id)
-    for row in rows:
-        if request := examples.get(row["id"]):
-            texts = {name: [*measures(text), text] for name, text in request.items()}
-            values.add(texts, result(_as_answer(row, task)))
-    return values.found, len(rows)
+def _reference(run: Run, task: Task, data_dir: Path | None, against: str) -> tuple[Values, dict[str, int]]:
+    """(the measures of a run's data, split → how many of its examples they have)."""
+    splits, record = data_of(run, task, data_dir)
+
+    def texts(split: str) -> dict[str, dict[str, Any]]:
+        requests = {e["id"]: task.request(task.described(e, record)) for e in splits[split]}
+        return {id_: {name: [*measures(t), t] for name, t in each.items()} for id_, each in requests.items()}
+
+    values, every, rows = _Distinct(), texts("test"), runs.predictions(run.info.run_id)
+    answered = [(every[row["id"]], result(_as_answer(row, task))) for row in rows if row["id"] in every]
+    tested = [each for each, _ in answered]
+    compared = tested if against == "test" else list(texts(against).values())
+    for each in compared:
+        values.add_texts(each)
+    for asked, answer in answered:
+        values.add_answer(asked, answer)
+    return values.found, {"test": len(tested), against: len(compared)}
 
 
 def _as_answer(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
@@ -189,12 +193,15 @@ class _Distinct:
         self.found: Values = defaultdict(list)
         self._known: set[Any] = set()
 
-    def add(self, texts: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    def add_texts(self, texts: Mapping[str, Any]) -> None:
         """texts: column → [characters, script, a mark of the text]."""
         for name, (characters, script, mark) in texts.items():
             if self._is_new((name, mark)):
                 self.found[f"{name} length"].append(characters)
                 self.found[f"{name} script"].append(script)
+
+    def add_answer(self, texts: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        """The answer to these texts, as `observations.result` gives it."""
         abstained = answer["outcome"] == "abstained"
         if self._is_new(tuple(mark for *_, mark in texts.values())):
             for name, value in answer.items():
@@ -227,7 +234,8 @@ class _Served:
                 if model != self._name or version not in self._called:
                     self.others.add(str(version) if model == self._name else f"{version} of {model}")
                     continue
-                self._distinct.add(texts, row)
+                self._distinct.add_texts(texts)
+                self._distinct.add_answer(texts, row)
             except (AttributeError, KeyError, TypeError, ValueError):
                 self.unreadable += 1
                 continue
@@ -251,10 +259,16 @@ class _Served:
                 raise UserError(f"{file} cannot be read: {error.strerror}.") from None
 
 
+def _counted(found: Drift) -> list[str]:
+    """The examples of the reference, by their split."""
+    called = {"test": "test", "train": "training"}
+    return [count_of(n, f"{called[split]} {found.unit}") for split, n in found.sizes.items()]
+
+
 def summary(found: Drift) -> str:
     """What was compared, in a sentence."""
     first, last = (time[:16].replace("T", " ") for time in (found.first, found.last))
     return (
         f"Version {found.version} of {found.name}: {count_of(found.rows, 'served rows')} from {first} to {last} UTC, beside "
-        f"{count_of(found.tested, f'test {found.unit}')} of run {found.run_id}."
+        f"{' and '.join(_counted(found))} of run {found.run_id}."
     )

@@ -16,7 +16,7 @@ from ..scoring.uncertainty import shown_p
 from ..scratch import scratch
 from .drift import ALPHA, Drift, Measure, summary
 
-HEADER = ["measure", "tested", "served", "distance", "95% bounds", "PSI", "p (Holm)", ""]
+HEADER = ["measure", "reference", "served", "distance", "95% bounds", "PSI", "p (Holm)", ""]
 
 
 def as_text(found: Drift) -> str:
@@ -57,7 +57,7 @@ def _document(found: Drift, folder: Path) -> Document:
         )
         figure.savefig(file := folder / f"{i}.png")
         caption = (
-            f"{len(measure.reference):,} tested, {len(measure.served):,} served, what comes again counted once; distance "
+            f"{len(measure.reference):,} of the reference, {len(measure.served):,} served, what comes again counted once; distance "
             f"{measure.distance.value:.3f}, p {shown_p(measure.p)} by Holm's correction."
         )
         sections.append((f"{measure.name}{' (drift)' if measure.drifts else ''}", [Figure(file, caption)]))
@@ -100,12 +100,12 @@ def _notes(found: Drift) -> list[str]:
 
 def _explained(found: Drift) -> list[str]:
     return [
-        "tested, served: the median, or the category that most have. A length is in characters; the script is that of most "
+        "reference, served: the median, or the category that most have. A length is in characters; the script is that of most "
         "letters.",
         "distance: of numbers Kolmogorov and Smirnov's, the largest difference of the two cumulative shares; of categories "
         "the total variation, half the sum of the differences of their shares. 0: alike; 1: nothing in common.",
         "95% bounds: of the distance, whatever the distributions (Dvoretzky, Kiefer and Wolfowitz; Weissman).",
-        "PSI: the population stability index, over tenths of the tested examples, or categories.",
+        "PSI: the population stability index, over tenths of the reference, or categories.",
         f"drift: p below {ALPHA:g} by Holm's correction for all measures, and a distance of {found.least:g} or more: among "
         "very many rows the smallest difference is significant.",
         "A text, or a row, that comes again counts once.",

@@ -1,4 +1,4 @@
-"""Figures of one measure of the test data and of what was served."""
+"""Figures of one measure of the reference data and of what was served."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def of_numbers(reference: Sequence[float], served: Sequence[float], name: str) -
     else:
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     shares = [np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] / len(each) for each in (one, other)]
-    axes.stairs(shares[0], edges, fill=True, color=GREY, alpha=0.45, label="tested")
+    axes.stairs(shares[0], edges, fill=True, color=GREY, alpha=0.45, label="reference")
     axes.stairs(shares[1], edges, color=VERMILION, linewidth=1.8, label="served")
     axes.set_xlabel(name)
     axes.set_ylabel("share")
@@ -51,7 +51,7 @@ def of_categories(reference: Sequence[str], served: Sequence[str], name: str) ->
     figure = new_figure(7.2, 1.4 + 0.42 * len(rows))
     axes = figure.add_subplot()
     places = np.arange(len(rows))
-    for of, (label, colour, up) in enumerate((("tested", GREY, -0.19), ("served", VERMILION, 0.19))):
+    for of, (label, colour, up) in enumerate((("reference", GREY, -0.19), ("served", VERMILION, 0.19))):
         widths = [both[of] for _, both in rows]
         axes.barh(places + up, widths, 0.36, color=colour, alpha=0.45 if of == 0 else 1, label=label)
         for place, width in zip(places, widths, strict=True):

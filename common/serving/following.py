@@ -61,7 +61,8 @@ class Answering:
         about = Model.load(str(folder))
         self.columns: Sequence[str] = about.get_input_schema().required_input_names()
         self._model_id = about.model_id
-        self._now: tuple[Any, str] = (None, version_of(folder, about.model_id))
+        name, version = registered(folder)
+        self._now: tuple[Any, str] = (None, version or about.model_id or "unknown")
         self._alias, self._first = alias, threading.Lock()
         self._observed: Observed | None = None
         self._failed: str | None = None
@@ -71,7 +72,7 @@ class Answering:
         """Whether the alias was asked once, if there is one, or did not answer for PATIENCE."""
         if alias is not None and not _ALIAS.fullmatch(alias):
             raise UserError(f"{FOLLOW} is {alias!r}; write models:/NAME@ALIAS.")
-        self.name = registered_name(folder) if alias is None else _ALIAS.fullmatch(alias)[1]  # type: ignore[index]
+        self.name = name if alias is None else _ALIAS.fullmatch(alias)[1]  # type: ignore[index]
         """Of the registered model; empty if it is none."""
 
     @property
@@ -179,30 +180,23 @@ def seconds_of(name: str, default: float, least: float, most: float) -> float:
     return value
 
 
-def open_version(uri: str) -> Any:
-    """The model of a version, its files verified; it has answered once. UserError says why it does not."""
+def open_version(uri: str, bases: stored_code.Bases | None = None) -> Any:
+    """The model of a version, its files verified; it has answered once. UserError says why it does not. bases: those of models
+    that are open."""
     config = os.environ.get("SERVING_MODEL_CONFIG")
-    model = stored_code.load(uri, config=json.loads(config) if config else None)
+    model = stored_code.load(uri, config=json.loads(config) if config else None, bases=bases)
     columns = model.metadata.get_input_schema().required_input_names()
     model.predict(pd.DataFrame([dict.fromkeys(columns, WARM_UP)]))
     return model
 
 
-def version_of(folder: Path, model_id: str | None) -> str:
-    """The registered version of a stored model that was downloaded as one; else the id of the logged model."""
+def registered(folder: Path) -> tuple[str, str]:
+    """(name, version) of a stored model that was downloaded as a registered one; else empty texts."""
     try:
         noted = yaml.safe_load((folder / "registered_model_meta").read_text())
-        return str(noted["model_version"])
+        return str(noted["model_name"]), str(noted["model_version"])
     except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return model_id or "unknown"
-
-
-def registered_name(folder: Path) -> str:
-    """The registered name of a stored model that was downloaded as one; else empty."""
-    try:
-        return str(yaml.safe_load((folder / "registered_model_meta").read_text())["model_name"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return ""
+        return "", ""
 
 
 def give_back_memory() -> None:

@@ -12,6 +12,7 @@ SERVING_FOLLOW its files are verified, it answers once first, and its alias is f
 import asyncio
 import contextlib
 import fnmatch
+import functools
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from ..errors import UserError, first_line
+from . import stored_code
 from .following import EVERY, RETRY, SECONDS, give_back_memory, open_version, seconds_of
 from .held_models import Held, Opened, Version, weights_of
 from .shared_bases import MODELS
@@ -73,7 +75,7 @@ class OnDemand:
     """What a request that names a model gets.
 
     allowed: (name or pattern, alias) of what may be asked for. most: bytes of weights in memory at most. answering: the model
-    that the server was started with. opened: opens models:/NAME/VERSION.
+    that the server was started with. opened: opens models:/NAME/VERSION; default: `open_version`.
     """
 
     def __init__(
@@ -82,9 +84,10 @@ class OnDemand:
         most: int | None,
         answering: "Answering",
         observed: "Observed",
-        opened: Callable[[str], Any] = open_version,
+        opened: Callable[[str], Any] | None = None,
     ):
-        self._allowed, self._answering, self._open = allowed, answering, opened
+        self._allowed, self._answering = allowed, answering
+        self._open = opened or functools.partial(open_version, bases=stored_code.Bases())
         self.held = Held(most, self._beside)
         self._started: tuple[Callable[[], Any], Mapping[int, int]] = (lambda: None, {})
         self._lock = threading.Lock()

@@ -5,6 +5,8 @@ The environment sets it up, for every kind of model alike (docs/OPERATIONS.md):
 SERVING_ACCESS_LOG: a file, or - for standard output, that gets one JSON object for each request, without any text of it.
 SERVING_API_KEYS: a file of keys (`api_keys`); without it everybody may ask.
 SERVING_DRAIN_SECONDS: how long after SIGTERM requests are still taken, while /ready says 503.
+SERVING_FOLLOW: the alias whose version answers (`following`). SERVING_MODELS: further models that a request may name
+(`on_demand`).
 SERVING_WEBHOOK_SECRET: with it MLflow's webhooks have a server look at once at the alias that it follows, as SIGHUP does.
 SERVING_TRACE: the share of the requests that leave a trace in MLflow (`tracing`).
 SERVING_OBSERVATIONS: a folder that gets a line without text for each row that was answered (`observations`).

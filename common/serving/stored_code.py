@@ -27,7 +27,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from ..errors import UserError, first_line
-from ..models.bundles import difference, fingerprint, hashes, read_reference
+from ..models.bundles import difference, fingerprint, hashes, read_bundle, read_reference
 from ..scratch import own_folder, scratch
 
 CODE = "code_sha256"
@@ -35,6 +35,9 @@ CODE = "code_sha256"
 
 FILES = "files_sha256"
 """Tags of a logged model and of a base's run, FILES_0, FILES_1, ...: path within it → sha256, as JSON in pieces."""
+
+BASE_FOLDER = "base"
+"""Of a saved model, with the base inside."""
 
 BASE = "base_fingerprint"
 """Tag of a logged model, of the run that it belongs to and of a base's run."""
@@ -74,16 +77,50 @@ def from_tags(tags: Mapping[str, str]) -> dict[str, str] | None:
     return json.loads("".join(pieces)) if pieces else None
 
 
-def load(uri: str, called: str = "", config: Mapping | None = None) -> PyFuncModel:
+class Bases:
+    """The verified bases of models that are loaded: a further adapter of one takes it from there, and not from the store."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[weakref.ref[PyFuncModel], str, Path]] = []
+
+    def add(self, model: PyFuncModel, bundle: Path) -> None:
+        """A loaded model, and its saved model with its base inside."""
+        self._held = [each for each in self._held if each[0]() is not None]
+        if (bundle / BASE_FOLDER).is_dir():
+            self._held.append(
+                (weakref.ref(model), read_bundle(bundle).base_fingerprint, bundle / BASE_FOLDER)
+            )
+
+    def bring(self, wanted: str, place: Path) -> bool:
+        """Put the base of this fingerprint there; False if no loaded model has it."""
+        for reference, fingerprint_, base in list(self._held):
+            # While it is held, its files stay.
+            model = reference()
+            if model is not None and fingerprint_ == wanted:
+                shutil.copytree(base, place, copy_function=_linked, dirs_exist_ok=True)
+                return True
+        return False
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def load(
+    uri: str, called: str = "", config: Mapping | None = None, bases: Bases | None = None
+) -> PyFuncModel:
     """The model of a URI, as `mlflow.pyfunc.load_model` gives it. called: its name in messages; default: the URI. config: its
-    `model_config`.
+    `model_config`. bases: where its base may be, and where it is noted.
 
     UserError if a file is not what was recorded, or the model does not load.
     """
     called = called or uri
     folder, release = own_folder()
     try:
-        stored = str(verified(uri, folder, called))
+        stored = str(verified(uri, folder, called, bases))
         with _OPENING:
             model = _opened(stored, config)
         _import_all(Path(stored) / "code")
@@ -100,6 +137,8 @@ def load(uri: str, called: str = "", config: Mapping | None = None) -> PyFuncMod
         raise
     # A model may read its files while it exists, and they must not stay longer: a page that is open for weeks loads many.
     weakref.finalize(model, _remove, release, str(Path(stored) / "code"))
+    if bases is not None:
+        bases.add(model, Path(stored) / "artifacts" / "bundle")
     return model
 
 
@@ -157,8 +196,9 @@ def with_version(uri: str) -> str:
     return f"models:/{name}/{version}"
 
 
-def verified(uri: str, folder: Path, called: str = "") -> Path:
-    """A copy of a stored model, in the folder, with its base inside. called: its name in messages; default: the URI.
+def verified(uri: str, folder: Path, called: str = "", bases: Bases | None = None) -> Path:
+    """A copy of a stored model, in the folder, with its base inside. called: its name in messages; default: the URI. bases: of
+    models that are loaded.
 
     UserError names the file of the model, or of the base that it refers to, that is not what was recorded.
     """
@@ -181,11 +221,13 @@ def verified(uri: str, folder: Path, called: str = "") -> Path:
         _check_code(uri, model_id, logged.tags, stored)
         run = client.get_run(logged.source_run_id) if logged.source_run_id else None
         wanted = run and run.data.tags.get(BASE)
-    _bring_base(client, uri, stored / "artifacts" / "bundle", wanted, folder / "base")
+    _bring_base(client, uri, stored / "artifacts" / "bundle", wanted, folder / "base", bases)
     return stored
 
 
-def _bring_base(client: MlflowClient, uri: str, bundle: Path, wanted: str | None, folder: Path) -> None:
+def _bring_base(
+    client: MlflowClient, uri: str, bundle: Path, wanted: str | None, folder: Path, bases: Bases | None
+) -> None:
     """Put the base that a saved model refers to inside it."""
     try:
         reference = read_reference(bundle)
@@ -199,6 +241,10 @@ def _bring_base(client: MlflowClient, uri: str, bundle: Path, wanted: str | None
             f"{uri} is not loaded: its base.json refers to another base than the store says. Find out who changed it; then "
             "train again."
         )
+    shutil.rmtree(bundle / BASE_FOLDER, ignore_errors=True)
+    if bases is not None and bases.bring(wanted, bundle / BASE_FOLDER):
+        (bundle / "base.json").unlink()
+        return
     base = _downloaded(reference["uri"], folder, f"The base {reference['uri']} of {uri}")
     if fingerprint(base) != wanted or any(entry.is_dir() for entry in base.iterdir()):
         listed = from_tags(client.get_run(match[1]).data.tags)
@@ -207,8 +253,7 @@ def _bring_base(client: MlflowClient, uri: str, bundle: Path, wanted: str | None
             f"{uri} is not loaded: the shared base {reference['uri']} was changed since it was stored"
             f"{f' (its file {found})' if found else ''}: delete its run and train again."
         )
-    shutil.rmtree(bundle / "base", ignore_errors=True)
-    shutil.move(base, bundle / "base")
+    shutil.move(base, bundle / BASE_FOLDER)
     (bundle / "base.json").unlink()
 
 

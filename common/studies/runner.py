@@ -109,6 +109,8 @@ class Runner:
     def _decide(self, stage: Stage, entries: list[Entry], best: Best | None) -> list[Entry]:
         """Train a stage seed by seed, until it is decided."""
         study, metric = self.study, self.status.task.metric
+        # Rows that are finished are not among those that are due.
+        self.position += sum(entry.status == "finished" for entry in entries)
         again = {entry.row.name for entry in entries if entry.status == "failed" and self.retry_failed}
         known = {entry.decision.candidate for entry in entries if entry.decision}
         # What was left out is needed again where --retry_failed gives its candidate another chance.

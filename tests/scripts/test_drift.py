@@ -103,6 +103,27 @@ def test_other_questions_are_named(world, tmp_path):
     ]
 
 
+def test_texts_may_be_compared_with_those_of_the_training_data(world, tmp_path):
+    folder, _, answers = world
+    trained_on = prepared.load(folder / "data")[0]["train"].to_list()
+    records = [{name: e[name] for name in ALIKE} for e in trained_on]
+    served = noted(tmp_path / "served", records, (answers * len(records))[: len(records)])
+    found = compare(served, f"models:/{NAME}/1", against="train")
+    distances = {measure.name: measure.distance.value for measure in found.measures}
+    assert {distances[f"{name} {of}"] for name in ALIKE for of in ("length", "script")} == {0.0}
+    assert found.sizes == {"test": len(answers), "train": len(records)}
+    # Answers have the test's for their reference.
+    assert {m.name: len(m.reference) for m in found.measures}["score"] == len(answers)
+    beside_test = {m.name: m.distance.value for m in compare(served, f"models:/{NAME}/1").measures}
+    assert beside_test["question length"] > 0
+    page = tmp_path / "page.html"
+    command = ("drift.py", served, "--model", f"models:/{NAME}/1", "--against", "train", "--output", page)
+    done = call_script(*command)
+    assert done.returncode == 0 and f"and {len(records)} training questions of run" in done.stdout, (
+        done.stderr
+    )
+
+
 def test_days_and_what_cannot_be_compared(world, tmp_path):
     folder, records, answers = world
     served = noted(tmp_path / "served", records, answers, version="7")

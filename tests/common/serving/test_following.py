@@ -15,7 +15,7 @@ import pytest
 
 from common.errors import UserError
 from common.serving import following
-from common.serving.following import Answering, version_of
+from common.serving.following import Answering, registered
 from common.serving.observed import Observed
 from tests.support import trained
 from tests.support.questions import EXAMPLES
@@ -250,6 +250,6 @@ def test_what_is_no_alias_is_refused(alias, answering, tmp_path):
 
 
 def test_a_model_that_is_not_registered_is_known_by_its_id(tmp_path):
-    assert version_of(tmp_path, "m-1") == "m-1" and version_of(tmp_path, None) == "unknown"
+    assert registered(tmp_path) == ("", "")
     (tmp_path / "registered_model_meta").write_text(": : [")
-    assert version_of(tmp_path, "m-1") == "m-1"
+    assert registered(tmp_path) == ("", "")

@@ -74,6 +74,37 @@ def test_the_copy_that_is_run_goes_with_its_model(logged, tmp_path, monkeypatch)
     assert not list(tmp_path.glob("stored-model-*")) and held() is None
 
 
+def test_a_base_that_a_loaded_model_has_is_not_read_again(logged, monkeypatch):
+    read, downloaded = [], stored_code._downloaded
+    monkeypatch.setattr(
+        stored_code, "_downloaded", lambda source, *rest: read.append(source) or downloaded(source, *rest)
+    )
+
+    def bases_read(model_bases):
+        read.clear()
+        model = stored_code.load(f"models:/{logged[0]}", bases=model_bases)
+        return model, sum(source.startswith("runs:/") for source in read)
+
+    def answer(model):
+        return model.predict(pd.DataFrame([ASKED])).iloc[0].to_dict()
+
+    bases = stored_code.Bases()
+    first, times = bases_read(bases)
+    assert times == 1
+    expected = answer(first)
+    second, times = bases_read(bases)
+    assert times == 0
+    # The first one goes with its files; the second has its own names for them.
+    del first
+    gc.collect()
+    assert answer(second) == expected
+    third, times = bases_read(bases)
+    assert times == 0 and answer(third) == expected
+    del second, third
+    gc.collect()
+    assert bases_read(bases)[1] == 1 and bases_read(None)[1] == 1
+
+
 def test_nothing_refers_to_the_copy_of_a_model_that_does_not_load(logged, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # As in a fresh process, where this model is the first with its code.
