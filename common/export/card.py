@@ -19,6 +19,7 @@ from ..tasks.interface import Task
 from ..tasks.table import task_of
 from ..tracking import runs, store
 from ..training.assessment import INPUTS
+from ..training.fingerprint import OF_HUB
 from . import public_base
 from .source import Stored
 
@@ -107,8 +108,7 @@ def recorded(stored: Stored) -> Recorded:
             read(_DATA, _json, nothing),
             read(_SLICES, pd.read_csv, None),
             read(_CONFIDENCE, lambda file: file.read_text(encoding="utf-8"), ""),
-            # As `training.fingerprint.checkpoint` writes it.
-            str(_part(decided, "content").get("checkpoint")).startswith("commit "),
+            str(_part(decided, "content").get("checkpoint")).startswith(OF_HUB),
             "; ".join(missing),
         )
 

@@ -28,6 +28,9 @@ DECIDE = ("models", "scoring", "tasks", "training")
 """Packages whose modules all count, as do the modules outside of packages. The other packages read data, which counts by its
 content, or draw, log, serve and compare trained models."""
 
+OF_HUB = "commit "
+"""What the fingerprint of a checkpoint of the hub begins with."""
+
 NEVER_LOADED = (
     "*.md",
     ".*",
@@ -89,7 +92,7 @@ def checkpoint(found: Checkpoint) -> str:
     """Fingerprint of a checkpoint's weights, config and tokenizer: for a folder the sha256 of its files, for a model of the
     hub the commit that is loaded."""
     folder = Path(found.source)
-    content = f"files {_folder(folder)}" if folder.is_dir() else f"commit {found.revision}"
+    content = f"files {_folder(folder)}" if folder.is_dir() else f"{OF_HUB}{found.revision}"
     return f"{content} {found.distil=} {found.one_segment=}"
 
 
