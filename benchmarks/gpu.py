@@ -13,6 +13,7 @@ import copy
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import _path  # noqa: F401
 import numpy as np
 import torch
 from decoding import provenance
-from training import TECHNIQUES, arithmetic, batches_of, spread, technique_of
+from table_rows import json_flag, save_rows
+from training import TECHNIQUES, arithmetic, batches_of, every_technique, spread, technique_of
 
 from common.models import base
 from common.models.cpu_kernels import quicken
@@ -184,7 +186,7 @@ def run(shape: str, name: str, args, device) -> dict:
     last = ways[-1]
     return {
         "shape": shape,
-        "technique": technique.name,
+        "technique": " ".join([technique.name, *TECHNIQUES.get(name, ("", {}))[1]]),
         "windows_per_second": {way: round(statistics.median(r), 1) for way, r in rates.items()},
         "utilisation": {way: round(statistics.median(s), 3) for way, s in shares.items()},
         "peak_memory_mib": peaks,
@@ -221,10 +223,33 @@ def markdown(results: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_rows(results: list[dict]) -> Iterator[dict]:
+    """For --json: a row for each way, with its speed against that of the first way."""
+    for found in results:
+        rates = found["windows_per_second"]
+        first = next(iter(rates))
+        for way, rate in rates.items():
+            row = {
+                "shape": found["shape"],
+                "technique": found["technique"],
+                "way": way,
+                "windows_per_second": rate,
+            }
+            row |= {
+                "utilisation": round(100 * found["utilisation"][way]),
+                "times_first": round(rate / rates[first], 2),
+            }
+            if peak_memory := found["peak_memory_mib"].get(way):
+                row["peak_mib"] = peak_memory
+            if largest := found["largest_batch"].get(way):
+                row["largest_batch"] = largest
+            yield row
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--shapes", nargs="+", choices=SHAPES, default=["base", "large"])
-    p.add_argument("--techniques", nargs="+", choices=TECHNIQUES, default=list(TECHNIQUES))
+    p.add_argument("--techniques", nargs="+", choices=every_technique(), default=list(TECHNIQUES))
     p.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     p.add_argument("--windows", type=int, default=4000, help="an epoch's")
     p.add_argument("--max_length", type=int, default=384)
@@ -233,6 +258,7 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--most", type=int, default=2048, help="largest batch that is tried for room")
     p.add_argument("--output", type=Path, default=Path("gpu.json"), help="JSON; .md lies beside it")
+    json_flag(p)
     args = p.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
@@ -240,6 +266,7 @@ def main() -> None:
         for name in args.techniques:
             found.append(run(shape, name, args, device))
             args.output.write_text(json.dumps(found, indent=1) + "\n")
+    save_rows(args.json, table_rows(found), device=found[0]["device"])
     table = markdown(found)
     args.output.with_suffix(".md").write_text(table)
     print(table)

@@ -66,9 +66,14 @@ PASSES, REST = "other passes", "Python and calls"
 
 
 def technique_of(name: str) -> Technique:
-    """A technique with its defaults, but for what the table says."""
-    key, settings = TECHNIQUES[name]
+    """A technique with its defaults, but for what the table says. name: as --techniques names it, or the key of any script."""
+    key, settings = TECHNIQUES.get(name, (name, {}))
     return techniques()[key](**settings)
+
+
+def every_technique() -> list[str]:
+    """What --techniques takes: the names of the table, and the keys of the scripts."""
+    return sorted({*TECHNIQUES, *techniques()})
 
 
 def batches_of(way: str, lengths: np.ndarray, size: int, count: int) -> list[np.ndarray]:
@@ -203,7 +208,7 @@ def run(name: str, args) -> dict:
             if args.profile and round_ == args.rounds and way == "suite":
                 profiled = profile(ready, model, optimizer)
     return {
-        "technique": " ".join([technique.name, *TECHNIQUES[name][1]]),
+        "technique": " ".join([technique.name, *TECHNIQUES.get(name, ("", {}))[1]]),
         "profile": profiled,
         "windows_per_second": {way: round(statistics.median(r), 2) for way, r in rates.items()},
         "share_of_peak": {way: round(statistics.median(s), 3) for way, s in shares.items()},
@@ -290,7 +295,7 @@ def spread(ratios: list[float]) -> dict[str, float]:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--techniques", nargs="+", choices=TECHNIQUES, default=list(TECHNIQUES))
+    p.add_argument("--techniques", nargs="+", choices=every_technique(), default=list(TECHNIQUES))
     p.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     p.add_argument("--data_dir", default="squad_data")
     p.add_argument("--model_checkpoint", default="embedded", help="a BERT")

@@ -220,8 +220,8 @@ class RunArgs:
     )
     pack_batches: bool = option(
         False,
-        "lay a batch's windows end to end, so that no padding is computed: for GPUs and windows of uneven length "
-        f"({PACKING}, encoders with absolute positions, no virtual tokens)",
+        "lay a batch's windows end to end, so that no padding is computed; batches grouped by length were faster where both "
+        f"were measured ({PACKING}, encoders with absolute positions, no virtual tokens)",
         TRAINING,
     )
     class_weights: Literal["none", "balanced"] = option(
