@@ -26,6 +26,9 @@ SCRIPT = ROOT / "scripts" / "_row_starter.py"
 
 PRELOADED = (
     "common.training.fit",
+    "common.reports.confidence_figures",
+    "common.reports.run_figures",
+    "common.reports.study_curves",
     "common.serving.extractive_qa",
     "common.serving.classification",
     "common.serving.generative_qa",
