@@ -5,7 +5,7 @@ import sys
 import _path  # noqa: F401
 
 from common.bounds import number
-from common.cli import Parser, guarded
+from common.cli import Parser, guarded, importing
 from common.errors import UserError
 from common.files import text_or_file
 
@@ -43,7 +43,8 @@ def main() -> None:
     if not context.strip():
         raise UserError("--context is empty: give a text, or a file that holds one.")
 
-    from common.inference import models
+    with importing():
+        from common.inference import models
 
     model = models.load(args.model)
     # Models that generate text give one answer.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from common.cli import Parser, guarded
+from common.cli import Parser, guarded, importing
 from common.errors import UserError
 from common.paths import ROOT
 from common.tasks.table import TASKS
@@ -60,7 +60,8 @@ def parser() -> Parser:
 def main() -> None:
     args = parser().parse_args()
     # Its libraries take seconds to import.
-    from common.tracking.compared import compare_experiment
+    with importing():
+        from common.tracking.compared import compare_experiment
 
     compared = compare_experiment(args.experiment_name, args.task, args.data_fingerprint, args.all_runs)
     print(compared.as_text())

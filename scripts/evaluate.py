@@ -10,7 +10,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.bounds import number
-from common.cli import Parser, guarded
+from common.cli import Parser, guarded, importing
 from common.data import perturb
 from common.data.columns import parse
 from common.data.language import checked
@@ -81,8 +81,9 @@ def main() -> None:
     kinds = list(dict.fromkeys(kind.strip() for kind in args.perturb.split(",") if kind.strip()))
     perturb.check(kinds)
     language = checked(args.language) if args.language else None
-    from common.inference import evaluating, evaluation_log, evaluation_report, models
-    from common.inference.source import source_of
+    with importing():
+        from common.inference import evaluating, evaluation_log, evaluation_report, models
+        from common.inference.source import source_of
 
     names = evaluating.names_of(args.file, args.name, kinds)
     evaluation_report.make_folder(args.output_dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from common.bounds import number
-from common.cli import Parser, guarded
+from common.cli import Parser, guarded, importing
 from common.counts import count_of
 from common.data.columns import parse
 from common.errors import UserError
@@ -89,10 +89,11 @@ def parser() -> Parser:
 
 def main() -> None:
     args = parser().parse_args()
-    from common.inference import models, predicting
-    from common.inference.backends import backends_of
-    from common.inference.outputs import Outputs
-    from common.inference.source import source_of
+    with importing():
+        from common.inference import models, predicting
+        from common.inference.backends import backends_of
+        from common.inference.outputs import Outputs
+        from common.inference.source import source_of
 
     if args.adapter and args.backend != "local":
         raise UserError(

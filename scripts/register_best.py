@@ -22,7 +22,7 @@ import _path  # noqa: F401  # isort: skip
 import sys
 from pathlib import Path
 
-from common.cli import Parser, guarded
+from common.cli import Parser, guarded, importing
 from common.errors import UserError
 from common.registry import reporting
 from common.registry.gate import check
@@ -101,9 +101,10 @@ def main() -> None:
     rules = rules_of(args)
     # Before the libraries are imported, because that takes seconds.
     check(rules)
-    from common.registry import register
-    from common.registry.demands import AlsoOn, Demands
-    from common.tracking import experiments, store
+    with importing():
+        from common.registry import register
+        from common.registry.demands import AlsoOn, Demands
+        from common.tracking import experiments, store
 
     demands = Demands(tuple(map(AlsoOn.parse, args.also_on)), args.must_pass)
     store.configure()

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from common.api.technique_scripts import technique_scripts
-from common.cli import Parser, guarded
+from common.cli import Parser, guarded, importing
 from common.paths import ROOT, interpreter
 from common.studies import backends
 
@@ -68,14 +68,16 @@ def parser() -> Parser:
 def main() -> None:
     args = parser().parse_args()
     # Imported late, because --help should be quick: these take seconds.
-    from common.studies import declaration
+    with importing():
+        from common.studies import declaration
 
     techniques = technique_scripts()
     study = declaration.read(args.study, {key: kind for key, (kind, _) in techniques.items()}, args.smoke)
     if args.smallest_difference is not None:
         study = declaration.with_smallest_difference(study, args.smallest_difference)
     backends.check(study, args.backend, args.address, args.dry_run)
-    from common.studies import launch
+    with importing():
+        from common.studies import launch
 
     if args.dry_run:
         print(launch.show(study, args.output_dir))

@@ -239,3 +239,38 @@ def test_a_recorded_study_is_replayed_from_its_questions(tmp_path, monkeypatch, 
     pd.DataFrame(rows).to_csv(tmp_path / "rates" / "study.csv")
     with pytest.raises(UserError, match="rows that are not finished"):
         benchmark.main()
+
+
+@pytest.mark.long
+def test_a_script_is_timed_until_its_first_step_in_the_parts_that_its_checkout_has(tmp_path, monkeypatch):
+    common = tmp_path / "common"
+    for name, content in {
+        "training/fit.py": "import time; time.sleep(0.3)",
+        "tracking/store.py": "import time\ndef configure(): time.sleep(0.2)",
+        "tracking/runs.py": "def earlier_name(): pass",
+    }.items():
+        (common / name).parent.mkdir(parents=True, exist_ok=True)
+        (common / name).write_text(content)
+    script = tmp_path / "scripts" / "bert_fine_tuning_X.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import sys; sys.path.insert(0, str(sys.path[0]) + '/..')\n"
+        "import common.training.fit, torch\n"
+        "from common.tracking import runs, store\n"
+        "store.configure()\n"
+        "torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]).step()\n"
+        "open(sys.argv[sys.argv.index('--data_dir') + 1], 'w')\n"
+    )
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    found = module("first_step").started(script, tmp_path / "not-written", tmp_path / "mlflow.db")
+    assert found.keys() == {"seconds", "cpu", "imports", "opening"}
+    assert 0.3 <= found["imports"] < found["seconds"] and 0.2 <= found["opening"] < found["seconds"]
+    assert not (tmp_path / "not-written").exists(), "it went on after the step"
+    rows = [
+        {"technique": "x", "store": "new", "checkout": name, "round": round_, "seconds": seconds, "cpu": 1.0}
+        for round_, of in enumerate([(1.0, 3.0), (2.0, 4.0), (9.0, 9.0)])
+        for name, seconds in zip(("this", "other"), of, strict=True)
+    ]
+    (row,) = module("first_step").summary(rows)
+    assert (row["seconds"], row["other_seconds"], row["seconds_ratio"]) == (2.0, 4.0, 2.0)
+    assert row["cpu_ratio"] == 1.0 and "imports" not in row

@@ -66,6 +66,13 @@ def log_model(
     return info.model_uri
 
 
+def look_at_packages() -> None:
+    """Have MLflow find out which packages are installed, as it does in each process before it logs the first model."""
+    from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+    warn_dependency_requirement_mismatches([f"mlflow=={version('mlflow')}"])
+
+
 def refer(bundle: Path, base: Path) -> None:
     """Let a saved model name the store's copy of its base, which is stored if it is not there yet."""
     fingerprint = read_bundle(bundle).base_fingerprint

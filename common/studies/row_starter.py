@@ -1,12 +1,12 @@
 """Starts the processes of rows with everything imported: a process that has imported it and run nothing forks them.
 
-Imports are most of the time that the start of a row takes. The process that holds them opens no store, reads no data and
-starts no threads, so that nothing passes from one row to the next and its memory does not grow: a forked row computes what a
-row computes that starts by itself. Linux only; elsewhere rows start as ordinary processes.
+Imports are most of the time that the start of a row takes. The process that holds them, and knows which packages are
+installed, opens no store, reads no data and starts no threads, so that nothing passes from one row to the next and its memory
+does not grow: a forked row computes what a row computes that starts by itself. Linux only; elsewhere rows start as ordinary
+processes.
 """
 
 import contextlib
-import gc
 import hashlib
 import importlib
 import json
@@ -20,12 +20,16 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
+from ..cli import importing
 from ..paths import ROOT
 
 SCRIPT = ROOT / "scripts" / "_row_starter.py"
 
 PRELOADED = (
     "common.training.fit",
+    "common.reports.confidence_figures",
+    "common.reports.run_figures",
+    "common.reports.study_curves",
     "common.serving.extractive_qa",
     "common.serving.classification",
     "common.serving.generative_qa",
@@ -184,12 +188,14 @@ def serve(file: int) -> None:
     its lock, and the process's id and its exit code are sent.
     """
     with socket.socket(fileno=file) as ours:
-        for name in PRELOADED:
-            importlib.import_module(name)
+        # The garbage collector would also copy the pages of imported objects by looking at them.
+        with importing():
+            for name in PRELOADED:
+                importlib.import_module(name)
+            from ..serving.model_logging import look_at_packages
+
+            look_at_packages()
         _refuse_threads()
-        # Imported objects stay; the garbage collector would copy their pages by looking at them.
-        gc.collect()
-        gc.freeze()
         while _send(ours, ready=True):
             message, files, _, _ = socket.recv_fds(ours, _LONGEST, 2)
             if not message:

@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..atomic import atomic_write
@@ -163,7 +165,7 @@ def _create(database: Path) -> None:
             if database.is_file():
                 return
             print(f"Making the MLflow store {database}", file=sys.stderr)
-            with atomic_write(database) as part:
+            with atomic_write(database, durable=True) as part:
                 _migrate(part, database.parent / "mlruns")
     except OSError as error:
         raise UserError(
@@ -245,7 +247,18 @@ def _migrate(file: Path, artifacts: Path) -> None:
 
     # Alembic tells of every migration.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    store = SqlAlchemyStore(_uri(file), artifacts.as_uri())
+
+    def unsynced(connection: Any, _: object) -> None:
+        # Hundreds of commits would each wait for the disk; the file reaches it whole before it is put in place.
+        _, _, name = connection.execute("PRAGMA database_list").fetchone()
+        if Path(name).resolve() == file.resolve():
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", unsynced)
+    try:
+        store = SqlAlchemyStore(_uri(file), artifacts.as_uri())
+    finally:
+        event.remove(Engine, "connect", unsynced)
     store.engine.dispose()
     connection = sqlite3.connect(file)
     # Several trainings at once write without waiting for each other's readers; the setting stays in the file.

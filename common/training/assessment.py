@@ -81,14 +81,21 @@ class Assessment(ABC):
         return Judged(validation, self._split("test", self.args.max_test_samples, tokenizer, config))
 
     def test(
-        self, model: torch.nn.Module, judged: Judged, evaluation: Evaluation, choices: int
+        self,
+        model: torch.nn.Module,
+        judged: Judged,
+        evaluation: Evaluation,
+        choices: int,
+        validation_outputs: Any = None,
     ) -> results.Tested | None:
         """Decide on validation what is to be decided, then look at test once. None in every process but the first.
 
-        choices: how many models validation chose from.
+        choices: how many models validation chose from. validation_outputs: the model's, where they are known.
         """
         validation, test = judged.validation, judged.test
-        outputs = evaluation.outputs(model, validation)
+        outputs = validation_outputs
+        if outputs is None:
+            outputs = evaluation.outputs(model, validation)
         validated = evaluation.undecided(outputs, validation)
         decision = evaluation.decide(validated, validation)
         if decision is not None:

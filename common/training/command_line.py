@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bounds import Bounds, bounds_of
-from ..cli import Parser, guarded
+from ..cli import Parser, guarded, importing
 from ..errors import UserError
 from ..files import read_yaml
 from ..paths import interpreter
@@ -28,7 +28,8 @@ def run(technique: type[Technique], argv: list[str]) -> None:
     chosen, args = parse(technique, argv)
     # `fit` does so too, but importing it takes seconds.
     check(chosen, settled(args))
-    from .fit import fit
+    with importing():
+        from .fit import fit
 
     fit(chosen, args)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from ..files import write_json
-from ..reports.confidence_figures import reliability_diagram, risk_coverage_curve
 from ..reports.text_tables import to_markdown
 from ..scoring import abstention, calibration
 from ..scoring.abstention import Promise
@@ -119,6 +118,9 @@ class Tested:
 
     def write(self, folder: Path, unit: str) -> None:
         """Write confidence.json, abstention.csv, abstention.md and the figures into a new folder. unit: of the examples."""
+        # matplotlib is not needed before the first step.
+        from ..reports.confidence_figures import reliability_diagram, risk_coverage_curve
+
         folder.mkdir()
         figures, table = self.figures(), self.table()
         bins = {

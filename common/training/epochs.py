@@ -81,9 +81,10 @@ def try_mean(trainer: "TaskTrainer", epochs: LastEpochs, best: Path) -> None:
     trainer.accelerator.wait_for_everyone()
     model = trainer.accelerator.unwrap_model(trainer.model)
     trainable.load(model, epochs.mean)
-    found, highest = trainer.validated(model), max(trainer.past_scores())
+    (found, outputs), highest = trainer.validated(model), max(trainer.past_scores())
     metric = trainer.metrics[0]
-    better = found[metric] > highest
+    if better := found[metric] > highest:
+        trainer.best_outputs = outputs
     trainer.run_log.log_metrics({f"mean_validation_{name}": value for name, value in found.items()})
     trainer.run_log.set_tags({"weights": f"mean of the last {count} epochs" if better else "best epoch"})
     if not writes:

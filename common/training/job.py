@@ -67,7 +67,7 @@ class Job(Assessment):
         model = self._best(trainer)
         self._log_effort(trainer.state.global_step, seconds, log)
         choices = epochs.choices(self.technique.num_train_epochs, self.args.average_last)
-        tested = self.test(model, splits, evaluation, choices)
+        tested = self.test(model, splits, evaluation, choices, trainer.best_outputs)
         if tested:
             self.report(tested, results.save_model(model, tokenizer, self.plan, tested, self.scratch), log)
             results.log_curves(log, trainer.state.log_history, self.plan)

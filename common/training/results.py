@@ -11,8 +11,6 @@ import torch
 
 from ..files import write_json
 from ..models import bundles, saving
-from ..reports import run_figures
-from ..reports.study_curves import gradient_flow
 from ..scoring import bootstrap
 from ..scoring.names import LABELS, in_metric
 from ..tasks.interface import Decision, Extras, Task
@@ -112,6 +110,9 @@ def write_predictions(tested: Tested, task: Task, folder: Path) -> None:
 
 def write_extras(extras: Extras, folder: Path) -> None:
     """Write further artifacts of a test into a folder."""
+    # matplotlib is not needed before the first step.
+    from ..reports import run_figures
+
     for name, content in extras.documents.items():
         write_json(folder / name, content)
     for name, rows in extras.tables.items():
@@ -127,6 +128,9 @@ def write_extras(extras: Extras, folder: Path) -> None:
 
 def log_curves(log: RunLog, log_history: list[dict[str, Any]], planned: Plan) -> None:
     """Log the trainer's history, and the gradient norms that it may hold, as files and figures."""
+    from ..reports import run_figures
+    from ..reports.study_curves import gradient_flow
+
     history, norms = split_off(log_history)
     log.log_dict(history, "log_history.json")
     log.log_figure(run_figures.loss_curve(history, planned.task.metric), "loss_curve.png")

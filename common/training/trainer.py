@@ -74,6 +74,8 @@ class TaskTrainer(Trainer):
         self.examples, self.validation = train.examples, validation
         self.resumed: dict[str, Any] = {}
         """The notes of the checkpoint that training goes on from."""
+        self.best_outputs: Any = None
+        """The validation split's outputs of the best weights; None where an earlier process found these."""
         self.parts = 1
         """Into how many parts a batch that does not fit on the device is divided."""
         self._aside: Path | None = None
@@ -297,12 +299,15 @@ class TaskTrainer(Trainer):
         self.check_losses()
         started = time.perf_counter()
         model = self.accelerator.unwrap_model(self.model)
-        found = {f"eval_{name}": score for name, score in self.validated(model).items()}
-        if self.args.should_save and found[self.chosen_by] > max(self.past_scores(), default=-1.0):
-            best = self.output_dir / "best"
-            best.mkdir(exist_ok=True)
-            with atomic_write(best / WEIGHTS) as part:
-                trainable.save(model, part)
+        scores, outputs = self.validated(model)
+        found = {f"eval_{name}": score for name, score in scores.items()}
+        if found[self.chosen_by] > max(self.past_scores(), default=-1.0):
+            self.best_outputs = outputs
+            if self.args.should_save:
+                best = self.output_dir / "best"
+                best.mkdir(exist_ok=True)
+                with atomic_write(best / WEIGHTS) as part:
+                    trainable.save(model, part)
         if self.args.should_save and self.last_epochs:
             self.last_epochs.keep(model, self.state.global_step)
         self.evaluation_seconds += time.perf_counter() - started
@@ -310,12 +315,12 @@ class TaskTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
-    def validated(self, model: Any) -> dict[str, float]:
-        """The validation scores of a model's weights, by metric, in percent."""
+    def validated(self, model: Any) -> tuple[dict[str, float], Any]:
+        """(the validation scores of a model's weights, by metric, in percent; its outputs)."""
         outputs = self.evaluation.outputs(model, self.validation)
         predictions = self.evaluation.undecided(outputs, self.validation)
         scores, _ = self.evaluation.scores(predictions, self.validation.examples)
-        return {name: scores[name] for name in self.metrics}
+        return {name: scores[name] for name in self.metrics}, outputs
 
     def past_scores(self, log_history: list[dict[str, Any]] | None = None) -> list[float]:
         """The deciding score of each evaluation so far."""

@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 
 from common.cli import guarded
 from common.errors import UserError
+from common.paths import ROOT
 from common.training.command_line import parse
 from tests.support.techniques import TECHNIQUES
 
@@ -57,3 +61,29 @@ def test_exit_codes(capsys):
     assert capsys.readouterr().err == "error: file f: do g\n"
     assert guarded(interrupted) == 130
     assert guarded(lambda: None) == 0
+
+
+def test_imported_modules_are_left_to_no_garbage_collection():
+    """Neither while they are imported, nor in a full collection afterwards, also where an import fails."""
+    body = (
+        "import gc\n"
+        "from common.cli import importing\n"
+        "seen, least = [], gc.get_threshold()[0]\n"
+        "gc.callbacks.append(lambda phase, about: seen.append(phase))\n"
+        "with importing():\n"
+        "    import json, decimal\n"
+        "    kept = [[] for _ in range(10 * least)]\n"
+        "assert not seen and gc.isenabled() and gc.get_freeze_count() > 10 * least\n"
+        "frozen = gc.get_freeze_count()\n"
+        "more = [[] for _ in range(10 * least)]\n"
+        "with importing():\n"
+        "    import json\n"
+        "assert seen and gc.get_freeze_count() == frozen, 'nothing was imported'\n"
+        "try:\n"
+        "    with importing():\n"
+        "        import there_is_no_such_module\n"
+        "except ModuleNotFoundError:\n"
+        "    assert gc.isenabled()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", body], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -83,6 +83,21 @@ def test_nothing_passes_from_one_row_to_the_next_and_each_is_as_one_that_starts_
 
 
 @pytest.mark.slow
+def test_a_row_need_not_look_at_every_installed_package(starter, folder):
+    program = (
+        "import importlib_metadata\n"
+        "from common.serving.model_logging import look_at_packages\n"
+        "importlib_metadata.packages_distributions = lambda: print('looked') or {}\n"
+        "look_at_packages()\n"
+    )
+    for start in (starter.start, row_starter.started):
+        file = folder.path / "packages.py"
+        file.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{program}")
+        assert folder.run([str(file)], start.__name__, start) == (0, "")
+    assert "looked" not in said(folder, "start") and "looked" in said(folder, "started")
+
+
+@pytest.mark.slow
 def test_a_row_ends_as_any_process_and_only_its_log_has_what_it_said(starter, folder):
     assert row(folder, "import sys; print('error: no', file=sys.stderr); sys.exit(2)", starter.start) == (
         2,

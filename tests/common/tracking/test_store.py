@@ -1,5 +1,6 @@
 """Where the store lies, and what is said when it cannot be used."""
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -9,6 +10,7 @@ from urllib.parse import unquote, urlparse
 import mlflow
 import pytest
 from filelock import Timeout
+from sqlalchemy import create_engine, text
 
 from common.errors import UserError
 from common.tracking import experiments
@@ -16,6 +18,9 @@ from common.tracking import store as store_module
 from common.tracking.store import configure
 from tests.support import trained
 from tests.support.processes import process
+
+FULL = 2
+"""What sqlite calls "PRAGMA synchronous = FULL"."""
 
 
 def long(case):
@@ -71,6 +76,25 @@ def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
     assert one.returncode == 0, errors
     assert (tmp_path / "there" / "my.db").is_file()
     assert len(list((tmp_path / "there" / "mlruns" / "squad-qa").glob("*/artifacts/x.txt"))) == 1
+
+
+def test_a_new_store_is_on_the_disk_before_it_is_there(elsewhere, tmp_path, monkeypatch):
+    """The commits that make it wait for no disk; those of every other database do."""
+    synced, files = os.fsync, []
+
+    def fsync(descriptor):
+        assert not (tmp_path / "mlflow.db").exists()
+        files.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    elsewhere(f"sqlite:///{tmp_path}/mlflow.db")
+    configure()
+    assert files == [".mlflow.db.part"]
+    experiments.experiment_id("squad-qa")
+    for name in ("mlflow.db", ".mlflow.db.part"):
+        with create_engine(f"sqlite:///{tmp_path}/{name}").connect() as connection:
+            assert connection.execute(text("PRAGMA synchronous")).scalar() == FULL, name
 
 
 def test_a_store_whose_folder_was_moved_is_refused(store):

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -103,6 +104,20 @@ def test_the_mean_of_the_last_epochs_is_kept_where_validation_finds_it_better(
         keep(self, model, step)
         kept[step] = load_file(self.folder / f"epoch-{step}.safetensors")
 
+    def tested(self, model, judged, evaluation, choices, known):
+        fresh = evaluation.outputs(model, judged.validation)
+        assert all(np.array_equal(array, getattr(known, name)) for name, array in vars(fresh).items())
+        passes.clear()
+        return test(self, model, judged, evaluation, choices, known)
+
+    def passed(self, model, split, progress=None):
+        passes.append(progress)
+        return outputs(self, model, split, progress)
+
+    # What validation found is not computed again: only test is passed over in the end.
+    test, outputs, passes = job.Job.test, Evaluation.outputs, []
+    monkeypatch.setattr(job.Job, "test", tested)
+    monkeypatch.setattr(Evaluation, "outputs", passed)
     monkeypatch.setattr(Evaluation, "scores", scored)
     monkeypatch.setattr(epochs.LastEpochs, "write_mean", written)
     monkeypatch.setattr(epochs.LastEpochs, "keep", remembered)
@@ -114,6 +129,7 @@ def test_the_mean_of_the_last_epochs_is_kept_where_validation_finds_it_better(
     assert run.data.metrics["mean_validation_f1"] == past[-1]
     assert run.data.tags["weights"] == ("mean of the last 2 epochs" if better else "best epoch")
     assert f"validation F1 {past[-1]:.1f}, 60.0 at the best epoch" in capsys.readouterr().out
+    assert passes == ["test"]
     expected = mean if better else second
     # The adapter leaves out the names of PEFT's wrappers.
     ours = {tuple(t.flatten().tolist()) for t in weights(run).values()}
