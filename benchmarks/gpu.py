@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from decoding import provenance
 from table_rows import json_flag, save_rows
-from training import TECHNIQUES, arithmetic, batches_of, every_technique, spread, technique_of
+from training import STEPS, TECHNIQUES, arithmetic, batches_of, every_technique, spread, technique_of
 
 from common.models import base
 from common.models.cpu_kernels import quicken
 from common.models.families import FAMILIES
+from common.models.hooks import hook_of
 from common.models.virtual_tokens import PromptModel
 from common.tasks.extractive_qa.work import span_loss, unpadded_span_loss
 
@@ -84,14 +85,19 @@ def loss_of(way: str):
     return unpadded_span_loss(FAMILIES["bert"]) if "packed" in way else span_loss
 
 
-def step(model, optimizer, batch: dict, precision, loss_function) -> None:
+def step(model, optimizer, batch: dict, precision, loss_function, hook=None, number: int = 1) -> None:
+    """An optimizer step with what the technique does beside it. hook: the technique's, if it has one; number: of the step."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     device = batch["labels"].device.type
     with torch.autocast(device, precision) if precision else nullcontext():
         loss = loss_function(model, inputs, batch["labels"]) / batch["labels"].numel()
+        if hook:
+            loss = loss + hook.extra_loss()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    if hook:
+        hook.after_step(number)
     optimizer.zero_grad()
 
 
@@ -142,13 +148,16 @@ def run(shape: str, name: str, args, device) -> dict:
     ways = [way for way in args.ways if "packed" not in way or not isinstance(plain, PromptModel)]
     rates, shares = {way: [] for way in ways}, {way: [] for way in ways}
     peaks, warm_up = {}, {}
-    built = {}
+    built, hooks = {}, {}
     for way in ways:
         model = copy.deepcopy(plain)
         if way.startswith("suite"):
             model = quicken(model)
         if WAYS[way][2]:
             model.compile(dynamic=True)
+        hooks[way] = hook_of(model)
+        if hooks[way]:
+            hooks[way].begin(STEPS)
         trained = [p for p in model.parameters() if p.requires_grad]
         built[way] = model.train(), torch.optim.AdamW(trained, lr=1e-5, fused=True)
     for round_ in range(args.rounds + 1):
@@ -167,8 +176,8 @@ def run(shape: str, name: str, args, device) -> dict:
                 held = torch.cuda.memory_allocated()
             settle(device)
             begun = time.perf_counter()
-            for batch in ready:
-                step(model, optimizer, batch, precision, loss_of(way))
+            for number, batch in enumerate(ready, start=1):
+                step(model, optimizer, batch, precision, loss_of(way), hooks[way], number)
             settle(device)
             seconds = time.perf_counter() - begun
             # The first round warms up, and compiles.

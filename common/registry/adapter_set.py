@@ -195,8 +195,8 @@ def _questions(
     wanted = first.data.tags["data_fingerprint"]
     if record.fingerprint != wanted:
         raise UserError(
-            f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than the runs were trained on "
-            f"({wanted[:12]})."
+            f"{folder} holds other data ({record.fingerprint[:12]}) than the runs were trained on ({wanted[:12]}): name the "
+            "folder that holds it with --data_dir."
         )
     texts = {
         e["id"]: {name: e[name] for name in side_by_side.ASKED}

@@ -72,10 +72,14 @@ def data_of(run: Run, task: Task, data_dir: str | Path | None) -> tuple[Splits, 
     folder = data_dir or run.data.params.get("data_dir", task.data_dir)
     splits, record = prepared.load(folder)
     wanted = run.data.tags.get("data_fingerprint")
+    if wanted is None:
+        raise UserError(
+            f"Run {run.info.run_id} does not say what data it was trained on, so nothing can be compared with it: train again."
+        )
     if record.fingerprint != wanted:
         raise UserError(
-            f"--data_dir {folder} holds other data ({record.fingerprint[:12]}) than run {run.info.run_id} was "
-            f"trained on ({wanted[:12] if wanted else 'which it does not say'})."
+            f"{folder} holds other data ({record.fingerprint[:12]}) than run {run.info.run_id} was trained on "
+            f"({wanted[:12]}): name the folder that holds it with --data_dir."
         )
     return splits, record
 

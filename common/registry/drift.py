@@ -270,5 +270,5 @@ def summary(found: Drift) -> str:
     first, last = (time[:16].replace("T", " ") for time in (found.first, found.last))
     return (
         f"Version {found.version} of {found.name}: {count_of(found.rows, 'served rows')} from {first} to {last} UTC, beside "
-        f"{' and '.join(_counted(found))} of run {found.run_id}."
+        f"{' and '.join(_counted(found))} of the data of run {found.run_id}."
     )

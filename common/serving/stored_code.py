@@ -27,7 +27,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from ..errors import UserError, first_line
-from ..models.bundles import difference, fingerprint, hashes, read_bundle, read_reference
+from ..models.bundles import difference, fingerprint, hashes, read_reference
 from ..scratch import own_folder, scratch
 
 CODE = "code_sha256"
@@ -83,13 +83,10 @@ class Bases:
     def __init__(self) -> None:
         self._held: list[tuple[weakref.ref[PyFuncModel], str, Path]] = []
 
-    def add(self, model: PyFuncModel, bundle: Path) -> None:
-        """A loaded model, and its saved model with its base inside."""
+    def add(self, model: PyFuncModel, wanted: str, base: Path) -> None:
+        """A loaded model, and the folder with its base, which has this fingerprint."""
         self._held = [each for each in self._held if each[0]() is not None]
-        if (bundle / BASE_FOLDER).is_dir():
-            self._held.append(
-                (weakref.ref(model), read_bundle(bundle).base_fingerprint, bundle / BASE_FOLDER)
-            )
+        self._held.append((weakref.ref(model), wanted, base))
 
     def bring(self, wanted: str, place: Path) -> bool:
         """Put the base of this fingerprint there; False if no loaded model has it."""
@@ -120,7 +117,8 @@ def load(
     called = called or uri
     folder, release = own_folder()
     try:
-        stored = str(verified(uri, folder, called, bases))
+        copy, wanted = _copied(uri, folder, called, bases)
+        stored = str(copy)
         with _OPENING:
             model = _opened(stored, config)
         _import_all(Path(stored) / "code")
@@ -137,8 +135,8 @@ def load(
         raise
     # A model may read its files while it exists, and they must not stay longer: a page that is open for weeks loads many.
     weakref.finalize(model, _remove, release, str(Path(stored) / "code"))
-    if bases is not None:
-        bases.add(model, Path(stored) / "artifacts" / "bundle")
+    if bases is not None and wanted is not None:
+        bases.add(model, wanted, copy / "artifacts" / "bundle" / BASE_FOLDER)
     return model
 
 
@@ -196,12 +194,17 @@ def with_version(uri: str) -> str:
     return f"models:/{name}/{version}"
 
 
-def verified(uri: str, folder: Path, called: str = "", bases: Bases | None = None) -> Path:
-    """A copy of a stored model, in the folder, with its base inside. called: its name in messages; default: the URI. bases: of
-    models that are loaded.
+def verified(uri: str, folder: Path, called: str = "") -> Path:
+    """A copy of a stored model, in the folder, with its base inside. called: its name in messages; default: the URI.
 
     UserError names the file of the model, or of the base that it refers to, that is not what was recorded.
     """
+    return _copied(uri, folder, called)[0]
+
+
+def _copied(uri: str, folder: Path, called: str, bases: Bases | None = None) -> tuple[Path, str | None]:
+    """(a verified copy of a stored model with its base inside, the fingerprint of the base that it refers to; None if it refers
+    to none). bases: of models that are loaded."""
     if not re.match(r"(models|runs):/", uri):
         raise _no_model(uri)
     client = MlflowClient()
@@ -221,20 +224,19 @@ def verified(uri: str, folder: Path, called: str = "", bases: Bases | None = Non
         _check_code(uri, model_id, logged.tags, stored)
         run = client.get_run(logged.source_run_id) if logged.source_run_id else None
         wanted = run and run.data.tags.get(BASE)
-    _bring_base(client, uri, stored / "artifacts" / "bundle", wanted, folder / "base", bases)
-    return stored
+    return stored, _bring_base(client, uri, stored / "artifacts" / "bundle", wanted, folder / "base", bases)
 
 
 def _bring_base(
     client: MlflowClient, uri: str, bundle: Path, wanted: str | None, folder: Path, bases: Bases | None
-) -> None:
-    """Put the base that a saved model refers to inside it."""
+) -> str | None:
+    """Put the base that a saved model refers to inside it; its fingerprint, or None if it refers to none."""
     try:
         reference = read_reference(bundle)
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{uri} is not loaded: its base.json is damaged.") from None
     if reference is None:
-        return
+        return None
     match = _RUN.fullmatch(str(reference["uri"]))
     if match is None or wanted is None or reference["fingerprint"] != wanted:
         raise UserError(
@@ -244,7 +246,7 @@ def _bring_base(
     shutil.rmtree(bundle / BASE_FOLDER, ignore_errors=True)
     if bases is not None and bases.bring(wanted, bundle / BASE_FOLDER):
         (bundle / "base.json").unlink()
-        return
+        return wanted
     base = _downloaded(reference["uri"], folder, f"The base {reference['uri']} of {uri}")
     if fingerprint(base) != wanted or any(entry.is_dir() for entry in base.iterdir()):
         listed = from_tags(client.get_run(match[1]).data.tags)
@@ -255,6 +257,7 @@ def _bring_base(
         )
     shutil.move(base, bundle / BASE_FOLDER)
     (bundle / "base.json").unlink()
+    return wanted
 
 
 def _downloaded(source: str, folder: Path, name: str | None = None) -> Path:

@@ -251,7 +251,7 @@ class RunArgs:
     )
     torch_compile: str = option(
         "",
-        "backend to compile the model with: inductor pays off in long runs on a GPU, not on a CPU; default: none",
+        "backend to compile the model with: inductor is meant for long runs on a GPU, and does not pay on a CPU; default: none",
         TRAINING,
     )
     experiment_name: str | None = option(

@@ -119,9 +119,9 @@ def test_texts_may_be_compared_with_those_of_the_training_data(world, tmp_path):
     page = tmp_path / "page.html"
     command = ("drift.py", served, "--model", f"models:/{NAME}/1", "--against", "train", "--output", page)
     done = call_script(*command)
-    assert done.returncode == 0 and f"and {len(records)} training questions of run" in done.stdout, (
-        done.stderr
-    )
+    assert (
+        done.returncode == 0 and f"and {len(records)} training questions of the data of run" in done.stdout
+    ), done.stderr
 
 
 def test_days_and_what_cannot_be_compared(world, tmp_path):
