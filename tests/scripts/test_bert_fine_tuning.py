@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import mlflow
 import pytest
 
 from common.paths import ROOT
-from tests.scripts.conftest import SMALL, call_script, run_script, runs, train
+from tests.scripts.conftest import SMALL, call_script, run_script, runs, train, train_here
 from tests.support.techniques import SCRIPTS
 
 QUICK = "bert_fine_tuning_LoRA.py"
@@ -20,9 +19,11 @@ QUICK = "bert_fine_tuning_LoRA.py"
 
 @pytest.mark.parametrize("script", [s.name for s in SCRIPTS])
 def test_help_is_quick_and_names_every_door(script):
-    started = time.monotonic()
+    before = os.times()
     text = run_script(script, "--help").stdout
-    assert time.monotonic() - started < 10
+    after = os.times()
+    # Of computing: a machine that does much else at the same time makes any script slow.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 5
     doors = "data_dir model_checkpoint learning_rate batch_size num_train_epochs max_length doc_stride max_train_samples"
     doors += " max_test_samples seed experiment_name run_name output_dir precision resume config"
     assert not [door for door in doors.split() if f"--{door}" not in text]
@@ -36,7 +37,9 @@ def test_help_is_quick_and_names_every_door(script):
 def test_a_run_holds_what_the_readme_promises(script, tiny, prepared, store, tmp_path):
     (tmp_path / "method.yaml").write_text("peft_type: MISS\nr: 4\n")
     further = ("--peft_config", "method.yaml") if script == "bert_fine_tuning_peft.py" else ()
-    train(script, tiny, prepared[0], "--output_dir", tmp_path / "out", *further, cwd=tmp_path)
+    # One as a user starts it, the others without the seconds of imports.
+    with_flags = train if script == QUICK else train_here
+    with_flags(script, tiny, prepared[0], "--output_dir", tmp_path / "out", *further, cwd=tmp_path)
     (run,) = runs()
     assert (
         run.info.status == "FINISHED"
