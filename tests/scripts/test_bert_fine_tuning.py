@@ -3,13 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import mlflow
 import pytest
 
-from common.paths import ROOT
 from tests.scripts.conftest import SMALL, call_script, run_script, runs, train, train_here
 from tests.support.techniques import SCRIPTS
 
@@ -103,7 +100,7 @@ def test_a_checkpoint_without_its_tokenizer_is_one_clear_line(tiny, prepared, st
 
 def test_a_strangers_folder_is_not_touched(tiny, prepared, store, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = train("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--output_dir", tmp_path, check=False)
+    done = train_here("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--output_dir", tmp_path, check=False)
     assert done.returncode == 2 and "empty folder" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -124,7 +121,8 @@ def test_packed_and_compiled_training_has_the_same_curve(tiny, prepared, store, 
     }
     for name, flags in ways.items():
         flags += ("--model_checkpoint", checkpoint, "--num_train_epochs", 1, "--run_name", name)
-        train("bert_fine_tuning_LoRA.py", tiny, prepared[1], *flags)
+        with_flags = train if name in ("compiled", "both") else train_here
+        with_flags("bert_fine_tuning_LoRA.py", tiny, prepared[1], *flags)
     client, curves = mlflow.MlflowClient(), {}
     for run in runs():
         history = client.get_metric_history(run.info.run_id, "train_loss")
@@ -132,39 +130,3 @@ def test_packed_and_compiled_training_has_the_same_curve(tiny, prepared, store, 
     assert curves.keys() == ways.keys() and len(curves["plain"]) > 3
     for name in ways:
         assert curves[name] == pytest.approx(curves["plain"], rel=1e-3), name
-
-
-@pytest.mark.long
-def test_mlflow_run_passes_parameters_and_its_run_is_the_one_that_is_filled(tiny, prepared, store):
-    """MLflow logs parameters as typed beforehand; the script must neither clash with them nor make a second run."""
-    parameters = {"data_dir": prepared[1], "model_checkpoint": tiny("bert"), "learning_rate": "1e-3"}
-    parameters |= {
-        flag.removeprefix("--"): value for flag, value in zip(SMALL[::2], SMALL[1::2], strict=True)
-    }
-    command = [
-        "mlflow",
-        "run",
-        str(ROOT),
-        "-e",
-        "lora",
-        "--env-manager",
-        "local",
-        "--experiment-name",
-        "by-mlflow",
-    ]
-    command += [part for name, value in parameters.items() for part in ("-P", f"{name}={value}")]
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    (run,) = runs()
-    assert run.info.status == "FINISHED" and "test_f1" in run.data.metrics
-    assert run.data.params["learning_rate"] == "1e-3" and run.data.params["r"] == "16"
