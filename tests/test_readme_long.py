@@ -89,10 +89,11 @@ def test_the_readmes_three_commands_make_a_champion_of_own_data(tmp_path, tiny, 
     assert client.get_model_version_by_alias("bert-squad-qa", "champion").version
 
 
-def test_the_readmes_mlflow_run_trains(tmp_path, tiny, prepared):
+def test_the_readmes_mlflow_run_trains_in_the_run_that_mlflow_made(tmp_path, tiny, prepared):
+    """MLflow logs parameters as typed beforehand; the script must neither clash with them nor make a second run."""
     (line,) = [line for line in commands(ROOT / "README.md") if line.startswith("mlflow run . -e lora ")]
     line = line.partition(" --experiment-name")[0]
-    given = {"data_dir": prepared[0], "model_checkpoint": tiny("bert")}
+    given = {"data_dir": prepared[0], "model_checkpoint": tiny("bert"), "learning_rate": "1e-3"}
     given |= {name.removeprefix("--"): value for name, value in zip(SMALL[::2], SMALL[1::2], strict=True)}
     flags = " ".join(f"-P {name}={value}" for name, value in given.items())
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -105,3 +106,4 @@ def test_the_readmes_mlflow_run_trains(tmp_path, tiny, prepared):
     found = client.search_runs([client.get_experiment_by_name("bare").experiment_id])
     (run,) = [run for run in found if "technique" in run.data.tags]
     assert run.info.status == "FINISHED" and run.data.metrics["test_examples"] > 0
+    assert run.data.params["learning_rate"] == "1e-3" and run.data.params["r"] == "16"

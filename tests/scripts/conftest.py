@@ -43,10 +43,23 @@ def call_script(name, *args, cwd=None):
     return call(ROOT / "scripts" / name, *args, cwd=cwd)
 
 
+def run_here(name, *args, cwd=None, check=True):
+    """What `run_script` gives, within this process: where the start of the script is proved by another test of it."""
+    done = call_script(name, *args, cwd=cwd)
+    assert done.returncode == 0 or not check, f"{name} left with {done.returncode}\n{done.stderr[-6000:]}"
+    return done
+
+
 def train(script, tiny, data, *flags, **kwargs):
     """A technique's script on a tiny BERT."""
     flags = ("--model_checkpoint", tiny("bert"), "--data_dir", data, *SMALL, *flags)
     return run_script(script, *flags, **kwargs)
+
+
+def train_here(script, tiny, data, *flags, cwd=None, check=True):
+    """What `train` does, within this process."""
+    flags = ("--model_checkpoint", tiny("bert"), "--data_dir", data, *SMALL, *flags)
+    return run_here(script, *flags, cwd=cwd, check=check)
 
 
 def runs():

@@ -13,7 +13,7 @@ import yaml
 
 from common.api import advising
 from common.paths import ROOT
-from tests.scripts.conftest import call_script, run_script
+from tests.scripts.conftest import call_script, run_here, run_script
 
 FIELDS = {
     "max_length": 96,
@@ -101,17 +101,17 @@ def test_from_data_to_advice(prepared, tiny, store, config, tmp_path):
     for cost in found["costs"].values():
         assert 0 < cost["latency_ms"] < 60000 and 0 < cost["stored_mib"] < cost["whole_mib"]
     assert len(runs()) == 6
-    again = run_script("advise.py", *flags).stdout
+    again = run_here("advise.py", *flags).stdout
     assert len(runs()) == 6 and json.loads((tmp_path / "advice.json").read_text()) == found
     assert "nothing to do" in again
     # What it says to type can be typed.
     script, *words = found["command"].split()[1:]
     assert script.endswith(".py") and "--learning_rate" in words
     # A bound that nothing keeps, and one that one technique keeps.
-    done = run_script("advise.py", *flags, "--max_size_mb", "0.000001", check=False)
+    done = run_here("advise.py", *flags, "--max_size_mb", "0.000001", check=False)
     assert done.returncode == 2 and "No technique is within the bounds: " in done.stderr
     between = sum(cost["stored_mib"] for cost in found["costs"].values()) / 2
-    run_script("advise.py", *flags, "--max_size_mb", f"{between:.6f}")
+    run_here("advise.py", *flags, "--max_size_mb", f"{between:.6f}")
     found = json.loads((tmp_path / "advice.json").read_text())
     assert found["take"] == "BitFit" and "stores" in found["excluded"]["LoRA"]
     assert len(runs()) == 6
@@ -120,7 +120,7 @@ def test_from_data_to_advice(prepared, tiny, store, config, tmp_path):
 @pytest.mark.long
 def test_halving_goes_on_after_a_kill_and_trains_nothing_twice(tiny, store, config, tmp_path):
     data = tmp_path / "data"
-    run_script("prepare_data.py", "--source", "sample", "--output_dir", data)
+    run_here("prepare_data.py", "--source", "sample", "--output_dir", data)
     command = [sys.executable, str(ROOT / "scripts" / "advise.py"), "--data_dir", str(data)]
     command += [
         "--model_checkpoint",

@@ -10,7 +10,8 @@ import pytest
 
 from common.data import prepared
 from common.registry import register
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import run_here
+from tests.support import trained
 from tests.support.server import served
 
 # Words that the tiny BERT knows.
@@ -51,13 +52,13 @@ def prepare(tmp_path, rows, *flags):
         write(tmp_path / f"{name}.csv", part) for name, part in zip(("train", "test"), rows, strict=True)
     )
     files = ("--train_file", train, "--test_file", test, "--output_dir", tmp_path / "data")
-    done = run_script("prepare_data.py", "--source", "text", *files, *flags)
+    done = run_here("prepare_data.py", "--source", "text", *files, *flags)
     return tmp_path / "data", done.stdout
 
 
 def train(tiny, data, task, *flags, script="bert_fine_tuning_LoRA.py"):
     fixed = ("--task", task, "--model_checkpoint", tiny("bert"), "--data_dir", data, *FLAGS)
-    return run_script(script, *fixed, *flags)
+    return run_here(script, *fixed, *flags)
 
 
 @pytest.mark.long
@@ -82,10 +83,10 @@ def test_four_topics_are_learned_compared_registered_and_served_under_the_name_o
     with open(f"{predictions}/per_class.csv", newline="", encoding="utf-8") as file:
         assert [row["support"] for row in csv.DictReader(file)] == ["10"] * 4
 
-    compared = run_script("compare.py", "--experiment_name", "ag-news", "--output_dir", tmp_path / "compared")
+    compared = run_here("compare.py", "--experiment_name", "ag-news", "--output_dir", tmp_path / "compared")
     assert "ag-news (4 labels), 40 test texts" in compared.stdout and "macro-F1 [95%]" in compared.stdout
 
-    done = run_script("register_best.py", "--experiment_name", "ag-news")
+    done = run_here("register_best.py", "--experiment_name", "ag-news")
     assert "ag-news version 1, champion" in done.stdout and "models:/ag-news@champion" in done.stdout
     page = mlflow.MlflowClient().get_model_version("ag-news", "1").description
     assert "Labels: Business, Sci/Tech, Sports, World." in page
@@ -101,7 +102,8 @@ def test_four_topics_are_learned_compared_registered_and_served_under_the_name_o
 def test_topics_are_served_by_mlflows_server(tiny, store, tmp_path):
     data, _ = prepare(tmp_path, (news(80, 1), news(20, 2)), "--name", "ag-news")
     train(tiny, data, "classification", "--num_train_epochs", 1)
-    assert register.register_best("ag-news").name == "ag-news"
+    with trained.checked_here():
+        assert register.register_best("ag-news").name == "ag-news"
     with served(tmp_path, "models:/ag-news@champion") as (address, _, _):
         import requests
 
@@ -130,7 +132,7 @@ def test_any_number_of_labels_is_learned_registered_and_answered(tiny, store, tm
     flags = ("--multi_label", "--name", "topics")
     data, shown = prepare(tmp_path, (feelings(240, 1), feelings(48, 2)), *flags)
     assert "without a label" in shown
-    refused = run_script(
+    refused = run_here(
         "bert_fine_tuning_LoRA.py", "--task", "classification", "--data_dir", data,
         "--model_checkpoint", tiny("bert"), check=False,
     )  # fmt: skip
@@ -153,7 +155,7 @@ def test_any_number_of_labels_is_learned_registered_and_answered(tiny, store, tm
     assert [set(labels) for labels in given["labels"]] == [set(row["prediction"]) for row in rows]
     assert (
         "sample F1"
-        in run_script("compare.py", "--experiment_name", "topics", "--output_dir", tmp_path / "c").stdout
+        in run_here("compare.py", "--experiment_name", "topics", "--output_dir", tmp_path / "c").stdout
     )
 
 
@@ -175,7 +177,8 @@ def test_pairs_of_texts_are_learned_and_answered_with_both(tiny, store, tmp_path
     data, shown = prepare(tmp_path, (inferences(160, 1), inferences(40, 2)), "--name", "nli")
     assert "pairs of texts" in shown
     train(tiny, data, "classification", "--num_train_epochs", 1)
-    done = register.register_best("nli")
+    with trained.checked_here():
+        done = register.register_best("nli")
     assert "40 test texts are answered as in training." in done.notes
     model = mlflow.pyfunc.load_model("models:/nli@champion")
     assert model.metadata.get_input_schema().input_names() == ["text", "text_pair"]

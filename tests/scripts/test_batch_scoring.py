@@ -57,13 +57,15 @@ def test_a_frame_of_5000_rows_is_answered(world, expected):
 
 
 def test_mlflow_models_predict_answers_many_rows_of_csv(world, expected, tmp_path):
-    MANY.to_csv(tmp_path / "asked.csv", index=False)
+    odd = pd.DataFrame([{"question": "NA", "context": 'He said "no",\nthen yes.'}])
+    pd.concat([MANY, odd]).to_csv(tmp_path / "asked.csv", index=False)
     command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", world[0], "--env-manager", "local"]
     files = ["-t", "csv", "-i", str(tmp_path / "asked.csv"), "-o", str(tmp_path / "answers.json")]
     done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads((tmp_path / "answers.json").read_text())["predictions"]
-    assert [row["answer"] for row in answers] == expected
+    told = mlflow.pyfunc.load_model(world[0]).predict(odd)
+    assert [row["answer"] for row in answers] == [*expected, *told["answer"]]
 
 
 def test_mlflow_evaluates_question_answering(world, monkeypatch):

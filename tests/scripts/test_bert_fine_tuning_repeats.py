@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from common.paths import ROOT
-from tests.scripts.conftest import SMALL, runs, train
+from tests.scripts.conftest import SMALL, runs, train, train_here
 
 
 def curve(run_id):
@@ -41,8 +41,8 @@ def same(a, b):
 
 @pytest.mark.long
 def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tiny, prepared, store):
-    for seed in (1, 1, 2):
-        train("bert_fine_tuning_LoRA.py", tiny, prepared[1], "--seed", seed, "--dropout", 0.1)
+    for seed, with_flags in ((1, train), (1, train), (2, train_here)):
+        with_flags("bert_fine_tuning_LoRA.py", tiny, prepared[1], "--seed", seed, "--dropout", 0.1)
     third, second, first = sorted(runs(), key=lambda run: -run.info.start_time)
     assert curve(first.info.run_id) == curve(second.info.run_id) != curve(third.info.run_id)
     assert same(weights(first), weights(second)) and not same(weights(first), weights(third))
@@ -52,7 +52,7 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tiny, prepared, 
 @pytest.mark.long
 def test_bf16_products_train_to_nearly_the_same(tiny, prepared, store):
     few = ("--num_train_epochs", 1, "--max_train_samples", 12)
-    train("bert_fine_tuning_LoRA.py", tiny, prepared[1], *few)
+    train_here("bert_fine_tuning_LoRA.py", tiny, prepared[1], *few)
     train("bert_fine_tuning_LoRA.py", tiny, prepared[1], *few, "--precision", "bf16")
     other, plain = sorted(runs(), key=lambda run: -run.info.start_time)
     (steps, losses), (plain_steps, plain_losses) = (
@@ -73,7 +73,7 @@ def test_bf16_products_train_to_nearly_the_same(tiny, prepared, store):
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, store, tmp_path):
     flags = ("--save_steps", 4, "--num_train_epochs", 4)
-    train(script, tiny, prepared[1], *flags)
+    train_here(script, tiny, prepared[1], *flags)
     (whole,) = runs()
     output = tmp_path / "out"
     command = [
@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, 
     last = max(int(folder.name.split("-")[1]) for folder in output.glob("checkpoint-*"))
     assert last == max(step for step, _ in curve(cut.info.run_id))
 
-    train(script, tiny, prepared[1], *flags, "--output_dir", output, "--resume")
+    train_here(script, tiny, prepared[1], *flags, "--output_dir", output, "--resume")
     gone_on = mlflow.get_run(cut.info.run_id)
     assert gone_on.info.status == "FINISHED" and len(runs()) == 2
     assert same(weights(gone_on), weights(whole))
@@ -133,7 +133,7 @@ def test_two_processes_share_the_work_and_one_run(tiny, prepared, store, tmp_pat
     assert run.info.status == "FINISHED" and run.data.metrics["test_examples"] == 28
     answers = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/predictions/test.json")
     assert len({a["id"] for a in answers}) == 28
-    train("bert_fine_tuning_LoRA.py", tiny, prepared[1])
+    train_here("bert_fine_tuning_LoRA.py", tiny, prepared[1])
     alone = next(r for r in runs() if r.info.run_id != run.info.run_id)
     shared, single = dict(curve(run.info.run_id)), dict(curve(alone.info.run_id))
     assert shared.keys() == single.keys()
@@ -142,14 +142,14 @@ def test_two_processes_share_the_work_and_one_run(tiny, prepared, store, tmp_pat
 
 @pytest.mark.slow
 def test_skip_finished_trains_nothing_twice(tiny, prepared, store):
-    for _ in range(2):
-        done = train("bert_fine_tuning_IA3.py", tiny, prepared[1], "--skip_finished")
+    for with_flags in (train_here, train):
+        done = with_flags("bert_fine_tuning_IA3.py", tiny, prepared[1], "--skip_finished")
     assert "nothing to do" in done.stdout and len(runs()) == 1
 
 
 @pytest.mark.slow
 def test_a_diverging_run_stops_with_its_step_and_is_marked_failed(tiny, prepared, store):
     flags = ("--learning_rate", 1e30, "--max_grad_norm", 1e30, "--warmup_ratio", 0)
-    done = train("bert_fine_tuning.py", tiny, prepared[1], *flags, check=False)
+    done = train_here("bert_fine_tuning.py", tiny, prepared[1], *flags, check=False)
     assert done.returncode == 2 and "diverged" in done.stderr and "--learning_rate" in done.stderr
     assert [run.info.status for run in runs()] == ["FAILED"]

@@ -11,7 +11,7 @@ from common.page import app
 from common.page.catalogue import Catalogue, Entry
 from common.page.corrections import Corrections
 from common.paths import ROOT
-from tests.scripts.conftest import SMALL, run_script, runs
+from tests.scripts.conftest import SMALL, run_here, runs
 from tests.support import trained
 from tests.support.pages import typed_lines
 from tests.support.questions import EXAMPLES
@@ -57,17 +57,17 @@ def test_corrections_are_trained_on_and_the_model_is_registered(tmp_path, tiny):
         trained.prepare_data(tmp_path)
         (tmp_path / "data").rename(tmp_path / "squad_data")
         correct(tmp_path / "corrections.json", EXAMPLES)
-        run_script(*prepare)
+        run_here(*prepare)
         splits, record = prepared.load(tmp_path / "corrections_data")
         assert record.version == "v2.0" and not record.repaired and not record.dropped
         assert sum(map(len, splits.values())) == len(EXAMPLES) and all(map(len, splits.values()))
-        run_script(*mix)
+        run_here(*mix)
         origins = prepared.load(tmp_path / "corrected_data")[0]["train"].to_pandas()["origin"].value_counts()
         assert origins["corrections_data"] == 2 * len(splits["train"])
-        run_script(*train, "--model_checkpoint", tiny("bert"), *SMALL)
+        run_here(*train, "--model_checkpoint", tiny("bert"), *SMALL)
         (run,) = runs()
         assert "test_f1_corrections_data" in run.data.metrics
-        run_script(*register)
+        run_here(*register)
         (version,) = mlflow.MlflowClient().search_model_versions("name = 'bert-squad-qa'")
         assert version.tags["run_id"] == run.info.run_id
         assert version.tags["data_name"] == "squad_data+corrections_data"

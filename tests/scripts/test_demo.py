@@ -15,7 +15,7 @@ from common.data.squad_json import read_squad_json
 from common.paths import ROOT
 from common.registry import register
 from common.tasks.table import TASKS
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import run_here
 from tests.support import trained
 from tests.support.questions import EXAMPLES
 
@@ -335,14 +335,14 @@ def test_it_reads_well_in_the_light_and_in_the_dark(page, scheme):
 
 def test_without_a_registered_model_it_ends_with_the_remedy(tmp_path):
     with trained.store(tmp_path):
-        done = run_script("demo.py", "--port", 0, check=False)
+        done = run_here("demo.py", "--port", 0, check=False)
     assert done.returncode == 2 and "scripts/register_best.py" in done.stderr
 
 
 def test_a_file_of_other_questions_is_left_alone(tmp_path):
     file = tmp_path / "train.json"
     file.write_text('{"version": "v2.0", "data": []}')
-    done = run_script("demo.py", "--port", 0, "--corrections", file, check=False)
+    done = run_here("demo.py", "--port", 0, "--corrections", file, check=False)
     assert done.returncode == 2 and "train.json holds something else" in done.stderr
     assert (
         len(done.stderr.strip().splitlines()) == 1 and file.read_text() == '{"version": "v2.0", "data": []}'
@@ -350,11 +350,11 @@ def test_a_file_of_other_questions_is_left_alone(tmp_path):
 
 
 def test_a_taken_port_is_told_at_once(world):
-    done = run_script("demo.py", "--port", world[0].rsplit(":")[-1], check=False)
+    done = run_here("demo.py", "--port", world[0].rsplit(":")[-1], check=False)
     assert done.returncode == 2 and "--port" in done.stderr and "choose another" in done.stderr
 
 
 def test_a_faulty_file_of_keys_is_refused_by_line(tmp_path):
     (tmp_path / "keys").write_text("ann secret\n")
-    done = run_script("demo.py", "--port", "0", "--api_keys", tmp_path / "keys", check=False)
+    done = run_here("demo.py", "--port", "0", "--api_keys", tmp_path / "keys", check=False)
     assert done.returncode == 2 and "line 1: a line is NAME SHA256" in done.stderr

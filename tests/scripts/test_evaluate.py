@@ -10,7 +10,7 @@ import pytest
 from common.errors import UserError
 from common.inference import evaluating, models
 from common.paths import ROOT
-from tests.scripts.conftest import call_script, run_script, squad_json
+from tests.scripts.conftest import call_script, run_here, run_script, squad_json
 from tests.support import trained
 from tests.support.questions import EXAMPLES
 
@@ -61,7 +61,7 @@ def test_the_log_can_be_left_out(world, tmp_path):
     folder, ids = world
     before = len(mlflow.search_runs(search_all_experiments=True, output_format="list"))
     flags = ("--no_log", "--output_dir", tmp_path)
-    run_script("evaluate.py", "--model", ids[0], "--file", folder / "test.json", *flags)
+    run_here("evaluate.py", "--model", ids[0], "--file", folder / "test.json", *flags)
     assert len(mlflow.search_runs(search_all_experiments=True, output_format="list")) == before
 
 

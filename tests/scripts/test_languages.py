@@ -13,7 +13,7 @@ from common.data.prepared import load
 from common.registry import register
 from common.scoring.squad import squad_scores
 from tests.conftest import make_config
-from tests.scripts.conftest import SMALL, run_script, runs
+from tests.scripts.conftest import SMALL, run_here, runs
 from tests.support.server import post, served
 from tests.support.tokenizers import train
 
@@ -80,7 +80,7 @@ def test_a_table_of_another_language_becomes_a_served_model(language, kinds, sto
     write_table(table, kinds)
     write_model(tmp_path / "model", kinds)
     flags = ("--train_file", table, "--language", language, "--output_dir", data)
-    done = run_script("prepare_data.py", "--source", "files", *flags)
+    done = run_here("prepare_data.py", "--source", "files", *flags)
     assert f"answers are scored by the rules for {language}" in done.stdout
     splits, record = load(data)
     assert record.language == language and sum(len(part) for part in splits.values()) == ROWS
@@ -90,7 +90,7 @@ def test_a_table_of_another_language_becomes_a_served_model(language, kinds, sto
     )
 
     flags = (*SMALL, "--num_train_epochs", 3, "--learning_rate", 1e-2, "--output_dir", tmp_path / "out")
-    run_script(
+    run_here(
         "bert_fine_tuning.py",
         "--model_checkpoint",
         tmp_path / "model",
@@ -109,7 +109,7 @@ def test_a_table_of_another_language_becomes_a_served_model(language, kinds, sto
     (tmp_path / "predictions.json").write_text(json.dumps(predictions), encoding="utf-8")
     with open(tmp_path / "test.jsonl", "w", encoding="utf-8") as out:
         out.writelines(json.dumps({k: v for k, v in e.items() if k != "language"}) + "\n" for e in examples)
-    scored = run_script(
+    scored = run_here(
         "score.py", tmp_path / "test.jsonl", tmp_path / "predictions.json", "--language", language
     )
     assert json.loads(scored.stdout)["f1"] == pytest.approx(run.data.metrics["test_f1"])

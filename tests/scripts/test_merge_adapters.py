@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 from common.data import prepared
-from tests.scripts.conftest import call_script, run_script, runs, train
+from tests.scripts.conftest import call_script, run_here, run_script, runs, train_here
 from tests.support import trained
 
 
@@ -33,7 +33,7 @@ def test_runs_become_a_run_of_their_experiment(world, tmp_path):
     )
     assert f"LoRA, 2 merged (ties): run {run.info.run_id}, model models:/" in done.stdout
     assert run.data.params["density"] == "0.7" and run.data.tags["merged_from"] == f"{one},{two}"
-    again = run_script("merge_adapters.py", one, two, *flags)
+    again = run_here("merge_adapters.py", one, two, *flags)
     assert f"run {run.info.run_id} already holds this result; nothing to do." in again.stdout
     assert not (folder / "out").exists() and not list(tmp_path.iterdir())
 
@@ -57,11 +57,11 @@ def test_what_cannot_be_merged_is_said_in_a_line(runs_, flags, reason, world):
 @pytest.mark.slow
 def test_trained_runs_are_merged_registered_and_asked(tiny, prepared, store, tmp_path):
     for seed in (1, 2):
-        train("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--seed", seed, "--experiment_name", "all")
+        train_here("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--seed", seed, "--experiment_name", "all")
     ids = [run.info.run_id for run in runs()]
-    run_script("merge_adapters.py", *ids, "--method", "cat", "--experiment_name", "merged")
+    run_here("merge_adapters.py", *ids, "--method", "cat", "--experiment_name", "merged")
     merged = next(run for run in runs() if "merged_from" in run.data.tags)
-    done = run_script("register_best.py", "--experiment_name", "merged", "--data_dir", prepared[0])
+    done = run_here("register_best.py", "--experiment_name", "merged", "--data_dir", prepared[0])
     assert f"champion: run {merged.info.run_id}" in done.stdout
-    asked = run_script("ask.py", "Who?", "--context", "Marie Curie shared the prize.", cwd=tmp_path)
+    asked = run_here("ask.py", "Who?", "--context", "Marie Curie shared the prize.", cwd=tmp_path)
     assert "models:/bert-squad-qa@champion" in asked.stdout

@@ -14,7 +14,7 @@ from common.errors import NotHere, UserError
 from common.inference import models, predicting
 from common.inference.backends import backends_of, everywhere
 from common.paths import ROOT
-from tests.scripts.conftest import call_script, run_script, squad_json
+from tests.scripts.conftest import call_script, run_here, run_script, squad_json
 from tests.support import trained
 from tests.support.foreign import untrained_here
 from tests.support.questions import EXAMPLES
@@ -62,11 +62,11 @@ def test_anybodys_model_of_a_family_that_is_not_trained_here(world, tmp_path):
     folder, _ = world
     untrained_here(tmp_path / "model", "big_bird")
     asked = ["--model", tmp_path / "model", "--file", folder / "test.json"]
-    run_script("predict.py", *asked, "--output", tmp_path / "p.json")
+    run_here("predict.py", *asked, "--output", tmp_path / "p.json")
     answers = json.loads((tmp_path / "p.json").read_text())
     assert len(answers) == 8 and all(answers.values())
-    scored = json.loads(run_script("score.py", folder / "test.json", tmp_path / "p.json").stdout)
-    done = run_script("evaluate.py", *asked)
+    scored = json.loads(run_here("score.py", folder / "test.json", tmp_path / "p.json").stdout)
+    done = run_here("evaluate.py", *asked)
     assert f"{scored['f1']:.1f}" in done.stdout
 
 
@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path):
     (tmp_path / "many.json").write_text(squad_json(rows))
     command = ["predict.py", "--model", world[1], "--file", tmp_path / "many.json"]
     whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
-    run_script(*command, "--output", whole)
+    run_here(*command, "--output", whole)
     words = [sys.executable, str(ROOT / "scripts" / command[0]), *map(str, command[1:]), "--output", str(cut)]
     kills = 0
     for number in (signal.SIGKILL, signal.SIGINT):

@@ -173,6 +173,7 @@ def test_a_study_leaves_out_seeds_and_trains_them_once_they_are_wanted(study, co
     """No difference below a million points matters: one seed is enough. At one point, none of them is."""
     other = {**content, "name": "deciding", "techniques": ["lora", "ia3"], "seeds": [52, 53]}
     other |= {"stop": {"when": "decided", "smallest_difference": 1.0, "seed_sd": 1000}}
+    other["base"] = content["base"] | {"num_train_epochs": 1, "save_steps": 100, "gradient_norms": False}
     del other["stages"]
     with pytest.MonkeyPatch.context() as patch:
         stopping = StudyCommand(other, tmp_path, patch)

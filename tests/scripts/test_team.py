@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.paths import ROOT
 from common.team import accounts, postgres
 from common.team.server import Team
-from tests.scripts.conftest import SMALL, a_question, run_script
+from tests.scripts.conftest import SMALL, a_question, run_here, run_script
 from tests.support import trained
 from tests.support.server import free_port, post, served
 
@@ -46,7 +46,7 @@ def test_the_documents_commands_exist():
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(command, reason, tmp_path):
-    done = run_script("team.py", *command, "--folder", tmp_path / "team", check=False, cwd=tmp_path)
+    done = run_here("team.py", *command, "--folder", tmp_path / "team", check=False, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and reason in done.stderr
     assert not (tmp_path / "team").exists()
 

@@ -13,7 +13,7 @@ from common.data import prepared
 from common.registry import register
 from common.serving import stored_code
 from common.tasks.table import TASKS
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import run_here, run_script
 from tests.support import trained
 from tests.support.questions import EXAMPLES
 from tests.support.server import free_port, wait_for
@@ -64,7 +64,7 @@ def test_a_champion_moves_into_a_server_and_answers_there(source, server):
     flags = (f"models:/{NAME}@champion", "--from", source, "--to", server, "--alias", "champion")
     first = run_script("transfer.py", *flags)
     assert f"models:/{NAME}/1, champion" in first.stdout and "with 2 logged models." in first.stdout
-    second = run_script("transfer.py", *flags)
+    second = run_here("transfer.py", *flags)
     assert "was there already" in second.stdout and f"models:/{NAME}/1" in second.stdout
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server)
@@ -82,6 +82,6 @@ def test_a_champion_moves_into_a_server_and_answers_there(source, server):
 
 def test_a_mistake_is_one_line(source, tmp_path):
     target = f"sqlite:///{tmp_path / 'target.db'}"
-    done = run_script("transfer.py", "models:/none/1", "--from", source, "--to", target, check=False)
+    done = run_here("transfer.py", "models:/none/1", "--from", source, "--to", target, check=False)
     assert done.returncode == 2 and "none" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "target.db").exists()

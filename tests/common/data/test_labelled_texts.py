@@ -6,7 +6,7 @@ import pytest
 from common.data import labelled_texts, prepared
 from common.data.ensure import ensure
 from common.errors import UserError
-from tests.scripts.conftest import run_script
+from tests.scripts.conftest import run_here
 from tests.support.texts import make_texts, write_csv, write_parquet
 
 TRAIN, TEST = make_texts(60, 1), make_texts(20, 2)
@@ -154,10 +154,10 @@ def test_data_of_the_other_kind_is_refused(files, tmp_path):
 
 def test_the_script_prepares_texts_and_tells_of_them(files, tmp_path):
     flags = ("--train_file", files[0], "--test_file", files[1], "--output_dir", tmp_path / "o")
-    done = run_script("prepare_data.py", "--source", "text", *flags)
+    done = run_here("prepare_data.py", "--source", "text", *flags)
     assert "train          54 texts (27 negative, 27 positive), 54 of them different" in done.stdout
     assert prepared.load(tmp_path / "o")[1].fingerprint[:12] in done.stdout
-    done = run_script("prepare_data.py", "--source", "sample-texts", "--output_dir", tmp_path / "s")
+    done = run_here("prepare_data.py", "--source", "sample-texts", "--output_dir", tmp_path / "s")
     assert "test           48 texts (24 negative, 24 positive)" in done.stdout
 
 
@@ -172,11 +172,11 @@ FAULTY = {
 def test_all_faults_of_texts_are_listed_and_can_be_skipped(name, files, tmp_path):
     (tmp_path / name).write_text(FAULTY[name])
     paths = ("--train_file", tmp_path / name, "--test_file", files[1], "--output_dir", tmp_path / "o")
-    refused = run_script("prepare_data.py", "--source", "text", *paths, check=False)
+    refused = run_here("prepare_data.py", "--source", "text", *paths, check=False)
     listed = [line for line in refused.stderr.splitlines() if line.startswith("  line ")]
     assert refused.returncode == 2 and "has 3 faults" in refused.stderr and len(listed) == 3
     assert not (tmp_path / "o").exists()
-    done = run_script("prepare_data.py", "--source", "text", *paths, "--on_bad_rows", "skip")
+    done = run_here("prepare_data.py", "--source", "text", *paths, "--on_bad_rows", "skip")
     assert "3 texts were left out because of a fault" in done.stdout
     skipped = json.loads((tmp_path / "o" / "skipped.json").read_text())
     assert [f"  {row['place']}{row['reason']}" for row in skipped] == listed

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from common.models import trainable
-from common.models.families import FAMILIES, auto_class
+from common.models.families import FAMILIES
 from tests.common.models.test_base import CELLS, FILES_ON_BERT
-from tests.support.cells import build, logits, loss_of
+from tests.support.cells import base, build, logits, loss_of
 from tests.support.closed_forms import closed_form
 
 # Where EVA puts rank depends on the data (test_initialisation.py).
@@ -38,7 +38,7 @@ def test_training_goes_on_from_saved_weights_bit_for_bit(technique, family_name,
 @pytest.mark.parametrize(("technique", "family_name", "head"), REPEATABLE)
 def test_trainable_parameters_equal_the_closed_form(technique, family_name, head, tiny):
     model, _, _ = build(tiny, technique, family_name, head)
-    base = auto_class(head).from_pretrained(tiny(family_name))
+    plain, _ = base(tiny, family_name, head)
     assert trainable.counts(model)["trainable_parameters"] == closed_form(
-        technique, base, FAMILIES[family_name], head
+        technique, plain, FAMILIES[family_name], head
     )

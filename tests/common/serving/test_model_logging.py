@@ -168,30 +168,6 @@ def test_mlflow_models_predict_refuses_what_the_server_refuses(served, tmp_path)
     assert done.returncode and "did you mean 'params'?" in done.stderr + done.stdout
 
 
-def test_mlflow_models_predict_takes_csv(served, tmp_path):
-    rows = [*ASKED[:2], {"question": "NA", "context": 'He said "no",\nthen yes.'}]
-    frame(rows).to_csv(tmp_path / "asked.csv", index=False)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "predict",
-        "-m",
-        served[1],
-        "--env-manager",
-        "local",
-        "-t",
-        "csv",
-    ]
-    files = ["-i", str(tmp_path / "asked.csv"), "-o", str(tmp_path / "answers.json")]
-    done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers = json.loads((tmp_path / "answers.json").read_text())["predictions"]
-    expected = served[0].predict(frame(rows)).to_dict("records")
-    assert [a["answer"] for a in answers] == [e["answer"] for e in expected]
-
-
 def test_what_is_logged(served, store):
     model, uri, run_id = served
     logged = mlflow.get_logged_model(uri.removeprefix("models:/"))

@@ -21,9 +21,12 @@ from common.tracking.runs import finished_runs, recorded
 from common.training import checkpoints, fit, job, recording
 from common.training.evaluation import Evaluation
 from tests.support import trainings
-from tests.support.techniques import EVERY, TECHNIQUES
+from tests.support.techniques import DECLARED, TECHNIQUES
 from tests.support.techniques import technique as technique_of
 from tests.support.trainings import curve, same, weights
+
+WITH_MORE = ["adalora, often", "lora, eva", "lora, pissa", "lora, all at once", "prefix-tuning, dropout"]
+"""Variants that go on from more than their weights; the others go on from theirs in test_trainable.py."""
 
 
 @pytest.fixture
@@ -163,7 +166,7 @@ def test_what_the_machine_does_is_recorded_and_changes_nothing(
     "technique",
     [
         pytest.param(name, marks=() if name == "adalora" else pytest.mark.long)
-        for name in EVERY
+        for name in DECLARED + WITH_MORE
         if name != "lora"
     ],
 )
