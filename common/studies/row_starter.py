@@ -7,6 +7,7 @@ processes.
 """
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -195,6 +196,8 @@ def serve(file: int) -> None:
             from ..serving.model_logging import look_at_packages
 
             look_at_packages()
+            # What stays is what a row's process begins with.
+            gc.collect()
         _refuse_threads()
         while _send(ours, ready=True):
             message, files, _, _ = socket.recv_fds(ours, _LONGEST, 2)

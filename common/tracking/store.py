@@ -250,6 +250,8 @@ def _migrate(file: Path, artifacts: Path) -> None:
 
     def unsynced(connection: Any, _: object) -> None:
         # Hundreds of commits would each wait for the disk; the file reaches it whole before it is put in place.
+        if not isinstance(connection, sqlite3.Connection):
+            return
         _, _, name = connection.execute("PRAGMA database_list").fetchone()
         if Path(name).resolve() == file.resolve():
             connection.execute("PRAGMA synchronous = OFF")

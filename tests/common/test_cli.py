@@ -69,6 +69,7 @@ def test_imported_modules_are_left_to_no_garbage_collection():
         "import gc\n"
         "from common.cli import importing\n"
         "seen, least = [], gc.get_threshold()[0]\n"
+        "gc.collect()\n"
         "gc.callbacks.append(lambda phase, about: seen.append(phase))\n"
         "with importing():\n"
         "    import json, decimal\n"

@@ -1,5 +1,6 @@
 """Scripts run within the process of the test: without the seconds that an interpreter needs to start and import."""
 
+import gc
 import io
 import runpy
 import signal
@@ -29,4 +30,6 @@ def call(file, *args, cwd=None):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            # A process of the script's own would leave nothing behind that is never collected.
+            gc.unfreeze()
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 import mlflow
 import pytest
 from filelock import Timeout
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import create_engine, text
 
 from common.errors import UserError
@@ -19,8 +20,8 @@ from common.tracking.store import configure
 from tests.support import trained
 from tests.support.processes import process
 
-FULL = 2
-"""What sqlite calls "PRAGMA synchronous = FULL"."""
+OFF, FULL = 0, 2
+"""sqlite's numbers for "PRAGMA synchronous"."""
 
 
 def long(case):
@@ -80,7 +81,16 @@ def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
 
 def test_a_new_store_is_on_the_disk_before_it_is_there(elsewhere, tmp_path, monkeypatch):
     """The commits that make it wait for no disk; those of every other database do."""
-    synced, files = os.fsync, []
+    synced, files, levels = os.fsync, [], []
+    make = SqlAlchemyStore.__init__
+
+    def level(engine):
+        with engine.connect() as connection:
+            return connection.execute(text("PRAGMA synchronous")).scalar()
+
+    def made(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        levels.append((level(self.engine), level(create_engine(f"sqlite:///{tmp_path}/other.db"))))
 
     def fsync(descriptor):
         assert not (tmp_path / "mlflow.db").exists()
@@ -88,13 +98,13 @@ def test_a_new_store_is_on_the_disk_before_it_is_there(elsewhere, tmp_path, monk
         synced(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(SqlAlchemyStore, "__init__", made)
     elsewhere(f"sqlite:///{tmp_path}/mlflow.db")
     configure()
-    assert files == [".mlflow.db.part"]
+    assert files == [".mlflow.db.part"] and levels == [(OFF, FULL)]
     experiments.experiment_id("squad-qa")
     for name in ("mlflow.db", ".mlflow.db.part"):
-        with create_engine(f"sqlite:///{tmp_path}/{name}").connect() as connection:
-            assert connection.execute(text("PRAGMA synchronous")).scalar() == FULL, name
+        assert level(create_engine(f"sqlite:///{tmp_path}/{name}")) == FULL, name
 
 
 def test_a_store_whose_folder_was_moved_is_refused(store):
