@@ -33,8 +33,8 @@ FIRST = ("roberta", "electra", "distilbert", "deberta-v2", "modernbert", "gpt2",
 """Families whose models are written each in its own way; the others resemble one of them."""
 
 
-ALIKE = ("xlm-roberta", "camembert", "mt5", "qwen3", "gemma")
-"""Families with the layers, names and toy sizes of another one: every technique is on them, its variants on the other one."""
+ALIKE = ("xlm-roberta", "camembert", "mt5")
+"""Families with the code, names and toy sizes of another one: variants of techniques, and PEFT's types by file, are on that one."""
 
 
 def crossed(technique: str, family_name: str, head: str) -> bool:
@@ -115,8 +115,9 @@ def saved_base(tiny, family_name: str, head: str = QA) -> Path:
     """The folder of the base that adapters of a family need; it is written once for all techniques."""
     folder = Path(tiny(family_name)).with_name(f"{Path(tiny(family_name)).name}-{head}")
     if not folder.exists():
-        checkpoint = models.resolve_checkpoint(tiny(family_name))
-        saving.save_base(checkpoint, folder, head, **CONFIGS.get(head, {}))
+        checkpoint, part = models.resolve_checkpoint(tiny(family_name)), folder.with_suffix(".part")
+        saving.save_base(checkpoint, part, head, **CONFIGS.get(head, {}))
+        part.rename(folder)
     return folder
 
 
