@@ -119,6 +119,8 @@ def test_packed_and_compiled_training_has_the_same_curve(tiny, prepared, store, 
     }
     for name, flags in ways.items():
         flags += ("--model_checkpoint", checkpoint, "--num_train_epochs", 1, "--run_name", name)
+        # Each length of a batch is compiled.
+        flags += ("--max_train_samples", 16, "--max_validation_samples", 4, "--max_test_samples", 4)
         with_flags = train if name in ("compiled", "both") else train_here
         with_flags("bert_fine_tuning_LoRA.py", tiny, prepared[1], *flags)
     client, curves = mlflow.MlflowClient(), {}
