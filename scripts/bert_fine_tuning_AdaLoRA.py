@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class AdaLoRA(Technique):
     name = "AdaLoRA"
     key = "adalora"
     rates = Rates(
-        small=Rate(3e-3, GUESSED),
+        small=Rate(1e-2, MEASURED),
         base=Rate(1e-3, "Zhang et al., 2023, SQuAD with DeBERTa-v3-base"),
         large=Rate(5e-4, "none is published for a large encoder: half of that for a base one"),
     )

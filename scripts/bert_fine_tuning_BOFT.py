@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, by_halves
+from common.training.rates import MEASURED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class BOFT(Technique):
     name = "BOFT"
     key = "boft"
-    rates = by_halves(3e-3, GUESSED)
+    rates = by_halves(3e-3, MEASURED)
 
     block_size: int = option(
         4, "inputs in each rotated block; it must divide every layer's inputs", minimum=2, maximum=65536

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class BitFit(Technique):
     name = "BitFit"
     key = "bitfit"
     rates = Rates(
-        small=Rate(5e-3, GUESSED),
+        small=Rate(2e-3, MEASURED),
         base=Rate(4e-4, "Ben Zaken et al., 2022: 1e-4 to 4e-4"),
         large=Rate(1e-4, "Ben Zaken et al., 2022: 1e-4 to 4e-4"),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from common.bounds import LARGE, SEEDS
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, by_halves
+from common.training.rates import MEASURED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class FourierFT(Technique):
     name = "FourierFT"
     key = "fourierft"
-    rates = by_halves(1e-1, GUESSED)
+    rates = by_halves(1e-1, MEASURED)
 
     n_frequency: int = option(1000, "trained entries for each layer", minimum=1, maximum=10**9)
     scaling: float = option(150.0, "the update is scaled by this", above=0, maximum=LARGE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, by_halves
+from common.training.rates import MEASURED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LoKr(Technique):
     name = "LoKr"
     key = "lokr"
-    rates = by_halves(1e-2, GUESSED)
+    rates = by_halves(3e-3, MEASURED)
 
     r: int = option(8, "rank of the product's second factor", minimum=1, maximum=65536)
     alpha: int = option(16, "the update is scaled by alpha / r", minimum=1, maximum=65536)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, by_halves
+from common.training.rates import MEASURED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class OFT(Technique):
     name = "OFT"
     key = "oft"
-    rates = by_halves(1e-3, GUESSED)
+    rates = by_halves(1e-3, MEASURED)
 
     block_size: int = option(
         32,

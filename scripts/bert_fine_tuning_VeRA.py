@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from common.bounds import LARGE, SEEDS
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, by_halves
+from common.training.rates import MEASURED, by_halves
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class VeRA(Technique):
     name = "VeRA"
     key = "vera"
-    rates = by_halves(3e-2, GUESSED)
+    rates = by_halves(3e-2, MEASURED)
 
     r: int = option(256, "rank of the shared matrices", minimum=1, maximum=65536)
     dropout: float = option(0.0, "dropout before the update", minimum=0, below=1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Bottleneck(Technique):
     name = "Bottleneck"
     key = "bottleneck"
     rates = Rates(
-        small=Rate(1e-3, GUESSED),
+        small=Rate(3e-3, MEASURED),
         base=Rate(3e-4, "Houlsby et al., 2019"),
         large=Rate(3e-4, "Houlsby et al., 2019"),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ class PromptTuning(Technique):
     name = "Prompt tuning"
     key = "prompt-tuning"
     rates = Rates(
-        small=Rate(5e-3, GUESSED),
-        base=Rate(5e-3, "none is published for question answering by an encoder: the small models'"),
-        large=Rate(5e-3, "none is published for question answering by an encoder: the small models'"),
+        small=Rate(1.5e-2, MEASURED),
+        base=Rate(1.5e-2, "none is published for question answering by an encoder: the small models'"),
+        large=Rate(1.5e-2, "none is published for question answering by an encoder: the small models'"),
     )
 
     num_virtual_tokens: int = option(20, "virtual tokens in front of the input", minimum=1, maximum=65536)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.models.families import Family
 from common.training.command_line import main
-from common.training.rates import GUESSED, Rate, Rates
+from common.training.rates import MEASURED, Rate, Rates
 from common.training.settings import Technique, option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class TopLayers(Technique):
     name = "Top layers"
     key = "top-layers"
     rates = Rates(
-        small=Rate(2e-4, GUESSED),
+        small=Rate(6e-4, MEASURED),
         base=Rate(5e-5, "Devlin et al., 2019, appendix A.3, the highest"),
         large=Rate(3e-5, "Devlin et al., 2019, appendix A.3"),
     )

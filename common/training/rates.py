@@ -48,11 +48,8 @@ def by_halves(small: float, source: str) -> Rates:
     )
 
 
-MEASURED = "measured on MiniLM-L6, docs/RESULTS.md"
+MEASURED = "measured on MiniLM-L6, docs/CHOOSING.md"
 """Source of the rates that this project measured itself."""
-
-GUESSED = "a first guess, not measured"
-"""Source of the rates that nobody has measured or published."""
 
 
 def size_of(parameters: int) -> str:
