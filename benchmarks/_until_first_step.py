@@ -1,8 +1,8 @@
 """Runs a technique's script until its first optimizer step is done, then leaves: `_until_first_step.py REPORT SCRIPT FLAGS`.
 
 REPORT gets JSON: `seconds` since the process began, `cpu` seconds (user and system), and seconds of the parts that the script's
-checkout has under the names below: `imports`, and `opening` the store and making the run. Only the standard library is imported here, so that nothing is imported for
-the script.
+checkout has under the names below: `imports`, and `opening` the store and making the run. Only the standard library is
+imported here, so that nothing is imported for the script.
 """
 
 import functools

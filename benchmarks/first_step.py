@@ -97,7 +97,8 @@ def summary(found: list[dict]) -> list[dict]:
                 of[each["checkout"]][each["round"]] = each
         for name in FIGURES:
             for checkout, prefix in (("this", ""), ("other", "other_")):
-                if values := [each[name] for each in of[checkout].values() if name in each]:
+                values = [each[name] for each in of[checkout].values() if name in each]
+                if values:
                     row[prefix + name] = statistics.median(values)
         for name in FIGURES[:2] if of["other"] else ():
             pairs = [of["other"][i][name] / each[name] for i, each in of["this"].items()]

@@ -248,11 +248,11 @@ def table_rows(results: list[dict]) -> Iterator[dict]:
                 "utilisation": round(100 * found["utilisation"][way]),
                 "times_first": round(rate / rates[first], 2),
             }
-            if peak_memory := found["peak_memory_mib"].get(way):
-                row["peak_mib"] = peak_memory
-            if largest := found["largest_batch"].get(way):
-                row["largest_batch"] = largest
-            yield row
+            row |= {
+                "peak_mib": found["peak_memory_mib"].get(way),
+                "largest_batch": found["largest_batch"].get(way),
+            }
+            yield {name: figure for name, figure in row.items() if figure}
 
 
 def main() -> None:
