@@ -73,7 +73,7 @@ def of_folder(folder: Path, metric: str) -> Iterator[Full]:
 def validated(folder: Path, name: str, metric: str) -> dict[str, float]:
     file = folder / "runs" / name / "predictions" / "validation_scores.json"
     if not file.is_file():
-        raise UserError(f"{file} does not exist: a replay needs the scores of each validation question.")
+        raise UserError(f"{file} does not exist: the scores of each validation question are needed.")
     return {id_: 100 * row[metric] for id_, row in json.loads(file.read_text()).items()}
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import _path  # noqa: F401
 from decoding import provenance
-from table_rows import json_flag, save_rows
+from table_rows import between, json_flag, save_rows
+from training import spread
 
 from common.api.technique_scripts import technique_scripts
 from common.paths import ROOT
@@ -102,7 +103,7 @@ def summary(found: list[dict]) -> list[dict]:
                     row[prefix + name] = statistics.median(values)
         for name in FIGURES[:2] if of["other"] else ():
             pairs = [of["other"][i][name] / each[name] for i, each in of["this"].items()]
-            row[f"{name}_ratio"] = statistics.median(pairs)
+            row |= between(f"{name}_ratio", spread(pairs))
         rows.append(row)
     return rows
 

@@ -243,16 +243,13 @@ def table_rows(results: list[dict]) -> Iterator[dict]:
                 "technique": found["technique"],
                 "way": way,
                 "windows_per_second": rate,
-            }
-            row |= {
                 "utilisation": round(100 * found["utilisation"][way]),
                 "times_first": round(rate / rates[first], 2),
-            }
-            row |= {
                 "peak_mib": found["peak_memory_mib"].get(way),
-                "largest_batch": found["largest_batch"].get(way),
+                # 0: none was tried.
+                "largest_batch": found["largest_batch"].get(way) or None,
             }
-            yield {name: figure for name, figure in row.items() if figure}
+            yield {name: figure for name, figure in row.items() if figure is not None}
 
 
 def main() -> None:

@@ -274,3 +274,44 @@ def test_a_script_is_timed_until_its_first_step_in_the_parts_that_its_checkout_h
     (row,) = module("first_step").summary(rows)
     assert (row["seconds"], row["other_seconds"], row["seconds_ratio"]) == (2.0, 4.0, 2.0)
     assert row["cpu_ratio"] == 1.0 and "imports" not in row
+
+
+def test_the_table_of_a_sweep_names_each_techniques_best_rate(tmp_path, monkeypatch):
+    """What the best one is, by validation alone; its difference, paired by question; tests at that rate alone, by seed."""
+    each = {
+        ("LoRA", 1e-3): [1, 1, 1, 0],
+        ("LoRA", 4e-3): [1, 0, 0, 0],
+        ("IA3", 1e-2): [1, 1, 0, 0],
+        ("IA3", 1e-1): [0] * 4,
+    }
+    rows = []
+    for (technique, rate), found in each.items():
+        name = f"{technique}-{rate}"
+        place = tmp_path / "runs" / name / "predictions"
+        place.mkdir(parents=True)
+        scores = {str(i): {"f1": value} for i, value in enumerate(found)}
+        # In another order: questions are paired by their ids.
+        (place / "validation_scores.json").write_text(
+            json.dumps(dict(sorted(scores.items(), reverse=rate > 5e-3)))
+        )
+        rows.append(("sweep", name, technique, rate, 42, 25.0 * sum(found), 99.0 if rate == 4e-3 else 1.0))
+    rows += [
+        ("full", "a", "IA3", 1e-2, 43, 0.0, 53.0),
+        ("full", "b", "IA3", 1e-2, 42, 0.0, 51.0),
+        ("full", "c", "IA3", 1e-1, 42, 0.0, 9.0),
+    ]
+    names = ["stage", "name", "technique", "learning_rate", "seed", "best_validation_f1", "test_f1"]
+    frame = pd.DataFrame(rows, columns=names).assign(
+        status="finished", trainable_parameters=7, adapter_mib=0.5
+    )
+    frame.to_csv(tmp_path / "study.csv", index=False)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    lora, ia3 = module("sweep_table").table(tmp_path, "sweep", "LoRA", "f1")
+    assert (lora["technique"], lora["rates"], lora["scores"]) == ("LoRA", "**1e-3**, 4e-3", "**75.0**, 25.0")
+    assert "difference" not in lora and "tests" not in lora
+    assert (
+        ia3["difference"] == [-25.0, -75.0, 0.0]
+        and ia3["tests"] == "42: 51.0, 43: 53.0"
+        and ia3["test_mean"] == 52
+    )
+    assert ia3["gpu_windows"] > 0 and ia3["validation"][0] == 50
