@@ -58,7 +58,10 @@ def parser() -> Parser:
     add("--max_latency_ms", type=positive, metavar="MS", help=latency)
     stored = "largest size of what a technique trains and stores (an adapter, or a whole model), in MiB"
     add("--max_size_mb", type=positive, metavar="MIB", help=stored)
-    time = "time for all runs together; to keep to it, fewer learning rates, fewer techniques or less data are tried"
+    time = (
+        "time for all runs together; to keep to it, fewer learning rates, fewer techniques (the likeliest of "
+        "docs/CHOOSING.md) or less data are tried"
+    )
     add("--budget_minutes", type=positive, metavar="MINUTES", help=time)
     counts = (
         f"a smaller difference in the score does not count: the technique that stores less is taken {default}"

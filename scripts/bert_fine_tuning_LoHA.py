@@ -18,9 +18,9 @@ class LoHa(Technique):
     name = "LoHa"
     key = "loha"
     rates = Rates(
-        small=Rate(7e-3, MEASURED),
-        base=Rate(3.5e-3, "none is published for encoders: LoRA's, raised as for MiniLM"),
-        large=Rate(2.8e-3, "none is published for encoders: LoRA's, raised as for MiniLM"),
+        small=Rate(4e-3, MEASURED),
+        base=Rate(2e-3, "none is published for encoders: LoRA's, raised as for MiniLM"),
+        large=Rate(1.6e-3, "none is published for encoders: LoRA's, raised as for MiniLM"),
     )
 
     r: int = option(

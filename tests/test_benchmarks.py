@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +18,7 @@ from common.errors import UserError
 from common.models import bundles
 from common.paths import ROOT
 from common.reports.result_tables import markdown, read, save
+from common.scoring.uncertainty import Spread, paired_difference
 from common.serving import model_logging, stored_code
 from common.tracking import runs
 from tests.support import trained
@@ -295,11 +297,19 @@ def test_the_table_of_a_sweep_names_each_techniques_best_rate(tmp_path, monkeypa
             json.dumps(dict(sorted(scores.items(), reverse=rate > 5e-3)))
         )
         rows.append(("sweep", name, technique, rate, 42, 25.0 * sum(found), 99.0 if rate == 4e-3 else 1.0))
-    rows += [
-        ("full", "a", "IA3", 1e-2, 43, 0.0, 53.0),
-        ("full", "b", "IA3", 1e-2, 42, 0.0, 51.0),
-        ("full", "c", "IA3", 1e-1, 42, 0.0, 9.0),
-    ]
+    tested = {
+        ("LoRA", 1e-3, 42): [1, 1, 1, 0],
+        ("LoRA", 1e-3, 43): [1, 1, 0, 0],
+        ("IA3", 1e-2, 43): [1, 0, 0, 0],
+        ("IA3", 1e-1, 42): [0, 0, 0, 0],
+    }
+    for (technique, rate, seed), found in tested.items():
+        name = f"full-{technique}-{rate}-{seed}"
+        place = tmp_path / "runs" / name / "predictions"
+        place.mkdir(parents=True)
+        answers = [{"id": str(i), "f1": value} for i, value in enumerate(found)]
+        (place / "test.json").write_text(json.dumps(answers[:: 1 if seed == 42 else -1]))
+        rows.append(("full", name, technique, rate, seed, 0.0, 25.0 * sum(found)))
     names = ["stage", "name", "technique", "learning_rate", "seed", "best_validation_f1", "test_f1"]
     frame = pd.DataFrame(rows, columns=names).assign(
         status="finished", trainable_parameters=7, adapter_mib=0.5
@@ -308,10 +318,12 @@ def test_the_table_of_a_sweep_names_each_techniques_best_rate(tmp_path, monkeypa
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     lora, ia3 = module("sweep_table").table(tmp_path, "sweep", "LoRA", "f1")
     assert (lora["technique"], lora["rates"], lora["scores"]) == ("LoRA", "**1e-3**, 4e-3", "**75.0**, 25.0")
-    assert "difference" not in lora and "tests" not in lora
-    assert (
-        ia3["difference"] == [-25.0, -75.0, 0.0]
-        and ia3["tests"] == "42: 51.0, 43: 53.0"
-        and ia3["test_mean"] == 52
-    )
+    assert "difference" not in lora and ia3["difference"] == [-25.0, -75.0, 0.0]
     assert ia3["gpu_windows"] > 0 and ia3["validation"][0] == 50
+    lora, ia3 = module("sweep_table").tests(tmp_path, "sweep", "LoRA", "f1")
+    assert (lora["seeds"], lora["mean"][0], ia3["seeds"]) == ("42: 75.0, 43: 50.0", 62.5, "43: 25.0")
+    # One seed has an interval too: the other technique's seeds tell how much seeds differ.
+    spread, both = Spread(312.5, 1), np.array([[100, 100, 100, 0], [100, 100, 0, 0]])
+    expected = paired_difference(np.array([[100, 0, 0, 0]]), both, spread)
+    assert ia3["difference"] == [round(expected[key], 1) for key in ("difference", "low", "high")]
+    assert ia3["difference"][0] == -37.5

@@ -325,3 +325,14 @@ def too_costly(cost: Cost, max_latency_ms: float | None, max_size_mb: float | No
         whole = "" if cost.whole_mib is None else f" ({cost.whole_mib:.3g} MiB as one model)"
         reasons.append(f"stores {cost.stored_mib:.3g} MiB{whole}, the bound is {max_size_mb:g} MiB")
     return "; ".join(reasons)
+
+
+def edge_notes(take: Tried, rates: Sequence[float]) -> list[str]:
+    """A sentence if the learning rate of the technique to take lies at an end of those that were tried, else none."""
+    if len(rates) < 2 or take.learning_rate not in (min(rates), max(rates)):
+        return []
+    end, beyond = ("lowest", "lower") if take.learning_rate == min(rates) else ("highest", "higher")
+    return [
+        f"The learning rate {take.learning_rate:g} is the {end} that was tried for {take.technique}: a {beyond} one may be "
+        "better still."
+    ]

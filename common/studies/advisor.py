@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..tasks.table import refusal, task_of
 from ..training import fingerprint
 from ..training.planning import resolve_checkpoint, with_rate
 from ..training.settings import RunArgs, Technique
-from . import advice, backends, halving, launch, outcomes
+from . import advice, backends, halving, launch, leaderboard, outcomes
 from .declaration import Study, parse
 from .status import Entry, Status, checkpoint, size
 
@@ -136,6 +136,7 @@ class Advisor:
             entries |= {tried.technique: entry for tried, entry in found}
             seconds.append(sum(cost.whole or cost.training for cost in status.costs(of_rung)))
             if not rungs:
+                self._leave_out(set(self.chosen) - rung.rates.keys())
                 found = self._within_bounds(found)
             rungs.append([tried for tried, _ in found])
         finalists = {tried.technique for tried in rungs[-1]}
@@ -145,7 +146,8 @@ class Advisor:
             if name not in self.excluded
         }
         made = advice.advise(rungs, costs, self.wishes.smallest_difference)
-        self._note_edge(made)
+        rates = halving.Rung(**self.state["rungs"][0]).rates[self._key(made.take)]
+        self.notes += advice.edge_notes(made.tried(made.take), rates)
         setting = advice.Setting(
             self.task.metric,
             self.task.unit,
@@ -231,7 +233,8 @@ class Advisor:
             return halving.Rung(examples, rates)
         # One row shows how long the others will take; it is one of them.
         defaults = {key: halving.rates(rate, [1.0]) for key, rate in usual.items()}
-        probe = halving.Rung(examples, {self.chosen[0]: defaults[self.chosen[0]]})
+        first, *_ = likely = leaderboard.ordered(self.chosen)
+        probe = halving.Rung(examples, {first: defaults[first]})
         status, entries = self._train(0, probe)
         if not self.costs:
             reason = next((entry.reason for entry in entries if entry.reason), "it left no run")
@@ -243,6 +246,11 @@ class Advisor:
                 return halving.Rung(examples, each)
         if needed <= self._left:
             return halving.Rung(examples, defaults)
+        if not self.wishes.named:
+            seconds = self._estimate(1, halving.Rung(examples, defaults))
+            many = halving.affordable([seconds[key] for key in likely], self._left / 2)
+            if many >= halving.FINALISTS:
+                return halving.Rung(examples, {key: defaults[key] for key in likely[:many]})
         raise UserError(
             f"--budget_minutes {self.wishes.budget_minutes:g}: training {count_of(len(self.chosen), 'techniques')} on "
             f"{examples:,} examples each takes about {clock(needed)} on this machine; raise it, or name fewer --techniques."
@@ -316,6 +324,10 @@ class Advisor:
             self.costs.setdefault(run_id, cost)
         return status, entries
 
+    def _leave_out(self, keys: Collection[str]) -> None:
+        reason = f"left out to keep to {self.wishes.budget_minutes} minutes; behind the others on SQuAD (docs/CHOOSING.md)"
+        self.excluded |= {self.kinds[key].name: reason for key in self.chosen if key in keys}
+
     # What the rungs have shown.
 
     def _tried(self, status: Status, entries: Sequence[Entry]) -> list[tuple[advice.Tried, Entry]]:
@@ -382,18 +394,6 @@ class Advisor:
             metrics.get("trainable_parameters"),
             metrics.get("training_seconds"),
         )
-
-    def _note_edge(self, made: advice.Advice) -> None:
-        """Whether the rate of the technique to take lies at an end of those that were tried."""
-        tried, first = made.tried(made.take), halving.Rung(**self.state["rungs"][0])
-        rates = first.rates[self._key(made.take)]
-        if len(rates) > 1 and tried.learning_rate in (min(rates), max(rates)):
-            end = "lowest" if tried.learning_rate == min(rates) else "highest"
-            beyond = "lower" if end == "lowest" else "higher"
-            self.notes.append(
-                f"The learning rate {tried.learning_rate:g} is the {end} that was tried for {made.take}: a {beyond} one may be "
-                "better still."
-            )
 
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -227,6 +227,19 @@ def test_a_budget_that_does_not_even_allow_the_first_rung_is_refused(advise):
         advise(World(), budget_minutes=0.6)
 
 
+def test_a_small_budget_tries_those_that_are_likely_to_do_well(advise):
+    """One run of 10 s shows how long each takes; half of the 38 s that are left are for others of the first rung."""
+    world = World(dict(reversed(QUALITY.items())))
+    found = advise(world, named=False, budget_minutes=0.8)
+    assert {row.entry for row in world.trained} == {"lora", "loha"}
+    left_out = {"BitFit", "IA3", "Head alone"}
+    assert found.setting.excluded.keys() == left_out
+    assert "0.8 minutes; behind the others" in found.setting.excluded["IA3"]
+    trained = len(world.trained)
+    again = advise(world, named=False, budget_minutes=0.8)
+    assert len(world.trained) == trained and again.setting.excluded == found.setting.excluded
+
+
 def test_the_budget_decides_once(advise):
     world = World()
     advise(world, budget_minutes=5)
