@@ -6,8 +6,9 @@ threshold of "no answer" and the calibration are found on validation again, and 
 LoRA adds an update B A to the weights W. The mean of the updates is not the product of the mean of B and the mean of A,
 so there are several methods:
 
-  linear            the mean of A and the mean of B: the rank stays, but the product is not the mean of the updates
-  cat               the exact mean of the updates; its rank is the sum of all ranks
+  cat               the exact mean of the updates; its rank is the sum of all ranks (the default)
+  linear            the mean of A and the mean of B, for runs that started from the same values: with different seeds it
+                    loses what they have learnt
   svd               the mean of the updates, cut to the rank of one run or to --rank
   ties              drops the smallest values, and those whose sign differs from the majority's (Yadav et al., 2023)
   dare_linear       drops random values and scales up the others (Yu et al., 2023)
@@ -27,7 +28,7 @@ from common.cli import Parser, guarded
 
 EXAMPLES = """examples:
   python scripts/merge_adapters.py RUN_ID RUN_ID RUN_ID
-  python scripts/merge_adapters.py RUN_ID RUN_ID --method cat --weights 0.7 0.3
+  python scripts/merge_adapters.py RUN_ID RUN_ID --weights 0.7 0.3
   python scripts/merge_adapters.py RUN_ID RUN_ID RUN_ID --method ties_svd --density 0.3 --rank 32
 """
 
@@ -42,7 +43,9 @@ def parser() -> Parser:
     )
     how = made.add_argument_group("how they become one")
     how.add_argument(
-        "--method", default="linear", metavar="NAME", help="one of those above (default: %(default)s)"
+        "--method",
+        metavar="NAME",
+        help="one of those above (default: cat for LoRA, else linear)",
     )
     how.add_argument(
         "--weights",

@@ -55,6 +55,12 @@ class Recipe:
     """Of the merged update, for the "svd" ones; None: the models' own."""
     seed: int = 0
     """Decides what DARE drops."""
+    chosen: bool = True
+    """Somebody has asked for this method; else models that have none but `linear` are merged by that."""
+
+    def fitting(self, model: "Saved") -> "Recipe":
+        """The recipe for models like this one."""
+        return self if self.chosen or _has_factors(model.config) else replace(self, how="linear")
 
     @property
     def prunes(self) -> bool:
@@ -78,17 +84,21 @@ class Recipe:
 
 
 def recipe(
-    how: str = "linear",
+    how: str | None = None,
     weights: Sequence[float] | None = None,
     density: float | None = None,
     rank: int | None = None,
     seed: int = 0,
 ) -> Recipe:
-    """A recipe from what people type; UserError names the existing methods if there is none of that name."""
-    found = next((each for each in HOWS if each == how), None)
+    """A recipe from what people type; UserError names the existing methods if there is none of that name.
+
+    how: by default `cat` where the technique has it, else `linear`: LoRA's factors of runs that started from different
+    random values have no mean that makes sense.
+    """
+    found: How | None = "cat" if how is None else next((each for each in HOWS if each == how), None)
     if found is None:
         raise UserError(f"--method is {how!r}: choose one of {', '.join(HOWS)}.")
-    return Recipe(found, tuple(weights) if weights else None, density, rank, seed)
+    return Recipe(found, tuple(weights) if weights else None, density, rank, seed, how is not None)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..models.base import Checkpoint
 from ..models.cpu_kernels import quicken
 from ..models.merging import HOWS, How, Recipe
 from ..paths import interpreter
+from ..scoring.names import LABELS
 from ..scratch import scratch
 from ..tracking import experiments, store
 from ..tracking.run_log import TrainingLog
@@ -116,6 +117,7 @@ def merge(
         sources = [_source(id_, place / id_) for id_ in run_ids]
         _check_alike(sources)
         first = sources[0]
+        recipe = recipe.fitting(models.Saved(first.run_id, first.bundle))
         args = replace(
             _settings_of(first, data_dir),
             experiment_name=experiment_name or first.experiment,
@@ -165,6 +167,7 @@ class MergeJob(Assessment):
         tested = self.test(model, judged, self.evaluation(tokenizer, model.config), self.choices)
         if not tested:
             return
+        self._warn(tested.validation_scores[self.task.metric])
         info = replace(
             info,
             technique=self.technique.name,
@@ -183,6 +186,22 @@ class MergeJob(Assessment):
                 results.trained_mib(self.scratch / "bundle"),
             ),
             log,
+        )
+
+    def _warn(self, score: float) -> None:
+        """Say that merging has lost what was learnt, where it has. score: on validation, in percent."""
+        name = self.task.metric
+        before = [source.metrics.get(f"best_validation_{name}", math.nan) for source in self.sources]
+        if any(map(math.isnan, before)) or score >= min(before):
+            return
+        usual = models.recipe().fitting(models.Saved("", self.sources[0].bundle)).how
+        used = self.plan.settings["merge_method"]
+        remedy = "" if used in (usual, "svd") else f" Use --method {usual}."
+        print(
+            f"warning: on validation the merged model has {LABELS[name]} {score:.1f}, the runs have {min(before):.1f} to "
+            f"{max(before):.1f}. What started from different random values often has no mean that keeps what was learnt."
+            f"{remedy}",
+            file=sys.stderr,
         )
 
     def _effort(self) -> dict[str, float]:

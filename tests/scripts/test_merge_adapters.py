@@ -1,5 +1,7 @@
 """Merging through the command line, on runs that training would leave."""
 
+import re
+
 import mlflow
 import pytest
 
@@ -33,6 +35,10 @@ def test_runs_become_a_run_of_their_experiment(world, tmp_path):
     )
     assert f"LoRA, 2 merged (ties): run {run.info.run_id}, model models:/" in done.stdout
     assert run.data.params["density"] == "0.7" and run.data.tags["merged_from"] == f"{one},{two}"
+    # The runs say that they score 50, and they are untrained.
+    assert re.search(r"warning: .* the runs have 50\.0 to 50\.0\. .* Use --method cat\.", done.stderr), (
+        done.stderr
+    )
     again = run_here("merge_adapters.py", one, two, *flags)
     assert f"run {run.info.run_id} already holds this result; nothing to do." in again.stdout
     assert not (folder / "out").exists() and not list(tmp_path.iterdir())
@@ -59,8 +65,9 @@ def test_trained_runs_are_merged_registered_and_asked(tiny, prepared, store, tmp
     for seed in (1, 2):
         train_here("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--seed", seed, "--experiment_name", "all")
     ids = [run.info.run_id for run in runs()]
-    run_here("merge_adapters.py", *ids, "--method", "cat", "--experiment_name", "merged")
+    run_here("merge_adapters.py", *ids, "--experiment_name", "merged")
     merged = next(run for run in runs() if "merged_from" in run.data.tags)
+    assert merged.data.params["merge_method"] == "cat"
     done = run_here("register_best.py", "--experiment_name", "merged", "--data_dir", prepared[0])
     assert f"champion: run {merged.info.run_id}" in done.stdout
     asked = run_here("ask.py", "Who?", "--context", "Marie Curie shared the prize.", cwd=tmp_path)

@@ -268,6 +268,13 @@ def test_ranks_may_differ_where_whole_updates_are_combined(world, tmp_path):
     assert close(weights(merged(models, Recipe("cat"), tmp_path / "m")), mean_of_weights(models))
 
 
+def test_where_nobody_chooses_updates_are_averaged_if_the_technique_has_them(world):
+    assert merging.recipe().fitting(world()).how == "cat"
+    for fields in ({"use_dora": True}, {"lora_bias": True}):
+        assert merging.recipe().fitting(world(**fields)).how == "linear"
+    assert merging.recipe("cat").fitting(world(use_dora=True)).how == "cat"
+
+
 def test_an_unknown_method_is_refused_by_name():
     with pytest.raises(UserError, match="--method is 'mean': choose one of linear, ties"):
         merging.recipe("mean")
