@@ -325,7 +325,7 @@ class Advisor:
         return status, entries
 
     def _leave_out(self, keys: Collection[str]) -> None:
-        reason = f"left out to keep to {self.wishes.budget_minutes} minutes; behind the others on SQuAD (docs/CHOOSING.md)"
+        reason = f"left out to keep to {self.wishes.budget_minutes or 0:g} minutes; behind the others on SQuAD (docs/CHOOSING.md)"
         self.excluded |= {self.kinds[key].name: reason for key in self.chosen if key in keys}
 
     # What the rungs have shown.
