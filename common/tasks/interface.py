@@ -5,7 +5,7 @@ A task's methods import the modules that compute when they are called.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -267,6 +267,16 @@ class Task(ABC):
         """How far a student's output is from what is taught, summed: KL(teacher || student), both at a temperature.
 
         taught: (batch, length, width), padded, or (batch, 1, classes). mask: (batch, length), 1 for real tokens.
+        """
+        raise TypeError(f"{self.name} has no teacher")
+
+    def carried_over(
+        self, taught: "Sequence[np.ndarray]", of: Any, to: Any, args: Settings
+    ) -> "Iterator[np.ndarray]":
+        """What a teacher with another tokenizer teaches, as rows (length, width) for each of a student's features, in order.
+
+        of, to: the teacher's and the student's features of the same examples. taught: the teacher's rows for each of `of`. Only
+        tasks that distil and need offsets have it.
         """
         raise TypeError(f"{self.name} has no teacher")
 

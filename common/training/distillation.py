@@ -16,7 +16,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..atomic import atomic_write
-from ..data.rows import Rows
+from ..data.rows import AT_ONCE, Rows
 from ..errors import UserError
 from ..files import sha256, write_json
 from ..models.families import uses_segment_ids
@@ -26,7 +26,7 @@ from .evaluation import Collator, Evaluation, Split
 from .features import training_features
 from .planning import Plan
 from .settings import RunArgs
-from .teachers import Opened, Teacher, check_fit, opened
+from .teachers import Opened, Teacher, check_fit, opened, own_windows
 
 FILE = "teacher.npy"
 """In the run's folder: the teacher's logits, float32; beside it, in teacher.json, their sha256."""
@@ -110,11 +110,13 @@ def taught(
     with arguments.main_process_first(desc="teacher"):
         if arguments.process_index == 0 and not _whole(file):
             with torch.random.fork_rng(), opened(_teacher(planned), planned) as teacher:
-                check_fit(planned, teacher, tokenizer)
-                features = _inputs(planned, train, teacher, tokenizer, config)
-                logits = _logits(planned, teacher, features, evaluation)
+                if check_fit(planned, teacher, tokenizer):
+                    logits = _carried_over(planned, train, teacher, evaluation, tokenizer, config)
+                else:
+                    features = _inputs(planned, train, teacher, tokenizer, config)
+                    logits = _logits(planned, teacher, teacher.network(), features, evaluation)
                 with atomic_write(file) as part:
-                    _write(part, features, by_token, logits)
+                    _write(part, train.features, by_token, logits)
             write_json(file.with_suffix(".json"), {"sha256": sha256(file)})
     return replace(train, features=TaughtFeatures(train.features, file, by_token))
 
@@ -145,12 +147,31 @@ def _inputs(planned: Plan, train: Split, teacher: Opened, tokenizer: Any, config
     return found
 
 
-def _logits(
-    planned: Plan, teacher: Opened, features: Any, evaluation: Evaluation
+def _carried_over(
+    planned: Plan, train: Split, teacher: Opened, evaluation: Evaluation, tokenizer: Any, config: Any
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(item, its logits (rows, width)) for every item, in batches of similar length."""
+    """(item, its logits (rows, width)) for every item of the student's, from a teacher that reads its own tokens.
+
+    Some examples at a time: what lies in memory does not grow with the data.
+    """
+    task, network, item = planned.task, teacher.network(), 0
+    for begin in range(0, len(train.examples), AT_ONCE):
+        examples = train.examples[begin : begin + AT_ONCE]
+        to = task.features(tokenizer, config, examples, planned.args)
+        of = task.features(teacher.tokenizer, teacher.config, examples, own_windows(planned, teacher))
+        given = dict(_logits(planned, teacher, network, of, evaluation))
+        for rows in task.carried_over([given[i] for i in range(len(of))], of, to, planned.args):
+            assert len(rows) == train.features.lengths[item]
+            yield item, rows
+            item += 1
+
+
+def _logits(
+    planned: Plan, teacher: Opened, network: torch.nn.Module, features: Any, evaluation: Evaluation
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(item, its logits (rows, width)) for every item, in batches of similar length. network: the teacher's."""
     device = evaluation.arguments.device
-    network = teacher.network().to(device)
+    network = network.to(device)
     collator = planned.task.collator(teacher.tokenizer, teacher.config)
     order = [list(teacher.labels).index(label) for label in planned.record.labels]
     autocast = torch.autocast(device.type, evaluation.autocast, enabled=evaluation.autocast is not None)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ from ..models.families import family_of, usable_positions
 from ..scratch import scratch
 from ..serving import stored_code
 from ..tasks.table import head_of
+from ..tasks.tokenizer_reading import check_reading
 from ..tracking import store
 from . import fingerprint, stored_checkpoint
+from .settings import RunArgs
 
 if TYPE_CHECKING:
     from .planning import Plan
@@ -85,7 +87,8 @@ def check(planned: "Plan") -> None:
     if planned.teacher is None:
         return
     with opened(planned.teacher, planned) as teacher:
-        check_fit(planned, teacher, base.load_tokenizer(planned.checkpoint))
+        if check_fit(planned, teacher, base.load_tokenizer(planned.checkpoint)):
+            _check_reading(planned, teacher.tokenizer)
 
 
 @contextmanager
@@ -135,8 +138,8 @@ def _of_checkpoint(checkpoint: Checkpoint, planned: "Plan") -> Opened:
     return Opened(tokenizer, config, task, labels, 0, checkpoint, network)
 
 
-def check_fit(planned: "Plan", teacher: Opened, tokenizer: Any) -> None:
-    """UserError where a teacher's task, labels, tokenizer or length do not suit the student."""
+def check_fit(planned: "Plan", teacher: Opened, tokenizer: Any) -> bool:
+    """Whether a teacher's logits are of other tokens than the student's; UserError where its task, labels or length do not suit."""
     assert planned.teacher is not None
     name, task, args = f"--teacher {planned.teacher.name}", planned.task, planned.args
     if teacher.task != task.name:
@@ -146,16 +149,47 @@ def check_fit(planned: "Plan", teacher: Opened, tokenizer: Any) -> None:
             f"{name} has the labels {', '.join(teacher.labels)[:100]}, and {args.data_dir} has "
             f"{', '.join(planned.record.labels)[:100]}: name a teacher with the same."
         )
-    if task.needs_offsets and not _same(tokenizer, teacher.tokenizer, planned):
-        raise UserError(
-            f"{name} has another tokenizer than {planned.checkpoint.name}, so that its logits are of other tokens: name a teacher "
-            "with the student's tokenizer, or another --model_checkpoint."
-        )
+    others = task.needs_offsets and not _same(tokenizer, teacher.tokenizer, planned)
+    room = _room(teacher)
+    if room is not None and args.max_length > room:
+        if not others:
+            raise UserError(f"{name} reads {room} tokens at once: use --max_length {room} or less.")
+        try:
+            task.check_settings(own_windows(planned, teacher))
+        except UserError:
+            raise UserError(
+                f"{name} reads {room} tokens at once, too few for --doc_stride {args.doc_stride}: use a smaller one."
+            ) from None
+    return others
+
+
+def own_windows(planned: "Plan", teacher: Opened) -> RunArgs:
+    """The settings of the windows of a teacher with another tokenizer: the student's, as far as it can read."""
+    room = _room(teacher)
+    return (
+        planned.args if room is None else replace(planned.args, max_length=min(planned.args.max_length, room))
+    )
+
+
+def _room(teacher: Opened) -> int | None:
+    """Tokens that a teacher reads at once; None: any number."""
     room = usable_positions(teacher.config)
-    if room is not None and args.max_length + teacher.virtual_tokens > room:
-        raise UserError(
-            f"{name} reads {room - teacher.virtual_tokens} tokens at once: use --max_length {room - teacher.virtual_tokens} or less."
+    return None if room is None else room - teacher.virtual_tokens
+
+
+def _check_reading(planned: "Plan", tokenizer: Any) -> None:
+    """UserError where a teacher's tokens cannot be placed in the data's texts, or do not read them."""
+    assert planned.teacher is not None
+    try:
+        check_reading(
+            tokenizer,
+            planned.splits,
+            planned.task,
+            name=planned.teacher.name,
+            data_dir=str(planned.args.data_dir),
         )
+    except UserError as error:
+        raise type(error)(str(error).replace("--model_checkpoint", "--teacher", 1)) from None
 
 
 def _same(tokenizer: Any, other: Any, planned: "Plan") -> bool:

@@ -1,6 +1,6 @@
 """Extractive question answering as a task: the answer is a span of the context."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from ..interface import Answer, Decision, Example, Figures, Loss, Row, Settings
 from ..questions import QuestionTask
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -159,6 +160,14 @@ class ExtractiveQA(QuestionTask):
         from ..distillation import span_divergence, span_logits
 
         return span_divergence(span_logits(out), taught, mask, temperature)
+
+    def carried_over(
+        self, taught: "Sequence[np.ndarray]", of: Any, to: Any, args: Settings
+    ) -> "Iterator[np.ndarray]":
+        """By characters of the context."""
+        from .alignment import carried_over
+
+        return carried_over(taught, of, to, args.max_answer_length)
 
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Question, answer, its place and probability, and the other candidates."""

@@ -7,8 +7,10 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from common.data import labelled_texts
+from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.table import TASKS
 from common.training import distillation, fit, job
 from common.training.settings import RunArgs
@@ -178,6 +180,95 @@ def test_a_teacher_with_segments_teaches_a_student_without(world, student, tiny,
         shutil.copy(f"{tiny('bert')}/{file}", tmp_path / "student")
     run = student(teacher=world[1], model_checkpoint=str(tmp_path / "student"), epochs=1.0)
     assert run.data.tags["family"] == "distilbert" and run.info.status == "FINISHED"
+
+
+@pytest.fixture(scope="module")
+def other(tiny, tmp_path_factory):
+    """A RoBERTa that reads 64 tokens at once, of a tokenizer of its own; its logits differ from token to token."""
+    folder = tmp_path_factory.mktemp("other")
+    config = transformers.AutoConfig.from_pretrained(tiny("roberta"))
+    config.max_position_embeddings = 66
+    torch.manual_seed(0)
+    model = transformers.RobertaForQuestionAnswering(config)
+    model.qa_outputs.weight.data *= 30
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tiny("roberta")).save_pretrained(folder)
+    return folder
+
+
+def by_characters(folder, example, offsets):
+    """What a teacher says of a whole context, as odds on the tokens at some characters: the sum over its own, one by one."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(folder).eval()
+    asked = tokenizer(
+        example["question"], example["context"], return_offsets_mapping=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        out = model(**{name: asked[name] for name in ("input_ids", "attention_mask")})
+    logits = torch.stack([out.start_logits[0], out.end_logits[0]], -1).numpy()
+    odds = np.zeros((len(offsets), 2))
+    odds[0] = 1
+    for (begin, end), sequence, row in zip(
+        asked["offset_mapping"][0].tolist(), asked.sequence_ids(), logits - logits[0], strict=True
+    ):
+        if sequence != 1:
+            continue
+        begin += example["context"][begin] == " "
+        (first,) = (i for i, (b, e) in enumerate(offsets) if b <= begin < e)
+        (last,) = (i for i, (b, e) in enumerate(offsets) if b <= end - 1 < e)
+        odds[first, 0] += np.exp(row[0])
+        odds[last, 1] += np.exp(row[1])
+    return odds
+
+
+def test_a_teacher_with_another_tokenizer(world, student, other, tiny, monkeypatch, tmp_path):
+    """Its logits lie on the student's tokens, and a killed run goes on with them to the same weights."""
+    seen = {}
+
+    def kept(planned, train, *rest):
+        seen["train"] = train
+        return original(planned, train, *rest)
+
+    original = distillation.taught
+    monkeypatch.setattr(distillation, "taught", kept)
+    # In several parts.
+    monkeypatch.setattr(distillation, "AT_ONCE", 2)
+    whole = student(output="whole", teacher=str(other))
+    with monkeypatch.context() as patch:
+        killed_at(5, patch)
+        with pytest.raises(Killed):
+            student(teacher=str(other))
+    logits, begin, examples = np.load(tmp_path / "out" / distillation.FILE), 0, seen["train"].examples
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("bert"))
+    windows = make_windows(tokenizer, examples, max_length=96, doc_stride=16, segment_ids=True)
+    assert len(windows) == len(examples) and len(logits) == windows.lengths.sum()
+    for example, offsets in zip(examples, windows.offsets, strict=True):
+        rows = logits[begin : begin + len(offsets)].astype(float)
+        assert np.allclose(np.exp(rows), by_characters(other, example, offsets.tolist()), rtol=1e-3)
+        assert np.exp(rows).std() > 0.1
+        begin += len(offsets)
+    computed = []
+    monkeypatch.setattr(distillation, "_write", lambda *args: computed.append(1))
+    gone_on = student(teacher=str(other), resume=True)
+    assert not computed and dict(curve(gone_on)) == dict(curve(whole)) and same(gone_on, whole)
+
+
+def test_a_student_with_another_tokenizer_follows_its_teacher(world, tiny, tmp_path):
+    """A teacher with segments and virtual tokens, whose answers an MPNet learns without any label."""
+    prefix = TECHNIQUES["prefix-tuning"](num_train_epochs=5.0, learning_rate=1e-2)
+    teacher = trainings.train(prefix, world[0], tiny("bert"), tmp_path / "teacher", "teachers", seed=5)
+    run = trainings.train(
+        TECHNIQUES["standard"](num_train_epochs=12.0, learning_rate=3e-3),
+        world[0],
+        tiny("mpnet"),
+        tmp_path / "student",
+        tmp_path.name,
+        teacher=f"runs:/{teacher.info.run_id}/model",
+        distillation_weight=1.0,
+        distillation_temperature=1.0,
+    )
+    losses = [loss for _, loss in curve(run)]
+    assert run.data.tags["family"] == "mpnet" and losses[-1] < 0.25 * losses[0]
 
 
 @pytest.mark.parametrize("task", ["classification", "multi-label-classification"])

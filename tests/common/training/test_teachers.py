@@ -37,21 +37,26 @@ def refused(world, tiny, reason, **fields):
     assert not (world[0] / "out").exists()
 
 
-def test_another_tokenizer_is_refused_before_anything_is_computed(world, tiny):
-    refused(world, tiny, "has another tokenizer than", teacher=tiny("roberta"))
-    refused(
-        world, tiny, "has another tokenizer than", teacher=f"runs:/{world[1]}/model", model_checkpoint=tiny("roberta")
-    )  # fmt: skip
-
-
-def test_the_same_words_in_another_case_are_another_tokenizer(world, tiny, tmp_path):
-    """The vocabulary alone does not decide."""
+def test_a_teacher_that_cannot_read_the_data_is_refused(world, tiny, tmp_path):
+    """Its vocabulary is in lower case, and it does not make texts so."""
     shutil.copytree(tiny("bert"), tmp_path / "cased")
     file = tmp_path / "cased" / "tokenizer.json"
     content = json.loads(file.read_text())
     content["normalizer"]["lowercase"] = False
     file.write_text(json.dumps(content))
-    refused(world, tiny, "has another tokenizer than", teacher=str(tmp_path / "cased"))
+    refused(world, tiny, "--teacher .*is unknown .* to its tokenizer", teacher=str(tmp_path / "cased"))
+
+
+def test_a_tokenizer_that_does_not_say_where_its_tokens_stand_is_refused(world, tiny, monkeypatch):
+    def without_offsets(*args):
+        found = original(*args)
+        slow = type("Slow", (type(found.tokenizer),), {"is_fast": False})
+        found.tokenizer.__class__ = slow
+        return found
+
+    original = teachers._of_checkpoint
+    monkeypatch.setattr(teachers, "_of_checkpoint", without_offsets)
+    refused(world, tiny, "--teacher .*a slow one, without offsets", teacher=tiny("roberta"))
 
 
 def test_a_model_without_a_trained_head_is_refused(world, tiny, tmp_path):
@@ -71,7 +76,13 @@ def test_a_teacher_that_reads_less_is_refused(world, tiny, tmp_path):
     transformers.BertForQuestionAnswering(config).save_pretrained(tmp_path / "short")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(f"{tiny('bert')}/{file}", tmp_path / "short")
-    refused(world, tiny, "reads 64 tokens at once", teacher=str(tmp_path / "short"))
+    refused(world, tiny, "reads 64 tokens at once: use --max_length 64", teacher=str(tmp_path / "short"))
+    shutil.copytree(tiny("roberta"), tmp_path / "other")
+    file = tmp_path / "other" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 40}))
+    refused(
+        world, tiny, "reads 38 tokens at once, too few for --doc_stride 16", teacher=str(tmp_path / "other")
+    )
 
 
 def test_what_is_not_there_is_refused(world, tiny):
