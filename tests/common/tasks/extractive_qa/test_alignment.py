@@ -4,9 +4,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.tasks.distillation import span_divergence
 from common.tasks.extractive_qa.alignment import FLOOR, carried_over
 from common.tasks.extractive_qa.windows import NO_CONTEXT, Windows, make_windows
 from tests.support import odd
@@ -172,3 +174,17 @@ def test_no_odds_are_lost_in_any_text(parts, pair, seed):
     )
     real = to.offsets[0][:, 0] < to.offsets[0][:, 1]
     assert (rows[1:][~real[1:]] == FLOOR).all()
+
+
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 100.0])
+def test_the_floor_is_no_probability_and_a_number_at_any_temperature(temperature):
+    student = torch.zeros(1, 4, 2, requires_grad=True)
+    taught = torch.tensor([[[2.0, 0.0], [FLOOR, FLOOR], [0.0, 3.0], [FLOOR, 1.0]]])
+    span_divergence(student, taught, torch.ones(1, 4), temperature).backward()
+    # The gradient is (student - teacher) / T.
+    teacher = 0.25 - student.grad[0] * temperature
+    assert torch.allclose(teacher.sum(0), torch.ones(2), atol=1e-5)
+    assert (
+        torch.allclose(teacher[[1, 3], [0, 0]], torch.zeros(2), atol=1e-6)
+        and abs(float(teacher[1, 1])) < 1e-6
+    )
