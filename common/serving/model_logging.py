@@ -67,9 +67,12 @@ def log_model(
 
 
 def look_at_packages() -> None:
-    """Have MLflow find out which packages are installed, as it does in each process before it logs the first model."""
+    """Have MLflow find out which packages are installed, as it does in each process before it logs the first model, and whether
+    it runs in a notebook, as it does before the first run."""
+    from mlflow.utils.databricks_utils import is_running_in_ipython_environment
     from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
+    is_running_in_ipython_environment()
     warn_dependency_requirement_mismatches([f"mlflow=={version('mlflow')}"])
 
 
