@@ -214,7 +214,7 @@ class Runner:
             found, label = entry.metrics, LABELS[metric]
             about = f"validation {label} {found[f'best_validation_{metric}']:.1f}, test {label} {found[f'test_{metric}']:.1f}"
             about += f", trained in {clock(found['training_seconds'])}"
-        left = self.clock.left(self.status.survey())
+        left = self.clock.left(self.status.survey(recall=True))
         print(f"{self.label(entry.row)}: {about}; {self.clock.passed()} passed, left {left}", flush=True)
 
     def label(self, row: Row) -> str:

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import mlflow
 import numpy as np
@@ -158,7 +159,12 @@ def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(
     assert len(mlflow.search_runs(output_format="list", search_all_experiments=True)) == len(before)
     # Nothing was imported for rows that are not trained.
     assert not opened
+    asked = []
+    found = tracking.finished_run
+    monkeypatch.setattr(tracking, "finished_run", lambda *about: asked.append(about) or found(*about))
     assert study("--retry_failed") == 1 and study.trained == [BAD] and len(opened) == 1
+    # Finished rows: before anything is done, and before their stage; not again to say how much is left.
+    assert sorted(Counter(asked).values())[:3] == [2, 2, 2]
 
 
 @pytest.mark.slow
