@@ -6,8 +6,8 @@
 Rows: LoRA on 48 questions with the packaged model, as a smoke study has them, forked by each checkout's own code, in a store
 that exists. The time beside training is the row's wall time without `training_seconds`; the CPU seconds (user and system) are
 those of the process with its training. Studies: the whole command with a new store and folder, on prepared data. With
---against, the checkouts take turns, and ratios are medians of pairs. The first row of a checkout counts for nothing: it
-compiles modules and fills the cache. Prints JSON.
+--against, the checkouts take turns with their studies; their rows follow one another. Ratios are medians of pairs. The first
+row of a checkout counts for nothing: it compiles modules and fills the cache. Prints JSON.
 """
 
 import argparse
