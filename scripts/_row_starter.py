@@ -10,4 +10,4 @@ from common.studies import row_starter
 if __name__ == "__main__":
     row_starter.serve(int(sys.argv[1]))
     # Only a row's process gets here.
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    row_starter.leave_after(lambda: runpy.run_path(sys.argv[0], run_name="__main__"))

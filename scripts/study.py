@@ -19,6 +19,8 @@ from common.api.technique_scripts import technique_scripts
 from common.cli import Parser, guarded, importing
 from common.paths import ROOT, interpreter
 from common.studies import backends
+from common.studies.folder import Folder
+from common.studies.row_starter import Starter
 
 EXAMPLES = """examples:
   python scripts/study.py studies/bert_six_techniques.yaml --dry_run    # the rows, their status, the remaining time
@@ -76,18 +78,25 @@ def main() -> None:
     if args.smallest_difference is not None:
         study = declaration.with_smallest_difference(study, args.smallest_difference)
     backends.check(study, args.backend, args.address, args.dry_run)
-    with importing():
-        from common.studies import launch
+    with Starter() as starter:
+        forks = args.backend == backends.LOCAL and not args.dry_run
+        if forks and "reported" not in Folder(args.output_dir / study.name).state:
+            # Its imports take as long as those below. A study with a report may have nothing left to train.
+            starter.open()
+        with importing():
+            from common.studies import launch
 
-    if args.dry_run:
-        print(launch.show(study, args.output_dir))
-        return
-    scripts = {key: file for key, (_, file) in techniques.items()}
-    try:
-        failed = launch.run(study, args.output_dir, scripts, args.backend, args.address, args.retry_failed)
-    except (KeyboardInterrupt, SystemExit):
-        print(f"\nStopped. To continue: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
-        raise
+        if args.dry_run:
+            print(launch.show(study, args.output_dir))
+            return
+        scripts = {key: file for key, (_, file) in techniques.items()}
+        try:
+            failed = launch.run(
+                study, args.output_dir, scripts, args.backend, args.address, args.retry_failed, starter
+            )
+        except (KeyboardInterrupt, SystemExit):
+            print(f"\nStopped. To continue: {shlex.join([interpreter(), *sys.argv])}", file=sys.stderr)
+            raise
     if failed:
         print(f"\n{failed}", file=sys.stderr)
         sys.exit(1)

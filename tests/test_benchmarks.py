@@ -278,6 +278,53 @@ def test_a_script_is_timed_until_its_first_step_in_the_parts_that_its_checkout_h
     assert row["cpu_ratio"] == 1.0 and "imports" not in row
 
 
+CHECKOUT = {
+    "studies/row_starter": """
+import contextlib
+class Starter(contextlib.nullcontext):
+    def __init__(self): super().__init__(self)
+    def ready(self): pass
+    start = "fork"
+""",
+    "studies/folder": """
+import contextlib, subprocess, sys
+class Folder:
+    def __init__(self, path): pass
+    held = contextlib.nullcontext
+    def run(self, command, name, start):
+        assert start == "fork"
+        return subprocess.run([sys.executable, *command]).returncode, "?"
+""",
+    "tracking/runs": """
+import pandas
+def finished_runs(experiment):
+    return pandas.DataFrame({"run_name": [f"row-{i}" for i in range(3)], "training_seconds": [0.0, 0.3, 0.3]})
+""",
+    "tracking/store": "def configure(): pass",
+}
+
+
+def test_what_a_row_costs_beside_its_training_is_that_of_the_checkout(tmp_path, monkeypatch):
+    for name, text in CHECKOUT.items():
+        file = tmp_path / "common" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "scripts").mkdir()
+    used = "import time\nbegan = time.process_time()\nwhile time.process_time() < began + 0.4: pass\n"
+    (tmp_path / "scripts" / "bert_fine_tuning_LoRA.py").write_text(used)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    found = module("row_overhead").rows(tmp_path, tmp_path / "data", 2)
+    assert [row["training"] for row in found] == [0.3, 0.3]
+    assert all(row["beside"] > 0.1 and row["cpu"] > 0.35 for row in found)
+    measured = [
+        {"what": "study", "checkout": name, "seconds": seconds, "cpu": 1.0}
+        for name, seconds in (("this", 1.0), ("other", 2.0), ("other", 6.0), ("this", 2.0))
+    ]
+    (line,) = module("row_overhead").summary(measured)
+    assert (line["seconds"], line["other_seconds"], line["seconds_ratio"]) == (1.5, 4.0, 2.5)
+    assert line["cpu_ratio"] == 1.0
+
+
 def test_the_table_of_a_sweep_names_each_techniques_best_rate(tmp_path, monkeypatch):
     """What the best one is, by validation alone; its difference, paired by question; tests at that rate alone, by seed."""
     each = {

@@ -64,6 +64,7 @@ def advise(
     """
     from ..data.ensure import ensure
     from ..studies.advisor import Advisor
+    from ..studies.row_starter import Starter
     from ..tasks.table import task_of
     from ..tracking import store
 
@@ -80,9 +81,20 @@ def advise(
 
     classes = {key: kind for key, (kind, _) in scripts.items()}
     files = {key: file for key, (_, file) in scripts.items()}
-    return Advisor(
-        asked, classes, files, output_dir, measure, record.fingerprint, backend, address, retry_failed
-    ).run()
+    # The rows of all rungs are forked from one process.
+    with Starter() as starter:
+        return Advisor(
+            asked,
+            classes,
+            files,
+            output_dir,
+            measure,
+            record.fingerprint,
+            backend,
+            address,
+            retry_failed,
+            starter,
+        ).run()
 
 
 def measured(uri: str, requests: Sequence[Mapping[str, str]]) -> tuple[float | None, float | None]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
@@ -67,9 +67,12 @@ def log_model(
 
 
 def look_at_packages() -> None:
-    """Have MLflow find out which packages are installed, as it does in each process before it logs the first model."""
+    """Have MLflow find out which packages are installed, as it does in each process before it logs the first model, and whether
+    it runs in a notebook, as it does before the first run."""
+    from mlflow.utils.databricks_utils import is_running_in_ipython_environment
     from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
+    is_running_in_ipython_environment()
     warn_dependency_requirement_mismatches([f"mlflow=={version('mlflow')}"])
 
 
@@ -149,11 +152,12 @@ def log_bundle(
         # MLflow runs the loader once to check it, before the code is in its place in the logged model.
         sys.path.insert(0, str(folder))
         try:
-            # `mlflow.pyfunc.log_model` is this call without `run_id`.
+            # `mlflow.pyfunc.log_model` is this call without `run_id`, and with a check of the example.
             info = Model.log(
                 artifact_path=None,
                 name=name,
-                flavor=mlflow.pyfunc,
+                flavor=_Unasked,
+                validate_serving_input=False,
                 run_id=run_id,
                 model_id=logged.model_id,
                 python_model=str(loader),
@@ -164,10 +168,22 @@ def log_bundle(
                 input_example=(pd.DataFrame([example]), module.EXAMPLE_PARAMETERS),
                 pip_requirements=[f"{needed}=={version(needed).split('+')[0]}" for needed in packages],
             )
+            # MLflow has imported some of it, from the copy that is removed here.
+            stored_code.import_all(folder)
             stored_code.record(info.model_id)
             return info
         finally:
             sys.path.remove(str(folder))
+
+
+class _Unasked:
+    """The flavor pyfunc for a model that MLflow does not load and ask where it is logged. Its answer would be thrown away and its
+    failure a warning, and a second copy of the weights would lie beside those that were trained: a model is asked in a process
+    of its own before it is promoted."""
+
+    @staticmethod
+    def save_model(validate_serving_input: bool, **given: Any) -> None:
+        mlflow.pyfunc.save_model(**given)
 
 
 def module_of(task: Task) -> ModuleType:

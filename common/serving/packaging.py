@@ -5,6 +5,7 @@ module; the kind of model decides which modules the search starts from.
 """
 
 import ast
+import functools
 import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
@@ -85,16 +86,27 @@ def needed_modules(modules: Iterable[str]) -> set[Path]:
 def imported(file: Path) -> list[Path]:
     """The files of this package that one of its modules imports, anywhere in its code."""
     found = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            inner = file.parent.relative_to(PACKAGE).parts
-            place = inner[: len(inner) - node.level + 1] + tuple(
-                (node.module or "").split(".") * bool(node.module)
-            )
-            # A name is a module, or is defined in one.
-            files = [_file(*place, alias.name) or _file(*place) for alias in node.names]
-            found += [each for each in files if each is not None]
+    for level, module, names in _relative_imports(file.read_bytes()):
+        inner = file.parent.relative_to(PACKAGE).parts
+        place = inner[: len(inner) - level + 1] + module
+        # A name is a module, or is defined in one.
+        files = [_file(*place, name) or _file(*place) for name in names]
+        found += [each for each in files if each is not None]
     return found
+
+
+@functools.cache
+def _relative_imports(source: bytes) -> list[tuple[int, tuple[str, ...], list[str]]]:
+    """(level, parts of the module's name, names) of each relative import of a source."""
+    return [
+        (
+            node.level,
+            tuple(node.module.split(".") if node.module else ()),
+            [alias.name for alias in node.names],
+        )
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
 
 
 def _module(name: str) -> Path:

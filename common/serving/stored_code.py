@@ -121,7 +121,7 @@ def load(
         stored = str(copy)
         with _OPENING:
             model = _opened(stored, config)
-        _import_all(Path(stored) / "code")
+        import_all(Path(stored) / "code")
     except (MlflowException, UserError):
         release()
         raise
@@ -156,7 +156,7 @@ def _opened(stored: str, config: Mapping | None) -> PyFuncModel:
         setattr(mlflow.models.model, "__mlflow_model__", None)  # noqa: B010
 
 
-def _import_all(code: Path) -> None:
+def import_all(code: Path) -> None:
     """Import what the package of a stored model holds: another model may have the same package, and need a module of it
     when this copy is gone."""
     for file in sorted(code.glob("suite_*/**/*.py")):

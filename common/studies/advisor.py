@@ -23,7 +23,7 @@ from ..tasks.table import refusal, task_of
 from ..training import fingerprint
 from ..training.planning import resolve_checkpoint, with_rate
 from ..training.settings import RunArgs, Technique
-from . import advice, backends, halving, launch, leaderboard, outcomes
+from . import advice, backends, halving, launch, leaderboard, outcomes, row_starter
 from .declaration import Study, parse
 from .status import Entry, Status, checkpoint, size
 
@@ -95,14 +95,15 @@ class Advisor:
         backend: str = backends.LOCAL,
         address: str | None = None,
         retry_failed: bool = False,
+        starter: row_starter.Starter | None = None,
     ):
         """techniques, scripts: key → class and script of all that there are. output_dir: where its folder is made. data: its
-        fingerprint. retry_failed: train failed runs again, and decide again who goes on."""
+        fingerprint. retry_failed: train failed runs again, and decide again who goes on. starter: of all rungs."""
         self.wishes, self.kinds, self.scripts, self.measure = wishes, techniques, scripts, measure
         for name in sorted(OWN_FLAGS.keys() & wishes.fields.keys()):
             remedy = f"use {OWN_FLAGS[name]}" if OWN_FLAGS[name] else "it is varied"
             raise UserError(f"{wishes.fields_file} sets {name}: take it out, {remedy}.")
-        self.backend, self.address, self.retry_failed = backend, address, retry_failed
+        self.backend, self.address, self.further = backend, address, (retry_failed, starter)
         self.task = task_of(wishes.task)
         self.total = size(wishes.task, wishes.data_dir, "train")
         base = resolve_checkpoint(checkpoint(wishes.model_checkpoint))
@@ -312,12 +313,11 @@ class Advisor:
 
     def _train(self, number: int, rung: halving.Rung) -> tuple[Status, list[Entry]]:
         study = self._study(number, rung)
-        rows = sum(map(len, rung.rates.values()))
         backends.check(study, self.backend, self.address)
         first = "One run first, to see how long the others will take"
-        about = f"Rung {number}: {count_of(rows, 'runs')}" if number else first
+        about = f"Rung {number}: {count_of(sum(map(len, rung.rates.values())), 'runs')}" if number else first
         print(f"\n{about}, {rung.examples:,} training examples each", flush=True)
-        launch.run(study, self.folder, self.scripts, self.backend, self.address, self.retry_failed)
+        launch.run(study, self.folder, self.scripts, self.backend, self.address, *self.further)
         status, entries = launch.survey(study, self.folder)
         finished = [entry.run_id for entry in entries if entry.status == "finished"]
         for run_id, cost in zip(finished, status.costs(entries), strict=True):

@@ -9,6 +9,7 @@ from .clock import Clock
 from .declaration import Study
 from .folder import Folder
 from .results import overview
+from .row_starter import Starter
 from .runner import Runner
 from .status import Entry, Status
 
@@ -27,12 +28,13 @@ def run(
     backend: str = backends.LOCAL,
     address: str | None = None,
     retry_failed: bool = False,
+    starter: Starter | None = None,
 ) -> str:
     """Train the rows that are left and write the report; the progress is printed.
 
     output_dir: where the study's folder is made. scripts: technique key → the script that trains it. backend: one of
-    `backends.BACKENDS`. address: the Ray cluster's; None starts Ray on this machine. Returns the rows that failed, each with
-    its reason; "" if none did.
+    `backends.BACKENDS`. address: the Ray cluster's; None starts Ray on this machine. starter: of the local backend; default: one
+    of this call's own. Returns the rows that failed, each with its reason; "" if none did.
     """
     status = _checked(study, output_dir)
     with status.folder.held():
@@ -42,7 +44,7 @@ def run(
             from .ray_runner import RayRunner
 
             return RayRunner(status, scripts, retry_failed, address).run()
-        return Runner(status, scripts, retry_failed).run()
+        return Runner(status, scripts, retry_failed, starter).run()
 
 
 def survey(study: Study, output_dir: Path) -> tuple[Status, list[Entry]]:

@@ -6,6 +6,7 @@ does not grow: a forked row computes what a row computes that starts by itself. 
 processes.
 """
 
+import atexit
 import contextlib
 import gc
 import hashlib
@@ -27,6 +28,7 @@ from ..paths import ROOT
 SCRIPT = ROOT / "scripts" / "_row_starter.py"
 
 PRELOADED = (
+    "common.training.command_line",
     "common.training.fit",
     "common.reports.confidence_figures",
     "common.reports.run_figures",
@@ -35,13 +37,32 @@ PRELOADED = (
     "common.serving.classification",
     "common.serving.generative_qa",
     "common.serving.stored_code",
+    "common.tasks.extractive_qa.work",
+    "common.tasks.extractive_qa.packing",
+    "common.tasks.classification.work",
+    "common.tasks.generative_qa.work",
     "transformers.hf_argparser",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
+    "peft.utils.transformers_weight_conversion",
+    "torch.utils.serialization",
+    "mlflow.models.display_utils",
     "mlflow.pyfunc.scoring_server",
+    "mlflow.pyfunc.utils.environment",
     "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.utils.search_logged_model_utils",
     "sqlalchemy.dialects.sqlite",
     "alembic.command",
+    "alembic.config",
     "git",
+    "pandas.core.methods.to_dict",
+    "pandas.io.formats.csvs",
+    "PIL.BmpImagePlugin",
+    "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",
+    "PIL.PpmImagePlugin",
 )
 """What every row imports. Further imports cost a row time, and have no other effect."""
 
@@ -89,11 +110,16 @@ class Starter:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._row: Forked | None = None
-        self._ready = False
+        self._opened = self._ready = False
+
+    def open(self) -> None:
+        """Begin the imports, once, in a process of their own."""
+        if not self._opened:
+            self._opened = True
+            if _possible():
+                self._open()
 
     def __enter__(self) -> "Starter":
-        if _possible():
-            self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,6 +127,7 @@ class Starter:
 
     def ready(self) -> None:
         """Wait until the imports are done or have failed."""
+        self.open()
         if self._process and (self._code != _code() or self._process.poll() is not None or self._busy):
             # A row must compute with the code that its fingerprint covers.
             self._close()
@@ -194,8 +221,11 @@ def serve(file: int) -> None:
             for name in PRELOADED:
                 importlib.import_module(name)
             from ..serving.model_logging import look_at_packages
+            from ..serving.packaging import needed_modules
 
             look_at_packages()
+            # Every module is read and parsed for what it imports; a row that stores a model then has it at hand.
+            needed_modules(name.removeprefix("common.") for name in PRELOADED if ".serving." in name)
             # What stays is what a row's process begins with.
             gc.collect()
         _refuse_threads()
@@ -227,6 +257,31 @@ def _begin(command: list[str], log: int, lock: int) -> None:
     numpy.random.seed()
     torch.default_generator.seed()
     sys.argv[:] = command
+
+
+def leave_after(program: Callable[[], object]) -> None:
+    """Run a program and end the process as Python does, but leave what was imported to the system: Python would take all of it
+    apart, and each page that this touches is copied from the process that has forked this one.
+
+    Returns never; it raises what else than an `Exception` or `SystemExit` ends the program, such as Ctrl-C.
+    """
+    code: object = None
+    try:
+        program()
+    except SystemExit as left:
+        code = left.code
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    # In Python's order: threads that are not daemons, what was registered for the end, what is still to be written.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(int(code or 0) & 0xFF)
 
 
 def _refuse_threads() -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,21 @@ class RowsFailed(Exception):
 class Runner:
     """Trains the rows of a study that are left, one after another, in child processes."""
 
-    def __init__(self, status: Status, scripts: Mapping[str, Path], retry_failed: bool = False):
-        """scripts: technique key → the script that trains it. retry_failed: train failed rows again."""
+    def __init__(
+        self,
+        status: Status,
+        scripts: Mapping[str, Path],
+        retry_failed: bool = False,
+        starter: Starter | None = None,
+    ):
+        """scripts: technique key → the script that trains it. retry_failed: train failed rows again. starter: one that its
+        owner ends; default: one that ends with the rows."""
         self.status, self.folder, self.study = status, status.folder, status.study
         self.scripts, self.retry_failed, self.clock = scripts, retry_failed, Clock(status)
         self.position, self.total = 0, 0
         self.parent: str | None = None
         """Id of the study's MLflow run; the rows are its children."""
-        self.starter = Starter()
+        self.starter, self._is_lent = starter or Starter(), starter is not None
 
     def run(self) -> str:
         """Train what is left and report; the rows that failed with their reasons, "" if none did."""
@@ -96,7 +103,8 @@ class Runner:
 
     def workers(self) -> AbstractContextManager[Any]:
         """What the rows are trained with; open while they are trained."""
-        return self.starter
+        self.starter.open()
+        return nullcontext(self.starter) if self._is_lent else self.starter
 
     def run_stage(self, stage: Stage, entries: list[Entry], best: Best | None) -> list[Entry]:
         """Train what is left of a stage; its rows with their new status. best: what `best_of` chose."""
@@ -206,7 +214,7 @@ class Runner:
             found, label = entry.metrics, LABELS[metric]
             about = f"validation {label} {found[f'best_validation_{metric}']:.1f}, test {label} {found[f'test_{metric}']:.1f}"
             about += f", trained in {clock(found['training_seconds'])}"
-        left = self.clock.left(self.status.survey())
+        left = self.clock.left(self.status.survey(recall=True))
         print(f"{self.label(entry.row)}: {about}; {self.clock.passed()} passed, left {left}", flush=True)
 
     def label(self, row: Row) -> str:

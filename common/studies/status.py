@@ -73,6 +73,8 @@ class Status:
         self.task = task_of(study.task)
         self.plans: dict[str, Planned] = {}
         self._sizes: dict[tuple[str, str | None, str], int] = {}
+        self._finished: dict[str, Entry] = {}
+        """Row name → the row as it was found finished."""
         self._store: NotHere | None = None
         """Why the store does not answer; it is not asked again."""
 
@@ -139,9 +141,10 @@ class Status:
     def _look(self, row: Row, planned: Planned) -> Entry:
         run_id = runs.finished_run(planned.experiment, planned.key)
         if run_id and (held := runs.recorded(run_id)):
-            return Entry(
+            self._finished[row.name] = Entry(
                 row, "finished", run_id, metrics=held["metrics"], tags=held["tags"], seconds=held["seconds"]
             )
+            return self._finished[row.name]
         noted = self.folder.state["rows"].get(planned.key, {})
         if noted.get("status") in ("failed", "stopped"):
             return Entry(row, noted["status"], reason=noted["reason"])
@@ -179,8 +182,11 @@ class Status:
             if best is None or key in best or key not in swept
         }
 
-    def survey(self, stage_done: StageDone = lambda stage, found, best: found) -> list[Entry]:
-        """The status of every row. stage_done may train a stage before the next one is decided."""
+    def survey(
+        self, stage_done: StageDone = lambda stage, found, best: found, recall: bool = False
+    ) -> list[Entry]:
+        """The status of every row. stage_done may train a stage before the next one is decided. recall: the store is not asked
+        again for rows that were found finished, which is enough to say how much is left."""
         found: dict[str, list[Entry]] = {}
         for stage in self.study.stages:
             below = found.get(stage.best_of, []) if stage.best_of else []
@@ -194,13 +200,15 @@ class Status:
             best = None
             if stage.best_of:
                 best = outcomes.best_points([entry.row for entry in below], self.scores(below))
-            found[stage.name] = stage_done(stage, self.entries(stage, best), best)
+            found[stage.name] = stage_done(stage, self.entries(stage, best, recall), best)
         return [entry for entries in found.values() for entry in entries]
 
-    def entries(self, stage: Stage, best: Best | None) -> list[Entry]:
-        """The status of the rows of a stage that is decided, with a row for each trial that will still be proposed."""
+    def entries(self, stage: Stage, best: Best | None, recall: bool = False) -> list[Entry]:
+        """The status of the rows of a stage that is decided, with a row for each trial that will still be proposed. recall: as in
+        `survey`."""
         rows = expand(self.study, stage, self.size, best, self.proposed(stage))
-        found = [self.look(row) for row in rows]
+        known = self._finished if recall else {}
+        found = [known.get(row.name) or self.look(row) for row in rows]
         if stage.stop:
             return decisions.settled(self.study, stage, found, self.task.metric)
         left = self.trials_left(stage, best)

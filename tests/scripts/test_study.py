@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import mlflow
 import numpy as np
@@ -15,6 +16,7 @@ import yaml
 from common.errors import UserError
 from common.paths import ROOT, interpreter
 from common.studies.folder import Folder
+from common.studies.row_starter import Starter
 from common.tracking import runs as tracking
 from common.tracking.store import configure
 from tests.support.study_command import StudyCommand
@@ -145,7 +147,9 @@ def test_the_report_is_given_what_it_needs(study):
 
 
 @pytest.mark.slow
-def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(study, capsys):
+def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(study, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Starter, "_open", lambda starter: opened.append(starter))
     before = mlflow.search_runs(output_format="list", search_all_experiments=True)
     assert study() == 1 and study.trained == [] and len(study.reported) == 1
     assert "nothing to do" in capsys.readouterr().out
@@ -153,7 +157,14 @@ def test_a_second_start_does_nothing_and_a_failed_row_is_tried_again_when_asked(
     shown = capsys.readouterr().out
     assert "3 of 4 rows are finished; time left: about 0:00" in shown and "diverged" in shown
     assert len(mlflow.search_runs(output_format="list", search_all_experiments=True)) == len(before)
-    assert study("--retry_failed") == 1 and study.trained == [BAD]
+    # Nothing was imported for rows that are not trained.
+    assert not opened
+    asked = []
+    found = tracking.finished_run
+    monkeypatch.setattr(tracking, "finished_run", lambda *about: asked.append(about) or found(*about))
+    assert study("--retry_failed") == 1 and study.trained == [BAD] and len(opened) == 1
+    # Finished rows: before anything is done, and before their stage; not again to say how much is left.
+    assert sorted(Counter(asked).values())[:3] == [2, 2, 2]
 
 
 @pytest.mark.slow

@@ -46,9 +46,20 @@ def answerer(saved):
 @pytest.fixture(scope="module")
 def served(store, saved):
     """(the model as it is loaded from the store, its URI, its run's id)."""
-    with runs.start("serving", "run", {}) as run:
+    with runs.start("serving", "run", {}) as run, pytest.MonkeyPatch.context() as patch:
+        # A second copy of the weights would lie beside those that were trained.
+        patch.setattr(mlflow.pyfunc, "load_model", lambda *_, **__: pytest.fail("loaded where it is logged"))
+        patch.setattr(mlflow.models.model._logger, "warning", pytest.fail)
         uri = model_logging.log_model(run, saved[0], saved[1], ASKED[0], {"test_f1": 50.0})
     return mlflow.pyfunc.load_model(uri), uri, run.id
+
+
+def test_the_example_that_is_stored_with_a_model_is_answered(served):
+    model = served[0]
+    example = model.input_example
+    assert example.to_dict("records") == [ASKED[0]]
+    answers = model.predict(example)
+    assert len(answers) == 1 and {"answer", "score", "start", "end"} <= set(answers)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ class World:
         self.quality, self.seconds, self.failing = quality, seconds, failing
         self.trained, self.finished, self.failed = [], set(), set()
 
-    def run(self, study, folder, scripts, backend, address, retry_failed):
+    def run(self, study, folder, scripts, backend, address, retry_failed, starter):
         for row in self.rows(study):
             if retry_failed and row.entry in self.failed - set(self.failing):
                 self.finished.discard(self.content(row))

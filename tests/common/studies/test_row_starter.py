@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from common.paths import ROOT
 from common.studies import row_starter
 from common.studies.folder import Folder
+from common.studies.runner import Runner
 
 # Changes what a process has one of, after it has written what it found.
 ROW = """
@@ -108,6 +110,48 @@ def test_a_row_ends_as_any_process_and_only_its_log_has_what_it_said(starter, fo
     assert row(folder, "import ctypes; ctypes.string_at(0)", starter.start) == (-11, "ended by SIGSEGV")
     assert row(folder, "import atexit; atexit.register(print, 'last'); print('first')", starter.start)[0] == 0
     assert said(folder).endswith("first\nlast\n") and said(folder).startswith("error: no\n")
+
+
+ENDINGS = """
+import atexit, sys, threading, time
+class Held:
+    def __del__(self):
+        print("taken apart")
+held = Held()
+atexit.register(print, "registered")
+def work():
+    time.sleep(0.3)
+    print("thread", end="")
+threading.Thread(target=work).start()
+ENDING
+"""
+
+
+@pytest.mark.slow
+def test_a_row_leaves_as_python_does_but_takes_nothing_apart(starter, folder):
+    for i, ending in enumerate(("", "sys.exit('why')", "sys.exit(259)", "1 / 0", "raise KeyboardInterrupt")):
+        codes, texts = [], []
+        for start in (starter.start, row_starter.started):
+            name = f"{start.__name__}{i}"
+            codes.append(row(folder, ENDINGS.replace("ENDING", ending), start, name)[0])
+            texts.append(said(folder, name))
+        assert codes[0] == codes[1], ending
+        for text in texts:
+            assert "threadregistered\n" in text and ("why\n" in text) == ("why" in ending)
+            assert ("Error" in text) == (ending == "1 / 0")
+        # Ctrl-C ends a process in Python's own way.
+        assert ("taken apart" in texts[0]) == ("Interrupt" in ending) and "taken apart" in texts[1]
+
+
+@pytest.mark.slow
+def test_a_starter_that_is_lent_forks_the_rows_of_several_studies(starter, tmp_path):
+    seen = []
+    for name in ("first", "second"):
+        runner = Runner(SimpleNamespace(folder=Folder(tmp_path / name), study=None), {}, starter=starter)
+        with runner.folder.held(), runner.workers():
+            row(runner.folder, "import os; print(os.getppid())", runner.starter.start)
+        seen.append(said(runner.folder))
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.slow
