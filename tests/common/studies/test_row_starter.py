@@ -209,7 +209,7 @@ def test_sigterm_reaches_a_row_and_its_lock_is_its_own(starter, folder):
     thread = threading.Thread(target=lambda: found.append(row(folder, program, start)))
     thread.start()
     deadline = time.monotonic() + 60
-    while "ready" not in (said(folder) if folder.log("row").exists() else ""):
+    while not found or "ready" not in (said(folder) if folder.log("row").exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     held = {os.path.realpath(f"/proc/{found[0].pid}/fd/{n}") for n in os.listdir(f"/proc/{found[0].pid}/fd")}
