@@ -20,8 +20,7 @@ import tempfile
 from pathlib import Path
 
 import _path  # noqa: F401
-from decoding import provenance
-from table_rows import between, json_flag, save_rows
+from table_rows import between, checkout_flags, checkouts, write_report
 from training import spread
 
 from common.api.technique_scripts import technique_scripts
@@ -122,19 +121,12 @@ def main() -> None:
         help="default: lora",
     )
     parser.add_argument("--starts", type=int, default=5, help="of each kind (default: %(default)s)")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="folder of another checkout")
-    parser.add_argument("--output", type=Path, help="also write the JSON here")
-    json_flag(parser)
+    checkout_flags(parser)
     args = parser.parse_args()
-    checkouts = {"this": ROOT} | ({"other": args.against.resolve()} if args.against else {})
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(checkouts, {key: known[key] for key in args.techniques}, args.starts, Path(scratch))
-    rows = summary(found)
-    text = json.dumps({"rows": rows, "starts": found, "provenance": provenance()}, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
-    save_rows(args.json, rows, data="the packaged sample and model, 16 questions; medians")
+        techniques = {key: known[key] for key in args.techniques}
+        found = measure(checkouts(args.against), techniques, args.starts, Path(scratch))
+    write_report(args, summary(found), found, "the packaged sample and model, 16 questions; medians")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ import time
 from pathlib import Path
 
 import _path  # noqa: F401
-from decoding import provenance
 from first_step import python
-from table_rows import between, json_flag, save_rows
+from table_rows import between, checkout_flags, checkouts, write_report
 from training import spread
 
 from common.paths import ROOT
@@ -104,11 +103,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=4, help="that count, of each checkout (default: 4)")
     parser.add_argument("--studies", type=int, default=1, help="of each checkout (default: 1)")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="folder of another checkout")
-    parser.add_argument("--output", type=Path, help="also write the JSON here")
-    json_flag(parser)
+    checkout_flags(parser)
     args = parser.parse_args()
-    checkouts = {"this": ROOT} | ({"other": args.against.resolve()} if args.against else {})
+    compared = checkouts(args.against)
     found: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, "data")
@@ -116,19 +113,14 @@ def main() -> None:
         subprocess.run([sys.executable, *prepare], check=True, capture_output=True)
         for i in range(args.studies):
             # In turns, so that neither is always the first.
-            for name in sorted(checkouts, reverse=bool(i % 2)):
-                found.append({"what": "study", "checkout": name, **whole(checkouts[name], data)})
+            for name in sorted(compared, reverse=bool(i % 2)):
+                found.append({"what": "study", "checkout": name, **whole(compared[name], data)})
                 print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-        for name, folder in checkouts.items() if args.rows else ():
+        for name, folder in compared.items() if args.rows else ():
             for each in rows(folder, data, args.rows):
                 found.append({"what": "row", "checkout": name, **each})
                 print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    lines = summary(found)
-    text = json.dumps({"rows": lines, "measured": found, "provenance": provenance()}, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
-    save_rows(args.json, lines, data="the packaged sample and model, 48 questions; medians")
+    write_report(args, summary(found), found, "the packaged sample and model, 48 questions; medians")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ class Advisor:
         for name in sorted(OWN_FLAGS.keys() & wishes.fields.keys()):
             remedy = f"use {OWN_FLAGS[name]}" if OWN_FLAGS[name] else "it is varied"
             raise UserError(f"{wishes.fields_file} sets {name}: take it out, {remedy}.")
-        self.backend, self.address, self.further = backend, address, (retry_failed, starter)
+        self.backend, self.address, self.retry_failed, self.starter = backend, address, retry_failed, starter
         self.task = task_of(wishes.task)
         self.total = size(wishes.task, wishes.data_dir, "train")
         base = resolve_checkpoint(checkpoint(wishes.model_checkpoint))
@@ -234,24 +234,23 @@ class Advisor:
             return halving.Rung(examples, rates)
         # One row shows how long the others will take; it is one of them.
         defaults = {key: halving.rates(rate, [1.0]) for key, rate in usual.items()}
-        first, *_ = likely = leaderboard.ordered(self.chosen)
-        probe = halving.Rung(examples, {first: defaults[first]})
+        likely = leaderboard.ordered(self.chosen)
+        probe = halving.Rung(examples, {likely[0]: defaults[likely[0]]})
         status, entries = self._train(0, probe)
         if not self.costs:
             reason = next((entry.reason for entry in entries if entry.reason), "it left no run")
             raise UserError(f"{entries[0].row.name} failed: {reason}.")
         for each in (rates, defaults):
-            needed = sum(self._estimate(1, halving.Rung(examples, each)).values())
+            seconds = self._estimate(1, halving.Rung(examples, each))
+            needed = sum(seconds.values())
             # Half of the time is for the rungs with more data.
             if needed <= self._left / 2:
                 return halving.Rung(examples, each)
         if needed <= self._left:
             return halving.Rung(examples, defaults)
-        if not self.wishes.named:
-            seconds = self._estimate(1, halving.Rung(examples, defaults))
-            many = halving.affordable([seconds[key] for key in likely], self._left / 2)
-            if many >= halving.FINALISTS:
-                return halving.Rung(examples, {key: defaults[key] for key in likely[:many]})
+        many = halving.affordable([seconds[key] for key in likely], self._left / 2)
+        if many >= halving.FINALISTS and not self.wishes.named:
+            return halving.Rung(examples, {key: defaults[key] for key in likely[:many]})
         raise UserError(
             f"--budget_minutes {self.wishes.budget_minutes:g}: training {count_of(len(self.chosen), 'techniques')} on "
             f"{examples:,} examples each takes about {clock(needed)} on this machine; raise it, or name fewer --techniques."
@@ -317,7 +316,8 @@ class Advisor:
         first = "One run first, to see how long the others will take"
         about = f"Rung {number}: {count_of(sum(map(len, rung.rates.values())), 'runs')}" if number else first
         print(f"\n{about}, {rung.examples:,} training examples each", flush=True)
-        launch.run(study, self.folder, self.scripts, self.backend, self.address, *self.further)
+        how = (self.backend, self.address, self.retry_failed, self.starter)
+        launch.run(study, self.folder, self.scripts, *how)
         status, entries = launch.survey(study, self.folder)
         finished = [entry.run_id for entry in entries if entry.status == "finished"]
         for run_id, cost in zip(finished, status.costs(entries), strict=True):

@@ -157,8 +157,10 @@ def test_runs_that_are_not_there_or_named_twice_are_refused(world):
         merged(world, [world[1][0], world[1][0]])
 
 
-def test_other_data_must_be_named(world):
+def test_other_data_must_be_named(world, capsys):
     first = world[1][0]
+    scored = mlflow.get_run(first).data.metrics["best_validation_f1"]
+    mlflow.MlflowClient().log_metric(first, "best_validation_f1", 100.0, step=10)
     mlflow.MlflowClient().set_tag(first, "data_fingerprint", "cd" * 32)
     with pytest.raises(UserError, match=f"has changed since run {first}"):
         merged(world, [first])
@@ -166,8 +168,13 @@ def test_other_data_must_be_named(world):
         merged(world, [first], data_dir=str(world[0] / "nowhere"))
     assert not (world[0] / "nowhere").exists()
     assert merged(world, [first], data_dir=str(world[0] / "data"), experiment_name="named")
+    # Scores on other data say nothing about what merging has lost; on the same data they do.
+    assert "warning: on validation" not in capsys.readouterr().err
     record = prepared.load(world[0] / "data")[1]
     mlflow.MlflowClient().set_tag(first, "data_fingerprint", record.fingerprint)
+    assert merged(world, [first], experiment_name="warned")
+    assert "the runs have 100.0 to 100.0" in capsys.readouterr().err
+    mlflow.MlflowClient().log_metric(first, "best_validation_f1", scored, step=11)
 
 
 def test_classifiers_are_merged(tiny, tmp_path_factory):
