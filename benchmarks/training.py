@@ -1,8 +1,8 @@
 """Training throughput of a technique: PEFT and torch as they are, against the suite.
 
-Four ways take turns in one process on the same windows, with the same batch size, optimizer and loss: windows padded to
+Five ways take turns in one process on the same windows, with the same batch size, optimizer and loss: windows padded to
 max_length, padded per batch, padded per batch and grouped by length, all three as torch and PEFT compute them, and the
-suite's own (grouped, with common/models/cpu_kernels.py). Ratios are taken round by round. From each way's epoch the same number of
+suite's own (grouped, with common/models/cpu_kernels.py), in float32 and with products in bf16. Ratios are taken round by round. From each way's epoch the same number of
 batches is timed, spread evenly over their lengths, after the longest of them has been trained on once. The share of the
 machine's peak is that of a matrix product of a layer's shape, and counts the arithmetic that real tokens need, not padding.
 --profile also tells what the suite's time goes to, by torch's profiler.
@@ -31,6 +31,7 @@ from common.models import base as models
 from common.models.cpu_kernels import keep_memory, quicken
 from common.models.families import family_of, uses_segment_ids
 from common.models.hooks import hook_of
+from common.models.products import round_products
 from common.tasks.batching import Collator
 from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.extractive_qa.work import span_loss
@@ -49,7 +50,8 @@ TECHNIQUES: dict[str, tuple[str, dict]] = {
     "bottleneck": ("bottleneck", {}),
 }
 """As --techniques names them → (key, settings)."""
-WAYS = ("fixed", "padded per batch", "grouped", "suite")
+SUITE, HALF = "suite", "suite bf16"
+WAYS = ("fixed", "padded per batch", "grouped", SUITE, HALF)
 # What a profile sums up: torch's operators that belong to each part. Every other operator is a pass over tensors.
 PARTS = {
     "linear layers": ("addmm", "mm"),
@@ -62,6 +64,8 @@ PARTS = {
 }
 STEPS = 1000
 """The length of the training at whose beginning a technique with a schedule stands."""
+COMPARED = [(SUITE, "fixed"), (SUITE, "grouped"), (HALF, "grouped"), (HALF, SUITE)]
+"""The suite's way, and what its ratio is against."""
 PASSES, REST = "other passes", "Python and calls"
 
 
@@ -78,7 +82,7 @@ def every_technique() -> list[str]:
 
 def batches_of(way: str, lengths: np.ndarray, size: int, count: int) -> list[np.ndarray]:
     """`count` batches of window indices that stand for the epoch: spread evenly over the epoch's batch lengths."""
-    if way in ("grouped", "suite"):
+    if way in ("grouped", SUITE, HALF):
         epoch = [np.array(batch) for batch in GroupedBatches(lengths, size, seed=0)]
     else:
         order = np.random.default_rng(0).permutation(len(lengths))
@@ -173,7 +177,10 @@ def run(name: str, args) -> dict:
     peft_config = technique.method(family)
     torch.manual_seed(0)
     plain = models.apply(peft_config, base, family)
-    built = {"plain": plain, "suite": quicken(copy.deepcopy(plain))}
+    built = {"plain": plain, SUITE: quicken(copy.deepcopy(plain))}
+    round_products(True)
+    built[HALF] = quicken(copy.deepcopy(plain))
+    round_products(False)
     optimizers = {
         name: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-5, fused=True)
         for name, m in built.items()
@@ -183,9 +190,9 @@ def run(name: str, args) -> dict:
     profiled = None
     for round_ in range(args.rounds + 1):
         for way in args.ways:
-            which = "suite" if way == "suite" else "plain"
+            which = way if way in built else "plain"
             model, optimizer = built[which].train(), optimizers[which]
-            keep_memory(way == "suite")
+            keep_memory(way in (SUITE, HALF))
             chosen = batches_of(way, windows.lengths, args.batch_size, args.batches)
             # In the first round, which warms up, one batch alone.
             ready = [
@@ -194,28 +201,32 @@ def run(name: str, args) -> dict:
             if way == "fixed":
                 ready = [padded(batch, args.max_length, tokenizer.pad_token_id) for batch in ready]
             reachable = peak(config, args.batch_size * 180)
-            torch.set_float32_matmul_precision("medium" if args.bf16 and way == "suite" else "highest")
+            round_products(way == HALF)
             # The longest batch once before: what an epoch pays but once, the way before has undone.
             train_on(ready[-1:], model, optimizer)
             started = time.perf_counter()
             train_on(ready, model, optimizer)
             seconds = time.perf_counter() - started
-            torch.set_float32_matmul_precision("highest")
+            round_products(False)
             if round_:
                 rates[way].append(sum(map(len, chosen)) / seconds)
                 needed = arithmetic(config, windows.lengths[np.concatenate(chosen)], peft_config is None)
                 shares[way].append(needed / seconds / reachable)
-            if args.profile and round_ == args.rounds and way == "suite":
+            if args.profile and round_ == args.rounds and way == SUITE:
                 profiled = profile(ready, model, optimizer)
     return {
         "technique": " ".join([technique.name, *TECHNIQUES.get(name, ("", {}))[1]]),
         "profile": profiled,
         "windows_per_second": {way: round(statistics.median(r), 2) for way, r in rates.items()},
         "share_of_peak": {way: round(statistics.median(s), 3) for way, s in shares.items()},
-        "ratio_of_suite": {
-            way: spread([b / a for a, b in zip(rates[way], rates["suite"], strict=True)])
-            for way in args.ways
-            if way != "suite" and "suite" in args.ways
+        "ratios": {
+            own: {
+                way: spread([b / a for a, b in zip(rates[way], rates[own], strict=True)])
+                for way in args.ways
+                if way not in (own, HALF)
+            }
+            for own in (SUITE, HALF)
+            if own in args.ways
         },
         "model": checkpoint.name,
         "data": record.name,
@@ -223,7 +234,6 @@ def run(name: str, args) -> dict:
         "mean_tokens": round(float(windows.lengths.mean()), 1),
         "max_length": args.max_length,
         "batch_size": args.batch_size,
-        "precision_of_suite": "bf16" if args.bf16 else "fp32",
         "timed_batches": args.batches,
         "rounds": args.rounds,
         "threads": torch.get_num_threads(),
@@ -235,17 +245,15 @@ def markdown(results: list[dict]) -> str:
     """Windows per second and share of peak of each way, and the suite's ratios with their lowest and highest."""
     lines = [
         f"| technique | {' | '.join(f'{way}, windows/s' for way in WAYS)} | share of peak: grouped | suite "
-        "| suite against fixed | against grouped |",
-        "| --- | " + "---: | " * (len(WAYS) + 4),
+        f"| {' | '.join(f'{own} against {way}' for own, way in COMPARED)} |",
+        "| --- | " + "---: | " * (len(WAYS) + 2 + len(COMPARED)),
     ]
     for found in results:
-        rates, shares, ratios = (
-            found[name] for name in ("windows_per_second", "share_of_peak", "ratio_of_suite")
-        )
+        rates, shares, ratios = (found[name] for name in ("windows_per_second", "share_of_peak", "ratios"))
         cells = [found["technique"], *(rates.get(way, "") for way in WAYS)]
-        cells += [f"{shares[way]:.0%}" if way in shares else "" for way in ("grouped", "suite")]
-        for way in ("fixed", "grouped"):
-            ratio = ratios.get(way)
+        cells += [f"{shares[way]:.0%}" if way in shares else "" for way in ("grouped", SUITE)]
+        for own, way in COMPARED:
+            ratio = ratios.get(own, {}).get(way)
             cells.append(f"{ratio['median']} ({ratio['lowest']} to {ratio['highest']})" if ratio else "")
         lines.append(f"| {' | '.join(map(str, cells))} |")
     profiles = {found["technique"]: found["profile"] for found in results if found["profile"]}
@@ -271,11 +279,21 @@ FIELDS = dict(
 def rows(results: list[dict]) -> Iterator[dict]:
     """For --json: windows a second, ratios, shares of the peak in percent."""
     for found in results:
-        shares = {f"peak_share_{way}": 100 * share for way, share in found["share_of_peak"].items()}
-        ratios = found["ratio_of_suite"].items()
-        yield {"technique": found["technique"], **found["windows_per_second"], **shares} | {
-            key: value for way, ratio in ratios for key, value in between(f"against_{way}", ratio).items()
+        shares = {f"peak_share_{field(way)}": 100 * share for way, share in found["share_of_peak"].items()}
+        rates = {field(way): rate for way, rate in found["windows_per_second"].items()}
+        ratios = {
+            f"{'bf16_' * (own == HALF)}against_{way}": ratio
+            for own, against in found["ratios"].items()
+            for way, ratio in against.items()
         }
+        yield {"technique": found["technique"], **rates, **shares} | {
+            key: value for name, ratio in ratios.items() for key, value in between(name, ratio).items()
+        }
+
+
+def field(way: str) -> str:
+    """A way in the name of a row's field."""
+    return way.replace(" ", "_")
 
 
 def profile_rows(results: list[dict]) -> Iterator[dict]:
@@ -308,11 +326,10 @@ def main() -> None:
     p.add_argument(
         "--profile", action="store_true", help="also what the suite's time goes to, which --json then holds"
     )
-    p.add_argument("--bf16", action="store_true", help="the suite with its matrix products in bf16")
     p.add_argument("--output", type=Path, default=Path("training.json"), help="JSON; .md lies beside it")
     json_flag(p)
     args = p.parse_args()
-    if args.profile and "suite" not in args.ways:
+    if args.profile and SUITE not in args.ways:
         p.error("--profile tells of the suite: add it to --ways.")
     found = []
     for name in args.techniques:

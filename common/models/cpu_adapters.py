@@ -1,4 +1,4 @@
-"""Linear layers with LoRA, DoRA or AdaLoRA, as PEFT has them, in less time on a CPU (cpu_kernels.py)."""
+"""Linear layers, and those with LoRA, DoRA or AdaLoRA as PEFT has them, in less time on a CPU (cpu_kernels.py)."""
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,12 @@ from peft.tuners.adalora import SVDLinear
 from peft.tuners.lora.variants import DoraLinearVariant
 from torch import nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.functional import linear
+from transformers.pytorch_utils import Conv1D
+
+from .products import multiplied, product, rounded, rounding
+
+NARROW = 64
+"""A layer with fewer inputs or outputs stays in float32: it takes hardly any time, and a head's logits stay exact."""
 
 
 class _Updated(torch.autograd.Function):
@@ -26,23 +31,23 @@ class _Updated(torch.autograd.Function):
         b: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        updated = torch.addmm(weight, b, a, alpha=scale)
+        x, updated = rounded(x), rounded(torch.addmm(weight, b, a, alpha=scale))
         ctx.save_for_backward(x, updated, a, b)
         ctx.scale = scale
-        out = linear(x, updated, bias)
+        out = multiplied(x, updated, bias)
         # The same tensor, but no view of another one: Longformer changes it in place.
         return torch.ops.aten._unsafe_view(out, out.shape)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, updated, a, b = ctx.saved_tensors
-        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
+        rows, x_rows = rounded(grad).flatten(0, -2), x.flatten(0, -2)
         # No parameter below the first layer is trained.
-        x_grad = (rows @ updated).view(x.shape) if ctx.needs_input_grad[0] else None
-        a_grad = torch.mm((rows @ b).T, x_rows).mul_(ctx.scale)
+        x_grad = (rows @ updated).view(x.shape).float() if ctx.needs_input_grad[0] else None
+        a_grad = torch.mm((rows @ rounded(b)).T, x_rows).float().mul_(ctx.scale)
         # Not rows' (x a'), which reads `rows` along its long side and takes nearly twice as long.
-        b_grad = torch.mm((x_rows @ a.T).T, rows).mul_(ctx.scale).T
-        bias_grad = rows.sum(0) if ctx.needs_input_grad[2] else None
+        b_grad = torch.mm((x_rows @ rounded(a).T).T, rows).float().mul_(ctx.scale).T
+        bias_grad = grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
         return x_grad, None, bias_grad, a_grad, b_grad, None
 
 
@@ -62,7 +67,8 @@ class _Lengthened(torch.autograd.Function):
         length: torch.Tensor,
     ) -> torch.Tensor:
         updated, factor = _lengthened(weight, a, b, scale, length)
-        out = linear(x, updated, bias)
+        x, updated = rounded(x), rounded(updated)
+        out = multiplied(x, updated, bias)
         ctx.save_for_backward(x, updated, bias, a, b, length, factor, out)
         ctx.scale = scale
         return out
@@ -70,16 +76,16 @@ class _Lengthened(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, updated, bias, a, b, length, factor, out = ctx.saved_tensors
-        rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
-        x_grad = (rows @ updated).view(x.shape) if ctx.needs_input_grad[0] else None
+        exact, rows, x_rows = grad.flatten(0, -2), rounded(grad).flatten(0, -2), x.flatten(0, -2)
+        x_grad = (rows @ updated).view(x.shape).float() if ctx.needs_input_grad[0] else None
         # c goes into the small matrices: the gradient of a row of the weight is not needed itself.
         column = factor[:, None]
-        a_grad = torch.mm((rows @ (column * b)).T, x_rows).mul_(ctx.scale)
-        b_grad = torch.mm((x_rows @ a.T).T, rows).mul_(ctx.scale).T * column
-        length_grad = (rows * out.flatten(0, -2)).sum(0)
+        a_grad = torch.mm((rows @ rounded(column * b)).T, x_rows).float().mul_(ctx.scale)
+        b_grad = torch.mm((x_rows @ rounded(a).T).T, rows).float().mul_(ctx.scale).T * column
+        length_grad = (exact * out.flatten(0, -2)).sum(0)
         bias_grad = None
         if bias is not None:
-            bias_grad = rows.sum(0)
+            bias_grad = exact.sum(0)
             length_grad.addcmul_(bias, bias_grad, value=-1)
         return x_grad, None, bias_grad, a_grad, b_grad, None, length_grad.div_(length)
 
@@ -97,7 +103,7 @@ class Holding(nn.Module):
     """A linear layer that can hold its updated weight instead of computing it for every batch."""
 
     held: dict[str, torch.Tensor] | None = None
-    """Adapter → updated weight, while nothing is trained."""
+    """Adapter → updated weight, `rounded`, while nothing is trained."""
 
 
 @contextmanager
@@ -111,6 +117,40 @@ def updates_held(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.held = None
+
+
+class RoundedLinear(Holding, nn.Linear):
+    """torch's linear layer, whose product is in bf16 if products take that (products.py)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _of_layer(self, x, self.weight) if _rounds(x) else super().forward(x)
+
+
+class RoundedConv1D(Holding, Conv1D):
+    """GPT-2's linear layer in the same way."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _of_layer(self, x, self.weight.T) if _rounds(x) else super().forward(x)
+
+
+def _rounds(x: torch.Tensor) -> bool:
+    return rounding() and plain(x)
+
+
+def _of_layer(layer: RoundedLinear | RoundedConv1D, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x through a layer without a technique; weight: (out, in)."""
+    if layer.held is None:
+        return product(x, weight, layer.bias)
+    if "" not in layer.held:
+        layer.held[""] = rounded(weight)
+    return multiplied(rounded(x), layer.held[""], layer.bias)
+
+
+def rounded_class(layer: nn.Module) -> type[Holding] | None:
+    """The class that a layer of this kind and size takes where products are in bf16; None for other layers."""
+    classes: dict[type, type[Holding]] = {nn.Linear: RoundedLinear, Conv1D: RoundedConv1D}
+    wide = type(layer) in classes and min(layer.weight.shape) >= NARROW
+    return classes[type(layer)] if wide else None
 
 
 class LoraLinear(Holding, lora.Linear):
@@ -162,17 +202,18 @@ def _through(
         return _Lengthened.apply(x, base.weight, base.bias, a, b, scale, length)
     if name not in layer.held:
         if length is None:
-            layer.held[name] = torch.addmm(base.weight, b, a, alpha=scale)
+            updated = torch.addmm(base.weight, b, a, alpha=scale)
         else:
-            layer.held[name], _ = _lengthened(base.weight, a, b, scale, length)
-    return linear(x, layer.held[name], base.bias)
+            updated, _ = _lengthened(base.weight, a, b, scale, length)
+        layer.held[name] = rounded(updated)
+    return multiplied(rounded(x), layer.held[name], base.bias)
 
 
 def only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
     """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
     active = [name for name in layer.active_adapters if name in adapters]
     base = layer.base_layer
-    usual = type(base) is nn.Linear and base.weight.dtype == torch.float32 and not base.weight.requires_grad
+    usual = type(base) in (nn.Linear, RoundedLinear) and base.weight.dtype == torch.float32 and not base.weight.requires_grad
     return active[0] if len(active) == 1 and usual and plain(x) and not _switched_off(layer) else None
 
 

@@ -19,8 +19,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from . import quick_updates
-from .cpu_adapters import AdaLoraLinear, LoraLinear, plain
+from .cpu_adapters import AdaLoraLinear, LoraLinear, plain, rounded_class
 from .families import FAMILIES
+from .products import rounding
 
 ATTENTION = f"sdpa_quick_{__package__}"
 """A name that differs in stored copies of this package, which run in the same process."""
@@ -57,6 +58,8 @@ def quicken(model: nn.Module) -> nn.Module:
     overwritten = family is not None and family.overwrites_results
     for module in model.modules():
         kind = classes.get(type(module))
+        if kind is None and rounding():
+            kind = rounded_class(module)
         # DoRA's backward pass needs the result of the layer.
         if kind is LoraLinear and module.lora_variant and overwritten:
             continue

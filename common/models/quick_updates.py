@@ -11,9 +11,9 @@ import torch
 from peft.tuners import boft, fourierft, loha, lokr
 from torch import nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.functional import linear
 
 from .cpu_adapters import Holding, only_adapter
+from .products import multiplied, product, rounded
 
 
 class _Quick(Holding, ABC):
@@ -40,10 +40,10 @@ class _Quick(Holding, ABC):
             peft: torch.Tensor = super().forward(x, *args, **kwargs)
             return peft
         if self.held is None:
-            return linear(x, self.updated(name), self.base_layer.bias)
+            return product(x, self.updated(name), self.base_layer.bias)
         if name not in self.held:
-            self.held[name] = self.updated(name)
-        return linear(x, self.held[name], self.base_layer.bias)
+            self.held[name] = rounded(self.updated(name))
+        return multiplied(rounded(x), self.held[name], self.base_layer.bias)
 
 
 class _Product(_Quick):

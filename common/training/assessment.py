@@ -1,5 +1,6 @@
 """What a run does beside training: its data split, a model tested once, the result logged and printed."""
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
@@ -10,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..models.cpu_kernels import keep_memory
+from ..models.products import hardware_has_bf16, round_products
 from ..tracking.run_log import TrainingLog
 from . import confidence, results
 from .evaluation import Evaluation, Split
@@ -19,6 +21,7 @@ from .settings import DATA, RunArgs, Technique
 
 INPUTS = "inputs.json"
 """The artifact that holds what decided a run, part by part."""
+NO_BF16 = "Note: this CPU does not multiply bf16 itself, so --precision bf16 takes longer than fp32 here."
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Assessment(ABC):
             planned.precision
         )
         half_products = planned.precision == "bf16" and not on_gpu
-        torch.set_float32_matmul_precision("medium" if half_products else "highest")
+        round_products(half_products)
         keep_memory()
         self.arguments = self._arguments()
         # Reading the device is what joins the launcher's processes; until then each believes that it is alone.
         _ = self.arguments.device
         self.is_main = self.arguments.process_index == 0
+        if half_products and self.is_main and not hardware_has_bf16():
+            print(NO_BF16, file=sys.stderr)
 
         self.tags: dict[str, str] = {}
         """Further tags of the run."""

@@ -214,8 +214,8 @@ class RunArgs:
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = option(
         "auto",
-        "number format of the computation; auto: half precision on a GPU that has it, else fp32; on a CPU bf16 is for matrix "
-        "products alone",
+        "number format of the computation; auto: half precision on a GPU that has it, else fp32; on a CPU bf16 is for the "
+        "products of linear layers alone",
         TRAINING,
     )
     pack_batches: bool = option(
