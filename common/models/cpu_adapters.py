@@ -213,7 +213,11 @@ def only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) ->
     """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
     active = [name for name in layer.active_adapters if name in adapters]
     base = layer.base_layer
-    usual = type(base) in (nn.Linear, RoundedLinear) and base.weight.dtype == torch.float32 and not base.weight.requires_grad
+    usual = (
+        type(base) in (nn.Linear, RoundedLinear)
+        and base.weight.dtype == torch.float32
+        and not base.weight.requires_grad
+    )
     return active[0] if len(active) == 1 and usual and plain(x) and not _switched_off(layer) else None
 
 

@@ -72,9 +72,7 @@ def test_a_product_is_that_of_rounded_factors():
     out = products.product(x, weight, bias)
     grad = torch.randn_like(out)
     out.backward(grad)
-    x_, weight_, bias_, grad_ = (
-        tensor.detach().bfloat16().double() for tensor in (x, weight, bias, grad)
-    )
+    x_, weight_, bias_, grad_ = (tensor.detach().bfloat16().double() for tensor in (x, weight, bias, grad))
     near = {"rtol": 2**-8, "atol": 1e-2}
     torch.testing.assert_close(out.double(), x_ @ weight_.T + bias_, **near)
     torch.testing.assert_close(x.grad.double(), grad_ @ weight_, **near)
@@ -116,6 +114,10 @@ def test_evaluation_rounds_each_weight_once(technique, tiny, every_width):
 
 
 def test_a_cpu_tells_whether_it_multiplies_bf16(monkeypatch):
-    for found, expected in (({"avx512_bf16": True}, True), ({"avx2": True}, False), ({"amx_bf16": True}, True)):
+    for found, expected in (
+        ({"avx512_bf16": True}, True),
+        ({"avx2": True}, False),
+        ({"amx_bf16": True}, True),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
         assert products.hardware_has_bf16() is expected
