@@ -101,8 +101,9 @@ def suite(data: dict, batches: list[tuple], null_threshold: float | None) -> lis
     )
 
 
-def suite_with_texts(data: dict, batches: list[tuple], null_threshold: float | None) -> list[list[str]]:
-    return [prediction.n_best.text for prediction in suite(data, batches, null_threshold)]
+def suite_with_texts(data: dict, batches: list[tuple], null_threshold: float | None) -> tuple[list, list]:
+    predictions = suite(data, batches, null_threshold)
+    return predictions, [prediction.n_best.text for prediction in predictions]
 
 
 def peer_inputs(data: dict) -> tuple[list[dict], list[dict]]:
