@@ -3,7 +3,8 @@
 Both turn the same logits into answers and n-best lists of 20, in turn, in one process. Each gets its inputs as its
 own pipeline has them: the suite in batches of 64 windows of like length, padded to the longest; the other padded to
 384, with examples and features in `datasets`. It is also measured with both in plain lists, which it is never called
-with, to tell its algorithm from its reading. Prints JSON.
+with, to tell its algorithm from its reading. The suite cuts the texts of its lists out of the context when they are
+read: it is measured without and with reading each of them. Prints JSON.
 """
 
 import argparse
@@ -100,6 +101,11 @@ def suite(data: dict, batches: list[tuple], null_threshold: float | None) -> lis
     )
 
 
+def suite_with_texts(data: dict, batches: list[tuple], null_threshold: float | None) -> tuple[list, list]:
+    predictions = suite(data, batches, null_threshold)
+    return predictions, [prediction.n_best.text for prediction in predictions]
+
+
 def peer_inputs(data: dict) -> tuple[list[dict], list[dict]]:
     examples = [{"id": id_, "context": text} for id_, text in zip(data["ids"], data["contexts"], strict=True)]
     features = [
@@ -127,21 +133,24 @@ def compare(data: dict, version_2: bool, repeats: int) -> dict:
     batches, in_lists, logits = suite_inputs(data), peer_inputs(data), (data["start"], data["end"])
     in_datasets = tuple(datasets.Dataset.from_list(rows) for rows in in_lists)
     null_threshold = 0.0 if version_2 else None
-    own, peer, peer_in_lists = [], [], []
+    own, with_texts, peer, peer_in_lists = [], [], [], []
     for _ in range(repeats):
         spent, (answers, n_best, _) = timed(postprocess_qa_predictions, *in_datasets, logits, version_2)
         peer.append(spent)
         spent, predictions = timed(suite, data, batches, null_threshold)
         own.append(spent)
+        spent, _ = timed(suite_with_texts, data, batches, null_threshold)
+        with_texts.append(spent)
         spent, _ = timed(postprocess_qa_predictions, *in_lists, logits, version_2)
         peer_in_lists.append(spent)
     return {
-        "ratio": spread([theirs / ours for theirs, ours in zip(peer, own, strict=True)]),
-        "ratio_to_plain_lists": spread(
-            [theirs / ours for theirs, ours in zip(peer_in_lists, own, strict=True)]
-        ),
+        "ratio": ratios(peer, own),
+        "ratio_with_texts": ratios(peer, with_texts),
+        "ratio_to_plain_lists": ratios(peer_in_lists, own),
+        "ratio_to_plain_lists_with_texts": ratios(peer_in_lists, with_texts),
         "seconds": {
             "suite": spread(own),
+            "suite_with_texts": spread(with_texts),
             "postprocess_qa_predictions": spread(peer),
             "postprocess_qa_predictions_on_plain_lists": spread(peer_in_lists),
         },
@@ -152,6 +161,10 @@ def compare(data: dict, version_2: bool, repeats: int) -> dict:
             "postprocess_qa_predictions": sum(map(len, n_best.values())),
         },
     }
+
+
+def ratios(theirs: list[float], ours: list[float]) -> dict[str, float]:
+    return spread([their / our for their, our in zip(theirs, ours, strict=True)])
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -205,7 +218,9 @@ def main() -> None:
     save_rows(
         args.json,
         [
-            {"against": peer, "version": version} | between("times", report[version][ratio])
+            {"against": peer, "version": version}
+            | between("times", report[version][ratio])
+            | between("with_texts", report[version][f"{ratio}_with_texts"])
             for peer, ratio in peers.items()
             for version in ("v1.1", "v2.0")
         ],

@@ -68,6 +68,7 @@ COVERED_BY = {
     "page/guard.py": "common/page/test_app_refusals.py",
     "tasks/classification/task.py": "common/tasks/classification/test_work.py",
     "tasks/extractive_qa/prediction.py": "common/models/test_base.py",
+    "tasks/extractive_qa/ranking.py": "common/tasks/extractive_qa/test_spans.py",
     "tasks/extractive_qa/task.py": "common/tasks/test_table.py",
     "tasks/extractive_qa/work.py": "common/models/test_base.py",
     "tasks/generative_qa/agreement.py": "common/tasks/generative_qa/test_work.py",

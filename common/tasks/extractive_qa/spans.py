@@ -4,15 +4,19 @@ Logits are reduced to the n best spans of each window as they are produced, so t
 windows x n_best and never with windows x length.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
 
 from ...scoring.squad import f1
+from .ranking import group_bounds, largest, ordered, ranked
 
 _NONE = np.float32(-np.inf)
+_WORST = np.finfo(np.float32).min
+"""The lowest score that is one: -inf masks."""
 _LOW = np.int64(0xFFFFFFFF)
 _NOWHERE = np.int64(-1)
 
@@ -37,22 +41,49 @@ class Spans:
         return len(self.window)
 
 
-@dataclass(frozen=True, slots=True)
+_CANDIDATE = np.dtype([("start", "i4"), ("end", "i4"), ("score", "f8"), ("probability", "f8")])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class NBest(Sequence[dict[str, Any]]):
     """A question's n best answers, best first: reads as a list of dicts of text, start, end, score and probability.
 
-    They are kept as columns, because most of them are never read, and 20 dicts for every question of an evaluation take
-    more time than finding the answers. `list(n_best)` is for json.
+    They are one array of numbers, and texts are cut out of the context when they are read: most of them never are, and
+    20 dicts for every question of an evaluation take more time and memory than finding the answers. `list(n_best)` is
+    for json.
     """
 
-    text: list[str]
-    start: list[int]
-    end: list[int]
-    score: list[float]
-    probability: list[float]
+    context: str
+    candidates: np.ndarray
+
+    @property
+    def text(self) -> list[str]:
+        return [self.context[start:end] for start, end in zip(self.start, self.end, strict=True)]
+
+    @property
+    def start(self) -> list[int]:
+        return self.candidates["start"].tolist()
+
+    @property
+    def end(self) -> list[int]:
+        return self.candidates["end"].tolist()
+
+    @property
+    def score(self) -> list[float]:
+        return self.candidates["score"].tolist()
+
+    @property
+    def probability(self) -> list[float]:
+        return self.candidates["probability"].tolist()
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.candidates)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, NBest) else NotImplemented
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self._entry, self.candidates.tolist())
 
     @overload
     def __getitem__(self, i: int) -> dict[str, Any]: ...
@@ -60,14 +91,14 @@ class NBest(Sequence[dict[str, Any]]):
     def __getitem__(self, i: slice) -> list[dict[str, Any]]: ...
     def __getitem__(self, i: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
-        return {
-            "text": self.text[i],
-            "start": self.start[i],
-            "end": self.end[i],
-            "score": self.score[i],
-            "probability": self.probability[i],
-        }
+            return list(map(self._entry, self.candidates[i].tolist()))
+        return self._entry(self.candidates[i].item())
+
+    def _entry(self, candidate: tuple[int, int, float, float]) -> dict[str, Any]:
+        start, end, score, probability = candidate
+        # "No answer" reaches from -1 to -1, which is the empty text.
+        text = self.context[start:end]
+        return {"text": text, "start": start, "end": end, "score": score, "probability": probability}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,25 +162,23 @@ def best_spans(
         )
 
     rows = np.arange(count)[:, None]
-    first = np.sort(_ranked(best_of_start, min(n_best, length)), axis=1)
+    first = largest(best_of_start, min(n_best, length))
     pairs = np.lib.stride_tricks.sliding_window_view(ends, longest, axis=1)[rows, first]
     pairs += starts[rows, first][:, :, None]
     pairs = pairs.reshape(count, first.shape[1] * longest)
-    chosen = _ranked(pairs, min(n_best, pairs.shape[1]))
-    found = chosen.shape[1]
-    spans = Spans(
-        score=np.full((count, n_best), _NONE),
-        start=np.zeros((count, n_best), dtype=np.int32),
-        end=np.zeros((count, n_best), dtype=np.int32),
+    # The best spans of n_best starts are n_best spans already, so none that is worse than the last of them is needed.
+    enough = first.shape[1] == n_best
+    least = best_of_start[rows, first].min(axis=1, keepdims=True) if enough else _WORST
+    chosen, found = ranked(pairs, np.maximum(least, _WORST), n_best)
+    nth, further = np.divmod(chosen, longest)
+    start = first[rows, nth]
+    return Spans(
+        score=np.where(found, pairs[rows, chosen], _NONE),
+        start=np.where(found, start, 0).astype(np.int32),
+        end=np.where(found, start + further, 0).astype(np.int32),
         null_score=null_score,
         window=numbers,
     )
-    spans.score[:, :found] = score = pairs[rows, chosen]
-    nth, further = np.divmod(chosen, longest)
-    start = first[rows, nth]
-    np.copyto(spans.start[:, :found], start, where=score > _NONE, casting="same_kind")
-    np.copyto(spans.end[:, :found], start + further, where=score > _NONE, casting="same_kind")
-    return spans
 
 
 def _as_arrays(
@@ -234,51 +263,51 @@ def decode(
         score = np.concatenate([score, null_score])
         place = np.concatenate([place, np.full(len(ids), _NOWHERE)])
     # A stable sort: of equal scores the first place comes first, and "no answer" last.
-    order = np.argsort((example << 32) - _ordered(score), kind="stable")
+    order = np.argsort((example << 32) - ordered(score), kind="stable")
     example, score, place = example[order], score[order].astype(np.float64), place[order]
-    rank = np.arange(len(example)) - _bounds(example, len(ids))[example]
+    rank = np.arange(len(example)) - group_bounds(example, len(ids))[example]
     # "No answer" and the best span are listed at any rank: the decision is between them.
     kept = (rank < n_best) | (place == _NOWHERE)
     kept[1:] |= (rank[1:] == 1) & (place[:-1] == _NOWHERE)
     example, score, place = example[kept], score[kept], place[kept]
-    bounds = _bounds(example, len(ids))
+    bounds = group_bounds(example, len(ids))
     weight = np.exp(score - score[bounds[example]])
     probability = weight / np.bincount(example, weight, minlength=len(ids))[example]
 
-    columns = (place >> 32, (place & _LOW).astype(np.int32), score, probability)
-    begin, end, score, probability = (column.tolist() for column in columns)
-    firsts, nulls = bounds.tolist(), null_score.astype(np.float64).tolist()
-    return [
-        _prediction(
-            id_,
-            context,
-            (begin[first:last], end[first:last], score[first:last], probability[first:last]),
-            null,
-            null_threshold,
-        )
-        for id_, context, first, last, null in zip(ids, contexts, firsts[:-1], firsts[1:], nulls, strict=True)
-    ]
+    candidates: np.ndarray = np.empty(len(score) + 1, dtype=_CANDIDATE)
+    candidates["start"][:-1], candidates["end"][:-1] = place >> 32, (place & _LOW).astype(np.int32)
+    candidates["score"][:-1], candidates["probability"][:-1] = score, probability
+    candidates[-1] = -1, -1, 0, 0
+    start, end, *figures = _answers(candidates, bounds, null_score.astype(np.float64), null_threshold)
+    texts = [context[s:e] for context, s, e in zip(contexts, start, end, strict=True)]
+    lists = [candidates[first:last] for first, last in pairwise(bounds.tolist())]
+    return list(map(Prediction, ids, texts, start, end, *figures, map(NBest, contexts, lists)))
 
 
-def _prediction(
-    id_: str,
-    context: str,
-    columns: tuple[list[int], list[int], list[float], list[float]],
-    null_score: float,
-    null_threshold: float | None,
-) -> Prediction:
-    start, end, score, probability = columns
-    # "No answer" reaches from -1 to -1, which is the empty text.
-    texts = [context[b:e] for b, e in zip(start, end, strict=True)]
-    n_best = NBest(texts, start, end, score, probability)
-    best = answer = 1 if start and start[0] < 0 else 0
-    if best == len(start):
-        return Prediction(id_, "", -1, -1, 0.0, null_score, probability[0] if probability else 0.0, n_best)
-    if null_threshold is not None and null_score - score[best] > null_threshold:
-        answer = start.index(-1)
-    return Prediction(
-        id_, texts[answer], start[answer], end[answer], score[best], null_score, probability[answer], n_best
-    )
+def _answers(
+    candidates: np.ndarray, bounds: np.ndarray, null_score: np.ndarray, null_threshold: float | None
+) -> list[list[Any]]:
+    """Columns of Q questions: start, end, the best span's score, null score, the answer's probability.
+
+    candidates: those of a question stand between its `bounds` (Q + 1,), best first; the very last one stands for those of
+    a question that has none. null_score: (Q,).
+    """
+    begin, end = bounds[:-1], bounds[1:]
+    nothing = len(candidates) - 1
+    null = candidates["start"] < 0
+    first = np.where(begin < end, begin, nothing)
+    best = first + null[first]
+    answered = best < end
+    best = np.where(answered, best, nothing)
+    score = candidates["score"][best]
+    answer = np.where(answered, best, first)
+    if null_threshold is not None:
+        declined = answered & (null_score - score > null_threshold)
+        # Each question has one "no answer".
+        answer = np.where(declined, np.flatnonzero(null[:-1]), answer)
+    chosen = candidates[answer]
+    columns = (chosen["start"], chosen["end"], score, null_score, chosen["probability"])
+    return [column.tolist() for column in columns]
 
 
 def tempered(n_best: NBest, temperature: float) -> list[float]:
@@ -321,8 +350,7 @@ def tune_null_threshold(predictions: Sequence[Prediction], references: Sequence[
 
 
 def _best_text(prediction: Prediction) -> str:
-    n_best = prediction.n_best
-    return next((text for text, start in zip(n_best.text, n_best.start, strict=True) if start >= 0), "")
+    return next((entry["text"] for entry in prediction.n_best if entry["start"] >= 0), "")
 
 
 def _sliding_maximum(values: np.ndarray, width: int) -> np.ndarray:
@@ -335,26 +363,6 @@ def _sliding_maximum(values: np.ndarray, width: int) -> np.ndarray:
     return np.maximum(values[:-rest], values[rest:]) if rest else values
 
 
-def _ordered(values: np.ndarray) -> np.ndarray:
-    """int32 values in the order of the float32 values (-0.0 counts as 0.0)."""
-    bits = (values + np.float32(0)).view(np.int32)
-    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)
-    return bits
-
-
-def _ranked(values: np.ndarray, n: int) -> np.ndarray:
-    """(W, n) columns of the n largest values of each row, largest first, of equal ones the leftmost first.
-
-    Value and column are packed into one integer, so that all integers differ and sorting moves the column along.
-    """
-    keys: np.ndarray = _ordered(values).astype(np.int64)
-    keys <<= 32
-    keys += np.arange(values.shape[1], 0, -1)
-    keys.partition(values.shape[1] - n, axis=1)
-    largest = np.sort(keys[:, -n:], axis=1)[:, ::-1]
-    return values.shape[1] - (largest & _LOW)
-
-
 def _distinct_spans(
     spans: Spans, offsets: Sequence[np.ndarray], row_example: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -364,12 +372,10 @@ def _distinct_spans(
     """
     order = np.argsort(row_example, kind="stable")
     example, score, window = row_example[order], spans.score[order], spans.window[order]
-    tokens = np.stack([spans.start, spans.end], axis=1)[order].astype(np.int64)
-    characters = [offsets[w].take(pair, axis=0) for w, pair in zip(window.tolist(), tokens, strict=True)]
-    characters = (
-        np.concatenate(characters or [np.zeros((0, 0, 2))]).reshape(*tokens.shape, 2).astype(np.int64)
-    )
-    begin, end = characters[:, 0, :, 0], characters[:, 1, :, 1]
+    # Where the first character of the first token and the last one of the last token stand in a window's offsets.
+    places = np.stack([2 * spans.start, 2 * spans.end + 1], axis=1)[order].astype(np.intp)
+    characters = [offsets[w].take(pair) for w, pair in zip(window.tolist(), places, strict=True)]
+    begin, end = np.array(characters, dtype=np.int64).reshape(places.shape).swapaxes(0, 1)
     place = (begin << 32) | end
     real = (score > _NONE) & (begin < end)
 
@@ -391,8 +397,3 @@ def _distinct_spans(
         np.concatenate([score[once], some_score[first]]),
         np.concatenate([place[once], some_place[first]]),
     )
-
-
-def _bounds(group: np.ndarray, groups: int) -> np.ndarray:
-    """(groups + 1,) positions where each group begins, and the last one ends, in a sorted array of group indices."""
-    return np.concatenate([[0], np.cumsum(np.bincount(group, minlength=groups))])

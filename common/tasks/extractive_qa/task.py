@@ -1,7 +1,7 @@
 """Extractive question answering as a task: the answer is a span of the context."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from ..interface import Answer, Decision, Example, Figures, Loss, Row, Settings
@@ -171,7 +171,7 @@ class ExtractiveQA(QuestionTask):
 
     def row(self, prediction: Any, example: Example) -> dict[str, Any]:
         """Question, answer, its place and probability, and the other candidates."""
-        kept = asdict(prediction) | {"n_best": list(prediction.n_best)}
+        kept = asdict(replace(prediction, n_best=list(prediction.n_best)))
         del kept["id"]
         return {"question": example["question"], "prediction": kept.pop("text"), **kept}
 

@@ -315,7 +315,8 @@ def test_no_context_gives_the_empty_answer(null_threshold):
     assert (prediction.text, prediction.start, prediction.end, prediction.score) == ("", -1, -1, 0.0)
     assert prediction.null_score == 4.0
     assert prediction.probability == (0.0 if null_threshold is None else 1.0)
-    json.dumps(dataclasses.asdict(prediction), allow_nan=False)
+    listed = dataclasses.replace(prediction, n_best=list(prediction.n_best))
+    json.dumps(dataclasses.asdict(listed), allow_nan=False)
 
 
 @pytest.mark.parametrize("null_threshold", [None, 0.0])
