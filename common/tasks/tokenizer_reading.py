@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,10 +110,11 @@ def unread(
     """
     lost = total = 0
     example = ""
+    unknown = tokenizer.unk_token_id
     for text, encoding in zip(texts, encodings, strict=True):
         read: np.ndarray = np.zeros(len(text), dtype=bool)
         for (start, end), token in zip(encoding.offsets, encoding.ids, strict=True):
-            if token != tokenizer.unk_token_id:
+            if token != unknown:
                 read[start:end] = True
         missed = [i for i in np.flatnonzero(~read).tolist() if _visible(text[i])]
         lost += len(missed)
@@ -123,6 +125,7 @@ def unread(
     return lost / max(1, total), example
 
 
+@cache
 def _visible(character: str) -> bool:
     return not character.isspace() and unicodedata.category(character)[0] not in "MC"
 
@@ -149,6 +152,7 @@ def misplaced(
     return wrong / max(1, total), example
 
 
+@lru_cache(maxsize=10_000)
 def _letters(text: str) -> str:
     """The letters and digits of a text, without case and accents."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", text.casefold()).casefold()))

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from email import message_from_string
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def of_command() -> dict[str, str]:
 
 def environment() -> str:
     """All installed packages, a line each, as pip would pin them."""
-    # Each look at a distribution's metadata reads its file again.
-    each = (distribution.metadata for distribution in distributions())
+    # Each look at `distribution.metadata` reads the whole file again, with the package's README.
+    files = (found.read_text("METADATA") or found.read_text("PKG-INFO") or "" for found in distributions())
+    each = (message_from_string(file.partition("\n\n")[0]) for file in files)
     found = {about["Name"]: about["Version"] for about in each if about["Name"]}
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
 
