@@ -11,6 +11,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from torch import nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
+from transformers.pytorch_utils import Conv1D
 
 
 class _Updated(torch.autograd.Function):
@@ -117,11 +118,12 @@ class LoraLinear(Holding, lora.Linear):
     """PEFT's linear layer with LoRA or DoRA."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = only_adapter(self, self.lora_A, x)
-        if name is None or args or kwargs or self.fan_in_fan_out or self.lora_bias[name]:
+        name = only_adapter(self, self.lora_A, x, of=(nn.Linear, Conv1D))
+        if name is None or args or kwargs or self.lora_bias[name]:
             return super().forward(x, *args, **kwargs)
         variant = self.lora_variant.get(name)
-        if _drops(self, name) or not (variant is None or isinstance(variant, DoraLinearVariant)):
+        known = variant is None or (isinstance(variant, DoraLinearVariant) and not self.fan_in_fan_out)
+        if _drops(self, name) or not known:
             return super().forward(x, *args, **kwargs)
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         length = self.lora_magnitude_vector[name].weight if variant else None
@@ -156,23 +158,27 @@ def _through(
 ) -> torch.Tensor:
     """x through a layer whose weight has the update scale b a, and then rows of a length; a: (rank, in), b: (out, rank)."""
     base = layer.base_layer
+    # Conv1D's weight is (in, out).
+    weight = base.weight.T if isinstance(base, Conv1D) else base.weight
     if layer.held is None:
         if length is None:
-            return _Updated.apply(x, base.weight, base.bias, a, b, scale)
-        return _Lengthened.apply(x, base.weight, base.bias, a, b, scale, length)
+            return _Updated.apply(x, weight, base.bias, a, b, scale)
+        return _Lengthened.apply(x, weight, base.bias, a, b, scale, length)
     if name not in layer.held:
         if length is None:
-            layer.held[name] = torch.addmm(base.weight, b, a, alpha=scale)
+            layer.held[name] = torch.addmm(weight, b, a, alpha=scale)
         else:
-            layer.held[name], _ = _lengthened(base.weight, a, b, scale, length)
+            layer.held[name], _ = _lengthened(weight, a, b, scale, length)
     return linear(x, layer.held[name], base.bias)
 
 
-def only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
-    """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
+def only_adapter(
+    layer: nn.Module, adapters: Container[str], x: torch.Tensor, of: tuple[type, ...] = (nn.Linear,)
+) -> str | None:
+    """The name of the only adapter that acts on x in a linear layer of one of these types; None where several or none do."""
     active = [name for name in layer.active_adapters if name in adapters]
     base = layer.base_layer
-    usual = type(base) is nn.Linear and base.weight.dtype == torch.float32 and not base.weight.requires_grad
+    usual = type(base) in of and base.weight.dtype == torch.float32 and not base.weight.requires_grad
     return active[0] if len(active) == 1 and usual and plain(x) and not _switched_off(layer) else None
 
 
