@@ -84,6 +84,26 @@ def test_a_benchmark_writes_its_table(table):
     assert re.search(r"\| plain Python lists \| v2.0 \| \d+\.\d \(", markdown(found))
 
 
+@pytest.mark.long
+def test_both_ways_of_writing_answers_write_the_same(table):
+    file = table("generation")
+    flags = [
+        "--techniques",
+        "lora",
+        "--questions",
+        "20",
+        "--rounds",
+        "1",
+        "--shapes",
+        "tiny GPT-2",
+        "tiny T5",
+    ]
+    command = [sys.executable, ROOT / "benchmarks/generation.py", *flags, "--batch_size", "8", "--json", file]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert all(each["differing"] == 0 and each["different_answers"] > 3 for each in found)
+    assert len(markdown(read(file)).splitlines()) == 4
+
+
 def test_end_to_end_writes_its_tables(table, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     run = {

@@ -133,6 +133,11 @@ class RoundedConv1D(Holding, Conv1D):
         return _of_layer(self, x, self.weight.T) if _rounds(x) else super().forward(x)
 
 
+LINEAR = (nn.Linear, RoundedLinear)
+TRANSPOSED = (Conv1D, RoundedConv1D)
+"""Their weight is (in, out)."""
+
+
 def _rounds(x: torch.Tensor) -> bool:
     return rounding() and plain(x)
 
@@ -157,11 +162,12 @@ class LoraLinear(Holding, lora.Linear):
     """PEFT's linear layer with LoRA or DoRA."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = only_adapter(self, self.lora_A, x)
-        if name is None or args or kwargs or self.fan_in_fan_out or self.lora_bias[name]:
+        name = only_adapter(self, self.lora_A, x, of=(*LINEAR, *TRANSPOSED))
+        if name is None or args or kwargs or self.lora_bias[name]:
             return super().forward(x, *args, **kwargs)
         variant = self.lora_variant.get(name)
-        if _drops(self, name) or not (variant is None or isinstance(variant, DoraLinearVariant)):
+        known = variant is None or (isinstance(variant, DoraLinearVariant) and not self.fan_in_fan_out)
+        if _drops(self, name) or not known:
             return super().forward(x, *args, **kwargs)
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         length = self.lora_magnitude_vector[name].weight if variant else None
@@ -196,28 +202,27 @@ def _through(
 ) -> torch.Tensor:
     """x through a layer whose weight has the update scale b a, and then rows of a length; a: (rank, in), b: (out, rank)."""
     base = layer.base_layer
+    weight = base.weight.T if isinstance(base, TRANSPOSED) else base.weight
     if layer.held is None:
         if length is None:
-            return _Updated.apply(x, base.weight, base.bias, a, b, scale)
-        return _Lengthened.apply(x, base.weight, base.bias, a, b, scale, length)
+            return _Updated.apply(x, weight, base.bias, a, b, scale)
+        return _Lengthened.apply(x, weight, base.bias, a, b, scale, length)
     if name not in layer.held:
         if length is None:
-            updated = torch.addmm(base.weight, b, a, alpha=scale)
+            updated = torch.addmm(weight, b, a, alpha=scale)
         else:
-            updated, _ = _lengthened(base.weight, a, b, scale, length)
+            updated, _ = _lengthened(weight, a, b, scale, length)
         layer.held[name] = rounded(updated)
     return multiplied(rounded(x), layer.held[name], base.bias)
 
 
-def only_adapter(layer: nn.Module, adapters: Container[str], x: torch.Tensor) -> str | None:
-    """The name of the only adapter that acts on x in a linear layer; None where several or none do."""
+def only_adapter(
+    layer: nn.Module, adapters: Container[str], x: torch.Tensor, of: tuple[type, ...] = LINEAR
+) -> str | None:
+    """The name of the only adapter that acts on x in a linear layer of one of these types; None where several or none do."""
     active = [name for name in layer.active_adapters if name in adapters]
     base = layer.base_layer
-    usual = (
-        type(base) in (nn.Linear, RoundedLinear)
-        and base.weight.dtype == torch.float32
-        and not base.weight.requires_grad
-    )
+    usual = type(base) in of and base.weight.dtype == torch.float32 and not base.weight.requires_grad
     return active[0] if len(active) == 1 and usual and plain(x) and not _switched_off(layer) else None
 
 

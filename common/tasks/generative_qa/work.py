@@ -28,8 +28,10 @@ def answer_loss(
     if "position_ids" in batch:
         # A decoder. Answers stand at the ends of the rows, and the token before predicts each of their tokens. No other
         # logits are computed: with GPT-2's vocabulary they would take a gigabyte a batch.
+        # As indices, which copy: torch multiplies a slice with the output layer row by row, and so are its gradients made.
         longest = int((labels != IGNORED).sum(1).max())
-        logits = model(**batch, logits_to_keep=longest + 1).logits[:, :-1]
+        last = torch.arange(-longest - 1, -1, device=labels.device)
+        logits = model(**batch, logits_to_keep=last).logits
         labels = labels[:, -longest:]
     else:
         logits = model(**batch, labels=labels).logits

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ...errors import UserError
 from ...models.virtual_tokens import real_positions
-from ..batching import Batch, evaluating, length_sorted_batches
+from ..batching import Batch, evaluating
+from . import greedy
+from .greedy import pad
 
 UNANSWERABLE = "unanswerable"
 """The text to write where the context does not hold the answer: T5's word for it."""
@@ -25,8 +27,6 @@ depend on the text before it. The question stands last, because a window can the
 
 MIN_CONTEXT = 16
 """Least room for tokens of context in a window; a question that leaves less is refused, never cut."""
-
-TOKENS_PER_BATCH = 4096
 
 IGNORED = -100
 """Label of a token that is not trained."""
@@ -207,15 +207,6 @@ class Collator:
         }
 
 
-def pad(rows: Sequence[np.ndarray], value: int, left: bool) -> torch.Tensor:
-    """(batch, length of the longest row), filled up with `value`."""
-    padded = torch.full((len(rows), max(map(len, rows))), value)
-    for i, row in enumerate(rows):
-        place = slice(padded.shape[1] - len(row), None) if left else slice(len(row))
-        padded[i, place] = torch.from_numpy(row)
-    return padded
-
-
 @dataclass(frozen=True)
 class Written:
     """The texts that a model wrote behind W prompts.
@@ -237,17 +228,6 @@ def join(parts: Sequence[Written]) -> Written:
     )
 
 
-class _Recorder(LogitsProcessor):
-    """Records the log-probability of each token that greedy decoding takes; keeping the logits would take gigabytes."""
-
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.steps.append(scores.float().log_softmax(-1).amax(-1))
-        return scores
-
-
 @torch.inference_mode()
 def write(
     model: torch.nn.Module,
@@ -265,34 +245,22 @@ def write(
     """
     tokenizer, end = collator.tokenizer, collator.tokenizer.eos_token_id
     begun = len(begin_of_text(tokenizer)) if collator.kind == "encoder-decoder" else 0
-    batches = length_sorted_batches(prompts.prompt_lengths + max_answer_length, TOKENS_PER_BATCH, part)
+    limits = greedy.Limits(begun + max_answer_length, end, tokenizer.pad_token_id)
+    groups = greedy.groups_of(model, prompts.prompts)
+    batches = greedy.batches_of(model, groups, prompts.prompt_lengths + max_answer_length, part)
     text: list[str] = []
     score: list[float] = []
-    with evaluating(model) as device:
-        for indices in tqdm(batches, desc=progress, disable=progress is None, leave=False):
-            batch = collator.prompts([prompts.prompts[i] for i in indices])
-            recorder = _Recorder()
-            rows = model.generate(
-                **{name: tensor.to(device) for name, tensor in batch.items()},
-                max_new_tokens=begun + max_answer_length,
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=end,
-                pad_token_id=tokenizer.pad_token_id,
-                logits_processor=LogitsProcessorList([recorder]),
-            )
-            new = rows[:, -len(recorder.steps) :].cpu().numpy()
-            taken = torch.stack(recorder.steps, dim=1).cpu().numpy()
-            for ids, each in zip(new, taken, strict=True):
-                # The tokens behind the first end are padding, which may look like it.
-                ends = np.flatnonzero(ids == end)
-                n = int(ends[0]) if len(ends) else len(ids)
-                answer = tokenizer.decode(ids[:n], skip_special_tokens=True)
+    order: list[int] = []
+    with evaluating(model):
+        for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False):
+            for ids, logs in greedy.decode(model, prompts.prompts, batch, collator.kind, limits):
+                ended = len(ids) > 0 and ids[-1] == end
+                answer = tokenizer.decode(ids[: len(ids) - ended], skip_special_tokens=True)
                 # The limit may fall between the bytes of a character.
-                text.append((answer if len(ends) else answer.rstrip("\ufffd")).strip())
-                score.append(float(each[: n + 1].sum()))
-    order = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
-    return Written(text, np.array(score, dtype=np.float64), order)
+                text.append((answer if ended else answer.rstrip("\ufffd")).strip())
+                score.append(float(logs.sum()))
+            order += [int(i) for group in batch for i in group.rows]
+    return Written(text, np.array(score, dtype=np.float64), np.array(order, dtype=np.int64))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ CELLS = [
     ("standard", "bert"),
     ("standard", "gpt2"),
     ("lora", "bert"),
+    ("lora", "gpt2"),
     ("lora, dora", "bert"),
     ("adalora", "distilbert"),
     ("loha", "bert"),
