@@ -10,7 +10,6 @@ lengths like those of SQuAD's (181 tokens with the question on average).
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from decoding import provenance
 from gpu import lengths_like_squad
-from table_rows import between, json_flag, save_rows
+from table_rows import between, json_flag, write_report
 from training import spread, technique_of
 from transformers import AutoConfig
 
@@ -260,13 +259,10 @@ def main() -> None:
     json_flag(p)
     args = p.parse_args()
     found = [run(shape, technique, args) for shape in args.shapes for technique in args.techniques]
-    text = json.dumps(found, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
-    save_rows(
-        args.json,
-        rows(found),
+    write_report(
+        args,
+        list(rows(found)),
+        found,
         data=f"{args.questions} questions of the packaged sample; random weights",
     )
 

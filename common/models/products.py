@@ -1,7 +1,7 @@
 """The matrix products of linear layers on a CPU: in float32, or in bf16 where the processor multiplies it (`--precision bf16`).
 
-Unlike autocast, only a product's factors and its result are rounded, with sums in float32. Every other operation, and what is
-stored, stays in float32.
+Unlike autocast, only a product's factors and its result are rounded, with sums in float32. Other operations, and what is
+stored, stay in float32.
 """
 
 import torch
@@ -55,12 +55,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        rows = rounded(grad)
-        x_grad = None if weight is None else (rows @ weight).float()
-        weight_grad = None if x is None else (rows.flatten(0, -2).T @ x.flatten(0, -2)).float()
-        return x_grad, weight_grad, grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+        rows = grad.reshape(-1, grad.shape[-1])
+        x_grad = None if weight is None else (rounded(grad) @ weight).float()
+        weight_grad = None if x is None else (rounded(rows).T @ x.reshape(-1, x.shape[-1])).float()
+        return x_grad, weight_grad, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x weight' + bias, rounded or not, for autograd. x: (..., in); weight: (out, in); all float32."""
-    return _Product.apply(x, weight, bias) if _rounding and x.dim() > 1 else linear(x, weight, bias)
+    return _Product.apply(x, weight, bias) if _rounding else linear(x, weight, bias)

@@ -220,16 +220,12 @@ def serve(file: int) -> None:
         with importing():
             for name in PRELOADED:
                 importlib.import_module(name)
-            from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
             from ..serving.model_logging import look_at_packages
             from ..serving.packaging import needed_modules
 
             look_at_packages()
             # Every module is read and parsed for what it imports; a row that stores a model then has it at hand.
             needed_modules(name.removeprefix("common.") for name in PRELOADED if ".serving." in name)
-            # transformers compiles the names of all its models' weights when one is loaded or gets an adapter.
-            get_checkpoint_conversion_mapping("bert")
             # What stays is what a row's process begins with.
             gc.collect()
         _refuse_threads()

@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...models.virtual_tokens import real_positions
 from ..batching import Batch, evaluating
 from . import greedy
-from .greedy import pad
+from .greedy import pad, padded
 
 UNANSWERABLE = "unanswerable"
 """The text to write where the context does not hold the answer: T5's word for it."""
@@ -200,11 +200,8 @@ class Collator:
 
     def prompts(self, rows: Sequence[np.ndarray]) -> Batch:
         """`input_ids` and `attention_mask`, (batch, length); only padding is masked."""
-        left = self.kind == "decoder"
-        return {
-            "input_ids": pad(rows, self.tokenizer.pad_token_id, left),
-            "attention_mask": pad([np.ones_like(row) for row in rows], 0, left),
-        }
+        ids, mask = padded(rows, self.tokenizer.pad_token_id, left=self.kind == "decoder")
+        return {"input_ids": ids, "attention_mask": mask}
 
 
 @dataclass(frozen=True)
