@@ -1,4 +1,4 @@
-"""The same training on a CPU in less time: dropout, attention with dropout, and linear layers with a technique.
+"""The same training on a CPU in less time: dropout, attention with dropout, GELU, and linear layers with a technique.
 
 docs/PERFORMANCE.md has the figures and what else was tried. `quicken` replaces code of torch and PEFT by these; parameters
 keep their names, and outside the common case (another precision, several adapters, a GPU) the replaced code runs.
@@ -15,8 +15,10 @@ from peft.tuners.adalora import SVDLinear
 from torch import nn
 from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
 from . import quick_updates
 from .cpu_adapters import AdaLoraLinear, LoraLinear, plain, rounded_class
@@ -49,6 +51,8 @@ def quicken(model: nn.Module) -> nn.Module:
     """Make a model, with or without a technique on it, train faster on a CPU. It is changed in place and returned."""
     classes: dict[type, type] = {
         nn.Dropout: Dropout,
+        NewGELUActivation: TanhGelu,
+        MPNetSelfAttention: MpnetAttention,
         lora.Linear: LoraLinear,
         SVDLinear: AdaLoraLinear,
         **quick_updates.CLASSES,
@@ -116,6 +120,13 @@ class Dropout(nn.Dropout):
         return _Dropped.apply(x, self.p)
 
 
+class TanhGelu(NewGELUActivation):
+    """GELU by tanh, as GPT-2 and T5 have it, in one pass instead of eight."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.gelu(x, approximate="tanh")
+
+
 class _Attended(torch.autograd.Function):
     """Attention with dropout on its weights. torch has no fused kernel for it on a CPU and spends most of the time on masks.
 
@@ -135,16 +146,17 @@ class _Attended(torch.autograd.Function):
         p: float,
         scaling: float,
     ) -> torch.Tensor:
-        # (batch, heads, length, size)
+        # query, key, value: (batch, heads, length, size); bias: (1 or batch, 1 or heads, 1 or length, length of the keys)
         batch, heads, length, size = query.shape
-        out = query.new_empty(batch, length, heads, size)
+        # Zeros for queries of padding, which no part has.
+        out = query.new_zeros(batch, length, heads, size)
         scores_, weights_ = query.new_empty(2, heads * _most(parts))
         drawn = []
         for row, queries, keys in parts:
             q, k, v = query[row, :, queries], key[row, :, keys], value[row, :, keys]
             shape = heads, q.shape[1], k.shape[1]
             scores, weights = _fitted(scores_, shape), _fitted(weights_, shape)
-            _weights(q, k, None if bias is None else bias[row], scaling, scores, weights)
+            _weights(q, k, _of(bias, row, queries, keys), scaling, scores, weights)
             drawn.append(draw(shape, p))
             attended = torch.bmm(kept(drawn[-1], scores).mul_(weights), v)
             torch.mul(attended.transpose(0, 1), 1 / (1 - p), out=out[row, queries])
@@ -159,22 +171,31 @@ class _Attended(torch.autograd.Function):
         # Softmax's gradient subtracts from each row the sum over its keys of weight x gradient.
         sums = (grad * out).sum(dim=-1, keepdim=True).transpose(1, 2)
         # Like `grad` (batch, length, heads, size), as the layers below take it. Keys without a query get zeros.
-        query_grad = torch.empty_like(grad)
+        query_grad = torch.zeros_like(grad)
         key_grad, value_grad = (x.new_zeros(x.transpose(1, 2).shape) for x in (key, value))
+        bias_grad = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
         scores_, weights_, dropped_ = query.new_empty(3, heads * _most(ctx.parts))
         for i, (row, queries, keys) in enumerate(ctx.parts):
             q, k, v = query[row, :, queries], key[row, :, keys], value[row, :, keys]
             g = grad[row, queries].transpose(0, 1)
             shape = heads, q.shape[1], k.shape[1]
             scores, weights, dropped = (_fitted(x, shape) for x in (scores_, weights_, dropped_))
-            _weights(q, k, None if bias is None else bias[row], ctx.scaling, scores, weights)
+            _weights(q, k, _of(bias, row, queries, keys), ctx.scaling, scores, weights)
             kept(drawn[2 * i : 2 * i + 2], dropped).mul_(weights)
             torch.mul(torch.bmm(dropped.mT, g).transpose(0, 1), scale, out=value_grad[row, keys])
             torch.baddbmm(scores, g, v.mT, beta=0, alpha=scale, out=scores).mul_(dropped)
             scores.addcmul_(weights, sums[row, :, queries], value=-1)
+            if bias_grad is not None:
+                part = _of(bias_grad, row, queries, keys)
+                part += scores.sum_to_size(part.shape)
             torch.mul(torch.bmm(scores, k).transpose(0, 1), ctx.scaling, out=query_grad[row, queries])
             torch.mul(torch.bmm(scores.mT, q).transpose(0, 1), ctx.scaling, out=key_grad[row, keys])
-        return *(x.transpose(1, 2) for x in (query_grad, key_grad, value_grad)), None, None, None, None
+        return *(x.transpose(1, 2) for x in (query_grad, key_grad, value_grad)), bias_grad, None, None, None
+
+
+def _of(bias: torch.Tensor | None, row: int, queries: slice, keys: slice) -> torch.Tensor | None:
+    """What of a bias belongs to a part: (1 or heads, queries, keys)."""
+    return None if bias is None else bias[row % len(bias), :, queries, keys]
 
 
 def _most(parts: list[Part]) -> int:
@@ -220,9 +241,11 @@ def attention(
     bounds = kwargs.get("cu_seq_lens_q")
     if bounds is not None and not (_droppable(dropout) and plain(query)):
         return _attended_jagged(query, key, value, bounds, kwargs["max_length_q"], dropout, scaling), None
-    causal = kwargs.get("is_causal") or getattr(module, "is_causal", False)
+    causal = bool(kwargs.get("is_causal") or getattr(module, "is_causal", False))
+    # torch does not say where the queries of a causal mask stand among more keys.
+    unplaced = causal and attention_mask is None and query.shape[2] != key.shape[2]
     grouped = getattr(module, "num_key_value_groups", 1) > 1
-    if not _droppable(dropout) or causal or grouped or position_bias is not None or not plain(query):
+    if not _droppable(dropout) or unplaced or grouped or not plain(query):
         return sdpa_attention_forward(
             module,
             query,
@@ -234,24 +257,73 @@ def attention(
             position_bias=position_bias,
             **kwargs,
         )
-    length, counts, bias = query.shape[2], [key.shape[2]] * len(key), None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if bounds is not None:
         sequences = [slice(begin, end) for begin, end in itertools.pairwise(bounds.tolist())]
-        return _Attended.apply(
-            query, key, value, None, [(0, s, s) for s in sequences], dropout, scaling
-        ), None
-    if attention_mask is not None:
-        if (found := _key_counts(attention_mask)) is not None:
-            counts = found
-        else:
-            bias = attention_mask
-            if bias.dtype == torch.bool:
-                # Not minus infinity, which would turn a row without any key into NaN.
-                bias = torch.where(bias, 0.0, torch.finfo(query.dtype).min)
-            bias = bias.expand(len(query), -1, -1, -1)
-    parts = [(row, slice(0, length), slice(0, n)) for row, n in enumerate(counts)]
+        parts, bias = [(0, s, s) for s in sequences], None
+    else:
+        parts, bias = _parted(query.shape, key.shape[2], attention_mask, causal)
+    if position_bias is not None:
+        bias = position_bias if bias is None else bias + position_bias
     return _Attended.apply(query, key, value, bias, parts, dropout, scaling), None
+
+
+def _parted(
+    shape: torch.Size, keys: int, mask: torch.Tensor | None, causal: bool
+) -> tuple[list[Part], torch.Tensor | None]:
+    """Which queries of each row of the batch see which keys, and what is added to their scores: (1 or batch, 1, length, keys).
+
+    shape: the queries'.
+    """
+    batch, _, length, _ = shape
+    everything, later = slice(0, length), None
+    if causal:
+        later = torch.zeros(length, keys).masked_fill_(
+            torch.ones(length, keys, dtype=torch.bool).triu_(keys - length + 1),
+            torch.finfo(torch.float32).min,
+        )[None, None]
+    if mask is None:
+        return [(row, everything, slice(0, keys)) for row in range(batch)], later
+    if (counts := _key_counts(mask)) is not None:
+        return [(row, everything, slice(0, n)) for row, n in enumerate(counts)], None
+    if later is not None and (begins := _begins(mask)) is not None:
+        return [(row, slice(n, length), slice(n, keys)) for row, n in enumerate(begins)], later
+    if mask.dtype == torch.bool:
+        # Not minus infinity, which would turn a row without any key into NaN.
+        mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+    return [(row, everything, slice(0, keys)) for row in range(batch)], mask
+
+
+class MpnetAttention(MPNetSelfAttention):
+    """MPNet's attention through `attention`."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, ...]:
+        if output_attentions or position_bias is None:
+            return super().forward(hidden_states, attention_mask, position_bias, output_attentions, **kwargs)
+        shape = *hidden_states.shape[:-1], -1, self.attention_head_size
+        query, key, value = (
+            layer(hidden_states).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
+        attended, _ = attention(
+            self,
+            query,
+            key,
+            value,
+            # 0 for what is seen, the lowest number for padding.
+            None if attention_mask is None else attention_mask >= 0,
+            dropout=self.dropout.p if self.training else 0.0,
+            # MPNet repeats it for each row of the batch.
+            position_bias=position_bias[:1],
+            is_causal=False,
+        )
+        return (self.o(attended.flatten(2)),)
 
 
 def _attended_jagged(
@@ -285,6 +357,17 @@ def _key_counts(mask: torch.Tensor) -> list[int] | None:
     counts = first.sum(-1, keepdim=True)
     from_first = torch.equal(first, torch.arange(mask.shape[-1]) < counts) and bool((mask == first).all())
     return counts.flatten().tolist() if from_first and counts.min() else None
+
+
+def _begins(mask: torch.Tensor) -> list[int] | None:
+    """For each row of a causal mask, where its text begins, padding on the left; None for other masks."""
+    if mask.dtype != torch.bool or mask.shape[1] != 1 or mask.shape[2] != mask.shape[3]:
+        return None
+    own = mask.diagonal(dim1=2, dim2=3)
+    begins = (~own).sum(-1).flatten()
+    place = torch.arange(mask.shape[3])
+    seen = (place[:, None] >= place) & (place >= begins[:, None, None])
+    return begins.tolist() if torch.equal(mask[:, 0], seen) and begins.max() < len(place) else None
 
 
 AttentionInterface.register(ATTENTION, attention)

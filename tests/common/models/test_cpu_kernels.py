@@ -1,5 +1,6 @@
 """The fast path computes the same as torch and PEFT, gradients included, and is really taken."""
 
+import copy
 import math
 
 import pytest
@@ -76,12 +77,50 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
         torch.testing.assert_close(grad, want)
 
 
+@pytest.mark.parametrize("masked", [None, "left", "all", "right", "float"])
+@pytest.mark.parametrize("positions", [False, True])
+def test_causal_attention_is_that_of_the_formula(masked, positions, monkeypatch):
+    torch.manual_seed(1)
+    p, length = 0.3, 7
+    query, key, value = (torch.randn(2, 3, length, 4, requires_grad=True) for _ in range(3))
+    keep = (torch.rand(2, 3, length, length) >= p).float()
+    begins = {"left": [0, 3], "all": [2, 2]}.get(masked, [0, 0])
+    drawn = iter(
+        (rows[:, n:, n:] if masked in ("left", "all") else rows for rows, n in zip(keep, begins, strict=True))
+    )
+    monkeypatch.setattr(cpu_kernels, "draw", lambda shape, p: (next(drawn), 0.5 * torch.ones(1)))
+    seen = torch.ones(length, length, dtype=torch.bool).tril().repeat(2, 1, 1, 1)
+    for row, n in enumerate(begins):
+        seen[row, ..., :n] = False
+    if masked == "right":
+        seen[1, ..., -2:] = False
+    bias = torch.randn(1, 3, length, length, requires_grad=True) if positions else None
+    mask = {None: None, "float": torch.zeros(seen.shape).masked_fill(~seen, -1e9)}.get(masked, seen)
+    module = torch.nn.Module()
+    module.is_causal = True
+    found, _ = cpu_kernels.attention(module, query, key, value, mask, dropout=p, position_bias=bias)
+    scores = query @ key.mT / math.sqrt(4) + (0 if bias is None else bias)
+    weights = torch.softmax(scores.masked_fill(~seen, -math.inf), -1).nan_to_num()
+    expected = ((weights * keep / (1 - p)) @ value).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(found.shape)
+    grads, wanted = (
+        torch.autograd.grad((out * weight).sum(), (query, key, value, *([bias] if positions else [])))
+        for out in (found, expected)
+    )
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, want.nan_to_num())
+
+
 @pytest.mark.parametrize("technique", ["standard", "prefix-tuning"])
-# The attention of DeBERTa, MPNet and Longformer has its own code, which this cannot replace.
+# The attention of DeBERTa and Longformer has its own code, which this cannot replace.
 @pytest.mark.parametrize(
     "family_name",
     [
         *(name for name in ENCODERS if name != "deberta-v2"),
+        "gpt2",
+        "t5",
+        "mpnet",
         *(pytest.param(name, marks=pytest.mark.long) for name in ("xlm-roberta", "camembert", "albert")),
     ],
 )
@@ -94,6 +133,9 @@ def test_training_takes_the_fast_attention_and_dropout(family_name, technique, t
             "attention_dropout",
             "dropout",
             "mlp_dropout",
+            "attn_pdrop",
+            "resid_pdrop",
+            "dropout_rate",
         ),
         0.1,
     )
@@ -107,6 +149,19 @@ def test_training_takes_the_fast_attention_and_dropout(family_name, technique, t
     outcome(model, batch_of(tokenizer, model.config))
     assert sum(len(shape) == 3 and shape[0] % 4 == 0 and shape[1] != 32 for shape in shapes) >= 2
     assert sum(shape[-1] in (32, 64) for shape in shapes) >= 2
+
+
+@pytest.mark.parametrize("family_name", ["gpt2", "t5", "mpnet"])
+def test_replaced_modules_give_their_results_and_gradients(family_name, tiny):
+    model, batch = built(tiny, family_name, "standard")
+    model.eval()
+    quick = cpu_kernels.quicken(copy.deepcopy(model))
+    classes = {type(module) for module in quick.modules()}
+    assert classes & {cpu_kernels.TanhGelu, cpu_kernels.MpnetAttention}
+    (found, grads), (expected, expected_grads) = outcome(quick, batch), outcome(model, batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_dropout_has_its_rate_and_scale_and_repeats_with_the_seed():
