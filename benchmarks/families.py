@@ -118,7 +118,7 @@ def run(name: str, technique: str, args) -> dict:
     round_products(False)
     return {
         "family": TYPES[name],
-        "technique": technique,
+        "technique": technique_of(technique).name,
         "rows_per_second": {way: round(statistics.median(r), 2) for way, r in rates.items()},
         "suite_against_plain": ratio(rates, SUITE, PLAIN),
         "bf16_against_plain": ratio(rates, HALF, PLAIN),

@@ -210,7 +210,7 @@ def run(shape: str, technique: str, args) -> dict:
                 seconds[way].append(time.perf_counter() - started)
     return {
         "shape": shape,
-        "technique": technique,
+        "technique": technique_of(technique).name,
         "questions_per_second": {
             way: round(len(examples) / statistics.median(s), 2) for way, s in seconds.items()
         },

@@ -101,7 +101,25 @@ def test_both_ways_of_writing_answers_write_the_same(table):
     command = [sys.executable, ROOT / "benchmarks/generation.py", *flags, "--batch_size", "8", "--json", file]
     found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["measured"]
     assert all(each["differing"] == 0 and each["different_answers"] > 3 for each in found)
-    assert len(markdown(read(file)).splitlines()) == 4
+    assert [each["technique"] for each in read(file)["rows"]] == ["LoRA", "LoRA"]
+
+
+@pytest.mark.long
+def test_every_family_is_measured_with_each_way(table):
+    file = table("families")
+    before = [(each["family"], each["technique"]) for each in read(file)["rows"]]
+    flags = ["--batch_size", "2", "--length", "40", "--batches", "1", "--rounds", "1"]
+    subprocess.run(
+        [sys.executable, ROOT / "benchmarks/families.py", *flags, "--json", file],
+        check=True,
+        capture_output=True,
+    )
+    rows = read(file)["rows"]
+    assert [(each["family"], each["technique"]) for each in rows] == before
+    for each in rows:
+        assert min(each[way] for way in ("plain", "suite", "suite_bf16")) > 0
+        # Rates are kept to two places.
+        assert each["suite_against_plain"] == pytest.approx(each["suite"] / each["plain"], rel=0.02)
 
 
 def test_end_to_end_writes_its_tables(table, monkeypatch):

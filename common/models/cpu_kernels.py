@@ -185,8 +185,7 @@ class _Attended(torch.autograd.Function):
             torch.mul(torch.bmm(dropped.mT, g).transpose(0, 1), scale, out=value_grad[row, keys])
             torch.baddbmm(scores, g, v.mT, beta=0, alpha=scale, out=scores).mul_(dropped)
             scores.addcmul_(weights, sums[row, :, queries], value=-1)
-            if bias_grad is not None:
-                part = _of(bias_grad, row, queries, keys)
+            if (part := _of(bias_grad, row, queries, keys)) is not None:
                 part += scores.sum_to_size(part.shape)
             torch.mul(torch.bmm(scores, k).transpose(0, 1), ctx.scaling, out=query_grad[row, queries])
             torch.mul(torch.bmm(scores.mT, q).transpose(0, 1), ctx.scaling, out=key_grad[row, keys])
