@@ -8,7 +8,6 @@ taken round by round.
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 import time
@@ -17,8 +16,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 import torch
-from decoding import provenance
-from table_rows import between, json_flag, save_rows
+from table_rows import between, json_flag, write_report
 from training import HALF, SUITE, spread, technique_of
 from transformers import AutoConfig
 
@@ -127,7 +125,6 @@ def run(name: str, technique: str, args) -> dict:
         "length": args.length,
         "rounds": args.rounds,
         "threads": torch.get_num_threads(),
-        "provenance": provenance(),
     }
 
 
@@ -157,11 +154,7 @@ def main() -> None:
     json_flag(p)
     args = p.parse_args()
     found = [run(name, technique, args) for name in args.families for technique in args.techniques]
-    text = json.dumps(found, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
-    save_rows(args.json, rows(found), data="random tokens and weights")
+    write_report(args, list(rows(found)), found, data="random tokens and weights")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from pathlib import Path
 import _path  # noqa: F401
 import numpy as np
 import torch
-from decoding import provenance
 from gpu import lengths_like_squad
 from table_rows import between, json_flag, write_report
 from training import spread, technique_of
@@ -223,7 +222,6 @@ def run(shape: str, technique: str, args) -> dict:
         "batch_size": args.batch_size,
         "rounds": args.rounds,
         "threads": torch.get_num_threads(),
-        "provenance": provenance(),
     }
 
 

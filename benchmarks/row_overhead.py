@@ -54,27 +54,39 @@ def rows(checkout: Path, data: Path, count: int) -> list[dict[str, float]]:
         return found
 
 
+def study(checkout: Path, text: str, own: str, *flags: str) -> dict[str, float]:
+    """`seconds` and `cpu` seconds of a study from nothing to its report, with the processes that it starts.
+
+    text: of the study's file. own: an empty folder for it, its store and its results.
+    """
+    file = Path(own, "study.yaml")
+    file.write_text(text, encoding="utf-8")
+    command = [
+        python(checkout),
+        str(checkout / "scripts" / "study.py"),
+        str(file),
+        *flags,
+        "--output_dir",
+        own,
+    ]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        command, env=environment(Path(own, "mlflow.db")), cwd=own, capture_output=True, text=True
+    )
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{checkout}: the study failed:\n{done.stderr[-3000:]}")
+    # A process that is killed by its parent, and waited for, counts with its children.
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return {"seconds": seconds, "cpu": cpu}
+
+
 def whole(checkout: Path, data: Path) -> dict[str, float]:
-    """`seconds` and `cpu` seconds of a smoke study from nothing to its report, with the processes that it starts."""
+    """What `study` gives for a smoke study."""
+    text = (ROOT / STUDY).read_text(encoding="utf-8")
+    text = text.replace("\nbase:\n", f"\nbase:\n  data_dir: {json.dumps(str(data))}\n", 1)
     with tempfile.TemporaryDirectory() as own:
-        text = (ROOT / STUDY).read_text(encoding="utf-8")
-        file = Path(own, "study.yaml")
-        file.write_text(text.replace("\nbase:\n", f"\nbase:\n  data_dir: {json.dumps(str(data))}\n", 1))
-        command = [python(checkout), str(checkout / "scripts" / "study.py"), str(file), "--smoke"]
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(
-            [*command, "--output_dir", own],
-            env=environment(Path(own, "mlflow.db")),
-            cwd=own,
-            capture_output=True,
-            text=True,
-        )
-        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode:
-            raise SystemExit(f"{checkout}: the study failed:\n{done.stderr[-3000:]}")
-        # A process that is killed by its parent, and waited for, counts with its children.
-        cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-        return {"seconds": seconds, "cpu": cpu}
+        return study(checkout, text, own, "--smoke")
 
 
 def summary(found: list[dict]) -> list[dict]:

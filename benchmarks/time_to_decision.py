@@ -8,10 +8,8 @@ its own. Times are wall seconds to the report; the best technique is that of the
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,7 @@ from typing import Any
 import _path  # noqa: F401
 import pandas as pd
 import yaml
-from first_step import python
-from row_overhead import STUDY, environment
+from row_overhead import STUDY, study
 from table_rows import checkout_flags, write_report
 
 from common.cli import guarded
@@ -31,7 +28,6 @@ STOP = {"when": "decided", "smallest_difference": 1.0, "seed_sd": 4.0}
 """Scores of a few hundred questions vary more from seed to seed than the default expects."""
 WAYS: dict[str, dict[str, Any]] = {
     BEFORE: {},
-    "every run": {},
     "decided": {"stop": STOP},
     "decided, bf16": {"stop": STOP, "precision": "bf16"},
 }
@@ -41,13 +37,13 @@ SCORE = "best_validation_f1"
 
 def study_of(way: str, args: argparse.Namespace) -> str:
     """The study file of a way."""
-    study = yaml.safe_load((ROOT / STUDY).read_text(encoding="utf-8"))
-    del study["smoke"]
+    declared = yaml.safe_load((ROOT / STUDY).read_text(encoding="utf-8"))
+    del declared["smoke"]
     settings = dict(WAYS[way])
     if "stop" in settings:
-        study["stop"] = settings.pop("stop")
-    study["seeds"] = args.seeds
-    study["base"] |= settings | {
+        declared["stop"] = settings.pop("stop")
+    declared["seeds"] = args.seeds
+    declared["base"] |= settings | {
         "data_dir": str(args.data_dir.resolve()),
         "model_checkpoint": "embedded",
         "max_train_samples": args.questions,
@@ -56,28 +52,16 @@ def study_of(way: str, args: argparse.Namespace) -> str:
         "max_length": args.max_length,
         "doc_stride": args.max_length // 4,
     }
-    return yaml.safe_dump(study)
+    return yaml.safe_dump(declared)
 
 
 def decide(way: str, args: argparse.Namespace) -> dict[str, Any]:
     """Run the study of a way: its seconds, and what it found."""
     checkout = args.against.resolve() if way == BEFORE else ROOT
     with tempfile.TemporaryDirectory() as own:
-        file = Path(own, "study.yaml")
-        file.write_text(study_of(way, args))
-        began = time.perf_counter()
-        done = subprocess.run(
-            [python(checkout), str(checkout / "scripts" / "study.py"), str(file), "--output_dir", own],
-            env=environment(Path(own, "mlflow.db")),
-            cwd=own,
-            capture_output=True,
-            text=True,
-        )
-        seconds = time.perf_counter() - began
-        tables = list(Path(own).rglob("study.csv"))
-        if done.returncode or not tables:
-            raise SystemExit(f"{checkout}: the study failed:\n{done.stderr[-3000:]}")
-        return {"way": way, "seconds": seconds, **found(pd.read_csv(tables[0]))}
+        took = study(checkout, study_of(way, args), own)
+        (table,) = Path(own).rglob("study.csv")
+        return {"way": way, "seconds": took["seconds"], **found(pd.read_csv(table))}
 
 
 def found(table: pd.DataFrame) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Dropout(nn.Dropout):
 
 
 class TanhGelu(NewGELUActivation):
-    """GELU by tanh, as GPT-2 and T5 have it, in one pass instead of eight."""
+    """GELU by tanh, as GPT-2 and T5 v1.1 have it, in one pass instead of eight."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.gelu(x, approximate="tanh")
@@ -240,7 +240,9 @@ def attention(
     bounds = kwargs.get("cu_seq_lens_q")
     if bounds is not None and not (_droppable(dropout) and plain(query)):
         return _attended_jagged(query, key, value, bounds, kwargs["max_length_q"], dropout, scaling), None
-    causal = bool(kwargs.get("is_causal") or getattr(module, "is_causal", False))
+    causal = kwargs.get("is_causal")
+    if causal is None:
+        causal = getattr(module, "is_causal", False)
     # torch does not say where the queries of a causal mask stand among more keys.
     unplaced = causal and attention_mask is None and query.shape[2] != key.shape[2]
     grouped = getattr(module, "num_key_value_groups", 1) > 1
@@ -275,22 +277,22 @@ def _parted(
     shape: the queries'.
     """
     batch, _, length, _ = shape
-    everything, later = slice(0, length), None
-    if causal:
-        later = torch.zeros(length, keys).masked_fill_(
-            torch.ones(length, keys, dtype=torch.bool).triu_(keys - length + 1),
-            torch.finfo(torch.float32).min,
-        )[None, None]
+    everything = slice(0, length)
     if mask is None:
-        return [(row, everything, slice(0, keys)) for row in range(batch)], later
+        return [(row, everything, slice(0, keys)) for row in range(batch)], _later(keys) if causal else None
     if (counts := _key_counts(mask)) is not None:
         return [(row, everything, slice(0, n)) for row, n in enumerate(counts)], None
-    if later is not None and (begins := _begins(mask)) is not None:
-        return [(row, slice(n, length), slice(n, keys)) for row, n in enumerate(begins)], later
+    if causal and (begins := _begins(mask)) is not None:
+        return [(row, slice(n, length), slice(n, keys)) for row, n in enumerate(begins)], _later(keys)
     if mask.dtype == torch.bool:
         # Not minus infinity, which would turn a row without any key into NaN.
         mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
     return [(row, everything, slice(0, keys)) for row in range(batch)], mask
+
+
+def _later(length: int) -> torch.Tensor:
+    """What keeps queries from keys that come after them, to be added to their scores."""
+    return torch.full((length, length), torch.finfo(torch.float32).min).triu_(1)[None, None]
 
 
 class MpnetAttention(MPNetSelfAttention):

@@ -46,7 +46,8 @@ def outcome(model, batch):
 
 @pytest.mark.parametrize("masked", [None, "padding", "holes", "ragged", "float"])
 @pytest.mark.parametrize("more_keys", [0, 3])
-def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
+@pytest.mark.parametrize("positions", [False, True])
+def test_attention_is_that_of_the_formula(masked, more_keys, positions, monkeypatch):
     torch.manual_seed(1)
     shape, p = (2, 3, 7, 4), 0.3
     keys = (2, 3, 7 + more_keys, 4)
@@ -63,16 +64,18 @@ def test_attention_is_that_of_the_formula(masked, more_keys, monkeypatch):
         mask[0, ..., {"holes": slice(1, 4)}.get(masked, slice(-2, None))] = False
         mask[1, :, 3, -1] = masked != "ragged"
         mask = mask if masked != "float" else torch.zeros(mask.shape).masked_fill(~mask, -1e9)
-    found, _ = cpu_kernels.attention(torch.nn.Module(), query, key, value, mask, dropout=p)
-    scores = query @ key.mT / math.sqrt(4)
+    bias = torch.randn(1, 3, 7, keys[2], requires_grad=True) if positions else None
+    found, _ = cpu_kernels.attention(
+        torch.nn.Module(), query, key, value, mask, dropout=p, position_bias=bias
+    )
+    scores = query @ key.mT / math.sqrt(4) + (0 if bias is None else bias)
     if mask is not None:
         scores = scores + mask if masked == "float" else scores.masked_fill(~mask, -math.inf)
     expected = ((torch.softmax(scores, -1) * keep / (1 - p)) @ value).transpose(1, 2)
     torch.testing.assert_close(found, expected)
     weight = torch.randn(found.shape)
-    grads, wanted = (
-        torch.autograd.grad((out * weight).sum(), (query, key, value)) for out in (found, expected)
-    )
+    trained = (query, key, value, *([bias] if positions else []))
+    grads, wanted = (torch.autograd.grad((out * weight).sum(), trained) for out in (found, expected))
     for grad, want in zip(grads, wanted, strict=True):
         torch.testing.assert_close(grad, want)
 
@@ -104,12 +107,26 @@ def test_causal_attention_is_that_of_the_formula(masked, positions, monkeypatch)
     expected = ((weights * keep / (1 - p)) @ value).transpose(1, 2)
     torch.testing.assert_close(found, expected)
     weight = torch.randn(found.shape)
-    grads, wanted = (
-        torch.autograd.grad((out * weight).sum(), (query, key, value, *([bias] if positions else [])))
-        for out in (found, expected)
-    )
+    trained = (query, key, value, *([bias] if positions else []))
+    grads, wanted = (torch.autograd.grad((out * weight).sum(), trained) for out in (found, expected))
     for grad, want in zip(grads, wanted, strict=True):
         torch.testing.assert_close(grad, want.nan_to_num())
+
+
+def test_a_caller_says_whether_attention_is_causal():
+    query = torch.randn(1, 2, 5, 4)
+    module = torch.nn.Module()
+    module.is_causal = True
+    outs = {}
+    for causal in (None, True, False):
+        torch.manual_seed(0)
+        outs[causal] = cpu_kernels.attention(
+            module, query, query, query, None, dropout=0.1, is_causal=causal
+        )[0]
+    torch.testing.assert_close(outs[None], outs[True])
+    # The last query alone sees all keys in either way.
+    torch.testing.assert_close(outs[False][:, -1], outs[True][:, -1])
+    assert not torch.allclose(outs[False][:, 0], outs[True][:, 0])
 
 
 @pytest.mark.parametrize("technique", ["standard", "prefix-tuning"])
