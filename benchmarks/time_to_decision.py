@@ -60,7 +60,8 @@ def decide(way: str, args: argparse.Namespace) -> dict[str, Any]:
     checkout = args.against.resolve() if way == BEFORE else ROOT
     with tempfile.TemporaryDirectory() as own:
         took = study(checkout, study_of(way, args), own)
-        (table,) = Path(own).rglob("study.csv")
+        # In the study's folder, which has its name. MLflow's artifacts beside it hold another copy.
+        (table,) = Path(own).glob("*/study.csv")
         return {"way": way, "seconds": took["seconds"], **found(pd.read_csv(table))}
 
 
@@ -98,9 +99,20 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--max_length", type=int, default=256, help="tokens of a window (default: 256)")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all, the first only with --against")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        metavar="WAY",
+        help=f"of {', '.join(map(repr, WAYS))}; default: all, the first only with --against",
+    )
     checkout_flags(parser)
     args = parser.parse_args()
+    if not args.data_dir.is_dir():
+        # A study would prepare the packaged sample there.
+        parser.error(
+            f"--data_dir {args.data_dir}: there is no such folder (scripts/prepare_data.py makes one)"
+        )
     ways = args.ways or [way for way in WAYS if way != BEFORE or args.against]
     if BEFORE in ways and not args.against:
         parser.error(f"{BEFORE!r} needs --against CHECKOUT")

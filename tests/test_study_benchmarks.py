@@ -1,6 +1,7 @@
 """Benchmarks of studies and of what surrounds a training run on a small model and this machine."""
 
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -217,3 +218,37 @@ def test_the_table_of_a_sweep_names_each_techniques_best_rate(tmp_path, monkeypa
     expected = paired_difference(np.array([[100, 0, 0, 0]]), both, spread)
     assert ia3["difference"] == [round(expected[key], 1) for key in ("difference", "low", "high")]
     assert ia3["difference"][0] == -37.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--data_dir", "none"], "no such folder"),
+        (["--data_dir", ".", "--ways", "before, every run"], "--against"),
+    ],
+)
+def test_time_to_decision_refuses_what_it_cannot_measure(flags, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["time_to_decision.py", *flags])
+    with pytest.raises(SystemExit):
+        module("time_to_decision").main()
+    assert why in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_a_study_is_measured_until_its_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    data = tmp_path / "data"
+    prepare = [sys.executable, ROOT / "scripts/prepare_data.py", "--source", "sample", "--output_dir", data]
+    subprocess.run(prepare, check=True, capture_output=True)
+    flags = ["--data_dir", str(data), "--questions", "8", "--tested", "4", "--max_length", "96"]
+    monkeypatch.setattr(
+        sys, "argv", ["time_to_decision.py", *flags, "--seeds", "1", "2", "--ways", "decided, bf16"]
+    )
+    module("time_to_decision").main()
+    report = json.loads(capsys.readouterr().out)
+    (measured,) = report["measured"]
+    assert 6 <= measured["runs"] <= measured["planned"] == 12 and len(measured["scores"]) == 6
+    assert 0 < measured["training"] < measured["seconds"] and report["rows"][0]["best"] in measured["scores"]
