@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd.function import FunctionCtx
 from transformers.pytorch_utils import Conv1D
 
-from .products import multiplied, product, rounded, rounding
+from .products import multiplied, of_rows, product, rounded, rounding, rows_of
 
 NARROW = 64
 """A layer with fewer inputs or outputs stays in float32: it takes hardly any time, and a head's logits stay exact."""
@@ -31,19 +31,17 @@ class _Updated(torch.autograd.Function):
         b: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        x, updated = rounded(x), rounded(torch.addmm(weight, b, a, alpha=scale))
-        ctx.save_for_backward(x, updated, a, b)
+        rows, updated = rows_of(x), rounded(torch.addmm(weight, b, a, alpha=scale))
+        ctx.save_for_backward(rows, updated, a, b)
         ctx.scale = scale
-        out = multiplied(x, updated, bias)
-        # The same tensor, but no view of another one: Longformer changes it in place.
-        return torch.ops.aten._unsafe_view(out, out.shape)
+        return multiplied(rows, updated, bias, x.shape)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, updated, a, b = ctx.saved_tensors
-        rows, x_rows = rounded(grad).flatten(0, -2), x.flatten(0, -2)
+        x_rows, updated, a, b = ctx.saved_tensors
+        rows = rows_of(grad)
         # No parameter below the first layer is trained.
-        x_grad = (rows @ updated).view(x.shape).float() if ctx.needs_input_grad[0] else None
+        x_grad = of_rows(rows @ updated, grad.shape) if ctx.needs_input_grad[0] else None
         a_grad = torch.mm((rows @ rounded(b)).T, x_rows).float().mul_(ctx.scale)
         # Not rows' (x a'), which reads `rows` along its long side and takes nearly twice as long.
         b_grad = torch.mm((x_rows @ rounded(a).T).T, rows).float().mul_(ctx.scale).T
@@ -67,17 +65,17 @@ class _Lengthened(torch.autograd.Function):
         length: torch.Tensor,
     ) -> torch.Tensor:
         updated, factor = _lengthened(weight, a, b, scale, length)
-        x, updated = rounded(x), rounded(updated)
-        out = multiplied(x, updated, bias)
-        ctx.save_for_backward(x, updated, bias, a, b, length, factor, out)
+        rows, updated = rows_of(x), rounded(updated)
+        out = multiplied(rows, updated, bias, x.shape)
+        ctx.save_for_backward(rows, updated, bias, a, b, length, factor, out)
         ctx.scale = scale
         return out
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, updated, bias, a, b, length, factor, out = ctx.saved_tensors
-        exact, rows, x_rows = grad.flatten(0, -2), rounded(grad).flatten(0, -2), x.flatten(0, -2)
-        x_grad = (rows @ updated).view(x.shape).float() if ctx.needs_input_grad[0] else None
+        x_rows, updated, bias, a, b, length, factor, out = ctx.saved_tensors
+        exact, rows = grad.flatten(0, -2), rows_of(grad)
+        x_grad = of_rows(rows @ updated, grad.shape) if ctx.needs_input_grad[0] else None
         # c goes into the small matrices: the gradient of a row of the weight is not needed itself.
         column = factor[:, None]
         a_grad = torch.mm((rows @ rounded(column * b)).T, x_rows).float().mul_(ctx.scale)
@@ -148,7 +146,7 @@ def _of_layer(layer: RoundedLinear | RoundedConv1D, x: torch.Tensor, weight: tor
         return product(x, weight, layer.bias)
     if "" not in layer.held:
         layer.held[""] = rounded(weight)
-    return multiplied(rounded(x), layer.held[""], layer.bias)
+    return multiplied(rows_of(x), layer.held[""], layer.bias, x.shape)
 
 
 def rounded_class(layer: nn.Module) -> type[Holding] | None:
@@ -213,7 +211,7 @@ def _through(
         else:
             updated, _ = _lengthened(weight, a, b, scale, length)
         layer.held[name] = rounded(updated)
-    return multiplied(rounded(x), layer.held[name], base.bias)
+    return multiplied(rows_of(x), layer.held[name], base.bias, x.shape)
 
 
 def only_adapter(

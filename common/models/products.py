@@ -15,8 +15,6 @@ def round_products(on: bool) -> None:
     """Let the products of this process take bf16 (`on`), or float32 as at the start."""
     global _rounding
     _rounding = on
-    # Attention's products stay in torch's hands. It rounds their factors only on processors with AMX.
-    torch.set_float32_matmul_precision("medium" if on else "highest")
 
 
 def hardware_has_bf16() -> bool:
@@ -35,9 +33,39 @@ def rounded(x: torch.Tensor) -> torch.Tensor:
     return x.bfloat16() if _rounding else x
 
 
-def multiplied(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """x weight' + bias in float32, outside of autograd. x, weight: `rounded`; bias: float32."""
-    return linear(x, weight, None if bias is None else bias.to(x.dtype)).float()
+def rows_of(x: torch.Tensor) -> torch.Tensor:
+    """The rows of a float32 tensor (..., n) as a factor (`room` for the rows, n): `rounded`, with zeros behind them."""
+    if not _rounding:
+        return x.reshape(-1, x.shape[-1])
+    number = x.shape[:-1].numel()
+    rows = x.new_empty(room(number), x.shape[-1], dtype=torch.bfloat16)
+    rows[:number].view(x.shape).copy_(x)
+    rows[number:].zero_()
+    return rows
+
+
+def room(number: int) -> int:
+    """The number of rows that a bf16 product takes for at least so many: one of 16 in each octave.
+
+    oneDNN compiles a program for each shape, which takes ten times as long as a product, and keeps 1,024 of them. Batches
+    of all lengths need more.
+    """
+    step = 1 << max(0, number.bit_length() - 5)
+    return -(-number // step) * step
+
+
+def of_rows(product: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The product of `rows_of` a tensor of this shape (..., n) with a matrix, in float32: (..., what the matrix makes)."""
+    number = shape[:-1].numel()
+    # The same tensor, but no view of another one: Longformer changes a layer's result in place.
+    return torch.ops.aten._unsafe_view(product[:number].float(), (*shape[:-1], product.shape[-1]))
+
+
+def multiplied(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, shape: torch.Size
+) -> torch.Tensor:
+    """x weight' + bias in float32, outside of autograd. rows: `rows_of` x; weight: `rounded`; bias: float32; shape: x's."""
+    return of_rows(linear(rows, weight, None if bias is None else bias.to(rows.dtype)), shape)
 
 
 class _Product(torch.autograd.Function):
@@ -47,18 +75,19 @@ class _Product(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        x, weight = rounded(x), rounded(weight)
+        rows, weight = rows_of(x), rounded(weight)
         x_needed, weight_needed, _ = ctx.needs_input_grad
-        ctx.save_for_backward(x if weight_needed else None, weight if x_needed else None)
-        return multiplied(x, weight, bias)
+        ctx.save_for_backward(rows if weight_needed else None, weight if x_needed else None)
+        return multiplied(rows, weight, bias, x.shape)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1])
-        x_grad = None if weight is None else (rounded(grad) @ weight).float()
-        weight_grad = None if x is None else (rounded(rows).T @ x.reshape(-1, x.shape[-1])).float()
-        return x_grad, weight_grad, rows.sum(0) if ctx.needs_input_grad[2] else None
+        x_rows, weight = ctx.saved_tensors
+        rows = rows_of(grad)
+        x_grad = None if weight is None else of_rows(rows @ weight, grad.shape)
+        weight_grad = None if x_rows is None else (rows.T @ x_rows).float()
+        bias_grad = grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+        return x_grad, weight_grad, bias_grad
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

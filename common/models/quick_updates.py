@@ -13,7 +13,7 @@ from torch import nn
 from torch.autograd.function import FunctionCtx
 
 from .cpu_adapters import Holding, only_adapter
-from .products import multiplied, product, rounded
+from .products import multiplied, product, rounded, rows_of
 
 
 class _Quick(Holding, ABC):
@@ -43,7 +43,7 @@ class _Quick(Holding, ABC):
             return product(x, self.updated(name), self.base_layer.bias)
         if name not in self.held:
             self.held[name] = rounded(self.updated(name))
-        return multiplied(rounded(x), self.held[name], self.base_layer.bias)
+        return multiplied(rows_of(x), self.held[name], self.base_layer.bias, x.shape)
 
 
 class _Product(_Quick):
