@@ -64,13 +64,16 @@ def distance(found, expected):
     return float((found - expected).norm() / expected.norm().clamp(min=1e-6))
 
 
-def test_a_product_is_that_of_rounded_factors():
+# 10 rows take their own number, 74 take 76.
+@pytest.mark.parametrize("length", [5, 37])
+def test_a_product_is_that_of_rounded_factors(length):
     torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 5, 96), torch.randn(80, 96), torch.randn(80)
+    x, weight, bias = torch.randn(2, length, 96), torch.randn(80, 96), torch.randn(80)
     for tensor in (x, weight, bias):
         tensor.requires_grad_()
     products.round_products(True)
     out = products.product(x, weight, bias)
+    assert out.shape == (2, length, 80)
     grad = torch.randn_like(out)
     out.backward(grad)
     x_, weight_, bias_, grad_ = (tensor.detach().bfloat16().double() for tensor in (x, weight, bias, grad))
@@ -79,6 +82,17 @@ def test_a_product_is_that_of_rounded_factors():
     torch.testing.assert_close(x.grad.double(), grad_ @ weight_, **near)
     torch.testing.assert_close(weight.grad.double(), grad_.flatten(0, 1).T @ x_.flatten(0, 1), **near)
     torch.testing.assert_close(bias.grad, grad.sum((0, 1)))
+
+
+def test_batches_of_all_lengths_take_products_of_few_shapes():
+    products.round_products(True)
+    numbers = {len(products.rows_of(torch.zeros(8, length, 64))) for length in range(16, 257)}
+    # 128 to 2,048 rows: four octaves, and 2,048 itself.
+    assert len(numbers) == 4 * 16 + 1
+    for number in (0, 1, 16, 17, 1000, 1025, 100_000):
+        assert number <= products.room(number) <= number * 17 / 16
+    products.round_products(False)
+    assert len(products.rows_of(torch.zeros(8, 37, 64))) == 8 * 37
 
 
 def test_float32_is_torchs_own():
@@ -97,6 +111,8 @@ def test_narrow_layers_and_models_made_for_float32_stay_exact(tiny):
     assert not any(isinstance(module, cpu_adapters.RoundedLinear) for module in made.modules())
     head = halved(model).qa_outputs
     assert type(head) is torch.nn.Linear
+    # Otherwise torch rounds on processors with AMX.
+    assert torch.get_float32_matmul_precision() == "highest"
     torch.testing.assert_close(logits(made, batch), expected, rtol=1e-5, atol=1e-5)
 
 
