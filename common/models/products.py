@@ -47,8 +47,8 @@ def rows_of(x: torch.Tensor) -> torch.Tensor:
 def room(number: int) -> int:
     """The number of rows that a bf16 product takes for at least so many: one of 16 in each octave.
 
-    oneDNN compiles a program for each shape, which takes ten times as long as a product, and keeps 1,024 of them. Batches
-    of all lengths need more.
+    oneDNN compiles a program for each shape, which takes longer than a product, and keeps 1,024 of them. Batches of all
+    lengths need more (docs/PERFORMANCE.md, "bf16 on a CPU").
     """
     step = 1 << max(0, number.bit_length() - 5)
     return -(-number // step) * step

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.models import cpu_adapters, products
 from common.models.cpu_kernels import quicken
@@ -38,16 +39,27 @@ def every_width(monkeypatch):
     monkeypatch.setattr(cpu_adapters, "NARROW", 3)
 
 
+@pytest.fixture
+def nothing_empty():
+    """Uninitialised memory holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 def halved(model):
     products.round_products(True)
     return quicken(copy.deepcopy(model))
 
 
 @pytest.mark.parametrize(("technique", "family_name"), CELLS)
-def test_results_and_gradients_are_near_those_of_float32(technique, family_name, tiny, every_width):
+def test_results_and_gradients_are_near_those_of_float32(
+    technique, family_name, tiny, every_width, nothing_empty, monkeypatch
+):
     assert not refusal(technique, FAMILIES[family_name], "QuestionAnswering")
     model, batch = built(tiny, family_name, technique)
     model.eval()
+    monkeypatch.setattr(products, "room", lambda number: number + 3)
     expected, expected_grads = outcome(model, batch)
     found, grads = outcome(halved(model), batch)
     assert found.dtype == torch.float32
@@ -66,7 +78,7 @@ def distance(found, expected):
 
 # 10 rows take their own number, 74 take 76.
 @pytest.mark.parametrize("length", [5, 37])
-def test_a_product_is_that_of_rounded_factors(length):
+def test_a_product_is_that_of_rounded_factors(length, nothing_empty):
     torch.manual_seed(0)
     x, weight, bias = torch.randn(2, length, 96), torch.randn(80, 96), torch.randn(80)
     for tensor in (x, weight, bias):
@@ -84,15 +96,50 @@ def test_a_product_is_that_of_rounded_factors(length):
     torch.testing.assert_close(bias.grad, grad.sum((0, 1)))
 
 
-def test_batches_of_all_lengths_take_products_of_few_shapes():
-    products.round_products(True)
-    numbers = {len(products.rows_of(torch.zeros(8, length, 64))) for length in range(16, 257)}
+def test_rows_take_one_of_16_numbers_in_each_octave():
     # 128 to 2,048 rows: four octaves, and 2,048 itself.
-    assert len(numbers) == 4 * 16 + 1
+    assert len({products.room(8 * length) for length in range(16, 257)}) == 4 * 16 + 1
     for number in (0, 1, 16, 17, 1000, 1025, 100_000):
         assert number <= products.room(number) <= number * 17 / 16
-    products.round_products(False)
-    assert len(products.rows_of(torch.zeros(8, 37, 64))) == 8 * 37
+
+
+@pytest.mark.parametrize("technique", ["standard", "lora", "lora, dora", "adalora", "loha", "bottleneck"])
+def test_batches_of_all_lengths_take_products_of_few_shapes(technique, tiny, every_width):
+    """Forward, backward and in evaluation."""
+    model, batch = built(tiny, "bert", technique)
+    half = halved(model.train())
+    lengths = range(33, 65)
+    # Weights do not change with the length, attention is in float32.
+    taken = {products.room(8 * length) for length in lengths}
+    with Shapes() as shapes:
+        for length in lengths:
+            whole = {name: repeated(tensor, length) for name, tensor in batch.items() if name != "labels"}
+            outcome(half, whole)
+            with cpu_adapters.updates_held(half):
+                logits(half, whole)
+    assert len(taken) == 16
+    assert {number for number in shapes.rows if number > 256} == taken
+
+
+def repeated(tensor, length):
+    """8 sequences of a length."""
+    return tensor.repeat(8, 8)[:8, :length]
+
+
+class Shapes(TorchDispatchMode):
+    """The longest sides of the products in bf16."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        factors = [
+            x for x in args if isinstance(x, torch.Tensor) and x.dtype == torch.bfloat16 and x.dim() > 1
+        ]
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
+            self.rows |= {max(x.shape) for x in factors}
+        return func(*args, **(kwargs or {}))
 
 
 def test_float32_is_torchs_own():
