@@ -1,5 +1,6 @@
 """Small models of every family, built from a config with a tokenizer trained on a few sentences: no network, no weights."""
 
+import gc
 import os
 import signal
 import sys
@@ -174,6 +175,17 @@ def make_config(model_type: str, tokenizer):
         ),
     }
     return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), pad_token_id=pad, **kinds[model_type])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected():
+    """The garbage of the files before is gone, and what they left for good is not looked at again.
+
+    A training collects garbage several times. Each time would go through all that pytest and the packages hold, which takes
+    longer than the steps of a tiny model.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

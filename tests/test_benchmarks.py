@@ -17,7 +17,7 @@ from common.paths import ROOT
 from common.reports.result_tables import markdown, read
 from common.serving import model_logging, stored_code
 from common.tracking import runs
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.benchmarks import copied, module, written
 from tests.support.texts import make_texts, write_csv
 
@@ -201,7 +201,7 @@ def test_coverage_is_measured_for_pairs_and_refused_for_sets_of_labels(tmp_path,
     half = write_csv(tmp_path / "train.csv", rows), write_csv(tmp_path / "test.csv", rows[::2])
     labelled_texts.prepare_files(*half, tmp_path / "data", validation_share=0.3)
     uris = []
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         for multi_label in (False, True):
             place = tmp_path / f"model-{multi_label}"
             place.mkdir()

@@ -10,7 +10,7 @@ from common.data import prepared
 from common.registry import register
 from common.scoring import squad
 from common.tasks.table import TASKS
-from tests.support import trained
+from tests.support import stores, trained
 
 NAME = TASKS["extractive-qa"].registered
 
@@ -19,7 +19,7 @@ NAME = TASKS["extractive-qa"].registered
 def world(tmp_path_factory, tiny):
     """(ids of two runs, the second with the better scores; the test questions): a version of each."""
     folder = tmp_path_factory.mktemp("functions")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         found = []

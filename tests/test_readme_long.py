@@ -15,7 +15,7 @@ from common.paths import ROOT
 from common.registry import register
 from tests.scripts.conftest import SMALL
 from tests.scripts.conftest import prepared as prepared
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.pages import README, commands, typed_lines
 from tests.support.server import free_port, post, wait_for
 
@@ -46,7 +46,7 @@ def test_the_readmes_line_serves_the_champion(tmp_path, tiny):
     port = free_port()
     assert line.endswith("-p 5001")
     line = line.removesuffix("5001") + str(port)
-    with trained.store(tmp_path), trained.checked_here():
+    with stores.in_force(tmp_path), trained.checked_here():
         record = trained.prepare_data(tmp_path)
         examples = load(tmp_path / "data")[0]["test"].to_list()
         trained.log_run(tmp_path, tiny, record, examples, experiment="served")

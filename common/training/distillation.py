@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
 from ..atomic import atomic_write
@@ -186,7 +187,8 @@ def _logits(
 
 def _write(file: Path, features: Any, by_token: bool, logits: Iterator[tuple[int, np.ndarray]]) -> None:
     bounds, mapped = _bounds(features, by_token), None
-    for i, rows in logits:
+    # A large teacher takes longer here than its student's first epoch.
+    for i, rows in tqdm(logits, desc="teacher", total=len(features), leave=False):
         if mapped is None:
             shape = int(bounds[-1]), rows.shape[1]
             mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)

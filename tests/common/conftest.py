@@ -4,8 +4,9 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.support.stores import in_force
 from tests.support.techniques import TECHNIQUES
-from tests.support.trained import prepare_data, store
+from tests.support.trained import prepare_data
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def recorded(tmp_path_factory, tiny):
         output_dir=str(folder / "out"),
         precision="fp32",
     )
-    with store(folder), pytest.MonkeyPatch.context() as patch:
+    with in_force(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_DIR", str(folder))
         if "wandb" in args.report_to:

@@ -31,7 +31,8 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", ["a copy", pytest.param("the gate", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("use", ["a copy", "the gate"])
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(use, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (

@@ -12,6 +12,8 @@ from common.data import prepared as prepared_data
 from common.paths import ROOT
 from tests.support.called import call
 from tests.support.questions import EXAMPLES
+from tests.support.started import STARTER
+from tests.support.stores import in_force
 
 SMALL = (
     "--max_length", 96, "--doc_stride", 16, "--batch_size", 4, "--num_train_epochs", 2, "--logging_steps", 1,
@@ -20,10 +22,13 @@ SMALL = (
 
 
 def run_script(name, *args, env=None, check=True, **kwargs):
-    """Run `python scripts/NAME ARGS` as a user does, from a directory that is not the project's."""
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, args)]
-    done = subprocess.run(
-        command,
+    """Run `python scripts/NAME ARGS` in a process of its own; its imports are done where only `cwd` is given beside them."""
+    command = [str(ROOT / "scripts" / name), *map(str, args)]
+    done = None
+    if env is None and kwargs.keys() <= {"cwd"}:
+        done = STARTER.run(command, kwargs.get("cwd"), 300)
+    done = done or subprocess.run(
+        [sys.executable, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,
@@ -127,12 +132,7 @@ def prepared(tmp_path_factory):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def store(tmp_path):
     """The URI of a fresh MLflow store, in force for this process and the scripts it starts."""
-    import mlflow
-
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    yield uri
-    mlflow.set_tracking_uri(None)
+    with in_force(tmp_path) as uri:
+        yield uri

@@ -12,7 +12,7 @@ import pytest
 
 from common.serving import model_logging
 from common.tracking import runs
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 from tests.support.texts import make_texts
 
@@ -29,7 +29,7 @@ def world(tmp_path_factory, tiny):
     """URIs of (a question-answering model, a classifier)."""
     folder = tmp_path_factory.mktemp("batch")
     uris = []
-    with trained.store(folder):
+    with stores.in_force(folder):
         for save, example in ((trained.save, ASKED[0]), (trained.save_classifier, {"text": "x"})):
             place = folder / save.__name__
             place.mkdir()
@@ -56,6 +56,7 @@ def test_a_frame_of_5000_rows_is_answered(world, expected):
     assert list(found["answer"]) == expected * 25
 
 
+@pytest.mark.long
 def test_mlflow_models_predict_answers_many_rows_of_csv(world, expected, tmp_path):
     odd = pd.DataFrame([{"question": "NA", "context": 'He said "no",\nthen yes.'}])
     pd.concat([MANY, odd]).to_csv(tmp_path / "asked.csv", index=False)

@@ -71,14 +71,10 @@ def test_bf16_products_train_to_nearly_the_same(tiny, prepared, store, monkeypat
     assert weights(other).keys() == weights(plain).keys()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "script",
-    [
-        "bert_fine_tuning_LoRA.py",
-        pytest.param("bert_fine_tuning.py", marks=pytest.mark.long),
-        pytest.param("bert_fine_tuning_prompt_encoder.py", marks=pytest.mark.long),
-    ],
+    ["bert_fine_tuning_LoRA.py", "bert_fine_tuning.py", "bert_fine_tuning_prompt_encoder.py"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(script, tiny, prepared, store, tmp_path):
     flags = ("--save_steps", 4, "--num_train_epochs", 4)

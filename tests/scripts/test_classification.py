@@ -16,7 +16,7 @@ from tests.scripts.conftest import run_script
 from tests.support.texts import make_texts, write_csv
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tiny_bert_learns_is_logged_registered_and_answers_as_the_run_did(tiny, store, tmp_path):
     files = [write_csv(tmp_path / f"{i}.csv", make_texts(n, i)) for i, n in enumerate((160, 40))]
     data_dir = tmp_path / "texts"

@@ -15,9 +15,9 @@ import pytest
 
 from common.paths import ROOT
 from common.reports.result_tables import as_json, markdown, read
-from common.tracking.store import configure
 from tests.scripts.conftest import call_script
 from tests.support.runs import RECORD, log_finished
+from tests.support.stores import in_force
 
 OTHER = RECORD | {"name": "squad", "version": "v1.1", "fingerprint": "cd" * 32}
 
@@ -25,13 +25,8 @@ OTHER = RECORD | {"name": "squad", "version": "v1.1", "fingerprint": "cd" * 32}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Names → ids of the runs in a store of their own, which the scripts started here see too."""
-    folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
+    with in_force(tmp_path_factory.mktemp("store")), pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_RUN_ID", raising=False)
-        mlflow.set_tracking_uri(uri)
-        configure()
         rng = np.random.default_rng(0)
         questions = rng.random(40)
         yield {
@@ -41,7 +36,6 @@ def runs(tmp_path_factory):
             "LoRA": log_finished("LoRA", questions, trainable=1e6),
             "smoke": log_finished("Standard", [1.0, 1.0]),
         }
-        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture

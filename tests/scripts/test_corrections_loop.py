@@ -12,7 +12,7 @@ from common.page.catalogue import Catalogue, Entry
 from common.page.corrections import Corrections
 from common.paths import ROOT
 from tests.scripts.conftest import SMALL, run_here, runs
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.pages import typed_lines
 from tests.support.questions import EXAMPLES
 
@@ -53,7 +53,7 @@ def of_the_page(folder):
 
 def test_corrections_are_trained_on_and_the_model_is_registered(tmp_path, tiny):
     prepare, mix, train, register = of_the_page(tmp_path)
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         trained.prepare_data(tmp_path)
         (tmp_path / "data").rename(tmp_path / "squad_data")
         correct(tmp_path / "corrections.json", EXAMPLES)

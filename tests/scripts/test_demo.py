@@ -16,7 +16,7 @@ from common.paths import ROOT
 from common.registry import register
 from common.tasks.table import TASKS
 from tests.scripts.conftest import run_here
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ XSS = "<img src=x onerror=\"document.title='broken into'\"><script>document.titl
 def world(tmp_path_factory, tiny):
     """(address of the page, URI of a model that it lists and cannot load, its file of corrections)."""
     folder = tmp_path_factory.mktemp("demo")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         test = prepared.load(folder / "data")[0]["test"].to_list()
         for i, (technique, f1) in enumerate((("lora", 50.0), ("ia3", 40.0))):
@@ -334,7 +334,7 @@ def test_it_reads_well_in_the_light_and_in_the_dark(page, scheme):
 
 
 def test_without_a_registered_model_it_ends_with_the_remedy(tmp_path):
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         done = run_here("demo.py", "--port", 0, check=False)
     assert done.returncode == 2 and "scripts/register_best.py" in done.stderr
 

@@ -12,7 +12,7 @@ from common.registry.drift import compare
 from common.serving.observations import Observations
 from common.serving.observed import Seen
 from tests.scripts.conftest import call_script
-from tests.support import trained
+from tests.support import stores, trained
 
 NAME = "bert-squad-qa"
 ALIKE = {"question": "LATIN", "context": "LATIN"}
@@ -22,7 +22,7 @@ ALIKE = {"question": "LATIN", "context": "LATIN"}
 def world(tmp_path_factory, tiny):
     """(folder, test questions, what version 1, the champion, answered to them in its test) with their store in force."""
     folder = tmp_path_factory.mktemp("drift")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="drift")

@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.inference import evaluating, models
 from common.paths import ROOT
 from tests.scripts.conftest import call_script, run_here, run_script, squad_json
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 sys.path.append(str(ROOT / "scripts"))
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 def world(tmp_path_factory, tiny):
     """(folder with test.json, ids of two runs) with their store in force."""
     folder = tmp_path_factory.mktemp("evaluate")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         ids = [
             trained.log_run(folder, tiny, record, EXAMPLES, experiment="evaluate", technique=technique)
@@ -36,6 +36,7 @@ def world(tmp_path_factory, tiny):
         yield folder, ids
 
 
+@pytest.mark.long
 def test_models_and_data_sets_make_tables_files_and_runs(world, tmp_path):
     folder, ids = world
     (tmp_path / "other.json").write_text(squad_json(EXAMPLES[:5]))

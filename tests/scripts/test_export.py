@@ -17,7 +17,7 @@ from common.inference import models
 from common.models.bundles import load_bundle
 from common.registry import register
 from tests.scripts.conftest import call_script
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.exported import alone
 from tests.support.questions import EXAMPLES
 
@@ -52,7 +52,7 @@ print(json.dumps(answers))
 def world(tmp_path_factory, tiny):
     """(id of a LoRA's run, registered model) of a store with questions that all have an answer."""
     folder = tmp_path_factory.mktemp("world")
-    with trained.store(folder), trained.checked_here():
+    with stores.in_force(folder), trained.checked_here():
         record = trained.prepare_data(folder, "v1.1")
         examples = prepared_data.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="squad-qa")
@@ -63,7 +63,7 @@ def world(tmp_path_factory, tiny):
         yield run_id, prefix, done.name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_champion_answers_where_this_project_is_not(world, tmp_path):
     run_id, _, name = world
     done = call_script("export.py", f"models:/{name}@champion", "--to", "out", cwd=tmp_path)

@@ -14,7 +14,7 @@ from common.inference import models
 from common.paths import ROOT
 from common.training import fingerprint
 from tests.scripts.conftest import call_script, run_script
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.called import call
 from tests.support.foreign_adapters import stock
 
@@ -25,7 +25,7 @@ LENGTHS = ("--max_length", 96, "--doc_stride", 16)
 def world(tmp_path_factory, tiny):
     """(folder with data/ and test.json, folder of a stock adapter, folder of a plain model) with a store in force."""
     folder = tmp_path_factory.mktemp("import")
-    with trained.store(folder):
+    with stores.in_force(folder):
         trained.prepare_data(folder)
         stock(folder / "adapter", tiny("bert"))
         model = transformers.AutoModelForQuestionAnswering.from_pretrained(tiny("distilbert"))
@@ -45,6 +45,7 @@ def newest(experiment):
     return mlflow.search_runs(experiment_names=[experiment], output_format="list")[0]
 
 
+@pytest.mark.long
 def test_an_adapter_becomes_a_run_that_answers_as_it_does(world, tiny):
     flags = ("--model_checkpoint", tiny("bert"), "--adapter", world / "adapter")
     done = import_(world, *flags, "--experiment_name", "adapters", "--skip_finished", run=run_script)

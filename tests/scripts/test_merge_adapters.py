@@ -7,14 +7,14 @@ import pytest
 
 from common.data import prepared
 from tests.scripts.conftest import call_script, run_here, run_script, runs, train_here
-from tests.support import trained
+from tests.support import stores, trained
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny):
     """(ids of two LoRA runs of the experiment "here" and of an IA3 run, their folder)."""
     folder = tmp_path_factory.mktemp("merge")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         yield (

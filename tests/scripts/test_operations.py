@@ -19,10 +19,10 @@ from cryptography.fernet import Fernet
 
 from common.data import prepared
 from common.registry import drift, register
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.server import mlflow_server, request, served
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 NAME = "bert-squad-qa"
 KEY = {"Authorization": "Bearer for operations"}
@@ -44,7 +44,7 @@ class World(NamedTuple):
 def versions(tmp_path_factory, tiny):
     """(folder, questions, version → its answers): 1, the champion, and 2 answer differently, and a file of 3 was changed."""
     folder = tmp_path_factory.mktemp("operations")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         expected, client = {}, mlflow.MlflowClient()
@@ -296,7 +296,6 @@ def test_promotions_under_load_lose_and_mix_nothing(world):
     assert {line["version"] for line in logged(world)} == {"1", "2"}
 
 
-@pytest.mark.long
 def test_a_webhook_of_mlflow_has_it_look_at_once(world):
     own = {
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
@@ -349,7 +348,6 @@ def test_after_sigterm_it_is_not_ready_and_answers_for_a_while(world):
 WITHOUT = "raise ImportError('no prometheus_client in this environment')"
 
 
-@pytest.mark.long
 def test_two_workers_behind_tls_without_prometheus_client(versions, tmp_path, monkeypatch):
     folder, questions, expected = versions
     command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 1 -subj /CN=test"

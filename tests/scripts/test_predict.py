@@ -15,7 +15,7 @@ from common.inference import models, predicting
 from common.inference.backends import backends_of, everywhere
 from common.paths import ROOT
 from tests.scripts.conftest import call_script, run_here, run_script, squad_json
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.foreign import untrained_here
 from tests.support.questions import EXAMPLES
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 def world(tmp_path_factory, tiny):
     """(folder with test.json, URI of a stored model) with the model's store in force."""
     folder = tmp_path_factory.mktemp("predict")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         id_ = trained.log_run(folder, tiny, record, EXAMPLES, experiment="predict")
         yield folder, f"runs:/{id_}/model"
@@ -51,6 +51,7 @@ def test_a_file_is_predicted_and_scored(world, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.long
 def test_lines_on_the_standard_input_have_no_references(world, tmp_path):
     lines = "\n".join(json.dumps({"question": e["question"], "context": e["context"]}) for e in EXAMPLES)
     run_script("predict.py", "--model", world[1], "--file", "-", "--output", tmp_path / "p.json", input=lines)

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.inference import blocks, models, predicting
 from common.inference.outputs import Outputs
 from common.inference.source import Source
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.txt")
@@ -24,7 +24,7 @@ NAMES = ("p.json", "n.json", "o.json", "p.csv")
 def world(tmp_path_factory, tiny):
     """(URI of a stored model, a source of 64 questions) with a store in force."""
     folder = tmp_path_factory.mktemp("predict-ray")
-    with trained.store(folder), pytest.MonkeyPatch.context() as patch:
+    with stores.in_force(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")
         record = trained.prepare_data(folder)
         id_ = trained.log_run(folder, tiny, record, EXAMPLES, experiment="ray")

@@ -1,13 +1,15 @@
 import mlflow
+import pytest
 
 from common.data import prepared
 from common.registry import adapter_set
 from tests.scripts.conftest import call_script, run_script
-from tests.support import trained
+from tests.support import stores, trained
 
 
+@pytest.mark.long
 def test_it_says_what_it_did_and_how_to_serve_and_what_it_cannot_do(tmp_path, tiny):
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         record = trained.prepare_data(tmp_path)
         examples = prepared.load(tmp_path / "data")[0]["test"].to_list()
         run_id = trained.log_run(tmp_path, tiny, record, examples, experiment="here")

@@ -3,19 +3,20 @@ import pytest
 
 from common.data import prepared
 from tests.scripts.conftest import call_script, run_script
-from tests.support import trained
+from tests.support import stores, trained
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny):
     """(id of a finished run of the experiment "here", its data folder)."""
     folder = tmp_path_factory.mktemp("register")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         yield trained.log_run(folder, tiny, record, examples, experiment="here"), folder / "data"
 
 
+@pytest.mark.long
 def test_it_says_what_it_would_do_and_did_and_how_to_serve(world, tmp_path):
     run_id, data_dir = world
     flags = ("--experiment_name", "here", "--data_dir", data_dir)

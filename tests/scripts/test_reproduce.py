@@ -17,7 +17,7 @@ from common.training import logged_run, reproduction
 from common.training.fit import fit
 from common.training.settings import RunArgs
 from tests.scripts.conftest import call_script, squad_json
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 
@@ -25,7 +25,7 @@ from tests.support.questions import EXAMPLES
 def world(tmp_path_factory, tiny):
     """(folder with data/, id of a LoRA run) with their store in force."""
     folder = tmp_path_factory.mktemp("reproduce")
-    with trained.store(folder):
+    with stores.in_force(folder):
         trained.prepare_data(folder)
         args = RunArgs(
             model_checkpoint=tiny("bert"),

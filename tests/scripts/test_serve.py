@@ -23,7 +23,7 @@ from common.data import prepared
 from common.paths import ROOT
 from common.registry import register
 from common.serving.question_requests import MAX_CONTEXT
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.odd_requests import (
     FORMATS,
     GOOD,
@@ -57,7 +57,7 @@ class World(NamedTuple):
 def world(tmp_path_factory, tiny):
     """The served champion."""
     folder = tmp_path_factory.mktemp("serve")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="serve")

@@ -10,13 +10,13 @@ import pytest
 
 from common.data import prepared
 from common.registry import adapter_set
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.server import post, served
 
 
 @pytest.mark.long
 def test_every_technique_answers_over_http_and_each_request_its_own(tiny, tmp_path):
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         record = trained.prepare_data(tmp_path)
         examples = prepared.load(tmp_path / "data")[0]["test"].to_list()
         for seed, technique in enumerate(("lora", "prompt-encoder")):

@@ -16,10 +16,10 @@ import pytest
 from common.data import prepared
 from common.serving import classification, extractive_qa, held_models, model_logging, runtime, shared_bases
 from common.tracking import runs
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.server import request, served
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ADAPTERS = ("shop-qa", "team-a", "team-b")
 TEXT = {"text": "The heart pumps blood through the body about seventy times a minute."}
@@ -70,7 +70,7 @@ def room(folder, classifier):
 def world(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("on-demand")
     (folder / "shop").mkdir()
-    with trained.store(folder):
+    with stores.in_force(folder):
         questions, expected = {}, {}
         for place, version, names in (
             (folder, "v2.0", ("team-a", "team-b", "team-b")),

@@ -18,7 +18,7 @@ from common.paths import ROOT, interpreter
 from common.studies.folder import Folder
 from common.studies.row_starter import Starter
 from common.tracking import runs as tracking
-from common.tracking.store import configure
+from tests.support.stores import in_force
 from tests.support.study_command import StudyCommand
 from tests.support.techniques import TECHNIQUES
 from tests.support.trained import prepare_data
@@ -69,15 +69,12 @@ def study(content, tmp_path_factory):
     import torch
 
     folder, threads = tmp_path_factory.mktemp("run"), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
+    with in_force(folder), pytest.MonkeyPatch.context() as patch:
         torch.set_num_threads(1)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
         study = StudyCommand(content, folder, patch)
         study.code = study()
         study.first = list(study.trained)
         yield study
-        mlflow.set_tracking_uri(None)
         torch.set_num_threads(threads)
 
 
@@ -179,7 +176,7 @@ def test_a_run_of_another_study_counts(study, content, tmp_path):
     assert [row["run_id"] for row in rows.values()] == [table(study.results).loc[GOOD[2], "run_id"]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_leaves_out_seeds_and_trains_them_once_they_are_wanted(study, content, tmp_path, capsys):
     """No difference below a million points matters: one seed is enough. At one point, none of them is."""
     other = {**content, "name": "deciding", "techniques": ["lora", "ia3"], "seeds": [52, 53]}
@@ -209,7 +206,7 @@ def test_a_study_leaves_out_seeds_and_trains_them_once_they_are_wanted(study, co
         assert stage["left_out"] == 0 and not any("bound" in row for row in stage["candidates"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_that_is_stopped_says_how_to_go_on_and_keeps_its_run(study, content, tmp_path, capsys):
     """`study` provides the store."""
     other = {**content, "name": "stopped", "techniques": ["ia3"], "seeds": [7]}
@@ -254,14 +251,8 @@ def test_every_row_is_checked_before_the_first_one_runs(study, content, tmp_path
 
 
 @pytest.mark.long
-def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(
-    study, content, tmp_path, monkeypatch
-):
+def test_a_study_that_is_killed_goes_on_to_the_table_of_one_that_is_not(study, content, tmp_path, store):
     """Twice with the row that it trains, once without: that row then ends by itself, and is waited for."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    configure()
     file, results, moment = tmp_path / "small.yaml", tmp_path / "results" / "small", random.Random(5)
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     command = [sys.executable, str(ROOT / "scripts" / "study.py"), str(file)]

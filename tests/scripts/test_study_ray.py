@@ -18,8 +18,9 @@ from datasets import Dataset, DatasetDict
 from common.data import questions
 from common.paths import ROOT
 from tests.support.questions import EXAMPLES
+from tests.support.stores import in_force
 from tests.support.techniques import TECHNIQUES
-from tests.support.trained import prepare_data, store
+from tests.support.trained import prepare_data
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.txt")
 pytest.importorskip("optuna", reason="Optuna is not installed: pip install -r requirements-ray.txt")
@@ -31,7 +32,7 @@ MIB = 2**20
 def base(tiny, tmp_path_factory):
     """A store, and the fields of every study here."""
     folder = tmp_path_factory.mktemp("ray-study")
-    with store(folder), pytest.MonkeyPatch.context() as patch:
+    with in_force(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_worker_niceness", "0")
         prepare_data(folder, "v1.1")

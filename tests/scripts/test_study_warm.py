@@ -12,8 +12,8 @@ import yaml
 from common.reports import study_report
 from common.studies import row_starter
 from common.tracking import runs
-from common.tracking.store import configure
 from tests.scripts.test_study import content  # noqa: F401
+from tests.support.stores import in_force
 from tests.support.study_command import SCRIPT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="rows are forked on Linux alone")
@@ -33,11 +33,7 @@ def test_rows_are_bit_for_bit_those_of_processes_of_their_own(content, tmp_path)
     }
     found = {}
     for name, techniques in orders.items():
-        uri = f"sqlite:///{tmp_path / name / 'mlflow.db'}"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_URI", uri)
-            mlflow.set_tracking_uri(uri)
-            configure()
+        with in_force(tmp_path / name), pytest.MonkeyPatch.context() as patch:
             if name == "cold":
                 patch.setattr(row_starter, "_possible", lambda: False)
             file = tmp_path / f"{name}.yaml"
@@ -48,7 +44,6 @@ def test_rows_are_bit_for_bit_those_of_processes_of_their_own(content, tmp_path)
             state = json.loads((tmp_path / name / "study.json").read_text())
             found[name] = {row["name"]: left(row["run_id"]) for row in state["rows"].values()}
             assert len(state["seconds"]) == len(techniques) and min(state["seconds"].values()) > 1
-    mlflow.set_tracking_uri(None)
     assert len(found["cold"]) == 4
     assert found["warm"] == found["cold"] and found["turned"] == found["cold"]
 

@@ -155,7 +155,7 @@ def request(world, path, name="rita", host=None, origin=None, method="GET", pass
 FIND = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=squad-qa"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_started_twice_is_started_once_and_only_its_owner_reads_the_secrets(world):
     assert "Running already" in world.call("up").stdout
     refused = world.call("up", "--port", free_port(), check=False)
@@ -172,7 +172,7 @@ def test_started_twice_is_started_once_and_only_its_owner_reads_the_secrets(worl
     assert not re.search(r"listening on IPv[46]", world.team.postgres.log.read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_runs_at_once_share_one_base_and_lie_on_the_server(world, acting_as):
     acting_as("rita")
     client = mlflow.MlflowClient()
@@ -192,7 +192,7 @@ def test_two_runs_at_once_share_one_base_and_lie_on_the_server(world, acting_as)
     assert "LoRA" in compared.stdout and "IA3" in compared.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_who_may_do_what(world, acting_as):
     assert request(world, FIND) == 200
     assert request(world, FIND, password="wrong") == 401

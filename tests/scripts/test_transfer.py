@@ -14,7 +14,7 @@ from common.registry import register
 from common.serving import stored_code
 from common.tasks.table import TASKS
 from tests.scripts.conftest import run_here, run_script
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 from tests.support.server import free_port, wait_for
 
@@ -26,7 +26,7 @@ ASKED = pd.DataFrame([{name: e[name] for name in ("question", "context")} for e 
 def source(tmp_path_factory, tiny):
     """URI of a store with a champion."""
     folder = tmp_path_factory.mktemp("source")
-    with trained.store(folder) as uri:
+    with stores.in_force(folder) as uri:
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         trained.log_run(folder, tiny, record, examples, experiment="moving")

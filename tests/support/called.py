@@ -18,6 +18,8 @@ def call(file, *args, cwd=None):
     out, err = io.StringIO(), io.StringIO()
     before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        # A process of the script's own would leave nothing behind that is never collected.
+        patch.setattr(gc, "freeze", lambda: None)
         patch.setattr(sys, "argv", [str(file), *map(str, args)])
         patch.syspath_prepend(file.parent)
         if cwd:
@@ -30,6 +32,4 @@ def call(file, *args, cwd=None):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            # A process of the script's own would leave nothing behind that is never collected.
-            gc.unfreeze()
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())

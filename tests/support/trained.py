@@ -4,7 +4,6 @@ import json
 from contextlib import contextmanager
 from dataclasses import asdict
 
-import mlflow
 import pytest
 import torch
 
@@ -18,7 +17,6 @@ from common.tasks.batching import Collator
 from common.tasks.extractive_qa.prediction import decode_spans, predict_spans
 from common.tasks.extractive_qa.windows import make_windows
 from common.tracking import runs
-from common.tracking.store import configure
 from common.training.settings import RunArgs
 from tests.scripts.conftest import squad_json
 from tests.support.questions import EXAMPLES
@@ -27,18 +25,6 @@ from tests.support.techniques import technique as technique_of
 from tests.support.texts import make_texts
 
 LENGTHS = {"max_length": 96, "doc_stride": 16}
-
-
-@contextmanager
-def store(folder):
-    """A fresh MLflow store in force for this process and those it starts; gives its URI."""
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        mlflow.set_tracking_uri(uri)
-        configure()
-        yield uri
-        mlflow.set_tracking_uri(None)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.support.stores import in_force
 from tests.support.trained import prepare_data
-from tests.support.trained import store as store_in
 
 
 @pytest.fixture(scope="module")
@@ -11,7 +11,7 @@ def folder(tmp_path_factory):
     """A folder with prepared questions in `data`, and a store of its own in force."""
     folder = tmp_path_factory.mktemp("api")
     prepare_data(folder)
-    with store_in(folder):
+    with in_force(folder):
         yield folder
 
 

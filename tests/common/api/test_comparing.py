@@ -6,17 +6,13 @@ import pytest
 
 from common.api import compare
 from common.errors import UserError
-from common.tracking.store import configure
 from tests.support.runs import log_finished
+from tests.support.stores import in_force
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        mlflow.set_tracking_uri(uri)
-        configure()
+    with in_force(tmp_path_factory.mktemp("store")):
         questions = np.random.default_rng(0).random(40)
         log_finished("LoRA", questions, trainable=1e6)
         log_finished("IA3", questions * 0.8, trainable=3e4)

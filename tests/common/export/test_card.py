@@ -17,7 +17,7 @@ from common.registry import register
 from common.serving import model_logging
 from common.tasks.table import task_of
 from common.tracking import runs
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.cells import CLASSIFICATION
 from tests.support.exported import alone, saved
 from tests.support.exported import of_hub as of_hub
@@ -140,7 +140,7 @@ def test_the_program_runs_with_the_libraries_alone(format, tiny, tmp_path, opene
 def world(tmp_path_factory, tiny):
     """(id of a run that was registered, folder of its store)."""
     folder = tmp_path_factory.mktemp("world")
-    with trained.store(folder), trained.checked_here():
+    with stores.in_force(folder), trained.checked_here():
         record = trained.prepare_data(folder)
         examples = prepared_data.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(

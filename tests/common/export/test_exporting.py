@@ -15,7 +15,7 @@ from common.export import checking, formats, writing
 from common.models.bundles import load_bundle, merges
 from common.models.families import FAMILIES, auto_class
 from common.tasks.table import task_of
-from tests.support import trained
+from tests.support import stores
 from tests.support.cells import CLASSIFICATION, CONFIGS, QA
 from tests.support.exported import opened_here as opened_here
 from tests.support.exported import saved
@@ -262,7 +262,7 @@ def test_what_is_no_model_is_refused(tiny, tmp_path):
         ("file:///elsewhere", "refers to no base of a store"),
     ):
         (bundle / "base.json").write_text(json.dumps({"uri": uri, "fingerprint": "0" * 64}))
-        with trained.store(tmp_path), pytest.raises(UserError, match=message):
+        with stores.in_force(tmp_path), pytest.raises(UserError, match=message):
             export(bundle, tmp_path / "out")
     (bundle / "base.json").write_text(json.dumps({"uri": f"runs:/{'0' * 32}/base", "fingerprint": "0" * 64}))
     with pytest.MonkeyPatch.context() as patch:

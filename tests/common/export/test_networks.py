@@ -67,7 +67,7 @@ def test_it_has_optimums_names_and_the_models_logits(name, family, head, inputs,
     assert (folder / "model_quantized.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_program_of_its_card_answers(tiny, tmp_path, monkeypatch, capsys):
     """Opened, and asked, without this project."""
     bundle = saved(tmp_path, tiny)

@@ -105,7 +105,7 @@ def logged_in(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_folder_is_uploaded_as_it_is(hub, tiny, tmp_path):
     """By the script, as somebody types it who has logged in."""
     env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_secret", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}

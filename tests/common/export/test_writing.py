@@ -72,7 +72,7 @@ def test_stock_peft_gives_the_same_logits(name, family, head, tiny, tmp_path, op
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["lora, all at once", "adalora"])
 def test_a_process_that_has_only_the_libraries_opens_it(name, tiny, tmp_path):
     from safetensors.torch import load_file

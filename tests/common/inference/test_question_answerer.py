@@ -15,7 +15,7 @@ from common.inference.outputs import Outputs
 from common.inference.source import source_of
 from common.models.families import uses_segment_ids
 from common.tasks.extractive_qa.windows import NO_CONTEXT, make_windows
-from tests.support import old_pipeline, tampering, trained
+from tests.support import old_pipeline, stores, tampering, trained
 from tests.support.questions import EXAMPLES
 
 ROWS = [{name: example[name] for name in ("question", "context")} for example in EXAMPLES]
@@ -27,7 +27,7 @@ LONG = {"question": "Where does Iceland lie?", "context": " ".join(row["context"
 def world(tmp_path_factory, tiny):
     """(folder with test.json, id of a run of v2.0 data, id of one of v1.1 data) with their store in force."""
     folder = tmp_path_factory.mktemp("pipeline")
-    with trained.store(folder):
+    with stores.in_force(folder):
         for version in ("v1.1", "v2.0"):
             (folder / version).mkdir()
             record = trained.prepare_data(folder / version, version)

@@ -8,7 +8,7 @@ from common.page.catalogue import Catalogue
 from common.registry import register
 from common.serving.extractive_qa import Answerer
 from common.tasks.table import TASKS
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 NAME = TASKS["extractive-qa"].registered
@@ -20,7 +20,7 @@ GOOD = {"question": "Who shared the prize?", "context": EXAMPLES[4]["context"], 
 def world(tmp_path_factory, tiny):
     """(run of the champion, {URI: its Answerer as training saved it})."""
     folder = tmp_path_factory.mktemp("page")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         test = prepared.load(folder / "data")[0]["test"].to_list()
         runs, answerers = [], {}

@@ -14,7 +14,7 @@ from common.page import app
 from common.page.catalogue import Catalogue, Entry
 from common.scoring import squad
 from tests.common.page.conftest import GOOD, NAME, URIS, ask
-from tests.support import trained
+from tests.support import stores
 from tests.support.documents import Document
 from tests.support.questions import EXAMPLES
 
@@ -256,7 +256,7 @@ def test_a_model_that_does_not_load_is_shown_beside_the_others(world):
 
 
 def test_a_page_without_models_says_what_to_do(tmp_path):
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         client = app.create_app(Catalogue()).test_client()
         assert "scripts/register_best.py" in Document(client.get("/").text).one("p", id="fault")["text"]
         answer = client.post("/answer", json=GOOD)

@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 
-from tests.support import trained
+from tests.support import stores
 
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
     """The file of a store that holds nothing: making one takes seconds."""
     folder = tmp_path_factory.mktemp("empty")
-    with trained.store(folder):
+    with stores.in_force(folder):
         return folder / "mlflow.db"
 
 

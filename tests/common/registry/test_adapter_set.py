@@ -12,7 +12,7 @@ from common.models import base as models
 from common.models import bundles
 from common.registry import adapter_set
 from common.serving import extractive_qa
-from tests.support import tampering, trained
+from tests.support import stores, tampering, trained
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import DECLARED, TECHNIQUES
 
@@ -25,7 +25,7 @@ KEYS = ["lora", "prefix-tuning", "prompt-encoder"]
 def world(tmp_path_factory, tiny):
     """(folder, test examples, technique's name → (run id, its saved model alone), what was registered, it loaded)."""
     folder = tmp_path_factory.mktemp("adapters")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         runs = {}
@@ -170,7 +170,9 @@ def test_all_share_the_weights_of_one_base(world):
 
 
 @pytest.mark.parametrize(
-    "door", (tampering.loaded, tampering.asked_on_the_page), ids=lambda door: door.__name__
+    "door",
+    (tampering.loaded, pytest.param(tampering.asked_on_the_page, marks=pytest.mark.long)),
+    ids=lambda door: door.__name__,
 )
 def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, world):
     uri = f"models:/{adapter_set.NAME}@champion"

@@ -16,12 +16,12 @@ from common.errors import UserError
 from common.paths import ROOT
 from common.registry import champion as promotion
 from common.registry.gate import CHALLENGER, CHAMPION, Verdict
-from tests.support import trained
+from tests.support import stores
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    with trained.store(tmp_path_factory.mktemp("promotion")) as uri:
+    with stores.in_force(tmp_path_factory.mktemp("promotion")) as uri:
         yield uri
 
 

@@ -15,7 +15,7 @@ from common.registry.demands import AlsoOn, Demands, Judge
 from common.registry.gate import Rules
 from common.registry.head_to_head import Contender
 from common.tasks.table import TASKS
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 QA, TEXTS, LABEL_SETS = (
@@ -329,7 +329,7 @@ def test_texts_and_pairs_are_demanded_of_a_model_of_their_kind(task, pairs, tmp_
 def test_demands_decide_who_is_champion(tmp_path_factory, tiny, monkeypatch):
     folder = tmp_path_factory.mktemp("gate")
     monkeypatch.setattr(QA, "registered", "demanding")
-    with trained.store(folder), trained.checked_here():
+    with stores.in_force(folder), trained.checked_here():
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="one", test_f1=0.5, language="de")

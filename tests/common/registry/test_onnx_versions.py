@@ -18,7 +18,7 @@ from common.models import bundles
 from common.registry import onnx_versions, recertifying, register
 from common.tasks.table import TASKS
 from common.training import planning
-from tests.support import tampering, trained
+from tests.support import stores, tampering, trained
 from tests.support.questions import EXAMPLES
 
 QA = TASKS["extractive-qa"]
@@ -27,7 +27,7 @@ QA = TASKS["extractive-qa"]
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("exported")
-    with trained.store(folder), trained.checked_here():
+    with stores.in_force(folder), trained.checked_here():
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         trained.log_run(folder, tiny, record, examples, experiment="squad-qa", language="de")
@@ -96,7 +96,9 @@ def test_int8_is_registered_only_where_it_loses_little(exported):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "door", (tampering.loaded, tampering.asked_on_the_page), ids=lambda door: door.__name__
+    "door",
+    (tampering.loaded, pytest.param(tampering.asked_on_the_page, marks=pytest.mark.long)),
+    ids=lambda door: door.__name__,
 )
 def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, exported):
     uri = f"models:/{exported[0].name}-onnx@fp32"
@@ -160,7 +162,7 @@ def test_without_its_packages_it_says_what_to_install(exported, monkeypatch):
 
 def test_a_moved_export_of_another_version_with_the_same_number_does_not_count(tmp_path):
     """Numbers differ between stores; the run tells whose export it is."""
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         client = mlflow.MlflowClient()
         for name in (QA.registered, f"{QA.registered}-onnx"):
             client.create_registered_model(name)

@@ -17,7 +17,7 @@ from common.registry import choosing, register, versions
 from common.registry.gate import Rules
 from common.serving import stored_code
 from common.tasks.table import TASKS
-from tests.support import trained
+from tests.support import stores, trained
 
 DATA = "ab" * 32
 
@@ -80,7 +80,7 @@ def test_labels_are_chosen_by_accuracy():
 def world(tmp_path_factory, tiny):
     """(make a run or find the one made like it, its folder): one store and one data set for all tests of this module."""
     folder = tmp_path_factory.mktemp("registry")
-    with trained.store(folder), trained.checked_here():
+    with stores.in_force(folder), trained.checked_here():
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
 

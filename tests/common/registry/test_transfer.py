@@ -16,7 +16,7 @@ from common.registry.transfer import ORIGIN
 from common.serving import stored_code
 from common.serving.model_logging import SHARED_BASES
 from common.tasks.table import TASKS
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 NAME = TASKS["extractive-qa"].registered
@@ -27,7 +27,7 @@ ASKED = [{name: example[name] for name in ("question", "context")} for example i
 def source(tmp_path_factory, tiny):
     """(URI of a store, id of the run behind its champion)."""
     folder = tmp_path_factory.mktemp("source")
-    with trained.store(folder) as uri:
+    with stores.in_force(folder) as uri:
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="moving")

@@ -12,7 +12,7 @@ from common.serving import stored_code
 from common.tasks.table import TASKS
 from common.tracking import experiments
 from tests.common.registry.test_transfer import answers, inside, models, of_run
-from tests.support import trained
+from tests.support import stores, trained
 
 NAME = TASKS["extractive-qa"].registered
 VERSION = f"models:/{NAME}/1"
@@ -22,7 +22,7 @@ VERSION = f"models:/{NAME}/1"
 def source(tmp_path_factory, tiny):
     """(URI of a store with a champion, its run, URI of the store that its run was moved into before it was registered)."""
     folder, early = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("early")
-    with trained.store(folder) as uri:
+    with stores.in_force(folder) as uri:
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="moving")
@@ -127,7 +127,7 @@ def test_an_artifact_that_was_changed_on_the_way_is_named(source, target, monkey
 @pytest.fixture
 def unfinished(tmp_path):
     """(URI of a store, id of a run that was killed in it)."""
-    with trained.store(tmp_path) as uri:
+    with stores.in_force(tmp_path) as uri:
         client = mlflow.MlflowClient()
         run_id = client.create_run(experiments.experiment_id("long")).info.run_id
         client.log_param(run_id, "rank", 8)

@@ -16,7 +16,7 @@ from common.data import prepared
 from common.errors import UserError
 from common.paths import ROOT
 from common.serving import container, stored_code
-from tests.support import tampering, trained
+from tests.support import stores, tampering, trained
 from tests.support.questions import EXAMPLES
 from tests.support.server import free_port, post, wait_for
 
@@ -27,7 +27,7 @@ FOLDER = ROOT / "docs" / "serving"
 def uri(tmp_path_factory, tiny):
     """The URI of a LoRA run's model, whose base lies in another run."""
     folder = tmp_path_factory.mktemp("container")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         run_id = trained.log_run(folder, tiny, record, examples, experiment="container")

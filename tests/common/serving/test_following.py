@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.serving import following
 from common.serving.following import Answering, registered
 from common.serving.observed import Observed
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.questions import EXAMPLES
 
 ALIAS = "models:/qa@champion"
@@ -32,7 +32,7 @@ class Opened:
 
 def test_the_memory_of_a_stored_model_is_freed(tmp_path, tiny, monkeypatch):
     """MLflow's own objects: what the server was started with is gone after the switch, although its application keeps it."""
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         record, client, ids = trained.prepare_data(tmp_path), mlflow.MlflowClient(), []
         client.create_registered_model("qa")
         for seed in (0, 1):

@@ -18,7 +18,7 @@ from common.models import bundles, cpu_kernels, virtual_tokens
 from common.paths import ROOT
 from common.serving import extractive_qa, model_logging, packaging, question_requests
 from common.tracking import experiments, runs
-from tests.support import odd, trained
+from tests.support import odd, stores, trained
 from tests.support.questions import EXAMPLES
 
 ASKED = [{name: e[name] for name in ("question", "context")} for e in EXAMPLES]
@@ -28,7 +28,7 @@ LONG = {"question": "Who shared the prize?", "context": " ".join(e["context"] fo
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serving")
-    with trained.store(folder):
+    with stores.in_force(folder):
         yield folder
 
 
@@ -169,6 +169,7 @@ def test_what_is_not_known_is_refused_from_python_too(served):
         model.predict(None, twice)
 
 
+@pytest.mark.long
 def test_mlflow_models_predict_refuses_what_the_server_refuses(served, tmp_path):
     asked = tmp_path / "asked.json"
     asked.write_text(json.dumps({"inputs": [ASKED[0]], "parameters": {"top_k": 2}}))

@@ -17,7 +17,7 @@ from common.tasks.classification import label_sets
 from common.tasks.classification.texts import predict_logits
 from common.tasks.table import TASKS
 from common.tracking import runs
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.texts import make_texts
 
 TASK = TASKS["multi-label-classification"]
@@ -46,7 +46,7 @@ def evaluated(saved):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, saved):
-    with trained.store(tmp_path_factory.mktemp("serving")):
+    with stores.in_force(tmp_path_factory.mktemp("serving")):
         with runs.start("multi-label", "run", {}) as run:
             uri = model_logging.log_model(run, saved[0], saved[1], ASKED[0], {"test_f1_samples": 50.0})
         yield mlflow.pyfunc.load_model(uri)

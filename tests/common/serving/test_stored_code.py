@@ -29,7 +29,7 @@ from common.registry import adapter_set as adapters
 from common.registry import checking, versions
 from common.serving import model_logging, stored_code
 from common.tracking import experiments, runs
-from tests.support import tampering, trained
+from tests.support import stores, tampering, trained
 from tests.support.questions import EXAMPLES
 from tests.support.tampering import added, changed, cut, removed
 
@@ -42,7 +42,7 @@ def logged(tmp_path_factory, tiny):
     """(id of a logged model, its run's id, its folder in the store); version 1 of NAME, alias champion, is made of it."""
     folder = tmp_path_factory.mktemp("stored-code")
     bundle, base, *_ = trained.save(folder, tiny)
-    with trained.store(folder):
+    with stores.in_force(folder):
         with runs.start("stored-code", "run", {}) as run:
             uri = model_logging.log_model(run, bundle, base, ASKED, {"test_f1": 50.0})
         model_id = uri.removeprefix("models:/")
@@ -306,7 +306,7 @@ def adapter_set(uri, run_id, scratch):
 
 
 EVERY = [changed, cut, removed, added]
-DOORS = [own_door, page, gate, registration_and_onnx, adapter_set]
+DOORS = [pytest.param(own_door, marks=pytest.mark.long), page, gate, registration_and_onnx, adapter_set]
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)

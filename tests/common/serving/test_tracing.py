@@ -8,7 +8,7 @@ import pytest
 from common.errors import UserError
 from common.serving.observed import Seen
 from common.serving.tracing import Tracing, tracing
-from tests.support import trained
+from tests.support import stores
 
 ASKED = [{"question": "Who hides?", "context": "The fox hides."}, {"question": "Why?", "context": "Ask it."}]
 ANSWERS = [{"answer": "The fox", "score": 0.9}, {"answer": "", "score": 0.5}]
@@ -26,7 +26,7 @@ def traces(tmp_path):
         found = mlflow.MlflowClient().search_traces(locations=ids, order_by=["timestamp_ms ASC"])
         return {trace.info.tags["request_id"]: trace for trace in found}
 
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         mlflow.tracing.reset()
         yield written
         mlflow.tracing.reset()

@@ -80,7 +80,7 @@ def test_sigterm_reaches_the_row_before_the_study_leaves(tmp_path):
     assert log(tmp_path) == "ready\nmarked\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_that_does_not_end_does_not_hold_its_study(tmp_path):
     process = start(tmp_path, "trap 'echo asked' TERM; echo ready; while true; do sleep 0.05; done")
     until(lambda: "ready" in log(tmp_path) and "child" in Folder(tmp_path).state)

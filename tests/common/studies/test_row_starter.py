@@ -66,7 +66,7 @@ def said(folder, name="row"):
     return folder.log(name).read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_passes_from_one_row_to_the_next_and_each_is_as_one_that_starts_by_itself(starter, folder):
     for name in ("first", "second"):
         assert row(folder, ROW, starter.start, name) == (0, "")
@@ -84,7 +84,7 @@ def test_nothing_passes_from_one_row_to_the_next_and_each_is_as_one_that_starts_
     assert first["filters"] == second["filters"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_need_not_look_at_every_installed_package(starter, folder):
     program = (
         "import importlib_metadata\n"
@@ -99,7 +99,7 @@ def test_a_row_need_not_look_at_every_installed_package(starter, folder):
     assert "looked" not in said(folder, "start") and "looked" in said(folder, "started")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_ends_as_any_process_and_only_its_log_has_what_it_said(starter, folder):
     assert row(folder, "import sys; print('error: no', file=sys.stderr); sys.exit(2)", starter.start) == (
         2,
@@ -127,7 +127,7 @@ ENDING
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_leaves_as_python_does_but_takes_nothing_apart(starter, folder):
     for i, ending in enumerate(("", "sys.exit('why')", "sys.exit(259)", "1 / 0", "raise KeyboardInterrupt")):
         codes, texts = [], []
@@ -143,7 +143,7 @@ def test_a_row_leaves_as_python_does_but_takes_nothing_apart(starter, folder):
         assert ("taken apart" in texts[0]) == ("Interrupt" in ending) and "taken apart" in texts[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_starter_that_is_lent_forks_the_rows_of_several_studies(starter, tmp_path):
     seen = []
     for name in ("first", "second"):
@@ -154,7 +154,7 @@ def test_a_starter_that_is_lent_forks_the_rows_of_several_studies(starter, tmp_p
     assert seen[0] == seen[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_goes_on_without_the_process_that_forked_it_and_the_next_has_another(starter, folder):
     program = "import os, time, signal\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(1)\nprint('done')"
     code, why = row(folder, program, starter.start)
@@ -177,7 +177,7 @@ sys.exit(guarded(work))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_that_is_stuck_in_a_native_call_ends_in_time(starter, folder):
     found = []
     thread = threading.Thread(target=lambda: found.append(row(folder, STUCK, starter.start)), daemon=True)
@@ -197,7 +197,7 @@ def test_a_row_that_is_stuck_in_a_native_call_ends_in_time(starter, folder):
             os.kill(folder.state["child"]["pid"], signal.SIGKILL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_reaches_a_row_and_its_lock_is_its_own(starter, folder):
     program = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(143))\nprint('ready', flush=True)\ntime.sleep(60)"
     found = []
@@ -219,10 +219,8 @@ def test_sigterm_reaches_a_row_and_its_lock_is_its_own(starter, folder):
     assert found[1][0] == 143
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "file", ["scripts/new.py", pytest.param("common/models/inner/new.py", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("file", ["scripts/new.py", "common/models/inner/new.py"])
 def test_changed_code_is_imported_again(file, starter, folder, monkeypatch):
     row(folder, "import os; print(os.getppid())", starter.start)
     row(folder, "import os; print(os.getppid())", starter.start)
@@ -235,7 +233,7 @@ def test_changed_code_is_imported_again(file, starter, folder, monkeypatch):
     assert first == second != third
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_imports_ask_for_no_gpu_and_start_no_thread():
     program = """
 import importlib, sys, threading

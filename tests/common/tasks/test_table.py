@@ -20,8 +20,8 @@ from common.tasks.interface import Task
 from common.training import fit
 from common.training.settings import RunArgs
 from tests.support import texts
+from tests.support.stores import in_force
 from tests.support.techniques import TECHNIQUES
-from tests.support.trained import store
 
 
 class Ranking(Task):
@@ -104,7 +104,7 @@ def test_a_made_up_task_trains_and_is_tested_and_logged(tiny, tmp_path, monkeypa
     monkeypatch.setattr(task, "loss", lambda *given: calls.append(1) or Ranking.loss(task, *given))
     data = tmp_path / "data"
     labelled_texts.prepare_files(*write_texts(tmp_path), data, validation_share=0.2)
-    with store(tmp_path):
+    with in_force(tmp_path):
         args = RunArgs(
             task=task.name,
             model_checkpoint=tiny("bert"),

@@ -28,9 +28,9 @@ from tests.conftest import make_config
 from tests.scripts.conftest import squad_json
 from tests.support import odd, texts
 from tests.support.questions import EXAMPLES
+from tests.support.stores import in_force
 from tests.support.techniques import TECHNIQUES
 from tests.support.tokenizers import TEXT, make_tokenizer
-from tests.support.trained import store
 
 CHINESE = "心脏是脊椎动物身体中最重要的一个器官，主要功能是提供压力，把血液运行至身体各个部分。"
 
@@ -356,10 +356,10 @@ def test_nothing_is_trained_or_logged_on_what_the_tokenizer_cannot_read(task, ti
         doc_stride=16,
         output_dir=str(tmp_path / "out"),
     )
-    with store(tmp_path), pytest.raises(UserError, match="is unknown"):
+    with in_force(tmp_path), pytest.raises(UserError, match="is unknown"):
         fit.fit(TECHNIQUES["lora"](), args)
     assert not (tmp_path / "out").exists()
-    with store(tmp_path):
+    with in_force(tmp_path):
         assert not mlflow.search_runs(search_all_experiments=True, output_format="list")
 
 
@@ -378,5 +378,5 @@ def test_texts_that_the_tokenizer_cannot_read_are_refused(tiny, tmp_path):
         max_length=64,
         output_dir=str(tmp_path / "out"),
     )
-    with store(tmp_path), pytest.raises(UserError, match="is unknown"):
+    with in_force(tmp_path), pytest.raises(UserError, match="is unknown"):
         fit.fit(TECHNIQUES["lora"](), args)

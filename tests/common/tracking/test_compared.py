@@ -1,21 +1,18 @@
 """The comparison of an experiment, as text and files; `scripts/compare.py` and `common.api.compare` print it."""
 
-import mlflow
 import numpy as np
 import pytest
 
 from common.errors import UserError
 from common.tracking.compared import compare_experiment
 from tests.support.runs import log_finished
+from tests.support.stores import in_force
 
 
 @pytest.fixture
-def experiment(tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    yield
-    mlflow.set_tracking_uri(None)
+def experiment(tmp_path):
+    with in_force(tmp_path):
+        yield
 
 
 def test_nothing_to_compare_is_explained(experiment):

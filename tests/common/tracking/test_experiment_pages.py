@@ -7,16 +7,15 @@ import pytest
 
 from common.tracking import experiment_pages, experiments, store
 from common.tracking.experiment_pages import VIEW
+from tests.support.stores import in_force
 
 KIND, TAG = "mlflow.experimentKind", f"mlflow.sharedViewState.{VIEW}"
 
 
 @pytest.fixture
 def own_store(tmp_path):
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    store.configure()
-    yield mlflow.MlflowClient()
-    mlflow.set_tracking_uri(None)
+    with in_force(tmp_path):
+        yield mlflow.MlflowClient()
 
 
 def test_experiments_open_as_model_training_with_a_view_and_what_users_set_stays(own_store):

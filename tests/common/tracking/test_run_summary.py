@@ -6,15 +6,13 @@ import pytest
 from common.errors import UserError
 from common.tracking.run_summary import Score, summary
 from tests.support.runs import log_finished
+from tests.support.stores import in_force
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    yield
-    mlflow.set_tracking_uri(None)
+def store(tmp_path):
+    with in_force(tmp_path):
+        yield
 
 
 def test_scores_come_with_intervals():

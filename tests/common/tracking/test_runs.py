@@ -12,22 +12,18 @@ from matplotlib.figure import Figure
 
 from common.errors import UserError
 from common.tracking import experiments, runs
-from common.tracking.store import configure
 from tests.support.processes import process
 from tests.support.runs import RECORD, log_finished
+from tests.support.stores import in_force
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """The folder of a store, in force for this process."""
     folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    with in_force(folder), pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_RUN_ID", raising=False)
-        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-        configure()
         yield folder
-        mlflow.set_tracking_uri(None)
 
 
 def get(run_id):

@@ -17,20 +17,16 @@ from common.errors import UserError
 from common.tracking import experiments
 from common.tracking import store as store_module
 from common.tracking.store import configure
-from tests.support import trained
+from tests.support import stores
 from tests.support.processes import process
 
 OFF, FULL = 0, 2
 """sqlite's numbers for "PRAGMA synchronous"."""
 
 
-def long(case):
-    return pytest.param(case, marks=pytest.mark.long)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    with trained.store(tmp_path_factory.mktemp("store")) as uri:
+    with stores.in_force(tmp_path_factory.mktemp("store")) as uri:
         yield uri
 
 
@@ -41,6 +37,7 @@ def elsewhere(store):
     mlflow.set_tracking_uri(store)
 
 
+@pytest.mark.long
 def test_three_first_scripts_at_once_from_three_folders_share_the_projects_store(tmp_path):
     root = tmp_path / "a project, 50% é?"
     body = (
@@ -127,7 +124,8 @@ def trained_in(project, folder):
     return one.returncode, errors
 
 
-@pytest.mark.parametrize("how", ("copied", long("copied without artifacts"), long("moved")))
+@pytest.mark.long
+@pytest.mark.parametrize("how", ("copied", "copied without artifacts", "moved"))
 def test_a_project_that_was_copied_or_moved_keeps_to_itself(how, tmp_path):
     first, second = tmp_path / "a project, 50% é", tmp_path / "second"
     assert trained_in(first, tmp_path)[0] == 0

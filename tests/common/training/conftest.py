@@ -1,6 +1,7 @@
 import pytest
 
-from tests.support.trained import prepare_data, store
+from tests.support.stores import in_force
+from tests.support.trained import prepare_data
 
 
 @pytest.fixture(scope="module")
@@ -8,5 +9,5 @@ def place(tmp_path_factory):
     """A folder with prepared data and a store that is in force."""
     folder = tmp_path_factory.mktemp("place")
     prepare_data(folder)
-    with store(folder):
+    with in_force(folder):
         yield folder

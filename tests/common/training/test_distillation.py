@@ -14,7 +14,7 @@ from common.tasks.extractive_qa.windows import make_windows
 from common.tasks.table import TASKS
 from common.training import distillation, fit, job
 from common.training.settings import RunArgs
-from tests.support import texts, trained, trainings
+from tests.support import stores, texts, trained, trainings
 from tests.support.techniques import DECLARED, TECHNIQUES
 from tests.support.trainings import curve, same
 
@@ -23,7 +23,7 @@ from tests.support.trainings import curve, same
 def world(tmp_path_factory, tiny):
     """(folder with data and a store that is in force, URI of a trained teacher)."""
     folder = tmp_path_factory.mktemp("taught")
-    with trained.store(folder):
+    with stores.in_force(folder):
         trained.prepare_data(folder)
         lora = TECHNIQUES["lora"](num_train_epochs=3.0, learning_rate=1e-2)
         teacher = trainings.train(lora, folder, tiny("bert"), folder / "out", "teachers", seed=5)
@@ -65,9 +65,11 @@ def test_the_loss_is_the_weighted_sum():
     assert set(batch) == {"input_ids", "attention_mask", distillation.TAUGHT}
 
 
-def test_a_weight_of_zero_trains_as_without_a_teacher_bit_for_bit(world, student):
+def test_a_weight_of_zero_trains_as_without_a_teacher_bit_for_bit(world, student, capsys):
     alone = student()
+    assert "teacher: " not in capsys.readouterr().err
     taught = student(teacher=world[1], distillation_weight=0.0)
+    assert "teacher: " in capsys.readouterr().err
     assert curve(alone) == curve(taught) and same(alone, taught)
     assert alone.data.tags["run_fingerprint"] != taught.data.tags["run_fingerprint"]
     other = student(teacher=world[1], distillation_weight=0.9)
@@ -273,7 +275,7 @@ def test_a_student_with_another_tokenizer_follows_its_teacher(world, tiny, tmp_p
 
 @pytest.mark.parametrize("task", ["classification", "multi-label-classification"])
 def test_a_classifier_has_a_teacher_with_another_tokenizer_and_order_of_labels(task, tiny, tmp_path):
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         several = task != "classification"
         rows = [
             row | {"label": ("sad", "glad")[row["label"]] + ("|long" if several and i % 3 == 0 else "")}

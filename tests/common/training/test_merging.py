@@ -13,7 +13,7 @@ from common.tracking import runs
 from common.tracking.compared import compare_experiment
 from common.training import fit, merging
 from common.training.settings import RunArgs
-from tests.support import texts, trained
+from tests.support import stores, texts, trained
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
 
@@ -24,7 +24,7 @@ SCORES = ("test_f1", "test_exact_match", "best_validation_f1", "null_threshold",
 def world(tmp_path_factory, tiny):
     """(folder with data, a store that is in force, ids of two trained runs of the experiment "here")."""
     folder = tmp_path_factory.mktemp("merged")
-    with trained.store(folder):
+    with stores.in_force(folder):
         trained.prepare_data(folder)
         ids = [
             fit.fit(
@@ -179,7 +179,7 @@ def test_other_data_must_be_named(world, capsys):
 
 def test_classifiers_are_merged(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
-    with trained.store(folder):
+    with stores.in_force(folder):
         files = [texts.write_csv(folder / f"{i}.csv", texts.make_texts(n, i)) for i, n in enumerate((60, 20))]
         labelled_texts.prepare_files(*files, folder / "data", validation_share=0.2)
         ids = [

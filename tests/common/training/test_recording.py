@@ -19,6 +19,7 @@ from common.training import recording
 from common.training.run_folder import STATE
 from tests.scripts.conftest import run_script
 from tests.support.server import free_port
+from tests.support.stores import in_force
 
 
 class Server:
@@ -126,10 +127,8 @@ def test_a_server_that_dies_and_comes_back_has_everything_once_and_in_order(
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    configure()
-    yield tmp_path
-    mlflow.set_tracking_uri(None)
+    with in_force(tmp_path):
+        yield tmp_path
 
 
 def test_an_answer_that_was_lost_leaves_one_of_everything(store, monkeypatch):
@@ -174,12 +173,10 @@ def test_secrets_are_neither_logged_nor_shown(store, monkeypatch, capsys):
     assert secret not in "".join(capsys.readouterr())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "how",
-    (
-        "database deleted",
-        *(pytest.param(how, marks=pytest.mark.long) for how in ("database replaced", "run deleted")),
-    ),
+    ("database deleted", "database replaced", "run deleted"),
 )
 def test_a_store_that_was_deleted_under_a_run_is_noticed_and_a_new_run_takes_all(
     how, tmp_path, monkeypatch, capsys

@@ -17,7 +17,7 @@ from common.serving import model_logging
 from common.tracking import runs
 from common.training import fingerprint, planning
 from common.training.settings import RunArgs
-from tests.support import tampering, trained
+from tests.support import stores, tampering, trained
 from tests.support.questions import EXAMPLES
 from tests.support.techniques import TECHNIQUES
 
@@ -28,7 +28,7 @@ ROWS = [{name: example[name] for name in ("question", "context")} for example in
 def world(tmp_path_factory, tiny):
     """(folder of a store with data, URI of a registered LoRA model)."""
     folder = tmp_path_factory.mktemp("start")
-    with trained.store(folder):
+    with stores.in_force(folder):
         trained.prepare_data(folder)
         splits, record = prepared.load(folder / "data")
         id_ = trained.log_run(folder, tiny, record, splits["test"].to_list(), experiment="first")

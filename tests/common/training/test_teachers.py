@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.training import fit, teachers
 from common.training.refusals import check
 from common.training.settings import RunArgs
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.techniques import TECHNIQUES
 
 LORA = TECHNIQUES["lora"]
@@ -21,7 +21,7 @@ LORA = TECHNIQUES["lora"]
 def world(tmp_path_factory, tiny):
     """(folder with data and a store that is in force, id of a LoRA run)."""
     folder = tmp_path_factory.mktemp("teachers")
-    with trained.store(folder):
+    with stores.in_force(folder):
         record = trained.prepare_data(folder)
         examples = prepared.load(folder / "data")[0]["test"].to_list()
         yield folder, trained.log_run(folder, tiny, record, examples, experiment="teachers")

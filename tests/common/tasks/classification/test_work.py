@@ -23,7 +23,7 @@ from common.tasks.classification.texts import join, predict_logits
 from common.tasks.table import TASKS
 from common.tracking import runs
 from common.training.results import write_extras
-from tests.support import trained
+from tests.support import stores, trained
 from tests.support.texts import make_texts
 
 TASK = TASKS["classification"]
@@ -205,7 +205,7 @@ def classifier(saved):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, saved):
     folder = tmp_path_factory.mktemp("serving")
-    with trained.store(folder):
+    with stores.in_force(folder):
         with runs.start("imdb-sentiment", "run", {}) as run:
             uri = model_logging.log_model(run, saved[0], saved[1], ASKED[0], {"test_accuracy": 50.0})
         yield mlflow.pyfunc.load_model(uri)

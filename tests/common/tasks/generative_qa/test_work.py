@@ -24,7 +24,7 @@ from common.training import fit
 from common.training.refusals import check_model
 from common.training.settings import RunArgs
 from tests.conftest import make_config
-from tests.support import learning, trained
+from tests.support import learning, stores
 from tests.support.cells import base, crossed, quick, saved_base
 from tests.support.closed_forms import closed_form
 from tests.support.generation import ARGS, EVERY_FAMILY, HEADS, KINDS, LENGTHS, QA, TASK
@@ -356,7 +356,7 @@ def test_thirty_two_questions_are_learned(family_name, epochs, rate, tiny, tmp_p
     }
     DatasetDict({k: Dataset.from_list(v) for k, v in splits.items()}).save_to_disk(str(tmp_path / "saved"))
     questions.prepare_saved(tmp_path / "saved", tmp_path / "data")
-    with trained.store(tmp_path):
+    with stores.in_force(tmp_path):
         args = RunArgs(
             task=TASK,
             data_dir=str(tmp_path / "data"),
