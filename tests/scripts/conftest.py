@@ -22,11 +22,11 @@ SMALL = (
 
 
 def run_script(name, *args, env=None, check=True, **kwargs):
-    """Run `python scripts/NAME ARGS` in a process of its own; its imports are done where only `cwd` is given beside them."""
+    """Run `python scripts/NAME ARGS` in a process of its own; with its imports done where nothing but `cwd` is asked of it."""
     command = [str(ROOT / "scripts" / name), *map(str, args)]
     done = None
     if env is None and kwargs.keys() <= {"cwd"}:
-        done = STARTER.run(command, kwargs.get("cwd"), 300)
+        done = STARTER.run(command, **kwargs)
     done = done or subprocess.run(
         [sys.executable, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},

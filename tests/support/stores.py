@@ -16,15 +16,8 @@ from common.tracking.store import configure
 @contextmanager
 def in_force(folder: Path):
     """The store of a folder, made where none is, in force for this process and those it starts; gives its URI."""
-    with pytest.MonkeyPatch.context() as patch:
-        uri = fresh(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        mlflow.set_tracking_uri(uri)
-        configure()
-        try:
-            yield uri
-        finally:
-            mlflow.set_tracking_uri(None)
+    with _configured(fresh(folder)) as uri:
+        yield uri
 
 
 def fresh(folder: Path) -> str:
@@ -45,14 +38,19 @@ def fresh(folder: Path) -> str:
 @cache
 def _made() -> tuple[bytes, str]:
     """(database, URI of the artifacts' folder) of a store that the suite has just made."""
-    with (
-        TemporaryDirectory() as folder,
-        pytest.MonkeyPatch.context() as patch,
-        redirect_stderr(io.StringIO()),
-    ):
+    with TemporaryDirectory() as folder:
         database = Path(folder) / "mlflow.db"
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-        mlflow.set_tracking_uri(f"sqlite:///{database}")
+        with redirect_stderr(io.StringIO()), _configured(f"sqlite:///{database}"):
+            return database.read_bytes(), (Path(folder) / "mlruns").as_uri()
+
+
+@contextmanager
+def _configured(uri: str):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
         configure()
-        mlflow.set_tracking_uri(None)
-        return database.read_bytes(), (Path(folder) / "mlruns").as_uri()
+        try:
+            yield uri
+        finally:
+            mlflow.set_tracking_uri(None)
