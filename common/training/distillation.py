@@ -111,12 +111,16 @@ def taught(
     with arguments.main_process_first(desc="teacher"):
         if arguments.process_index == 0 and not _whole(file):
             with torch.random.fork_rng(), opened(_teacher(planned), planned) as teacher:
-                if check_fit(planned, teacher, tokenizer):
-                    logits = _carried_over(planned, train, teacher, evaluation, tokenizer, config)
-                else:
-                    features = _inputs(planned, train, teacher, tokenizer, config)
-                    logits = _logits(planned, teacher, teacher.network(), features, evaluation)
-                with atomic_write(file) as part:
+                # A large teacher takes longer here than its student's first epoch.
+                with (
+                    tqdm(desc="teacher", total=len(train.features), leave=False) as bar,
+                    atomic_write(file) as part,
+                ):
+                    if check_fit(planned, teacher, tokenizer):
+                        logits = _carried_over(planned, train, teacher, evaluation, tokenizer, config, bar)
+                    else:
+                        features = _inputs(planned, train, teacher, tokenizer, config)
+                        logits = _logits(planned, teacher, teacher.network(), features, evaluation, bar)
                     _write(part, train.features, by_token, logits)
             write_json(file.with_suffix(".json"), {"sha256": sha256(file)})
     return replace(train, features=TaughtFeatures(train.features, file, by_token))
@@ -149,7 +153,13 @@ def _inputs(planned: Plan, train: Split, teacher: Opened, tokenizer: Any, config
 
 
 def _carried_over(
-    planned: Plan, train: Split, teacher: Opened, evaluation: Evaluation, tokenizer: Any, config: Any
+    planned: Plan,
+    train: Split,
+    teacher: Opened,
+    evaluation: Evaluation,
+    tokenizer: Any,
+    config: Any,
+    bar: tqdm,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(item, its logits (rows, width)) for every item of the student's, from a teacher that reads its own tokens.
 
@@ -160,7 +170,8 @@ def _carried_over(
         examples = train.examples[begin : begin + AT_ONCE]
         to = task.features(tokenizer, config, examples, planned.args)
         of = task.features(teacher.tokenizer, teacher.config, examples, own_windows(planned, teacher))
-        given = dict(_logits(planned, teacher, network, of, evaluation))
+        bar.total += len(of) - len(to)
+        given = dict(_logits(planned, teacher, network, of, evaluation, bar))
         for rows in task.carried_over([given[i] for i in range(len(of))], of, to, planned.args):
             assert len(rows) == train.features.lengths[item]
             yield item, rows
@@ -168,7 +179,12 @@ def _carried_over(
 
 
 def _logits(
-    planned: Plan, teacher: Opened, network: torch.nn.Module, features: Any, evaluation: Evaluation
+    planned: Plan,
+    teacher: Opened,
+    network: torch.nn.Module,
+    features: Any,
+    evaluation: Evaluation,
+    bar: tqdm,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(item, its logits (rows, width)) for every item, in batches of similar length. network: the teacher's."""
     device = evaluation.arguments.device
@@ -181,14 +197,14 @@ def _logits(
             batch = collator([features[int(i)] for i in indices])
             inputs = {name: t.to(device) for name, t in batch.items() if name != "labels"}
             found = planned.task.taught(network(**inputs)).float().cpu().numpy()
+            bar.update(len(indices))
             for i, logits in zip(indices, found, strict=True):
                 yield int(i), logits[: features.lengths[i]] if logits.ndim == 2 else logits[None, order]
 
 
 def _write(file: Path, features: Any, by_token: bool, logits: Iterator[tuple[int, np.ndarray]]) -> None:
     bounds, mapped = _bounds(features, by_token), None
-    # A large teacher takes longer here than its student's first epoch.
-    for i, rows in tqdm(logits, desc="teacher", total=len(features), leave=False):
+    for i, rows in logits:
         if mapped is None:
             shape = int(bounds[-1]), rows.shape[1]
             mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
