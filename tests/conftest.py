@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from collections import Counter
 
 # Before anything imports transformers or mlflow: tests never ask a hub and never report to anyone.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -175,6 +176,16 @@ def make_config(model_type: str, tokenizer):
         ),
     }
     return AutoConfig.for_model(model_type, vocab_size=len(tokenizer), pad_token_id=pad, **kinds[model_type])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first: a process that gets it last works alone.
+
+    That is files of a hundred tests or more, then those of scripts and servers, whose tests are few and long.
+    """
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (tests[item.path] < 100, len(item.path.parts)))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -135,6 +135,7 @@ def program(line: str) -> str:
     return " ".join(words[: 1 if words[0] == "torchrun" else 3 if longer else 2])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere")
 @pytest.mark.parametrize("line", sorted(set(map(program, STARTED))))
 def test_a_typed_line_finds_its_program_in_an_empty_environment(line):
@@ -149,6 +150,7 @@ def test_make_hands_on_a_path_in_an_empty_environment():
     assert typed(f'make -s --eval "{probe}" probe').stdout.strip().startswith("/")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not (ROOT / ".venv/bin/activate").is_file(), reason="the environment lies elsewhere")
 def test_make_starts_programs_in_an_empty_environment():
     # Whatever the age of the environment and of the files that it was made from.

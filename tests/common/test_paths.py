@@ -23,6 +23,7 @@ BARE = "/usr/bin:/bin"
 ACTIVATED = os.path.dirname(sys.executable) + ":" + BARE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", (BARE, ACTIVATED), ids=("bare", "activated"))
 @pytest.mark.parametrize("place", ("project", "elsewhere"))
 def test_a_hint_is_a_line_that_this_shell_runs(path, place, tmp_path):

@@ -123,7 +123,7 @@ def ended(process, bound=15.0):
     return process.returncode, out, err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "twice"),
     [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False), (signal.SIGHUP, 129, True)],

@@ -172,7 +172,7 @@ def inferences(n, seed):
     return rows
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pairs_of_texts_are_learned_and_answered_with_both(tiny, store, tmp_path):
     data, shown = prepare(tmp_path, (inferences(160, 1), inferences(40, 2)), "--name", "nli")
     assert "pairs of texts" in shown

@@ -145,7 +145,7 @@ def test_two_processes_share_the_work_and_one_run(tiny, prepared, store, tmp_pat
     assert shared == pytest.approx(single, rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_skip_finished_trains_nothing_twice(tiny, prepared, store):
     for with_flags in (train_here, train):
         done = with_flags("bert_fine_tuning_IA3.py", tiny, prepared[1], "--skip_finished")

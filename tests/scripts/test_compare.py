@@ -141,6 +141,7 @@ def test_mistakes_are_explained(compare, monkeypatch, arguments, message):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_fresh_store_names_what_to_run(typed, tmp_path):
     done = typed(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/fresh.db")
     assert done.returncode == 2

@@ -87,6 +87,7 @@ def test_the_code_that_merges_is_a_part_of_the_run(world, tmp_path, monkeypatch)
     assert len(mlflow.search_runs(experiment_names=["code"])) == 2
 
 
+@pytest.mark.long
 def test_a_plain_model_is_compared_gated_and_registered(world, tiny):
     record = prepared.load(world / "data")[1]
     examples = prepared.load(world / "data")[0]["test"].to_list()

@@ -202,6 +202,7 @@ def _gone(uri):
     raise MlflowException("no such model")
 
 
+@pytest.mark.long
 def test_a_teacher_is_the_version_that_taught(world, tiny, tmp_path):
     """Its alias has moved to another model since."""
     folder, run_id = world

@@ -61,6 +61,7 @@ def test_the_same_call_as_a_command_gives_the_same_run(run, small):
     assert fit("LoRA", r=4, skip_finished=True, **small).run_id == run.run_id
 
 
+@pytest.mark.long
 def test_the_command_line_finds_the_run_of_a_call(run, small):
     flags = [f"--{name}={value}" for name, value in (small | {"r": 4}).items()]
     script = [sys.executable, ROOT / "scripts/bert_fine_tuning_LoRA.py", *flags, "--skip_finished"]

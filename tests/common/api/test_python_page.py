@@ -3,6 +3,7 @@
 import re
 
 import mlflow
+import pytest
 
 from common.api import Comparison, Model, QuestionAnswerer, Run
 from common.paths import ROOT
@@ -10,6 +11,7 @@ from common.paths import ROOT
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/PYTHON.md").read_text(), re.M | re.S)
 
 
+@pytest.mark.long
 def test_every_block_of_the_page_runs(small, folder, monkeypatch):
     monkeypatch.chdir(folder)
     names = {"SMALL": small}

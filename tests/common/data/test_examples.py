@@ -152,6 +152,7 @@ def test_the_standard_input_is_lines_of_json(monkeypatch):
         list(read_examples(["-"], "text"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_memory_does_not_grow_with_a_table(kind, tmp_path):
     rows = [{"question": f"{n}?", "context": f"Ada {n} " * 300, "answer": "Ada"} for n in range(5000)]

@@ -127,7 +127,7 @@ def _served(bundle, records):
     return model_logging.module_of(task).best_answers(bundle, records)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_program_runs_with_the_libraries_alone(format, tiny, tmp_path, opened_here):
     bundle = saved(tmp_path, tiny)

@@ -32,7 +32,7 @@ def logits(folder, file, inputs):
     return dict(zip(names, session.run(names, given), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "family", "head", "inputs"),
     [

@@ -87,7 +87,7 @@ def test_a_process_that_has_only_the_libraries_opens_it(name, tiny, tmp_path):
     torch.testing.assert_close(found, model(**inputs).start_logits, atol=1e-4, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_factor_of_boft_leaves_and_several_do_not(tiny, tmp_path):
     """In a process of its own: this one has PEFT's fault corrected."""
     export(saved(tmp_path / "1", tiny, "boft", butterfly_factors=1), tmp_path / "out", "adapter")
@@ -104,6 +104,7 @@ def test_what_is_no_adapter_of_pefts_is_refused(name, tiny, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.long
 def test_each_type_of_peft_by_file_leaves_or_is_refused(tiny, tmp_path, opened_here):
     """None gives other logits: what PEFT opens otherwise than this project is refused by name."""
     refused = set()

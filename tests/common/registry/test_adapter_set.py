@@ -169,9 +169,10 @@ def test_all_share_the_weights_of_one_base(world):
     assert sum(tensors[0][place] for place in shared) == sum(p.numel() for p in base.parameters()) - head
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "door",
-    (tampering.loaded, pytest.param(tampering.asked_on_the_page, marks=pytest.mark.long)),
+    (tampering.loaded, tampering.asked_on_the_page),
     ids=lambda door: door.__name__,
 )
 def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, world):

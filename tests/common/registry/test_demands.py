@@ -326,6 +326,7 @@ def test_texts_and_pairs_are_demanded_of_a_model_of_their_kind(task, pairs, tmp_
         Judge(Demands(demanded.also_on), wrong, asked)
 
 
+@pytest.mark.long
 def test_demands_decide_who_is_champion(tmp_path_factory, tiny, monkeypatch):
     folder = tmp_path_factory.mktemp("gate")
     monkeypatch.setattr(QA, "registered", "demanding")

@@ -94,10 +94,10 @@ def test_int8_is_registered_only_where_it_loses_little(exported):
     assert all(float(version.tags["export_lost"]) <= onnx_versions.MOST_LOST for version in number)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "door",
-    (tampering.loaded, pytest.param(tampering.asked_on_the_page, marks=pytest.mark.long)),
+    (tampering.loaded, tampering.asked_on_the_page),
     ids=lambda door: door.__name__,
 )
 def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, exported):
@@ -107,7 +107,7 @@ def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, exported):
     assert any(name.endswith(".onnx") for name in names) and "model.py" in names, names
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_answer_of_fp32_is_refused(exported, monkeypatch):
     done, _ = exported
     client = mlflow.MlflowClient()
@@ -128,7 +128,7 @@ def test_another_answer_of_fp32_is_refused(exported, monkeypatch):
     assert not client.search_model_versions(f"name = '{done.name}-onnx'")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_loses_too_much_is_not_certified(exported, monkeypatch):
     done, _ = exported
     for name in mlflow.MlflowClient().search_registered_models(f"name = '{done.name}-onnx'"):

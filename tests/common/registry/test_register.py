@@ -199,6 +199,7 @@ def three_experiments(run):
     run("b55", validation_f1=55.0, test_f1=1.0)
 
 
+@pytest.mark.long
 def test_the_gate_decides_and_says_why(world, name):
     run, _ = world
     three_experiments(run)
@@ -229,6 +230,7 @@ def test_the_gate_decides_and_says_why(world, name):
         register.rollback(TASKS["extractive-qa"].registered)
 
 
+@pytest.mark.long
 def test_other_rules_let_a_challenger_through_and_a_dry_run_changes_nothing(world, name, monkeypatch):
     run, folder = world
     run("b60", validation_f1=60.0, technique="standard", test_f1=0.5)
@@ -282,6 +284,7 @@ def test_where_it_errs_is_logged_with_the_candidate(world, name, tmp_path):
     assert (folder / "slices.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.long
 def test_what_cannot_be_compared(world, name):
     run, _ = world
     client = mlflow.MlflowClient()
@@ -312,6 +315,7 @@ def stored(run_id):
     return Path(urlparse(versions.logged_model(run).artifact_location).path)
 
 
+@pytest.mark.long
 def test_a_model_that_answers_otherwise_or_does_not_load_is_no_champion(world, name, tiny, tmp_path):
     run, _ = world
     run_id = run("changed", technique="lora")

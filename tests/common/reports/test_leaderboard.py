@@ -115,6 +115,7 @@ def test_nothing_tested_is_no_leaderboard(tmp_path):
     assert not (tmp_path / "leaderboard.json").exists()
 
 
+@pytest.mark.long
 def test_the_report_says_what_each_costs_and_how_scores_rise(tmp_path):
     write_report(tmp_path, *KINDS["sizes"]())
     text = (tmp_path / "report.md").read_text()

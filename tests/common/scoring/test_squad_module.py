@@ -22,7 +22,7 @@ print(json.dumps([plain, strict, german]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_loads_offline_from_any_directory_and_scores_alike(tmp_path):
     texts = {"1": "the cat", "2": "dog", "3": ""}
     odds = {"1": 0.1, "2": 0.7, "3": 0.9}

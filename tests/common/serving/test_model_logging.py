@@ -341,6 +341,7 @@ def test_the_longest_texts_are_answered_within_the_servers_patience(answerer):
     assert ranked[0]["score"] > 0
 
 
+@pytest.mark.long
 def test_loading_and_saving_print_nothing(tmp_path, saved, tiny):
     code = (
         "import sys; from pathlib import Path; from common.models import base as models, saving; from common.serving import extractive_qa\n"

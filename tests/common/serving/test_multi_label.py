@@ -93,7 +93,7 @@ def whole(saved, tmp_path_factory):
     return bundle
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_exported_model_gives_the_same_labels(whole, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs requirements-onnx.txt")
     from common.models.onnx import ONNX, export

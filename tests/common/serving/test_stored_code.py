@@ -184,6 +184,7 @@ def test_changed_code_is_refused_before_a_line_of_it_runs(change, logged, kept, 
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.long
 def test_bytecode_that_lies_beside_the_code_is_not_run(logged, kept, tmp_path):
     """Python takes it for that of a source file of the same time and size."""
     source = module(kept)
@@ -306,9 +307,10 @@ def adapter_set(uri, run_id, scratch):
 
 
 EVERY = [changed, cut, removed, added]
-DOORS = [pytest.param(own_door, marks=pytest.mark.long), page, gate, registration_and_onnx, adapter_set]
+DOORS = [own_door, page, gate, registration_and_onnx, adapter_set]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_every_file_of_a_model_and_of_its_base_is_held_against_the_record(door, logged, kept, tmp_path):
     """Each change of each file at one door, a changed byte of each file at the others."""
@@ -367,6 +369,7 @@ def test_mlflow_itself_loads_no_saved_model_that_was_changed(change, logged, kep
                 file.with_name(f"{file.name}.more").unlink(missing_ok=True)
 
 
+@pytest.mark.long
 def test_ask_tells_it_in_one_line(logged, kept):
     changed(kept / "artifacts" / "bundle" / "adapter" / "adapter_model.safetensors")
     command = [sys.executable, str(ROOT / "scripts" / "ask.py"), "--model", f"models:/{NAME}/1"]

@@ -133,7 +133,7 @@ def test_a_run_that_ends_badly_is_marked_and_keeps_what_it_had(store, error, sta
     assert mlflow.active_run() is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_mark_a_run_killed(store, tmp_path, sent, code):
     body = (

@@ -61,6 +61,7 @@ def test_three_first_scripts_at_once_from_three_folders_share_the_projects_store
     assert not any(path for name in "abc" for path in (tmp_path / name).iterdir())
 
 
+@pytest.mark.long
 def test_a_tracking_uri_wins_and_artifacts_follow_the_database(tmp_path):
     body = (
         "store.ROOT = Path('/nowhere')\n"

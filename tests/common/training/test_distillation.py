@@ -80,6 +80,7 @@ def test_a_weight_of_zero_trains_as_without_a_teacher_bit_for_bit(world, student
     assert "distillation_weight" not in alone.data.params
 
 
+@pytest.mark.long
 def test_a_student_that_follows_the_teacher_alone_comes_close_to_it(world, student):
     """Its answers on the training questions, taught without any label."""
     far, near = (
@@ -136,6 +137,7 @@ def killed_at(step, monkeypatch):
     monkeypatch.setattr(job.TaskTrainer, "begin_step", begin)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_killed_run_goes_on_with_the_same_logits(damaged, world, student, tmp_path, monkeypatch):
     whole = student(output="whole", teacher=world[1])
@@ -224,6 +226,7 @@ def by_characters(folder, example, offsets):
     return odds
 
 
+@pytest.mark.long
 def test_a_teacher_with_another_tokenizer(world, student, other, tiny, monkeypatch, tmp_path):
     """Its logits lie on the student's tokens, and a killed run goes on with them to the same weights."""
     seen = {}
@@ -281,6 +284,7 @@ def test_the_bar_moves_with_each_batch_that_the_teacher_reads(teacher, world, st
     assert read == [1] * bar.total and bar.n == bar.total > 3
 
 
+@pytest.mark.long
 def test_a_student_with_another_tokenizer_follows_its_teacher(world, tiny, tmp_path):
     """A teacher with segments and virtual tokens, whose answers an MPNet learns without any label."""
     prefix = TECHNIQUES["prefix-tuning"](num_train_epochs=5.0, learning_rate=1e-2)
@@ -299,6 +303,7 @@ def test_a_student_with_another_tokenizer_follows_its_teacher(world, tiny, tmp_p
     assert run.data.tags["family"] == "mpnet" and losses[-1] < 0.25 * losses[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["classification", "multi-label-classification"])
 def test_a_classifier_has_a_teacher_with_another_tokenizer_and_order_of_labels(task, tiny, tmp_path):
     with stores.in_force(tmp_path):

@@ -68,6 +68,7 @@ def test_one_run_merged_scores_as_it_did(world):
     )
 
 
+@pytest.mark.long
 def test_a_merged_run_is_a_run_like_any_other(world):
     run = merged(world, run_name="both")
     assert run.info.status == "FINISHED" and run.data.tags["technique"] == "LoRA, 2 merged (linear)"
@@ -177,6 +178,7 @@ def test_other_data_must_be_named(world, capsys):
     mlflow.MlflowClient().log_metric(first, "best_validation_f1", scored, step=11)
 
 
+@pytest.mark.long
 def test_classifiers_are_merged(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     with stores.in_force(folder):

@@ -234,7 +234,7 @@ def test_early_stopping_is_not_forgotten(train, kill, monkeypatch, tmp_path):
     assert curve(train(resume=True, **fields)) == steps
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_room_halves_the_batch_and_keeps_the_gradients(train, undisturbed, loss, capsys):
     """Also where the batch before it in the same step has been summed up already."""
 
@@ -299,7 +299,7 @@ def test_a_diverging_run_names_its_batch_and_keeps_the_last_good_checkpoint(
     assert all(t.isfinite().all() for t in load_file(last / "trainable.safetensors").values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_is_a_clear_word_and_loses_nothing(train, undisturbed, loss, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -334,7 +334,7 @@ def test_a_clock_that_is_set_back_leaves_the_same_record(train, undisturbed, mon
     assert run.data.metrics["training_seconds"] < 600
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_store_that_is_gone_for_good_does_not_stop_a_training(
     train, undisturbed, loss, monkeypatch, tmp_path, capsys
 ):
