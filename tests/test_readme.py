@@ -1,8 +1,10 @@
 """What README and docs/ have people type: scripts that exist, flags they take, targets that make has."""
 
+import json
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -160,3 +162,39 @@ def test_make_starts_programs_in_an_empty_environment():
     for line in lines:
         program = re.sub(r"( serve| ui| scripts/\w+\.py).*", r"\1 --help", line)
         assert (helped := typed(program)).returncode == 0, (line, helped.stderr)
+
+
+SELECTED = """
+import json, sys
+import pytest
+
+class Kept:
+    def pytest_collection_finish(self, session):
+        self.ids = sorted(item.nodeid for item in session.items)
+
+found = []
+for words in json.loads(sys.argv[1]):
+    kept = Kept()
+    assert pytest.main([*words, "--collect-only", "-qq", "-n", "0"], plugins=[kept]) == 0, words
+    found.append(kept.ids)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.long
+def test_what_a_page_says_of_tests_runs_all_that_it_names():
+    """A test that carries the marker `long` is left out where the command does not say `-m ""`."""
+    typed = [
+        re.sub(r"^(\w+=\S+ )?pytest ", "", code)
+        for page in PAGES
+        for code in commands(page)
+        if "pytest" in code
+    ]
+    words = [shlex.split(line) for line in typed if line.startswith(("tests/", "-m"))]
+    assert len(words) > 10
+    asked = json.dumps([*words, *([*line, "-m", ""] for line in words)])
+    done = subprocess.run([sys.executable, "-c", SELECTED, asked], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    for line, ids, every in zip(words, found[: len(words)], found[len(words) :], strict=True):
+        assert ids == every, line
