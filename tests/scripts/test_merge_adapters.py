@@ -26,6 +26,7 @@ def world(tmp_path_factory, tiny):
         )
 
 
+@pytest.mark.long
 def test_runs_become_a_run_of_their_experiment(world, tmp_path):
     (one, two, _), folder = world
     flags = ("--method", "ties", "--density", 0.7, "--output_dir", folder / "out", "--skip_finished")

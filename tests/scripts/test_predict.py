@@ -35,6 +35,7 @@ def world(tmp_path_factory, tiny):
         yield folder, f"runs:/{id_}/model"
 
 
+@pytest.mark.long
 def test_a_file_is_predicted_and_scored(world, tmp_path):
     folder, uri = world
     files = [tmp_path / name for name in ("p.json", "n.json", "o.json", "p.csv")]

@@ -39,7 +39,7 @@ def frame():
     return pd.DataFrame([{name: e[name] for name in ("question", "context")} for e in EXAMPLES])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_answers_as_the_version_does(exported):
     done, lines = exported
     assert len(lines) == 2 and f"fp32: {len(EXAMPLES)} of {len(EXAMPLES)} answers are the same" in lines[0]

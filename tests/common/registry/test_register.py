@@ -144,6 +144,7 @@ def first_runs(run):
     return worse, run("first", validation_f1=50.0, test_f1=0.5)
 
 
+@pytest.mark.long
 def test_the_best_run_becomes_a_version_that_needs_nothing_else(world, name, tmp_path):
     run, folder = world
     worse, best = first_runs(run)
