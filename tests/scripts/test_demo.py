@@ -142,7 +142,6 @@ def text(page, element):
     return page.execute_script("return arguments[0].textContent", element)
 
 
-@pytest.mark.long
 def test_two_models_are_asked_and_compared(page, world):
     cards = ask(page, question="Who shared the prize?", context=CONTEXT, truth="Marie Curie")
     assert [card.get_attribute("data-uri") for card in cards] == URIS

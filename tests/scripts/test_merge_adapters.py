@@ -61,7 +61,6 @@ def test_what_cannot_be_merged_is_said_in_a_line(runs_, flags, reason, world):
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_trained_runs_are_merged_registered_and_asked(tiny, prepared, store, tmp_path):
     for seed in (1, 2):
         train_here("bert_fine_tuning_LoRA.py", tiny, prepared[0], "--seed", seed, "--experiment_name", "all")

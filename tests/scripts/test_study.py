@@ -82,7 +82,7 @@ def table(folder):
     return pd.read_csv(folder / "study.csv").set_index("name")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_failed_row_is_reported_and_does_not_stop_the_rest(study):
     assert study.code == 1
     assert study.first == [GOOD[0], BAD, *GOOD[1:]]

@@ -171,9 +171,7 @@ def test_all_share_the_weights_of_one_base(world):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "door",
-    (tampering.loaded, tampering.asked_on_the_page),
-    ids=lambda door: door.__name__,
+    "door", (tampering.loaded, tampering.asked_on_the_page), ids=lambda door: door.__name__
 )
 def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, world):
     uri = f"models:/{adapter_set.NAME}@champion"

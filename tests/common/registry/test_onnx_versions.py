@@ -39,7 +39,7 @@ def frame():
     return pd.DataFrame([{name: e[name] for name in ("question", "context")} for e in EXAMPLES])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_it_answers_as_the_version_does(exported):
     done, lines = exported
     assert len(lines) == 2 and f"fp32: {len(EXAMPLES)} of {len(EXAMPLES)} answers are the same" in lines[0]
@@ -96,9 +96,7 @@ def test_int8_is_registered_only_where_it_loses_little(exported):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "door",
-    (tampering.loaded, tampering.asked_on_the_page),
-    ids=lambda door: door.__name__,
+    "door", (tampering.loaded, tampering.asked_on_the_page), ids=lambda door: door.__name__
 )
 def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(door, exported):
     uri = f"models:/{exported[0].name}-onnx@fp32"

@@ -104,7 +104,6 @@ def of_models(client, run_id):
     }
 
 
-@pytest.mark.long
 def test_a_run_is_the_same_in_another_store_and_answers_the_same(source, target):
     uri, run_id = source
     with inside(uri) as client:
